@@ -1,0 +1,28 @@
+"""Every error that Ratchet raises on purpose.
+
+RatchetError
+├── BadInput             what a person gave us cannot be used; names value, bound and remedy
+│   └── CorruptRecord    a stored record does not parse; names where it lies
+├── ServiceUnavailable   MLflow, an LM endpoint or a webhook did not answer; safe to try again
+└── LMFailure            the LM answered with something that cannot be used, or not in time
+"""
+
+
+class RatchetError(Exception):
+    """Base: the command line prints its text as one line and exits with 2."""
+
+
+class BadInput(RatchetError):
+    """What was given cannot be used. The text holds the value, the bound and the remedy."""
+
+
+class CorruptRecord(BadInput):
+    """A stored record does not parse. The text says where it lies."""
+
+
+class ServiceUnavailable(RatchetError):
+    """A service did not answer; nothing was lost and the call may be repeated."""
+
+
+class LMFailure(RatchetError):
+    """The LM gave garbage or no answer in time; recorded as a trace with `error`."""

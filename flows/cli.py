@@ -1,0 +1,34 @@
+"""`ratchet`: the command line. A table of contents; each command lives in `flows/commands/`.
+
+Heavy libraries are imported inside the commands, so that `ratchet --help` answers in under a second.
+"""
+
+import sys
+
+import typer
+
+from agent.errors import RatchetError
+from flows.commands.terminal import BAD_INPUT, console
+
+app = typer.Typer(
+    name="ratchet",
+    help="An LLM agent improves from its own production experience, and never gets worse unnoticed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+@app.callback()
+def ratchet() -> None:
+    """Commands exit with 0 (yes, promote, no drift), 3 (no, continue, reject, drift) or 2 (bad input)."""
+
+
+def main() -> None:
+    """Run the command line; an error that we raise on purpose is one line and exit code 2."""
+    try:
+        app()
+    except RatchetError as error:
+        console.print(f"[bold red]error[/] {error}", soft_wrap=True)
+        sys.exit(BAD_INPUT)

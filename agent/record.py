@@ -1,0 +1,67 @@
+"""What every stored record shares: frozen, strict, JSON round trip, an id that is its content's hash.
+
+Why content hashes: two runs that make the same thing make the same id, so writing twice is harmless
+and lineage cannot lie about what it points to.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from agent.errors import CorruptRecord
+
+Json: TypeAlias = Any
+"""What JSON can hold: None, bool, int, float, str, list, dict with str keys."""
+
+
+class Record(BaseModel):
+    """Base of all records: immutable, unknown fields refused, NaN refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    def to_json(self) -> str:
+        """One line of JSON that `from_json` reads back to an equal record."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "record") -> Self:
+        """Read one record; `where` names file and line for the error.
+
+        Raises:
+            CorruptRecord: the text is not JSON, or not a record of this kind and schema version.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"]) or "(whole)"
+            raise CorruptRecord(
+                f"{where}: not a {cls.__name__}: field {field}: {first['msg']}; "
+                f"got {str(first.get('input'))[:80]!r}; correct or remove it"
+            ) from error
+
+
+def content_hash(content: Json, *, length: int = 16) -> str:
+    """First `length` hex digits (4 bits each) of the SHA-256 of canonical JSON; stable across machines."""
+    canonical = json.dumps(
+        content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()[:length]
+
+
+def folder_hash(folder: Path, *, length: int = 16) -> str:
+    """Hash of the names and bytes of all files below `folder`: the identity of an adapter or snapshot."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:length]
+
+
+def digest_of_ids(ids: Iterable[str]) -> str:
+    """Hash of a set of ids, whatever their order."""
+    return content_hash(sorted(set(ids)))

@@ -67,7 +67,7 @@ class Outcome(Record):
 
 @runtime_checkable
 class Environment(Protocol):
-    """A user's environment is one small class with these three methods; one instance plays one case at a time."""
+    """A user's environment: one small class, these three methods; an instance plays one case at a time."""
 
     def reset(self, case: Case) -> Observation:
         """Begin the case; may be called again for another attempt at the same case."""

@@ -69,7 +69,7 @@ class Trace(Record):
 
     schema_version: Literal[1] = 1
     trace_id: str = Field(pattern=r"^[0-9a-f]{32}$")
-    """32 hex digits, as OpenTelemetry wants them; derived from its content's origin, so a re-run writes the same."""
+    """32 hex digits, as OpenTelemetry wants; derived from what made it, so a re-run writes the same."""
     case: Case
     candidate_id: str
     memory_id: str | None = None

@@ -1,0 +1,264 @@
+"""Has the traffic changed? Sequential, with a bounded rate of false alarms: Evidently draws, this decides.
+
+Each family of evidence ranks every message among all earlier ones, bets that strange ranks come too often,
+and sums its bets as a Shiryaev–Roberts detector. The mean over bets, families and groups pages at 1/alpha, so
+that without drift a page comes at most once in 1/alpha windows on average, however often one looks.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from agent.errors import BadInput, CorruptRecord
+from evaluation.conformal import N_BETS, Floats, log_bets, shiryaev_roberts
+from evaluation.drift_learned import Category, Discriminant
+from evaluation.drift_scores import FIXED, Doubt, Family, FixedFamily, Novelty, Number, Surface, View
+from evaluation.embedding import Embed, HashingEmbedding, surface_features, unit_rows
+from evaluation.observation import (
+    BEHAVIOUR_NUMBERS,
+    GROUPS,
+    OUTCOME_NUMBERS,
+    Batch,
+    Group,
+    Observation,
+    observe,
+    session_groups,
+)
+
+STATE_VERSION: Final = 1
+MIN_REFERENCE: Final = 40
+MAX_REFERENCE: Final = 2_000
+_CEILING: Final = 10.0
+
+
+class DriftState(BaseModel):
+    """What is known after a window."""
+
+    model_config = ConfigDict(frozen=True)
+
+    alarm: bool
+    e_value: float
+    """Shiryaev–Roberts sum R; without drift its mean is the number of windows seen."""
+    threshold: float
+    """1/alpha: the alarm is R ≥ threshold."""
+    since: int | None
+    """First message of the window in which the drift is thought to have begun, counted from 0 at the start of
+    the monitor; None without an alarm."""
+    n_seen: int
+    """Messages seen since the reference."""
+    n_windows: int
+    input: float
+    """R of what people ask."""
+    behaviour: float
+    """R of what the agent does."""
+    outcome: float
+    """R of how well it goes."""
+    families: dict[str, float]
+    """R of each family of evidence."""
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Groups whose own evidence passes the threshold, strongest first."""
+        strongest = sorted(GROUPS, key=lambda group: -float(getattr(self, group)))
+        return tuple(group for group in strongest if float(getattr(self, group)) >= self.threshold)
+
+
+class DriftMonitor:
+    """Watches windows of messages against a reference."""
+
+    def __init__(
+        self, reference: Batch, *, alpha: float = 0.001, embed: Embed | None = None, seed: int = 0
+    ) -> None:
+        """Learn what is usual.
+
+        Args:
+            reference: texts, observations, or an array (messages, dimensions) of ready embeddings. Half of it
+                is learned from, half is ranked against; beyond 2,000 messages a random sample is taken.
+            alpha: false alarms per window that are acceptable without drift.
+            embed: texts → vectors; the default hashes n-grams and needs no model.
+            seed: decides the halves and splits ties; the same seed and traffic give the same numbers.
+
+        Raises:
+            BadInput: alpha out of (0, 1), or a reference too small to rank against.
+        """
+        if not 0 < alpha < 1:
+            raise BadInput(f"alpha is {alpha}; it must lie between 0 and 1, for example 0.001")
+        if len(reference) < MIN_REFERENCE:
+            raise BadInput(
+                f"the reference has {len(reference)} messages; drift needs at least {MIN_REFERENCE}: "
+                "take a longer period as the reference"
+            )
+        self.alpha = alpha
+        self.seed = seed
+        self.n_seen = 0
+        self.n_windows = 0
+        self._arrays_only = isinstance(reference, np.ndarray)
+        fit, calibrate = _halves(reference, seed)
+        texts = [row.text for row in observe(fit) if row.text]
+        self._embed: Embed = embed or HashingEmbedding.fit(texts or [""])
+        self._dimensions = len(self._embed([""])[0])
+        self._families = _families(self._view(fit), self._view(calibrate))
+        self._evidence = {s: np.zeros(N_BETS) for family in self._families for s in family.streams}
+        self._starts = dict.fromkeys(self._evidence, 0)
+
+    def update(self, batch: Batch) -> DriftState:
+        """Rank, bet on and then absorb one window; an empty one changes nothing."""
+        if not len(batch):
+            return self.state
+        view = self._view(batch)
+        random = np.random.default_rng([self.seed, self.n_windows])
+        for family in self._families:
+            for stream, ranked in family.rank(view, random).items():
+                self._bet(stream, log_bets(ranked.p, ranked.groups))
+        alarm = self.state.alarm
+        for family in self._families:
+            family.follow(view)
+            # What is drifted must not become usual while nobody has looked at it.
+            if not alarm:
+                family.absorb(view)
+        self.n_seen += len(batch)
+        self.n_windows += 1
+        return self.state
+
+    @property
+    def state(self) -> DriftState:
+        """What is known now."""
+        families = {
+            family.name: float(np.mean([self._evidence[stream] for stream in family.streams]))
+            for family in self._families
+        }
+        groups = {group: [families[f.name] for f in self._families if f.group == group] for group in GROUPS}
+        known = {group: float(np.mean(values)) for group, values in groups.items() if values}
+        e_value = float(np.mean(list(known.values())))
+        threshold = 1.0 / self.alpha
+        strongest = max(self._evidence, key=lambda stream: float(self._evidence[stream].mean()))
+        return DriftState(
+            alarm=e_value >= threshold,
+            e_value=e_value,
+            threshold=threshold,
+            since=self._starts[strongest] if e_value >= threshold else None,
+            n_seen=self.n_seen,
+            n_windows=self.n_windows,
+            **{group: known.get(group, 0.0) for group in GROUPS},
+            families=families,
+        )
+
+    def _bet(self, stream: str, log_bet: Floats) -> None:
+        before = self._evidence[stream]
+        if before.mean() < 1.0:
+            self._starts[stream] = self.n_seen
+        self._evidence[stream] = shiryaev_roberts(before, log_bet, _CEILING * N_BETS / self.alpha)
+
+    def _view(self, batch: Batch) -> View:
+        rows = observe(batch)
+        texts = [i for i, row in enumerate(rows) if row.text]
+        if self._arrays_only != isinstance(batch, np.ndarray):
+            raise BadInput(
+                f"a window of {type(batch).__name__} does not match the reference: give both alike"
+            )
+        if isinstance(batch, np.ndarray):
+            return View(rows, session_groups(rows), unit_rows(batch), np.zeros((len(rows), 6)))
+        vectors = np.full((len(rows), self._dimensions), np.nan, dtype=np.float32)
+        surface = np.full((len(rows), 6), np.nan)
+        if texts:
+            vectors[texts] = unit_rows(self._embed([rows[i].text or "" for i in texts]))
+            surface[texts] = surface_features([rows[i].text or "" for i in texts])
+        return View(rows, session_groups(rows), vectors, surface)
+
+    def to_json(self) -> str:
+        """All that the monitor knows, except an embedding that was given; `from_json` goes on bit for bit."""
+        hashing = self._embed.to_state() if isinstance(self._embed, HashingEmbedding) else None
+        state = {
+            "version": STATE_VERSION,
+            "alpha": self.alpha,
+            "seed": self.seed,
+            "n_seen": self.n_seen,
+            "n_windows": self.n_windows,
+            "arrays_only": self._arrays_only,
+            "dimensions": self._dimensions,
+            "embedding": hashing,
+            "families": [family.to_state() for family in self._families],
+            "evidence": {stream: list(map(float, values)) for stream, values in self._evidence.items()},
+            "starts": self._starts,
+        }
+        return json.dumps(state)
+
+    @classmethod
+    def from_json(cls, text: str, *, embed: Embed | None = None) -> "DriftMonitor":
+        """The monitor that `to_json` stored; `embed` must be the callable it was made with, if one was given.
+
+        Raises:
+            CorruptRecord: the text is no state of this version, or its embedding is missing.
+        """
+        try:
+            state: dict[str, Any] = json.loads(text)
+            if state["version"] != STATE_VERSION:
+                raise CorruptRecord(
+                    f"drift state has version {state['version']}, not {STATE_VERSION}: build a new monitor"
+                )
+            if state["embedding"] is None and embed is None and not state["arrays_only"]:
+                raise CorruptRecord("drift state was made with an embedding of its own: pass it as embed")
+            monitor = cls.__new__(cls)
+            monitor.alpha, monitor.seed = state["alpha"], state["seed"]
+            monitor.n_seen, monitor.n_windows = state["n_seen"], state["n_windows"]
+            monitor._arrays_only, monitor._dimensions = state["arrays_only"], state["dimensions"]
+            monitor._embed = embed or HashingEmbedding.from_state(state["embedding"])
+            monitor._families = [_restore(family) for family in state["families"]]
+            monitor._evidence = {stream: np.array(values) for stream, values in state["evidence"].items()}
+            monitor._starts = state["starts"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CorruptRecord(f"drift state does not parse ({error}): build a new monitor") from error
+        return monitor
+
+
+def _halves(reference: Batch, seed: int) -> tuple[Any, Any]:
+    """Random halves to learn from and to rank against; a session stays whole."""
+    random = np.random.default_rng(seed)
+    groups = session_groups(observe(reference))
+    order = random.permutation(int(groups.max()) + 1)
+    place = order[groups]
+    kept = np.argsort(place, kind="stable")[:MAX_REFERENCE]
+    learned = place[kept] <= place[kept[len(kept) // 2]]
+    parts = kept[learned], kept[~learned]
+    if isinstance(reference, np.ndarray):
+        return reference[parts[0]], reference[parts[1]]
+    rows: Sequence[Any] = reference
+    return [rows[i] for i in parts[0]], [rows[i] for i in parts[1]]
+
+
+def _families(fit: View, calibrate: View) -> list[Family]:
+    fixed: list[FixedFamily | None] = []
+    learned: list[Discriminant | Category | None] = []
+    if len(fit.texts) >= MIN_REFERENCE // 4:
+        fixed += [Novelty.fit(fit), Surface.fit(fit), Doubt.fit(fit)]
+        learned.append(Discriminant.fit(fit))
+    columns: dict[str, Group] = dict.fromkeys(BEHAVIOUR_NUMBERS, "behaviour")
+    columns |= dict.fromkeys(sorted({key for row in fit.rows for key in row.numbers}), "behaviour")
+    columns |= dict.fromkeys(OUTCOME_NUMBERS, "outcome")
+    numbers = [Number.fit((fit, calibrate), name, group) for name, group in columns.items()]
+    names = ["tool", *sorted({key for row in fit.rows for key in row.categories})]
+    learned += [Category.fit(fit, name, "behaviour") for name in names]
+    ready_fixed = [family for family in fixed if family is not None]
+    ready_numbers = [family for family in numbers if family is not None]
+    ready_learned = [family for family in learned if family is not None]
+    if not ready_fixed and not ready_numbers and not ready_learned:
+        raise BadInput("the reference has no text and no column with ten values: nothing to watch")
+    for ranked in ready_fixed:
+        ranked.absorb(calibrate)
+    for follower in ready_learned:
+        follower.calibrate_view(calibrate)
+    return [*ready_fixed, *ready_numbers, *ready_learned]
+
+
+def _restore(state: dict[str, Any]) -> Family:
+    if state["kind"] == Discriminant.kind:
+        return Discriminant.from_state(state)
+    if state["kind"] == Category.kind:
+        return Category.from_state(state)
+    return FIXED[state["kind"]].from_state(state)
+
+
+__all__ = ["DriftMonitor", "DriftState", "Observation"]

@@ -1,0 +1,240 @@
+"""Scores whose ranks are bet on: one per question one may ask of a message. Higher is stranger.
+
+A fixed score is learned from the fitting half alone, so its ranks are exactly uniform without drift. A
+learned score follows the last windows (`drift_learned`): it finds weaker drift by approximate ranks.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from evaluation.conformal import Floats, Ints, RankCounts
+from evaluation.observation import Group, Observation, numeric_column
+from evaluation.packing import pack, unpack
+
+Vectors = NDArray[np.float32]
+
+_UNIT_GRID: Final = np.linspace(0.0, 1.0, 4_097)
+_MIN_VALUES: Final = 10
+
+
+@dataclass(frozen=True)
+class View:
+    """A batch made ready: records, session numbers, and for each text its vector and its surface."""
+
+    rows: Sequence[Observation]
+    groups: Ints
+    vectors: Vectors
+    """(n, dimensions) of length one; rows without text are NaN."""
+    surface: Floats
+    """(n, 6) of `surface_features`; rows without text are NaN."""
+
+    @property
+    def texts(self) -> Ints:
+        """Which messages have a text, and so a vector."""
+        return np.flatnonzero(~np.isnan(self.vectors[:, 0]))
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The p-values that one stream of evidence bets on, and the sessions they belong to."""
+
+    p: Floats
+    groups: Ints
+    rows: Ints
+    """Which messages of the batch have one."""
+
+
+class Family(ABC):
+    """One kind of evidence: ranks a batch against the past, then counts it as past."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, name: str, group: Group, streams: Sequence[str]) -> None:
+        self.name = name
+        self.group: Group = group
+        self.streams = tuple(streams)
+
+    @abstractmethod
+    def rank(self, view: View, random: np.random.Generator) -> dict[str, Ranked]:
+        """P-values of the batch for each stream that has something to say about it."""
+
+    @abstractmethod
+    def absorb(self, view: View) -> None:
+        """Count the batch as past."""
+
+    def follow(self, view: View) -> None:  # noqa: B027 - a fixed score has nothing to learn
+        """Learn from the batch what drift may look like; called for every window, drifted or not."""
+
+    @abstractmethod
+    def to_state(self) -> dict[str, Any]:
+        """JSON object from which the family is restored bit for bit."""
+
+    @classmethod
+    @abstractmethod
+    def from_state(cls, state: dict[str, Any]) -> "Family":
+        """The family that `to_state` stored."""
+
+
+class FixedFamily(Family):
+    """A score that never changes; the whole past is kept as counts, so its ranks are exact for ever."""
+
+    def __init__(
+        self, name: str, group: Group, streams: Sequence[str], params: dict[str, NDArray[Any]], cuts: Floats
+    ) -> None:
+        super().__init__(name, group, streams)
+        self.params = params
+        self.ranks = {stream: RankCounts(-cuts if stream.endswith(" falls") else cuts) for stream in streams}
+
+    @abstractmethod
+    def score(self, view: View) -> Floats:
+        """Score (n,) of each message; NaN where the message does not have what it takes."""
+
+    @override
+    def rank(self, view: View, random: np.random.Generator) -> dict[str, Ranked]:
+        rows, groups, values = self._present(view)
+        if not len(rows):
+            return {}
+        return {
+            stream: Ranked(self.ranks[stream].p_values(_signed(stream, values), groups, ties), groups, rows)
+            for stream, ties in zip(self.streams, random.random((len(self.streams), len(rows))), strict=True)
+        }
+
+    @override
+    def absorb(self, view: View) -> None:
+        rows, groups, values = self._present(view)
+        if len(rows):
+            for stream in self.streams:
+                self.ranks[stream].absorb(_signed(stream, values), groups)
+
+    def _present(self, view: View) -> tuple[Ints, Ints, Floats]:
+        scores = self.score(view)
+        rows = np.flatnonzero(~np.isnan(scores))
+        return rows, view.groups[rows], scores[rows]
+
+    @override
+    def to_state(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "group": self.group,
+            "params": {key: pack(value) for key, value in self.params.items()},
+            "ranks": {s: {"cuts": pack(r.cuts), "counts": pack(r.counts)} for s, r in self.ranks.items()},
+        }
+
+    @classmethod
+    @override
+    def from_state(cls, state: dict[str, Any]) -> "FixedFamily":
+        params = {key: unpack(value) for key, value in state["params"].items()}
+        family = cls(state["name"], state["group"], tuple(state["ranks"]), params, np.zeros(0))
+        family.ranks = {
+            stream: RankCounts(unpack(ranks["cuts"]), unpack(ranks["counts"]))
+            for stream, ranks in state["ranks"].items()
+        }
+        return family
+
+
+class Novelty(FixedFamily):
+    """Cosine distance to the nearest message of the fitting half: what nobody asked before."""
+
+    kind = "novelty"
+
+    @classmethod
+    def fit(cls, view: View) -> "Novelty":
+        """Remember the vectors of the fitting half."""
+        known = view.vectors[view.texts]
+        return cls("novelty", "input", ("novelty",), {"known": known}, _UNIT_GRID)
+
+    @override
+    def score(self, view: View) -> Floats:
+        nearest = (view.vectors @ self.params["known"].T).max(axis=1)
+        return np.asarray(1.0 - nearest, dtype=np.float64)
+
+
+class Surface(FixedFamily):
+    """How unusual length, capitals, punctuation and the like are together (Mahalanobis distance)."""
+
+    kind = "surface"
+
+    @classmethod
+    def fit(cls, view: View) -> "Surface":
+        """Learn the mean and the spread of the features."""
+        known = view.surface[view.texts]
+        spread = np.cov(known, rowvar=False) + np.diag(0.1 * known.var(axis=0) + 1e-4)
+        params = {"mean": known.mean(axis=0), "precision": np.linalg.inv(spread)}
+        return cls("surface", "input", ("surface",), params, _UNIT_GRID)
+
+    @override
+    def score(self, view: View) -> Floats:
+        away = view.surface - self.params["mean"]
+        squared = np.einsum("ij,jk,ik->i", away, self.params["precision"], away)
+        return np.asarray(squared / (squared + away.shape[1]))
+
+
+class Doubt(FixedFamily):
+    """One minus the confidence of a light classifier that learned to tell the agent's tools from the text."""
+
+    kind = "doubt"
+
+    @classmethod
+    def fit(cls, view: View) -> "Doubt | None":
+        """None where fewer than two tools have five texts each: there is nothing to tell apart."""
+        from sklearn.linear_model import LogisticRegression
+
+        named = [i for i in view.texts if view.rows[i].tool is not None]
+        tools, counts = np.unique([str(view.rows[i].tool) for i in named], return_counts=True)
+        frequent = set(tools[counts >= 5])
+        kept = [i for i in named if view.rows[i].tool in frequent]
+        if len(frequent) < 2:
+            return None
+        model = LogisticRegression(C=30.0, max_iter=200)
+        model.fit(view.vectors[kept].astype(np.float64), [str(view.rows[i].tool) for i in kept])
+        params = {"weights": model.coef_.T.copy(), "bias": model.intercept_.copy()}
+        return cls("doubt", "input", ("doubt",), params, _UNIT_GRID)
+
+    @override
+    def score(self, view: View) -> Floats:
+        logits = view.vectors.astype(np.float64) @ self.params["weights"] + self.params["bias"]
+        if logits.shape[1] == 1:
+            logits = np.hstack([np.zeros_like(logits), logits])
+        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return np.asarray(1.0 - 1.0 / odds.sum(axis=1))
+
+
+class Number(FixedFamily):
+    """A numeric column that rises or falls: latency, cost, steps, confidence, outcome, judge score."""
+
+    kind = "number"
+
+    @classmethod
+    def fit(cls, halves: tuple[View, View], name: str, group: Group) -> "Number | None":
+        """None where the reference has fewer than ten values of the column.
+
+        A value is its own score, so there is nothing to fit and both halves are ranked against.
+        """
+        values = np.concatenate([numeric_column(half.rows, name) for half in halves])
+        known = values[~np.isnan(values)]
+        if len(known) < _MIN_VALUES:
+            return None
+        family = cls(name, group, (f"{name} rises", f"{name} falls"), {}, np.unique(known))
+        for half in halves:
+            family.absorb(half)
+        return family
+
+    @override
+    def score(self, view: View) -> Floats:
+        return numeric_column(view.rows, self.name)
+
+
+def _signed(stream: str, values: Floats) -> Floats:
+    return -values if stream.endswith(" falls") else values
+
+
+FIXED: Final[dict[str, type[FixedFamily]]] = {
+    family.kind: family for family in (Novelty, Surface, Doubt, Number)
+}

@@ -1,0 +1,235 @@
+"""Champion against challenger: evidence in, verdict out. Promote only what is shown to be better.
+
+Guarantee. If the challenger's true gain is at most `min_gain`, then the probability that this gate ever says
+`promote`, however often it is asked and whenever it stops, is at most `alpha` (an e-process and Ville's
+inequality; the theorem stands in `evaluation.betting`). Judge, slices, exclusions and a person can only take
+a promotion away, never add one. Needs: cases drawn alike, and labels that are a random sample of them, or
+picked with the stated propensities; see `evaluation.evidence`.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Final
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.errors import BadInput
+from evaluation.betting import Run, Wealth, bet, interval, log_e_above, log_e_below
+from evaluation.evidence import Intake, Observation
+from evaluation.pairs import Pair
+from evaluation.provenance import Provenance, Registration
+from evaluation.slices import SliceEvidence, Slices
+from evaluation.verdict import Decision, SideBySide, Tally, Verdict, explain
+
+__all__ = ["Gate", "GatePolicy", "Pair", "Registration", "SideBySide", "SliceEvidence", "Verdict", "decide"]
+
+BLOCK: Final = 8192
+"""Pairs per vectorized step: bounded memory on input of any length."""
+STATE_SCHEMA: Final = 1
+_LARGEST_LOG: Final = 690.0
+"""e-values are shown up to e^690, just below the largest float."""
+
+
+class GatePolicy(BaseModel):
+    """What counts as better, and how sure to be; fixed before the first pair."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Probability of a false promotion of this one test; in a project the ledger hands it out."""
+    min_gain: Annotated[float, Field(gt=-1, lt=1)] = 0.0
+    """Promote above this mean gain; negative = non-inferiority, for "as good but cheaper or faster"."""
+    reject_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Probability of stopping a challenger whose gain is at least `min_gain` as if it were worse."""
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    slice_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """Probability that any slice without harm ever blocks, all slices together."""
+    slice_tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """A slice blocks when its mean gain is shown to be below −tolerance (or below a negative min_gain)."""
+    min_propensity: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Smallest propensity that any pair may have; set = labels were chosen, unset = a plain random sample."""
+    max_excluded: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of pairs that may be excluded for a fault; above it nothing is promoted."""
+
+    @property
+    def slice_floor(self) -> float:
+        """Mean gain below which a slice is harmed."""
+        return min(-self.slice_tolerance, self.min_gain, 0.0)
+
+
+def decide(
+    pairs: Iterable[Pair],
+    *,
+    alpha: float = 0.05,
+    min_gain: float = 0.0,
+    policy: GatePolicy | None = None,
+    registration: Registration | None = None,
+) -> Verdict:
+    """Verdict on pairs in the order in which they came: the first crossing; later pairs do not undo it.
+
+    `policy` replaces `alpha` and `min_gain` and says the rest. Raises BadInput (no partial verdict) when a
+    pair breaks a rule: repeated case, returning cluster, uneven propensity, changed candidate or judge.
+    """
+    gate = Gate(policy or GatePolicy(alpha=alpha, min_gain=min_gain), registration)
+    gate.extend(pairs)
+    gate.finish()
+    return gate.verdict()
+
+
+class Gate:
+    """The same, one pair at a time: `update`, ask for the `verdict` whenever wanted, keep the state as JSON."""
+
+    def __init__(self, policy: GatePolicy | None = None, registration: Registration | None = None) -> None:
+        self.policy = policy or GatePolicy()
+        self._provenance = Provenance(registration)
+        self._intake = Intake(self.policy.min_propensity)
+        self._slices = Slices()
+        self._tally = Tally()
+        self._wealth = Wealth.start()
+        self._crossing: tuple[Decision, int, float] | None = None
+        self._bounds = self._intake.bounds
+
+    def update(self, pair: Pair) -> None:
+        """Take one pair. On BadInput nothing has changed."""
+        self._provenance.check(pair)
+        self._bet(self._admit(pair))
+
+    def extend(self, pairs: Iterable[Pair]) -> None:
+        """Take many pairs, vectorized; equal to `update` on each, bit for bit.
+
+        When a pair is refused, the pairs before it have been taken.
+        """
+        source = iter(pairs)
+        bets: list[Observation] = []
+        try:
+            for pair in source:
+                self._provenance.check(pair)
+                bets.extend(self._admit(pair))
+                if len(bets) >= BLOCK:
+                    ready, bets = bets, []
+                    self._bet(ready)
+        finally:
+            self._bet(bets)
+
+    def finish(self) -> None:
+        """No more pairs of the last cluster will come: make its bet."""
+        self._bet(self._intake.finish())
+
+    def verdict(self) -> Verdict:
+        """What the pairs so far support."""
+        rules, seen = self.policy, self._intake
+        low, high = interval(self._wealth, confidence=rules.confidence, bounds=self._bounds)
+        bets = int(self._wealth.bets)
+        slices = self._slices.evidence(rules.slice_alpha, rules.slice_floor, self._bounds)
+        blocked = tuple(_blocks(slices, seen, rules))
+        decision: Decision = self._crossing[0] if self._crossing else "continue"
+        if any(part.harmed for part in slices):
+            decision = "reject"
+        elif blocked and decision == "promote":
+            decision = "continue"
+        log_e = self._log_e()
+        draft = Verdict(
+            decision=decision,
+            gain=float(self._wealth.mean) if bets else None,
+            ci=(float(low), float(high)),
+            confidence=rules.confidence,
+            min_gain=rules.min_gain,
+            e_value=math.exp(min(log_e[0], _LARGEST_LOG)),
+            threshold=1 / rules.alpha,
+            harm_e_value=math.exp(min(log_e[1], _LARGEST_LOG)),
+            harm_threshold=1 / rules.reject_alpha,
+            n_seen=seen.seen,
+            n_bets=bets,
+            n_labelled=seen.labelled,
+            n_judged=seen.judged,
+            decided_at=self._crossing[1] if self._crossing else None,
+            excluded=dict(seen.excluded),
+            blocked_by=blocked,
+            slices=slices,
+            cost=self._tally.side_by_side("cost"),
+            latency=self._tally.side_by_side("latency"),
+            reason="",
+        )
+        return draft.model_copy(update={"reason": explain(draft)})
+
+    def to_json(self) -> str:
+        """The whole state; `from_json` gives a gate that goes on exactly as this one would."""
+        return json.dumps(
+            {
+                "schema": STATE_SCHEMA,
+                "policy": self.policy.model_dump(mode="json"),
+                "provenance": self._provenance.state(),
+                "intake": self._intake.state(),
+                "slices": self._slices.state(),
+                "tally": self._tally.state(),
+                "wealth": {name: value.tolist() for name, value in vars(self._wealth).items()},
+                "crossing": self._crossing,
+            }
+        )
+
+    @staticmethod
+    def from_json(state: str) -> "Gate":
+        """The inverse of `to_json`; a state of another schema is refused."""
+        parts: dict[str, Any] = json.loads(state)
+        if parts.get("schema") != STATE_SCHEMA:
+            raise BadInput(
+                f"gate state has schema {parts.get('schema')!r}, expected {STATE_SCHEMA}: start a new test"
+            )
+        gate = Gate(GatePolicy.model_validate(parts["policy"]))
+        gate._provenance = Provenance.restore(parts["provenance"])
+        gate._intake = Intake.restore(parts["intake"])
+        gate._slices = Slices.restore(parts["slices"])
+        gate._tally = Tally.restore(parts["tally"])
+        gate._wealth = Wealth(**{name: np.array(value) for name, value in parts["wealth"].items()})
+        crossing = parts["crossing"]
+        gate._crossing = (crossing[0], crossing[1], crossing[2]) if crossing else None
+        return gate
+
+    def _admit(self, pair: Pair) -> list[Observation]:
+        bets = self._intake.add(pair)
+        self._tally.add(pair)
+        return bets
+
+    def _bet(self, bets: list[Observation]) -> None:
+        if not bets:
+            return
+        before = int(self._wealth.bets)
+        a, c = np.array([b.a for b in bets]), np.array([b.c for b in bets])
+        run = bet(self._wealth, a, c, null=self.policy.min_gain, bounds=self._bounds)
+        self._wealth = run.wealth
+        self._slices.bet([b.slice for b in bets], a, self._bounds)
+        if self._crossing is None:
+            self._crossing = self._first_crossing(run, before)
+
+    def _first_crossing(self, run: Run, before: int) -> tuple[Decision, int, float] | None:
+        up = np.flatnonzero(run.log_up >= -math.log(self.policy.alpha))
+        down = np.flatnonzero(run.log_down >= -math.log(self.policy.reject_alpha))
+        if up.size and (not down.size or up[0] <= down[0]):
+            return "promote", before + int(up[0]) + 1, float(run.log_up[up[0]])
+        if down.size:
+            return "reject", before + int(down[0]) + 1, float(run.log_down[down[0]])
+        return None
+
+    def _log_e(self) -> tuple[float, float]:
+        """Ln e for promotion and for harm: now, or at the crossing for the side that crossed."""
+        above = float(log_e_above(self._wealth, self.policy.min_gain, self._bounds))
+        below = float(log_e_below(self._wealth, self.policy.min_gain, self._bounds))
+        if self._crossing and self._crossing[0] == "promote":
+            above = self._crossing[2]
+        elif self._crossing:
+            below = self._crossing[2]
+        return above, below
+
+
+def _blocks(slices: Iterable[SliceEvidence], seen: Intake, rules: GatePolicy) -> Iterator[str]:
+    for part in slices:
+        if part.harmed:
+            evidence = f"gain {part.gain:+.3f} on {part.n_bets}, e = {part.e_value:.3g}"
+            yield f"slice {part.name!r} is worse: {evidence}"
+    if seen.faulty > rules.max_excluded * seen.seen:
+        yield (
+            f"{seen.faulty} of {seen.seen} pairs excluded for a fault, limit {rules.max_excluded:.0%}: "
+            "repair and run them again"
+        )

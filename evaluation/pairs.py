@@ -1,0 +1,105 @@
+"""The gate's evidence: one case, run by champion and challenger, and what each scored.
+
+Why a record of its own: a pair is the only thing that may enter a bet, so every bound that the guarantee
+needs (scores in [0, 1], a positive propensity) is checked here, once, before any wealth moves.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agent.errors import BadInput
+
+Score = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
+Failure = Literal["agent", "infrastructure"]
+"""Who failed: the agent (its side scores 0) or what it runs on (the pair is excluded, with its reason)."""
+
+
+class Pair(BaseModel):
+    """One case (or session), both versions. Scores in [0, 1]; None = not labelled / not judged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case_id: Annotated[str, Field(min_length=1)]
+    champion: Score | None = None
+    """On the human scale: a person's label, or the environment's ground truth."""
+    challenger: Score | None = None
+    champion_judge: Score | None = None
+    challenger_judge: Score | None = None
+    cluster: str | None = None
+    """Pairs of one session or task are one bet, on their mean; they must stand next to each other."""
+    propensity: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] = 1.0
+    """Probability with which this pair was picked for labelling, whether or not it was picked."""
+    slice: str | None = None
+    champion_failed: Failure | None = None
+    challenger_failed: Failure | None = None
+    champion_cost: Amount | None = None
+    """In the unit that the caller uses throughout: shown beside the gain, never part of a bet."""
+    challenger_cost: Amount | None = None
+    champion_latency: Amount | None = None
+    """Seconds."""
+    challenger_latency: Amount | None = None
+    champion_id: str | None = None
+    """Content hash of the candidate that ran; a change in the middle of a test is refused."""
+    challenger_id: str | None = None
+    judge_id: str | None = None
+    drawn_at: datetime | None = None
+    """When the case was drawn; must not be before the candidates and the judge were registered."""
+
+    @property
+    def labels(self) -> tuple[float | None, float | None]:
+        """Champion's and challenger's score on the human scale; a side whose agent failed scores 0."""
+        return (
+            0.0 if self.champion_failed == "agent" else self.champion,
+            0.0 if self.challenger_failed == "agent" else self.challenger,
+        )
+
+    @property
+    def judgements(self) -> tuple[float | None, float | None]:
+        """The judge's scores; a side whose agent failed has no answer to judge and scores 0."""
+        return (
+            0.0 if self.champion_failed == "agent" else self.champion_judge,
+            0.0 if self.challenger_failed == "agent" else self.challenger_judge,
+        )
+
+
+class Rollout(BaseModel):
+    """What one version did on one case, as the gate needs it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    score: Score | None = None
+    judge: Score | None = None
+    failed: Failure | None = None
+    cost: Amount | None = None
+    latency: Amount | None = None
+
+
+def pair_up(champion: Mapping[str, Rollout], challenger: Mapping[str, Rollout]) -> list[Pair]:
+    """Join two runs, keyed by case id, in the champion's order; a case on one side only is refused."""
+    one_sided = sorted(champion.keys() ^ challenger.keys())
+    if one_sided:
+        raise BadInput(
+            f"{len(one_sided)} cases ran on one side only (first: {one_sided[0]!r}); "
+            "the gate compares the same cases: run the missing side or drop them from both"
+        )
+    return [_join(case_id, ours, challenger[case_id]) for case_id, ours in champion.items()]
+
+
+def _join(case_id: str, champion: Rollout, challenger: Rollout) -> Pair:
+    return Pair(
+        case_id=case_id,
+        champion=champion.score,
+        challenger=challenger.score,
+        champion_judge=champion.judge,
+        challenger_judge=challenger.judge,
+        champion_failed=champion.failed,
+        challenger_failed=challenger.failed,
+        champion_cost=champion.cost,
+        challenger_cost=challenger.cost,
+        champion_latency=champion.latency,
+        challenger_latency=challenger.latency,
+    )

@@ -1,0 +1,84 @@
+"""Harm to a part of the traffic: a slice that is shown to be worse blocks, however good the average.
+
+Budget. The s-th slice to appear may block falsely with probability slice_alpha · 6/(π²s²), so that all slices
+together stay below slice_alpha; large slices appear first and get most. Bets are judge-free: the judge's
+mean over all traffic is no control for one slice.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from agent.errors import BadInput
+from evaluation.betting import Bounds, Floats, Wealth, bet, log_e_below
+
+MOST_SLICES = 1000
+"""More would make each budget meaningless; a slice is a channel or a language, not a user."""
+
+
+class SliceEvidence(BaseModel):
+    """One slice: its mean gain and the evidence that it is worse."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    n_bets: int
+    gain: float
+    e_value: float
+    """Evidence of harm now; it blocks at `threshold`."""
+    threshold: float
+
+    @property
+    def harmed(self) -> bool:
+        """Shown to be worse than the floor."""
+        return self.e_value >= self.threshold
+
+
+@dataclass
+class Slices:
+    """Wealth of each slice, in order of first appearance."""
+
+    wealth: dict[str, Wealth] = field(default_factory=dict)
+
+    def bet(self, names: Sequence[str | None], a: Floats, bounds: Bounds) -> None:
+        """Bet each observation, [T], in its slice; None belongs to no slice."""
+        rows: dict[str, list[int]] = {}
+        for row, name in enumerate(names):
+            if name is not None:
+                rows.setdefault(name, []).append(row)
+        if len(self.wealth.keys() | rows.keys()) > MOST_SLICES:
+            raise BadInput(
+                f"more than {MOST_SLICES} slices; use a coarser slice, such as channel or language"
+            )
+        for name, at in rows.items():
+            before = self.wealth.get(name) or Wealth.start()
+            self.wealth[name] = bet(before, a[at], np.zeros(len(at)), bounds=bounds).wealth
+
+    def evidence(self, alpha: float, floor: float, bounds: Bounds) -> tuple[SliceEvidence, ...]:
+        """Each slice against "mean gain ≥ floor", the total probability of a false block being alpha."""
+        return tuple(
+            SliceEvidence(
+                name=name,
+                n_bets=int(wealth.bets),
+                gain=float(wealth.mean),
+                e_value=math.exp(min(float(log_e_below(wealth, floor, bounds)), 690.0)),
+                threshold=(math.pi * place) ** 2 / 6 / alpha,
+            )
+            for place, (name, wealth) in enumerate(self.wealth.items(), start=1)
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything as plain JSON."""
+        return {
+            name: {part: value.tolist() for part, value in vars(wealth).items()}
+            for name, wealth in self.wealth.items()
+        }
+
+    @staticmethod
+    def restore(state: dict[str, Any]) -> "Slices":
+        """The inverse of `state`."""
+        return Slices({name: Wealth(**{k: np.array(v) for k, v in w.items()}) for name, w in state.items()})

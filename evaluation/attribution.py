@@ -1,0 +1,81 @@
+"""What changed: which evidence, since when, in which messages, under which name, and where.
+
+Description, not decision: the alarm is `drift`'s alone, and nothing here is corrected for having looked.
+"""
+
+from datetime import datetime
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from evaluation.observation import Group
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Onset(_Record):
+    """When the drift began: the most likely message and a 95 % interval, as message numbers from 0."""
+
+    message: int
+    low: int
+    high: int
+    at: datetime | None = None
+    """Time of the first message of the most likely window, where messages carry times."""
+
+
+class StrangeMessage(_Record):
+    """One of the messages that weigh most."""
+
+    text: str
+    message: int
+    """Number of the message, from 0."""
+    family: str
+    """Evidence in which it is strangest."""
+    p: float
+    """Its rank there among all earlier messages, in (0, 1]."""
+    slice: str | None = None
+
+
+class Cluster(_Record):
+    """Messages that came together since the onset, and much less before."""
+
+    name: str
+    """The words that set them apart, most telling first."""
+    size: int
+    share: float
+    """Of the messages since the onset, in [0, 1]."""
+    usual_share: float
+    """Of the messages of the reference, in [0, 1]."""
+    known: bool
+    """Whether the reference asks the same: a surge, not something new."""
+    examples: tuple[str, ...]
+
+
+class SliceEvidence(_Record):
+    """How strange the messages of one slice are since the onset."""
+
+    slice: str
+    n: int
+    strange_share: float
+    """Share of its messages among the strangest tenth; 0.1 without drift."""
+    low: float
+    high: float
+    """95 % interval of the share (Wilson)."""
+
+
+class Attribution(_Record):
+    """What is known about the drift of an alarm."""
+
+    kinds: tuple[Group, ...]
+    """Groups whose own evidence passes the threshold, the cause first."""
+    surge: bool = False
+    """Known requests came more often; nothing new was asked."""
+    families: dict[str, float] = Field(default_factory=dict)
+    """Share of the evidence that each family carries, in [0, 1]."""
+    onset: Onset
+    top_messages: tuple[StrangeMessage, ...] = ()
+    clusters: tuple[Cluster, ...] = ()
+    slices: tuple[SliceEvidence, ...] = ()
+    reason: str
+    """One sentence for the person on call."""

@@ -1,0 +1,116 @@
+"""A drift report that people open: Evidently draws every column, our evidence comes first and decides.
+
+Evidently's own verdicts are left out on purpose: its tests are not sequential, switch method with the row
+count, and take the reference as exact. Only descriptors that never try a download are used.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from evaluation.attribution import Attribution
+from evaluation.drift import DriftState
+from infra.report_columns import ReportColumns, prepare_columns
+
+_MIN_TEXTS: Final = 50
+_CHARACTERS: Final = "characters of text"
+_NON_LETTERS: Final = "non-letters of text, %"
+
+
+def write_report(
+    reference: pd.DataFrame,
+    current: pd.DataFrame,
+    evidence: DriftState,
+    path: Path,
+    *,
+    attribution: Attribution | None = None,
+    text_column: str | None = "text",
+) -> dict[str, Any]:
+    """Write `path` (HTML) and its sibling `.json`; return the report as a dictionary.
+
+    Columns that are empty on either side, hold arrays or times, or exceed forty, are left out and listed in
+    the report. Of more than 5,000 rows a fixed random sample is drawn; our evidence is over all of them.
+    """
+    snapshot = build_report(reference, current, evidence, attribution=attribution, text_column=text_column)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    snapshot.save_html(str(path))
+    path.with_suffix(".json").write_text(snapshot.json(), encoding="utf-8")
+    answer: dict[str, Any] = snapshot.dict()
+    return answer
+
+
+def build_report(
+    reference: pd.DataFrame,
+    current: pd.DataFrame,
+    evidence: DriftState,
+    *,
+    attribution: Attribution | None = None,
+    text_column: str | None = "text",
+) -> Any:
+    """The report as an Evidently `Snapshot`, to write or to add to a Workspace."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    columns = prepare_columns(reference, current, text_column=text_column)
+    with _evidently_muted():
+        from evidently import Report
+
+        from infra.drift_evidence import evidence_metric
+
+        metrics = [evidence_metric(evidence, attribution, columns.left_out), *_column_metrics(columns)]
+        return Report(metrics).run(*_datasets(columns))
+
+
+def add_to_workspace(folder: Path, project_name: str, snapshot: Any) -> str:
+    """Add a report to an Evidently Workspace on disk, made where absent; return the project's id."""
+    with _evidently_muted():
+        from evidently.ui.workspace import Workspace
+
+    workspace = Workspace.create(str(folder))
+    found = [project for project in workspace.list_projects() if project.name == project_name]
+    project = found[0] if found else workspace.create_project(project_name)
+    workspace.add_run(project.id, snapshot)
+    return str(project.id)
+
+
+@contextmanager
+def _evidently_muted() -> Iterator[None]:
+    """Evidently warns about its own dependencies and about constant columns: nothing a reader can mend."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _column_metrics(columns: ReportColumns) -> list[Any]:
+    from evidently.metrics import RowCount, ValueDrift
+
+    metrics: list[Any] = [RowCount()]
+    for text in columns.texts:
+        metrics += [ValueDrift(column=name, method="wasserstein") for name in (_CHARACTERS, _NON_LETTERS)]
+        if min(len(columns.current), len(columns.reference)) >= _MIN_TEXTS:
+            metrics.append(ValueDrift(column=text, method="abs_text_content_drift"))
+    metrics += [ValueDrift(column=name, method="jensenshannon") for name in columns.categories]
+    metrics += [ValueDrift(column=name, method="wasserstein") for name in columns.numbers]
+    return metrics
+
+
+def _datasets(columns: ReportColumns) -> list[Any]:
+    from evidently import DataDefinition, Dataset
+    from evidently.descriptors import NonLetterCharacterPercentage, TextLength
+
+    definition = DataDefinition(
+        text_columns=columns.texts,
+        categorical_columns=columns.categories,
+        numerical_columns=columns.numbers,
+    )
+    descriptors: list[Any] = []
+    for text in columns.texts:
+        descriptors.append(TextLength(text, alias=_CHARACTERS))
+        descriptors.append(NonLetterCharacterPercentage(text, alias=_NON_LETTERS))
+    return [
+        Dataset.from_pandas(side, data_definition=definition, descriptors=descriptors or None)
+        for side in (columns.current, columns.reference)
+    ]

@@ -1,0 +1,70 @@
+"""Where things are: one record read from the environment and `.env`, built by adapters when they act.
+
+Why never at import and never a flow parameter: flow parameters are shown in a UI, and a secret must not be.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_ENVIRONMENT: Final = {
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else the first LM call waits for a download
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # jobs on: ten processes and 3.9 GB
+    "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "50",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default, 7 with backoff, keeps a person waiting for minutes
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "DO_NOT_TRACK": "true",
+    "ITERATIVE_DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class Settings(BaseSettings):
+    """Where state lies and which services answer. `RATCHET_<FIELD>` in the environment or in `.env`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RATCHET_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+    )
+
+    home: Path = Path(".ratchet")
+    """All local state; made absolute."""
+    tracking_uri: str = Field(
+        default_factory=lambda settings: f"sqlite:///{settings['home']}/mlflow.db",
+        validation_alias=AliasChoices("RATCHET_TRACKING_URI", "MLFLOW_TRACKING_URI"),
+    )
+    """Where MLflow is: a database or an http(s) server; by default a SQLite file below `home`."""
+    lm: str = "smollm2-135m-instruct"
+    """The embedded LM, or any LiteLLM model string."""
+    lm_api_base: str | None = None
+    lm_api_key: SecretStr | None = None
+    alert_webhook: SecretStr | None = None
+    """URL that alerts are POSTed to as JSON; secret because such URLs hold their own key."""
+    seed: int = 0
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().resolve()
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**values)
+
+
+def prepare_environment() -> None:
+    """Set what MLflow, LiteLLM and Prefect read from the process environment; a person's own value stays."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)

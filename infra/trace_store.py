@@ -1,0 +1,368 @@
+"""Traces and labels into MLflow and out again: whole, once, and not lost when MLflow is down.
+
+Why OTLP batches: 200 to 500 traces a request are 10 to 20 times the rate of single calls. Without a server
+the same spans go into the database in one transaction a batch (see `trace_rows`).
+"""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from mlflow.entities import Assessment, Span, TraceInfo
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from agent.errors import BadInput, CorruptRecord, ServiceUnavailable
+from agent.record import Record
+from agent.trace import Trace
+from evaluation.label import Label
+from infra.assessments import (
+    EXPECTED,
+    OUTCOME,
+    SCORE,
+    Problem,
+    labels_arrived_ms,
+    outcome_assessment,
+    to_assessments,
+    to_labels,
+)
+from infra.settings import Settings
+from infra.spool import drain_spool, spool_lines
+from infra.trace_rows import insert_traces, read_roots
+from infra.trace_spans import RECEIVED, RECEIVED_DAY, RECORD, export_request, mlflow_id, own_id
+from infra.tracking import Connection, connect, mlflow_errors
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+_BATCH: Final = 300
+_PAGE: Final = 500
+_PARALLEL: Final = 8
+_OVERLAP: Final = timedelta(minutes=10)
+"""How far writers' clocks may disagree, and a write may take, without a trace being overlooked."""
+
+
+class Flushed(Record):
+    """What `flush_spool` sent, and what it could not."""
+
+    traces: int
+    labels: int
+    problems: tuple[Problem, ...] = ()
+
+
+class Watermark(Record):
+    """Up to where MLflow has been read, by time of arrival, so that late traces and late feedback count."""
+
+    received_ms: int
+    """Arrival of the newest trace that was read (ms since 1970)."""
+    labelled_ms: int
+    """Arrival of the newest assessment that was read."""
+    seen_traces: tuple[str, ...] = ()
+    """Those that arrived within ten minutes before `received_ms`: read again, and not returned again."""
+    seen_labels: tuple[str, ...] = ()
+
+
+class Collected(Record):
+    """What arrived since a watermark."""
+
+    traces: tuple[Trace, ...]
+    labels: tuple[Label, ...]
+    """New ones, on old traces too."""
+    problems: tuple[Problem, ...]
+    """Traces and assessments that could not be read, each with its reason; they stay in MLflow."""
+    watermark: Watermark
+
+
+def log_traces(project: str, traces: Sequence[Trace]) -> None:
+    """Write traces, each with its outcome as an assessment; one that is already there is left alone.
+
+    Raises:
+        ServiceUnavailable: MLflow did not take them; they are in the spool (`flush_spool` sends them), unless
+            the text says that the spool's disk is full as well.
+    """
+    sent = 0
+    try:
+        with mlflow_errors(f"logging {len(traces)} traces"):
+            connection = connect(project)
+            for sent in range(0, len(traces), _BATCH):
+                _send(connection, traces[sent : sent + _BATCH])
+    except ServiceUnavailable as error:
+        path = spool_folder(project) / "traces.jsonl"
+        spool_lines(path, [trace.to_json() for trace in traces[sent:]])
+        raise ServiceUnavailable(
+            f"{error}; {len(traces) - sent} traces are kept in {path} and sent by the next flush"
+        ) from error
+
+
+def _send(connection: Connection, traces: Sequence[Trace]) -> None:
+    request = export_request(traces, datetime.now(UTC))
+    store = connection.tracing.store
+    if isinstance(store, SqlAlchemyStore):
+        spans = [Span.from_otel_proto(span) for span in request.resource_spans[0].scope_spans[0].spans]
+        said = {mlflow_id(trace.trace_id): _outcome(trace) for trace in traces}
+        insert_traces(store, connection.experiment_id, spans, said)
+        return
+    known = _known(connection, [trace.trace_id for trace in traces])
+    new = [trace for trace in traces if trace.trace_id not in known]
+    if new:
+        _post(connection, export_request(new, datetime.now(UTC)))
+    missing = [one for trace in traces if not known.get(trace.trace_id) for one in _outcome(trace)]
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        list(pool.map(store.create_assessment, missing))
+
+
+def _known(connection: Connection, trace_ids: Sequence[str]) -> dict[str, bool]:
+    """Of the traces that the server has: does it have their outcome, too?"""
+    infos = connection.tracing.store.batch_get_trace_infos([mlflow_id(one) for one in trace_ids])
+    return {own_id(info.trace_id): any(a.name == OUTCOME for a in info.assessments) for info in infos}
+
+
+def _outcome(trace: Trace) -> list[Assessment]:
+    assessment = outcome_assessment(trace)
+    return [] if assessment is None else [assessment]
+
+
+def _post(connection: Connection, request: ExportTraceServiceRequest) -> None:
+    response = http_request(  # type: ignore[no-untyped-call]
+        host_creds=get_default_host_creds(connection.settings.tracking_uri),  # type: ignore[no-untyped-call]
+        endpoint="/v1/traces",
+        method="POST",
+        extra_headers={
+            "Content-Type": "application/x-protobuf",
+            "x-mlflow-experiment-id": connection.experiment_id,
+        },
+        data=request.SerializeToString(),
+    )
+    if response.status_code != 200:
+        raise ServiceUnavailable(f"MLflow answered {response.status_code} to a batch: {response.text[:200]}")
+
+
+def attach_label(project: str, label: Label) -> None:
+    """Write the label as assessments of its trace; the same label twice is written once.
+
+    Raises:
+        BadInput: MLflow has no such trace; the label is kept and tried again by `flush_spool`.
+        ServiceUnavailable: MLflow did not answer; the label is kept in the spool.
+    """
+    try:
+        with mlflow_errors(f"labelling trace {label.trace_id}"):
+            found = _attach(connect(project), label)
+    except ServiceUnavailable as error:
+        path = _keep_label(project, label)
+        raise ServiceUnavailable(
+            f"{error}; the label is kept in {path} and sent by the next flush"
+        ) from error
+    if not found:
+        path = _keep_label(project, label)
+        raise BadInput(
+            f"label {label.label_id} by {label.rater} names trace {label.trace_id}, which MLflow lacks "
+            f"in {project!r}; it is kept in {path} and tried again by the next flush"
+        )
+
+
+def _attach(connection: Connection, label: Label) -> bool:
+    store = connection.tracing.store
+    infos = store.batch_get_trace_infos([mlflow_id(label.trace_id)])
+    infos = [info for info in infos if info.experiment_id == connection.experiment_id]
+    if not infos:
+        return False
+    there = {(a.name, (a.metadata or {}).get("label_id")) for a in infos[0].assessments}
+    for assessment in to_assessments(label):
+        if (assessment.name, label.label_id) not in there:
+            store.create_assessment(assessment)
+    return True
+
+
+def _keep_label(project: str, label: Label) -> Path:
+    path = spool_folder(project) / "labels.jsonl"
+    spool_lines(path, [label.to_json()])
+    return path
+
+
+def flush_spool(project: str) -> Flushed:
+    """Send what is in the spool; nothing is sent twice, and what still cannot be sent stays.
+
+    Raises:
+        ServiceUnavailable: MLflow still does not answer; the spool is unchanged.
+    """
+    folder = spool_folder(project)
+    problems: list[Problem] = []
+
+    def send_traces(lines: list[str]) -> list[str]:
+        traces = _readable(lines, Trace, folder, problems)
+        connection = connect(project)
+        for start in range(0, len(traces), _BATCH):
+            _send(connection, traces[start : start + _BATCH])
+        return []
+
+    def send_labels(lines: list[str]) -> list[str]:
+        connection = connect(project)
+        homeless = []
+        for label in _readable(lines, Label, folder, problems):
+            if not _attach(connection, label):
+                homeless.append(label.to_json())
+                problems.append(
+                    Problem(trace_id=label.trace_id, reason="label for a trace that MLflow does not have")
+                )
+        return homeless
+
+    with mlflow_errors("sending what was kept"):
+        n_traces = drain_spool(folder / "traces.jsonl", send_traces)
+        n_labels = drain_spool(folder / "labels.jsonl", send_labels)
+    return Flushed(traces=n_traces, labels=n_labels, problems=tuple(problems))
+
+
+def _readable(
+    lines: Sequence[str], kind: type[RecordT], folder: Path, problems: list[Problem]
+) -> list[RecordT]:
+    """The records; a line that does not parse is set aside in `corrupt.jsonl`."""
+    records = []
+    for line in lines:
+        try:
+            records.append(kind.from_json(line, where=str(folder)))
+        except CorruptRecord as error:
+            spool_lines(folder / "corrupt.jsonl", [line])
+            problems.append(Problem(trace_id="", reason=f"{error}; set aside in {folder / 'corrupt.jsonl'}"))
+    return records
+
+
+def spool_folder(project: str) -> Path:
+    """Where what could not be sent waits."""
+    return Settings().home / "spool" / project
+
+
+def collect(project: str, since: Watermark | None = None) -> Collected:
+    """Traces and labels that arrived after `since`; the same watermark gives the same answer again.
+
+    New traces are found by their time of arrival, which `log_traces` tags them with, not by when they began:
+    a trace that waited in the spool is not overlooked. New labels are found by searching all labelled traces,
+    however old, and keeping what was written or changed since.
+
+    Raises:
+        ServiceUnavailable: MLflow did not answer.
+    """
+    with mlflow_errors(f"collecting the traces of {project!r}"):
+        connection = connect(project)
+        start = since or Watermark(received_ms=0, labelled_ms=0)
+        infos = _arrived(connection, start)
+        traces, problems = _read(connection, infos)
+        labelled = infos if since is None else _labelled(connection) | infos
+    labels: list[Label] = []
+    for info in labelled.values():
+        new, unusable = to_labels(info, after_ms=start.labelled_ms - _overlap_ms())
+        labels += [label for label in new if label.label_id not in start.seen_labels]
+        problems += unusable
+    return Collected(
+        traces=tuple(traces),
+        labels=tuple(sorted(labels, key=lambda label: (label.created_at, label.label_id))),
+        problems=tuple(problems),
+        watermark=_advance(start, infos, labelled),
+    )
+
+
+def _overlap_ms() -> int:
+    return int(_OVERLAP.total_seconds() * 1000)
+
+
+def _arrived(connection: Connection, since: Watermark) -> dict[str, TraceInfo]:
+    """Trace infos by MLflow's id that arrived since, oldest first; foreign ones by when they began."""
+    if since.received_ms == 0:
+        filters: list[str | None] = [None]
+    else:
+        edge = datetime.fromtimestamp((since.received_ms - _overlap_ms()) / 1000, UTC)
+        days = range((datetime.now(UTC).date() - edge.date()).days + 1)
+        filters = [f"tags.`{RECEIVED_DAY}` = '{edge.date() + timedelta(days=day)}'" for day in days]
+        filters.append(f"trace.timestamp_ms > {int(edge.timestamp() * 1000)}")
+    found = [info for one in filters for info in _search(connection, one)]
+    known = set(since.seen_traces)
+    fresh = [
+        info
+        for info in found
+        if _received_ms(info) >= since.received_ms - _overlap_ms() and own_id(info.trace_id) not in known
+    ]
+    return {
+        info.trace_id: info for info in sorted(fresh, key=lambda info: (info.timestamp_ms, info.trace_id))
+    }
+
+
+def _received_ms(info: TraceInfo) -> int:
+    return int(info.tags.get(RECEIVED) or info.timestamp_ms)
+
+
+def _search(connection: Connection, filter_string: str | None) -> list[TraceInfo]:
+    found: list[TraceInfo] = []
+    token = None
+    while True:
+        page = connection.client.search_traces(
+            locations=[connection.experiment_id],
+            filter_string=filter_string,
+            max_results=_PAGE,
+            page_token=token,
+            include_spans=False,
+        )
+        found += [trace.info for trace in page]
+        token = page.token
+        if not token:
+            return found
+
+
+def _labelled(connection: Connection) -> dict[str, TraceInfo]:
+    filters = (f"feedback.{SCORE} IS NOT NULL", f"expectation.{EXPECTED} IS NOT NULL")
+    return {info.trace_id: info for one in filters for info in _search(connection, one)}
+
+
+def _read(connection: Connection, infos: dict[str, TraceInfo]) -> tuple[list[Trace], list[Problem]]:
+    roots = _roots(connection, list(infos))
+    traces, problems = [], []
+    for trace_id in infos:
+        record = roots.get(trace_id, {}).get(RECORD)
+        if record is None:
+            reason = (
+                "no trace record in its root span: it was not written by log_traces, or its spans are gone"
+            )
+            problems.append(Problem(trace_id=own_id(trace_id), reason=reason))
+            continue
+        try:
+            text = record if isinstance(record, str) else json.dumps(record)
+            traces.append(Trace.from_json(text, where=f"MLflow trace {trace_id}"))
+        except CorruptRecord as error:
+            problems.append(Problem(trace_id=own_id(trace_id), reason=str(error)))
+    return traces, problems
+
+
+def _roots(connection: Connection, trace_ids: list[str]) -> dict[str, dict[str, Any]]:
+    """Attributes of each trace's root span, by MLflow's id."""
+    store = connection.tracing.store
+    roots: dict[str, dict[str, Any]] = {}
+    for start in range(0, len(trace_ids), _BATCH):
+        batch = trace_ids[start : start + _BATCH]
+        if isinstance(store, SqlAlchemyStore):
+            roots |= read_roots(store, batch)
+            continue
+        for trace in connection.tracing.batch_get_traces(batch):
+            root = next((span for span in trace.data.spans if span.parent_id is None), None)
+            roots[trace.info.trace_id] = dict(root.attributes) if root else {}
+    return roots
+
+
+def _advance(since: Watermark, infos: dict[str, TraceInfo], labelled: dict[str, TraceInfo]) -> Watermark:
+    received = {own_id(info.trace_id): _received_ms(info) for info in infos.values()}
+    received_ms = max([since.received_ms, *received.values()])
+    labelled_ms = max([since.labelled_ms, *(labels_arrived_ms(info) for info in labelled.values())])
+    recent = [one for one, moment in received.items() if moment >= received_ms - _overlap_ms()]
+    kept = since.seen_traces if received_ms - since.received_ms < _overlap_ms() else ()
+    labels = [
+        label.label_id
+        for info in labelled.values()
+        for label in to_labels(info, after_ms=labelled_ms - _overlap_ms())[0]
+    ]
+    return Watermark(
+        received_ms=received_ms,
+        labelled_ms=labelled_ms,
+        seen_traces=tuple(sorted({*kept, *recent})),
+        seen_labels=tuple(sorted(set(labels))),
+    )

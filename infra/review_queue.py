@@ -20,14 +20,19 @@ from pydantic import Field
 from agent.errors import BadInput
 from agent.record import Json, Record
 from evaluation.label import Label
-from infra.assessments import ASKED, EXPECTED, to_labels
+from infra.assessments import ASKED, COMMENT, EXPECTED, to_labels
 from infra.trace_spans import mlflow_id, own_id
 from infra.tracking import Connection, connect, mlflow_errors
 
 QUEUE: Final = "review"
-_INSTRUCTION: Final = (
-    "What should the agent have answered? Write the tool's name, or the answer itself. "
-    "The request and the agent's own answer stand in the trace."
+_QUESTIONS: Final = (
+    (
+        EXPECTED,
+        "expectation",
+        "What should the agent have answered? Write the tool's name, or the answer itself. "
+        "The request and the agent's own answer stand in the trace.",
+    ),
+    (COMMENT, "feedback", "Anything that the next person should know (optional)."),
 )
 _PAGE: Final = 500
 _PARALLEL: Final = 8
@@ -87,7 +92,7 @@ def _queue(connection: Connection) -> ReviewQueue:
             name=QUEUE,
             queue_type="custom",
             users=["default"],
-            schema_ids=[_schema_id(connection)],
+            schema_ids=_schema_ids(connection),
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
@@ -104,20 +109,19 @@ def _existing_queue(connection: Connection) -> ReviewQueue | None:
         return None
 
 
-def _schema_id(connection: Connection) -> str:
-    """The question, which is also the name under which the answer is stored."""
-    for schema in connection.tracing._list_label_schemas(connection.experiment_id):
-        if schema.name == EXPECTED:
-            return str(schema.schema_id)
-    schema = connection.tracing._create_label_schema(
-        connection.experiment_id,
-        name=EXPECTED,
-        type="expectation",
-        input=InputText(),
-        instruction=_INSTRUCTION,
-        enable_comment=True,
-    )
-    return str(schema.schema_id)
+def _schema_ids(connection: Connection) -> list[str]:
+    """The page's two questions; their names are those under which the answers are stored.
+
+    The comment is a question of its own because MLflow reads an expectation back without its rationale.
+    """
+    known = {one.name: one for one in connection.tracing._list_label_schemas(connection.experiment_id)}
+    ids = []
+    for name, kind, instruction in _QUESTIONS:
+        schema = known.get(name) or connection.tracing._create_label_schema(
+            connection.experiment_id, name=name, type=kind, input=InputText(), instruction=instruction
+        )
+        ids.append(str(schema.schema_id))
+    return ids
 
 
 def _item_ids(
@@ -208,7 +212,7 @@ def answer(project: str, trace_id: str, *, expected: str, rater: str, comment: s
             value=expected,
             source=AssessmentSource("HUMAN", rater),
         )
-        said.rationale = comment or None
+        said.metadata = {"comment": comment} if comment else None
         said.overrides = _earlier(connection, trace_id, rater)
         connection.tracing.store.create_assessment(said)
         connection.tracing._set_review_queue_item_status(

@@ -7,7 +7,8 @@ difference). *Chosen labels* (`min_propensity` set): every pair is a bet, a = ξ
 Sources: Angelopoulos et al., PPI++ (2023); Zrnic & Candès, active inference (2024); Csillag et al. (2025).
 """
 
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple
 
 from agent.errors import BadInput
@@ -20,6 +21,8 @@ ONE_SIDE: Final = "labelled on one side only"
 NO_SCORE: Final = "picked for labelling but without a score"
 WAITING: Final = "not picked for labelling and not judged"
 """No fault: the only reason that does not count towards the limit on exclusions."""
+MOST_SLICES: Final = 1000
+"""More would make each slice's budget meaningless; a slice is a channel or a language, not a user."""
 
 
 class Observation(NamedTuple):
@@ -30,21 +33,38 @@ class Observation(NamedTuple):
     slice: str | None
 
 
-@dataclass
+@dataclass(slots=True)
 class Open:
-    """The cluster that is still arriving: sums over its pairs."""
+    """The cluster that is still arriving (or a lone pair): sums over its pairs."""
 
     cluster: str
     slice: str | None
-    labelled: int = 0
-    judged_labelled: int = 0
     pairs: int = 0
-    d: float = 0.0
-    f_labelled: float = 0.0
+    labelled: int = 0
     judged: int = 0
+    both: int = 0
+    d: float = 0.0
     f: float = 0.0
+    f_labelled: float = 0.0
     a: float = 0.0
     c: float = 0.0
+
+    def collect(self, d: float | None, f: float | None, propensity: float) -> None:
+        """Add one pair's differences: the human one and the judge's, None where not known."""
+        self.pairs += 1
+        share = 0.0
+        if d is not None:
+            share = 1 / propensity
+            self.labelled += 1
+            self.d += d
+            self.a += d * share
+        if f is not None:
+            self.judged += 1
+            self.f += f
+            self.c += f * (share - 1)
+            if d is not None:
+                self.both += 1
+                self.f_labelled += f
 
 
 @dataclass
@@ -56,6 +76,8 @@ class Intake:
     labelled: int = 0
     judged: int = 0
     excluded: dict[str, int] = field(default_factory=dict)
+    slices: dict[str, int] = field(default_factory=dict)
+    """Pairs seen in each slice."""
     propensity: float | None = None
     unlabelled: int = 0
     unlabelled_sum: float = 0.0
@@ -79,22 +101,25 @@ class Intake:
     def add(self, pair: Pair) -> list[Observation]:
         """Take one pair; return the bets that are now complete (none, one, or two when a cluster closes)."""
         self._refuse_bad(pair)
-        self.cases.add(pair.case_id)
         self.seen += 1
-        done = self._close_unless(pair.cluster)
-        reason = self._reason_to_exclude(pair)
+        if pair.slice is not None:
+            self.slices[pair.slice] = self.slices.get(pair.slice, 0) + 1
+        done = self._close_unless(pair.cluster) if self.open is not None else []
+        d, f = _differences(pair)
+        reason = self._reason_to_exclude(pair, d, f)
         if reason is not None:
             self.excluded[reason] = self.excluded.get(reason, 0) + 1
             return done
-        group = self.open
-        if group is None:
-            group = Open(pair.cluster or "", pair.slice)
-        if pair.cluster is not None and self.open is None:
-            self.clusters.add(pair.cluster)
-            self.open = group
-        self._collect(group, pair)
+        self.labelled += d is not None
+        self.judged += f is not None
         if pair.cluster is None:
-            done.extend(self._bet(group))
+            group = Open("", pair.slice)
+            group.collect(d, f, pair.propensity)
+            return done + self._bet(group)
+        if self.open is None:
+            self.clusters.is_new(pair.cluster)
+            self.open = Open(pair.cluster, pair.slice)
+        self.open.collect(d, f, pair.propensity)
         return done
 
     def finish(self) -> list[Observation]:
@@ -102,20 +127,27 @@ class Intake:
         return self._close_unless(None)
 
     def _refuse_bad(self, pair: Pair) -> None:
-        if pair.case_id in self.cases:
-            raise BadInput(f"case_id {pair.case_id!r} appears twice; each case is one pair: drop the repeat")
+        if pair.slice is not None and len(self.slices) >= MOST_SLICES and pair.slice not in self.slices:
+            raise BadInput(
+                f"slice {pair.slice!r} is number {MOST_SLICES + 1}, the limit is {MOST_SLICES}; "
+                "use a coarser slice, such as channel or language"
+            )
         self._refuse_propensity(pair)
-        if pair.cluster is None:
-            return
-        if self.open is not None and self.open.cluster == pair.cluster:
+        if pair.cluster is not None:
+            self._refuse_cluster(pair, pair.cluster)
+        if not self.cases.is_new(pair.case_id):
+            raise BadInput(f"case_id {pair.case_id!r} appears twice; each case is one pair: drop the repeat")
+
+    def _refuse_cluster(self, pair: Pair, cluster: str) -> None:
+        if self.open is not None and self.open.cluster == cluster:
             if self.open.slice != pair.slice:
                 raise BadInput(
-                    f"cluster {pair.cluster!r} is in slice {self.open.slice!r} and in {pair.slice!r}; "
+                    f"cluster {cluster!r} is in slice {self.open.slice!r} and in {pair.slice!r}; "
                     "a cluster is one bet in one slice: split the cluster or give its pairs one slice"
                 )
-        elif pair.cluster in self.clusters:
+        elif cluster in self.clusters:
             raise BadInput(
-                f"cluster {pair.cluster!r} comes back after its bet was made; "
+                f"cluster {cluster!r} comes back after its bet was made; "
                 "put the pairs of one cluster next to each other"
             )
 
@@ -134,38 +166,19 @@ class Intake:
                 f"{self.min_propensity:g}; declare the smallest propensity before the first pair"
             )
 
-    def _reason_to_exclude(self, pair: Pair) -> str | None:
-        if "infrastructure" in (pair.champion_failed, pair.challenger_failed):
+    def _reason_to_exclude(self, pair: Pair, d: float | None, f: float | None) -> str | None:
+        failures = (pair.champion_failed, pair.challenger_failed)
+        if "infrastructure" in failures:
             return INFRASTRUCTURE
-        if _is_labelled(pair):
+        if d is not None:
             return None
-        labels_given = (pair.champion is not None) + (pair.challenger is not None)
-        if labels_given == 1 and "agent" not in (pair.champion_failed, pair.challenger_failed):
+        if (pair.champion is None) != (pair.challenger is None) and "agent" not in failures:
             return ONE_SIDE
         if self.min_propensity is not None:
             return NO_SCORE if pair.propensity == 1.0 else None
-        if None not in pair.judgements:
+        if f is not None:
             return None
         return NO_SCORE if pair.propensity == 1.0 else WAITING
-
-    def _collect(self, group: Open, pair: Pair) -> None:
-        judged_ours, judged_theirs = pair.judgements
-        f = judged_theirs - judged_ours if judged_ours is not None and judged_theirs is not None else None
-        group.pairs += 1
-        group.judged += f is not None
-        group.f += f or 0.0
-        self.judged += f is not None
-        share = 0.0
-        ours, theirs = pair.labels
-        if _is_labelled(pair) and ours is not None and theirs is not None:
-            self.labelled += 1
-            group.labelled += 1
-            group.judged_labelled += f is not None
-            group.d += theirs - ours
-            group.f_labelled += f or 0.0
-            share = 1 / pair.propensity
-            group.a += (theirs - ours) * share
-        group.c += (f or 0.0) * (share - 1)
 
     def _close_unless(self, cluster: str | None) -> list[Observation]:
         if self.open is None or (cluster is not None and self.open.cluster == cluster):
@@ -184,17 +197,16 @@ class Intake:
             return []
         c = 0.0
         # A cluster judged only in part would compare different pairs: it bets without the judge.
-        if self.unlabelled and group.judged_labelled == group.labelled:
+        if self.unlabelled and group.both == group.labelled:
             c = group.f_labelled / group.labelled - self.unlabelled_sum / self.unlabelled
             self.unlabelled, self.unlabelled_sum = 0, 0.0
         return [Observation(group.d / group.labelled, c, group.slice)]
 
     def state(self) -> dict[str, Any]:
         """Everything as plain JSON."""
-        plain = {k: v for k, v in vars(self).items() if k not in {"open", "cases", "clusters", "excluded"}}
+        plain = {k: copy(v) for k, v in vars(self).items() if k not in {"open", "cases", "clusters"}}
         return plain | {
-            "excluded": dict(self.excluded),
-            "open": vars(self.open).copy() if self.open else None,
+            "open": asdict(self.open) if self.open else None,
             "cases": self.cases.state(),
             "clusters": self.clusters.state(),
         }
@@ -212,7 +224,23 @@ class Intake:
         )
 
 
-def _is_labelled(pair: Pair) -> bool:
-    """Both scores known because the pair was picked; two failed sides alone do not make a pair picked."""
-    picked = pair.propensity == 1.0 or pair.champion is not None or pair.challenger is not None
-    return picked and None not in pair.labels
+def _differences(pair: Pair) -> tuple[float | None, float | None]:
+    """Challenger − champion on the human scale and as the judge sees it; None = not known.
+
+    Two failed sides are 0 against 0, but they count as labelled only if the pair was picked: an unpicked pair
+    that labels itself would make the labelled ones no random sample.
+    """
+    ours, theirs, judged_ours, judged_theirs = (
+        pair.champion,
+        pair.challenger,
+        pair.champion_judge,
+        pair.challenger_judge,
+    )
+    if pair.champion_failed is not None or pair.challenger_failed is not None:
+        picked = pair.propensity == 1.0 or ours is not None or theirs is not None
+        (ours, theirs), (judged_ours, judged_theirs) = pair.labels, pair.judgements
+        if not picked:
+            ours = None
+    d = None if ours is None or theirs is None else theirs - ours
+    f = None if judged_ours is None or judged_theirs is None else judged_theirs - judged_ours
+    return d, f

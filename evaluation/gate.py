@@ -21,7 +21,7 @@ from evaluation.evidence import Intake, Observation
 from evaluation.pairs import Pair
 from evaluation.provenance import Provenance, Registration
 from evaluation.slices import SliceEvidence, Slices
-from evaluation.verdict import Decision, SideBySide, Tally, Verdict, explain
+from evaluation.verdict import Decision, SideBySide, Tally, Verdict, WealthPoint, explain
 
 __all__ = ["Gate", "GatePolicy", "Pair", "Registration", "SideBySide", "SliceEvidence", "Verdict", "decide"]
 
@@ -79,7 +79,7 @@ def decide(
 
 
 class Gate:
-    """The same, one pair at a time: `update`, ask for the `verdict` whenever wanted, keep the state as JSON."""
+    """The same, one pair at a time: `update`, ask for the `verdict` whenever wanted, keep the state."""
 
     def __init__(self, policy: GatePolicy | None = None, registration: Registration | None = None) -> None:
         self.policy = policy or GatePolicy()
@@ -153,6 +153,23 @@ class Gate:
             reason="",
         )
         return draft.model_copy(update={"reason": explain(draft)})
+
+    def snapshot(self) -> WealthPoint | None:
+        """The test as of now, without regard to what it decided before; None before the first bet."""
+        bets = int(self._wealth.bets)
+        if not bets:
+            return None
+        low, high = interval(self._wealth, confidence=self.policy.confidence, bounds=self._bounds)
+        above = log_e_above(self._wealth, self.policy.min_gain, self._bounds)
+        below = log_e_below(self._wealth, self.policy.min_gain, self._bounds)
+        return WealthPoint(
+            n_bets=bets,
+            e_value=math.exp(min(float(above), _LARGEST_LOG)),
+            harm_e_value=math.exp(min(float(below), _LARGEST_LOG)),
+            gain=float(self._wealth.mean),
+            low=float(low),
+            high=float(high),
+        )
 
     def to_json(self) -> str:
         """The whole state; `from_json` gives a gate that goes on exactly as this one would."""

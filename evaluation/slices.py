@@ -13,11 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from agent.errors import BadInput
 from evaluation.betting import Bounds, Floats, Wealth, bet, log_e_below
-
-MOST_SLICES = 1000
-"""More would make each budget meaningless; a slice is a channel or a language, not a user."""
 
 
 class SliceEvidence(BaseModel):
@@ -50,10 +46,6 @@ class Slices:
         for row, name in enumerate(names):
             if name is not None:
                 rows.setdefault(name, []).append(row)
-        if len(self.wealth.keys() | rows.keys()) > MOST_SLICES:
-            raise BadInput(
-                f"more than {MOST_SLICES} slices; use a coarser slice, such as channel or language"
-            )
         for name, at in rows.items():
             before = self.wealth.get(name) or Wealth.start()
             self.wealth[name] = bet(before, a[at], np.zeros(len(at)), bounds=bounds).wealth

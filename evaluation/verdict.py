@@ -1,7 +1,7 @@
 """What the gate answers, and the one sentence that a person reads."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -57,6 +57,17 @@ class Verdict(BaseModel):
     """One sentence for a person."""
 
 
+class WealthPoint(NamedTuple):
+    """The state of a test after `n_bets` bets; a point of the picture."""
+
+    n_bets: int
+    e_value: float
+    harm_e_value: float
+    gain: float
+    low: float
+    high: float
+
+
 @dataclass
 class Tally:
     """Sums of cost and latency over pairs that state both sides."""
@@ -65,11 +76,13 @@ class Tally:
 
     def add(self, pair: Pair) -> None:
         """Count one pair."""
-        self._add("cost", pair.champion_cost, pair.challenger_cost)
-        self._add("latency", pair.champion_latency, pair.challenger_latency)
+        if pair.champion_cost is not None:
+            self._add("cost", pair.champion_cost, pair.challenger_cost)
+        if pair.champion_latency is not None:
+            self._add("latency", pair.champion_latency, pair.challenger_latency)
 
-    def _add(self, what: str, champion: float | None, challenger: float | None) -> None:
-        if champion is None or challenger is None:
+    def _add(self, what: str, champion: float, challenger: float | None) -> None:
+        if challenger is None:
             return
         totals = self.sums.setdefault(what, [0.0, 0.0, 0])
         totals[0] += champion

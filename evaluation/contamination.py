@@ -1,0 +1,162 @@
+"""Did a proposer see this case? By content hash, and by text that is nearly the same.
+
+Near-duplicates by MinHash with banding (Broder 1997; Leskovec et al., "Mining of Massive Datasets", ch. 3):
+shingles of five characters, 128 hashes, 32 bands of 4. Candidates are checked with the exact Jaccard
+similarity, so nothing below the threshold is reported; a pair at 0.8 escapes the bands with probability
+(1 − 0.8⁴)³² ≈ 5e-8, at 0.6 with 1 %. Thousands against thousands take about a second.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from agent.errors import BadInput
+from evaluation.pairs import Pair
+
+SHINGLE: Final = 5
+BANDS: Final = 32
+ROWS: Final = 4
+NEAR: Final = 0.8
+"""Jaccard similarity of shingles from which two texts are the same case."""
+_PRIME: Final = np.uint64((1 << 61) - 1)
+
+
+class Overlap(BaseModel):
+    """A gate case that a proposer saw."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    case_id: str
+    seen_id: str
+    kind: Literal["same id", "same text", "near text"]
+    similarity: float
+    """Jaccard similarity of the texts' shingles, 1 for the same."""
+
+
+def find_overlap(
+    cases: Mapping[str, str | None], seen: Mapping[str, str | None], *, near: float = NEAR
+) -> list[Overlap]:
+    """Cases, id → text, that are in `seen`, id → text, in the order of `cases`; None = text not known.
+
+    One overlap a case: the same id first, then the same text (case and spacing aside), then the nearest text.
+    """
+    by_text = {_normal(text): name for name, text in seen.items() if text and _normal(text)}
+    index = _Index({name: text for text, name in by_text.items()})
+    found = (_overlap(case, text, seen, by_text, index, near) for case, text in cases.items())
+    return [overlap for overlap in found if overlap is not None]
+
+
+def refuse_overlap(cases: Mapping[str, str | None], seen: Mapping[str, str | None]) -> None:
+    """Raise BadInput when any gate case was seen by a proposer."""
+    found = find_overlap(cases, seen)
+    if found:
+        first = found[0]
+        raise BadInput(
+            f"{len(found)} of {len(cases)} gate cases were seen by the proposer (first: {first.case_id!r}, "
+            f"{first.kind} as {first.seen_id!r}); draw fresh cases or drop these"
+        )
+
+
+def refuse_contaminated(pairs: Iterable[Pair], seen: Iterable[str]) -> Iterator[Pair]:
+    """Pass the pairs through; BadInput at the first whose case id a proposer saw."""
+    known = frozenset(seen)
+    for pair in pairs:
+        if pair.case_id in known:
+            raise BadInput(
+                f"case {pair.case_id!r} was seen by the proposer; draw fresh cases or drop this one"
+            )
+        yield pair
+
+
+def read_seen(path: Path) -> frozenset[str]:
+    """Case ids from a file: one id a line, or JSON lines with `case_id`."""
+    if not path.is_file():
+        raise BadInput(f"{path}: no such file")
+    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
+    return frozenset(_case_id(path, number, line.strip()) for number, line in lines if line.strip())
+
+
+def _case_id(path: Path, number: int, line: str) -> str:
+    if not line.startswith("{"):
+        return line
+    try:
+        record: dict[str, Any] = json.loads(line)
+        return str(record["case_id"])
+    except (json.JSONDecodeError, KeyError):
+        raise BadInput(f"{path}:{number}: needs a JSON object with case_id, or a bare id") from None
+
+
+def _overlap(
+    case: str,
+    text: str | None,
+    seen: Mapping[str, str | None],
+    by_text: Mapping[str, str],
+    index: "_Index",
+    near: float,
+) -> Overlap | None:
+    if case in seen:
+        return Overlap(case_id=case, seen_id=case, kind="same id", similarity=1.0)
+    normal = _normal(text or "")
+    if not normal:
+        return None
+    if normal in by_text:
+        return Overlap(case_id=case, seen_id=by_text[normal], kind="same text", similarity=1.0)
+    name, similarity = index.nearest(normal)
+    if name is None or similarity < near:
+        return None
+    return Overlap(case_id=case, seen_id=name, kind="near text", similarity=similarity)
+
+
+class _Index:
+    """Texts by the bands of their MinHash signatures."""
+
+    def __init__(self, texts: Mapping[str, str]) -> None:
+        rng = np.random.default_rng(20260101)
+        high = int(_PRIME)
+        self._a = rng.integers(1, 1 << 31, size=BANDS * ROWS, dtype=np.uint64)
+        self._b = rng.integers(0, high, size=BANDS * ROWS, dtype=np.uint64)
+        self._shingles = {name: _shingles(text) for name, text in texts.items()}
+        self._bands: dict[bytes, list[str]] = defaultdict(list)
+        for name, shingles in self._shingles.items():
+            for band in self._signature(shingles):
+                self._bands[band].append(name)
+
+    def nearest(self, text: str) -> tuple[str | None, float]:
+        """The indexed text with the largest exact Jaccard similarity among those sharing a band."""
+        shingles = _shingles(text)
+        names = {name for band in self._signature(shingles) for name in self._bands.get(band, ())}
+        best: tuple[str | None, float] = (None, 0.0)
+        for name in sorted(names):
+            similarity = _jaccard(shingles, self._shingles[name])
+            if similarity > best[1]:
+                best = (name, similarity)
+        return best
+
+    def _signature(self, shingles: NDArray[np.uint64]) -> list[bytes]:
+        hashes = (self._a[:, None] * shingles[None, :] + self._b[:, None]) % _PRIME
+        least = hashes.min(axis=1).reshape(BANDS, ROWS)
+        return [bytes([band]) + row.tobytes() for band, row in enumerate(least)]
+
+
+def _shingles(text: str) -> NDArray[np.uint64]:
+    """Distinct 32-bit hashes of all substrings of five characters (of the text itself if shorter)."""
+    starts = range(max(len(text) - SHINGLE + 1, 1))
+    return np.unique(np.array([crc32(text[i : i + SHINGLE].encode()) for i in starts], dtype=np.uint64))
+
+
+def _jaccard(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> float:
+    common = np.intersect1d(one, other, assume_unique=True).size
+    return common / (one.size + other.size - common)
+
+
+def _normal(text: str) -> str:
+    """Lower case, words and digits only, single spaces."""
+    return re.sub(r"\W+", " ", text.casefold()).strip()

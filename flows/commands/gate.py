@@ -1,0 +1,132 @@
+"""`ratchet gate` for any pipeline's CI, and `ratchet characteristics`: how often the gate errs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.commands.terminal import NO, YES, console, emit_json
+
+if TYPE_CHECKING:
+    from evaluation.gate import Gate, Pair, Verdict
+    from evaluation.pair_file import PairFile
+    from evaluation.verdict import WealthPoint
+
+PROGRESS_EVERY = 5000
+"""Pairs between two updates of the progress bar."""
+
+
+def gate(
+    pairs: Annotated[Path, typer.Argument(help="JSON lines or CSV, one pair a row, in order of arrival.")],
+    alpha: Annotated[
+        float, typer.Option(min=1e-12, max=0.999, help="Probability of a false promotion.")
+    ] = 0.05,
+    min_gain: Annotated[
+        float, typer.Option(min=-0.999, max=0.999, help="Promote above this mean gain; negative: as good.")
+    ] = 0.0,
+    min_propensity: Annotated[
+        float | None,
+        typer.Option(min=1e-6, max=1.0, help="Set when labels were chosen: the smallest propensity."),
+    ] = None,
+    max_excluded: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of faulty pairs above which nothing is promoted.")
+    ] = 0.1,
+    slice_tolerance: Annotated[
+        float, typer.Option(min=0.0, max=0.999, help="Loss that a slice may show before it blocks.")
+    ] = 0.0,
+    seen: Annotated[
+        Path | None,
+        typer.Option(help="Case ids that a proposer saw, bare or as JSON lines; any of them is refused."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw wealth, threshold and interval into this PNG.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Decide whether the challenger is better than the champion: exit 0 = promote, 3 = reject or continue."""
+    from evaluation.gate import Gate, GatePolicy
+
+    policy = GatePolicy(
+        alpha=alpha,
+        min_gain=min_gain,
+        min_propensity=min_propensity,
+        max_excluded=max_excluded,
+        slice_tolerance=slice_tolerance,
+    )
+    verdict, path = _run(Gate(policy), pairs, seen, keep_path=plot is not None)
+    if plot is not None:
+        from infra.gate_picture import draw_gate
+
+        draw_gate(path, verdict, plot)
+        console.print(f"picture: {plot}")
+    if json:
+        emit_json(verdict)
+    else:
+        _show(verdict)
+    raise typer.Exit(YES if verdict.decision == "promote" else NO)
+
+
+def _run(
+    gate: "Gate", path: Path, seen: Path | None, *, keep_path: bool
+) -> "tuple[Verdict, list[WealthPoint]]":
+    from agent.errors import BadInput
+    from evaluation.contamination import read_seen, refuse_contaminated
+    from evaluation.gate_path import follow
+    from evaluation.pair_file import PairFile
+
+    file = PairFile(path)
+    points: list[WealthPoint] = []
+    source = _with_progress(file)
+    if seen is not None:
+        source = refuse_contaminated(source, read_seen(seen))
+    try:
+        if keep_path:
+            points = list(follow(gate, source))
+        else:
+            gate.extend(source)
+        gate.finish()
+    except BadInput as error:
+        raise file.locate(error) from None
+    return gate.verdict(), points
+
+
+def _with_progress(file: "PairFile") -> "Iterator[Pair]":
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("pairs", total=max(file.size, 1))
+        for count, pair in enumerate(file):
+            if count % PROGRESS_EVERY == 0:
+                progress.update(task, completed=file.bytes_read, description=f"{count:,} pairs")
+            yield pair
+
+
+def _show(verdict: "Verdict") -> None:
+    from rich.table import Table
+
+    colour = {"promote": "green", "reject": "red", "continue": "yellow"}[verdict.decision]
+    console.print(f"[bold {colour}]{verdict.decision}[/]  {verdict.reason}", soft_wrap=True)
+    for name, unit in (("cost", ""), ("latency", " s")):
+        beside = getattr(verdict, name)
+        if beside is not None:
+            console.print(
+                f"{name}: champion {beside.champion:.4g}{unit}, challenger {beside.challenger:.4g}{unit}"
+            )
+    for reason, count in verdict.excluded.items():
+        console.print(f"excluded: {count:,} {reason}")
+    if not verdict.slices:
+        return
+    table = Table("slice", "bets", "gain", "evidence of harm", "blocks at")
+    for part in verdict.slices:
+        style = "red" if part.harmed else None
+        row = (
+            part.name,
+            f"{part.n_bets:,}",
+            f"{part.gain:+.3f}",
+            f"{part.e_value:.3g}",
+            f"{part.threshold:.3g}",
+        )
+        table.add_row(*row, style=style)
+    console.print(table)

@@ -8,6 +8,8 @@ import sys
 import typer
 
 from agent.errors import RatchetError
+from flows.commands import gate as gate_commands
+from flows.commands import up as up_command
 from flows.commands.terminal import BAD_INPUT, console
 
 app = typer.Typer(
@@ -23,6 +25,10 @@ app = typer.Typer(
 @app.callback()
 def ratchet() -> None:
     """Commands exit with 0 (yes, promote, no drift), 3 (no, continue, reject, drift) or 2 (bad input)."""
+
+
+app.command("gate")(gate_commands.gate)
+app.command("up")(up_command.up)
 
 
 def main() -> None:

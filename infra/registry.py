@@ -1,0 +1,238 @@
+"""Versions of the agent: every candidate ever made, what was found out about it, and which one serves.
+
+Why aliases: to deploy is to move `champion`; nothing is copied or rebuilt, so that going back is the same one
+move. The aliases of one promotion move together or not at all (see `alias_moves`).
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from agent.candidate import Candidate
+from agent.errors import BadInput
+from agent.record import digest_of_ids
+from evaluation.scorers import Interval
+from evaluation.verdict import Verdict
+from infra import version_page
+from infra.alias_moves import CHAMPION, PREVIOUS, current_aliases, move_aliases, undo_unfinished_move
+from infra.dataset_store import DatasetVersion
+from infra.promotion import promote, rollback
+from infra.tracking import Connection, connect, mlflow_errors
+from infra.version import (
+    DIGEST,
+    MODEL_ID,
+    Event,
+    Version,
+    find_or_none,
+    find_version,
+    locked,
+    read_version,
+    run_document,
+)
+from infra.version_files import fetch_files, file_digest
+
+__all__ = [
+    "Event",
+    "Version",
+    "aliased",
+    "champion",
+    "fetch_files",
+    "history",
+    "promote",
+    "record_evaluation",
+    "register",
+    "rollback",
+    "seen_case_ids",
+    "set_alias",
+]
+
+
+def register(
+    project: str,
+    candidate: Candidate,
+    *,
+    files: Mapping[str, Path],
+    seen_case_ids: Sequence[str],
+    cost: Mapping[str, float],
+    dataset: DatasetVersion | None = None,
+) -> Version:
+    """Make the candidate a version; the same candidate again is the same version, whatever else is given.
+
+    Args:
+        project: Experiment and registered model.
+        candidate: What is registered.
+        files: Name to file or folder: the adapter, the memory snapshot.
+        seen_case_ids: Cases that its proposer saw: the gate must never draw them.
+        cost: What it took to make, by unit (`seconds`, `lm_calls`, `usd`).
+        dataset: What its proposer learned from; logged as the run's input.
+
+    Raises:
+        BadInput: a file is missing, or the adapter's content is not what the candidate says.
+    """
+    digests = {name: file_digest(name, path, candidate) for name, path in files.items()}
+    with mlflow_errors(f"registering candidate {candidate.candidate_id}"):
+        connection = connect(project)
+        with locked(connection):
+            found = find_or_none(connection, candidate.candidate_id)
+            if found is None:
+                found = _create(connection, candidate, files, seen_case_ids, cost, dataset, digests)
+        return read_version(connection, found)
+
+
+def _create(
+    connection: Connection,
+    candidate: Candidate,
+    files: Mapping[str, Path],
+    seen_case_ids: Sequence[str],
+    cost: Mapping[str, float],
+    dataset: DatasetVersion | None,
+    digests: Mapping[str, str],
+) -> ModelVersion:
+    tags = {
+        "candidate_id": candidate.candidate_id,
+        "proposer": candidate.origin.proposer,
+        "parent": candidate.parent or "",
+        "data_digest": candidate.origin.data_digest or (dataset.digest if dataset else ""),
+        "seen_cases_digest": digest_of_ids(seen_case_ids),
+        "n_seen_cases": str(len(set(seen_case_ids))),
+        "cost": json.dumps(dict(cost)),
+        **{f"{DIGEST}{name}": digest for name, digest in digests.items()},
+    }
+    run_id = version_page.write_run(
+        connection, candidate, tags=tags, seen_case_ids=seen_case_ids, cost=cost, dataset=dataset
+    )
+    version_page.write_prompts(connection, candidate, run_id)
+    model_id = version_page.write_model(connection, candidate, run_id, files)
+    connection.client.set_terminated(run_id)
+    _ensure_model(connection)
+    return connection.client.create_model_version(
+        connection.project,
+        source=f"models:/{model_id}",
+        run_id=run_id,
+        model_id=model_id,
+        tags=tags | {MODEL_ID: model_id},
+        description=candidate.origin.note or f"Made by {candidate.origin.proposer}; not evaluated yet.",
+    )
+
+
+def _ensure_model(connection: Connection) -> None:
+    try:
+        connection.client.create_registered_model(
+            connection.project, description="Candidates of one agent; `champion` serves."
+        )
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def seen_case_ids(project: str, candidate_id: str) -> frozenset[str]:
+    """Cases that the candidate's proposer saw."""
+    with mlflow_errors(f"reading the seen cases of {candidate_id}"):
+        connection = connect(project)
+        found = find_version(connection, candidate_id)
+        text = run_document(connection, str(found.run_id), "seen_case_ids.json").read_text()
+    return frozenset(json.loads(text))
+
+
+def history(project: str) -> list[Version]:
+    """All versions, oldest first; empty where nothing was registered."""
+    with mlflow_errors("reading the versions"):
+        connection = connect(project)
+        found = connection.client.search_model_versions(f"name = '{project}'", max_results=1000)
+        pointed = current_aliases(connection)
+        for version in found:
+            version.aliases = [alias for alias, number in pointed.items() if number == int(version.version)]
+        return [read_version(connection, one) for one in sorted(found, key=lambda one: int(one.version))]
+
+
+def champion(project: str) -> Version | None:
+    """The version that serves; None before the first promotion."""
+    return aliased(project, CHAMPION)
+
+
+def aliased(project: str, alias: str) -> Version | None:
+    """The version that an alias points to."""
+    with mlflow_errors(f"reading the {alias}"):
+        connection = connect(project)
+        number = current_aliases(connection).get(alias)
+        if number is None:
+            return None
+        return read_version(connection, connection.client.get_model_version(project, str(number)))
+
+
+def set_alias(project: str, candidate_id: str | None, alias: Literal["challenger", "canary"]) -> None:
+    """Point the alias to a candidate, or (None) to nothing; `champion` moves by `promote` only."""
+    if alias in (CHAMPION, PREVIOUS):
+        raise BadInput(f"alias {alias!r} moves by promote and rollback only, which record who and why")
+    with mlflow_errors(f"moving {alias}"):
+        connection = connect(project)
+        with locked(connection):
+            undo_unfinished_move(connection)
+            number = None if candidate_id is None else int(find_version(connection, candidate_id).version)
+            move_aliases(connection, {alias: number}, {})
+
+
+def record_evaluation(
+    project: str,
+    candidate_id: str,
+    *,
+    scores: Mapping[str, Interval],
+    verdict: Verdict | None = None,
+    pictures: Mapping[str, Path] | None = None,
+    notes: str = "",
+) -> Version:
+    """Write what an evaluation found; a verdict counts against the champion of this moment.
+
+    The tags that `promote` reads are written last: a half written evaluation promotes nothing.
+    """
+    with mlflow_errors(f"recording the evaluation of {candidate_id}"):
+        connection = connect(project)
+        with locked(connection):
+            found = find_version(connection, candidate_id)
+            documents = {} if verdict is None else {"verdict": verdict.model_dump(mode="json")}
+            version_page.write_scores(
+                connection, str(found.run_id), found.tags[MODEL_ID], scores, documents, pictures or {}
+            )
+            _tag_evaluation(connection, found, scores, verdict, notes)
+        return read_version(connection, find_version(connection, candidate_id))
+
+
+def _tag_evaluation(
+    connection: Connection,
+    found: ModelVersion,
+    scores: Mapping[str, Interval],
+    verdict: Verdict | None,
+    notes: str,
+) -> None:
+    known = json.loads(found.tags.get("scores", "{}"))
+    tags = {
+        "scores": json.dumps(known | {name: score.model_dump() for name, score in scores.items()}),
+        "notes": notes or found.tags.get("notes", ""),
+    }
+    if verdict is not None:
+        tags |= {
+            "decision": verdict.decision,
+            "reason": verdict.reason[:5000],
+            "compared_with": _champion_id(connection) or "",
+            "verdict": verdict.model_dump_json(),
+        }
+    for key, value in tags.items():
+        connection.client.set_model_version_tag(connection.project, found.version, key, value)
+        if key != "verdict":
+            connection.client.set_tag(str(found.run_id), key, value[:8000])
+    sentence = verdict.reason if verdict is not None else found.description or ""
+    connection.client.update_model_version(
+        connection.project, found.version, "\n\n".join(part for part in (sentence, notes) if part)
+    )
+
+
+def _champion_id(connection: Connection) -> str | None:
+    number = current_aliases(connection).get(CHAMPION)
+    if number is None:
+        return None
+    tags: dict[str, str] = connection.client.get_model_version(connection.project, str(number)).tags
+    return tags["candidate_id"]

@@ -1,0 +1,133 @@
+"""One registered candidate, read back from MLflow whole: model version, run and tags make one record."""
+
+import json
+import shutil
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from filelock import FileLock
+from mlflow.entities.model_registry import ModelVersion
+from pydantic import Field
+
+from agent.candidate import Candidate
+from agent.errors import BadInput
+from agent.record import Record
+from evaluation.scorers import Interval
+from evaluation.verdict import Verdict
+from infra.tracking import Connection
+
+DIGEST: Final = "digest."
+"""Prefix of the tags that hold a file's content hash."""
+MODEL_ID: Final = "model_id"
+"""Tag for the logged model: MLflow's own field of a version comes back empty."""
+
+
+class Event(Record):
+    """One move of an alias onto or off a version."""
+
+    action: Literal["promoted", "replaced", "rolled back", "restored"]
+    at: datetime
+    by: str
+    reason: str
+    other: str | None = None
+    """Candidate that it replaced, or that replaced it."""
+
+
+class Version(Record):
+    """One registered candidate with everything that was recorded about it."""
+
+    number: int = Field(ge=1)
+    candidate: Candidate
+    run_id: str
+    model_id: str
+    created_at: datetime
+    aliases: tuple[str, ...] = ()
+    scores: dict[str, Interval] = Field(default_factory=dict)
+    verdict: Verdict | None = None
+    compared_with: str | None = None
+    """Candidate id of the champion that the verdict speaks of."""
+    notes: str = ""
+    cost: dict[str, float] = Field(default_factory=dict)
+    digests: dict[str, str] = Field(default_factory=dict)
+    """File name to content hash."""
+    n_seen_cases: int = 0
+    events: tuple[Event, ...] = ()
+
+    @property
+    def candidate_id(self) -> str:
+        """The id by which everything else names this version."""
+        return self.candidate.candidate_id
+
+    @property
+    def decision(self) -> str | None:
+        """`promote`, `reject`, `continue`, or None while no verdict was recorded."""
+        return None if self.verdict is None else self.verdict.decision
+
+    @property
+    def reason(self) -> str:
+        """The verdict's sentence, or what is known instead."""
+        return self.notes if self.verdict is None else self.verdict.reason
+
+
+def find_or_none(connection: Connection, candidate_id: str) -> ModelVersion | None:
+    """MLflow's version of the candidate, with its aliases."""
+    found = connection.client.search_model_versions(
+        f"name = '{connection.project}' and tags.candidate_id = '{candidate_id}'", max_results=1
+    )
+    if not found:
+        return None
+    return connection.client.get_model_version(connection.project, str(found[0].version))
+
+
+def find_version(connection: Connection, candidate_id: str) -> ModelVersion:
+    """MLflow's version of the candidate; BadInput if it was never registered."""
+    found = find_or_none(connection, candidate_id)
+    if found is None:
+        raise BadInput(
+            f"candidate {candidate_id} is not registered in {connection.project!r}: see `ratchet history`"
+        )
+    return found
+
+
+def read_version(connection: Connection, found: ModelVersion) -> Version:
+    """Our record of MLflow's version."""
+    tags = found.tags
+    text = run_document(connection, str(found.run_id), "candidate.json").read_text()
+    return Version(
+        number=int(found.version),
+        candidate=Candidate.from_json(text, where=f"candidate.json of run {found.run_id}"),
+        run_id=str(found.run_id),
+        model_id=tags[MODEL_ID],
+        created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
+        aliases=tuple(sorted(found.aliases)),
+        scores={name: Interval(**score) for name, score in json.loads(tags.get("scores", "{}")).items()},
+        verdict=Verdict.model_validate_json(tags["verdict"]) if tags.get("verdict") else None,
+        compared_with=tags.get("compared_with") or None,
+        notes=tags.get("notes", ""),
+        cost=json.loads(tags.get("cost", "{}")),
+        digests={k.removeprefix(DIGEST): v for k, v in tags.items() if k.startswith(DIGEST)},
+        n_seen_cases=int(tags.get("n_seen_cases", 0)),
+        events=tuple(Event(**event) for event in json.loads(tags.get("events", "[]"))),
+    )
+
+
+def run_document(connection: Connection, run_id: str, name: str) -> Path:
+    """A small document of the run; it never changes, so one download is enough."""
+    kept = connection.settings.home / "cache" / "runs" / run_id / name
+    if not kept.exists():
+        with tempfile.TemporaryDirectory() as folder:
+            found = Path(connection.client.download_artifacts(run_id, name, folder))
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            part = kept.with_suffix(".part")
+            shutil.copy2(found, part)
+            part.replace(kept)
+    return kept
+
+
+def locked(connection: Connection) -> FileLock:
+    """One writer at a time on this machine; MLflow has no lock to offer."""
+    folder = connection.settings.home / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / f"registry-{connection.project}.lock", timeout=120)

@@ -1,0 +1,70 @@
+"""The files of a candidate (adapter, memory snapshot), fetched once and checked against their hash."""
+
+import hashlib
+import shutil
+import tempfile
+from pathlib import Path
+
+from mlflow.artifacts import download_artifacts
+
+from agent.candidate import Candidate
+from agent.errors import BadInput, CorruptRecord
+from agent.record import folder_hash
+from infra.tracking import Connection, connect, mlflow_errors
+from infra.version import DIGEST, MODEL_ID, find_version
+from infra.version_page import FILES
+
+
+def file_digest(name: str, path: Path, candidate: Candidate) -> str:
+    """Content hash of a candidate's file or folder; BadInput if it is not there, or not the one it names."""
+    if not path.exists():
+        raise BadInput(f"{name} of candidate {candidate.candidate_id} is not at {path}: make it again")
+    digest = folder_hash(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    if name == "adapter" and digest != candidate.adapter:
+        raise BadInput(
+            f"adapter at {path} has hash {digest}, the candidate names {candidate.adapter}: "
+            "pass the folder that it was made in"
+        )
+    return digest
+
+
+def fetch_files(project: str, candidate_id: str) -> dict[str, Path]:
+    """The files that were registered, by name, from the local cache once they were downloaded.
+
+    Raises:
+        CorruptRecord: a file's content is not what was registered.
+    """
+    with mlflow_errors(f"fetching the files of {candidate_id}"):
+        connection = connect(project)
+        found = find_version(connection, candidate_id)
+        digests = {k.removeprefix(DIGEST): v for k, v in found.tags.items() if k.startswith(DIGEST)}
+        return {
+            name: _fetch(connection, found.tags[MODEL_ID], name, digest) for name, digest in digests.items()
+        }
+
+
+def _fetch(connection: Connection, model_id: str, name: str, digest: str) -> Path:
+    kept = connection.settings.home / "cache" / "files" / digest
+    if not kept.exists():
+        with tempfile.TemporaryDirectory(dir=_made(kept.parent)) as folder:
+            model = connection.client.get_logged_model(model_id)
+            found = _download(f"{model.artifact_location}/artifacts/{FILES}/{name}", folder)
+            Path(shutil.copytree(found, Path(folder) / "copy")).replace(kept)
+    inside = list(kept.iterdir())
+    one_file = inside[0] if len(inside) == 1 and inside[0].is_file() else None
+    if folder_hash(kept) == digest:
+        return kept
+    if one_file is not None and hashlib.sha256(one_file.read_bytes()).hexdigest()[:16] == digest:
+        return one_file
+    raise CorruptRecord(
+        f"{kept}: {name} is not what was registered ({digest}); delete the folder and fetch it again"
+    )
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _download(uri: str, folder: str) -> Path:
+    return Path(download_artifacts(artifact_uri=uri, dst_path=folder))

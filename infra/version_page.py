@@ -1,0 +1,198 @@
+"""What a person sees of one candidate in MLflow: a run, a model, prompts, and what was found out.
+
+Why parameters are flattened and worded: MLflow's comparison view shows two versions side by side by exactly
+these, so what differs between two candidates must be a row of its own there.
+"""
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from shutil import copy2, copytree
+from typing import Any, Final
+
+import mlflow.pyfunc
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
+
+from agent.candidate import Candidate, Predictor
+from evaluation.scorers import Interval
+from infra.dataset_store import DatasetVersion
+from infra.tracking import Connection
+
+FILES: Final = "agent/files"
+_SERVED: Final = Path(__file__).with_name("served_agent.py")
+_LONGEST_PARAMETER: Final = 6000
+
+
+def write_run(
+    connection: Connection,
+    candidate: Candidate,
+    *,
+    tags: Mapping[str, str],
+    seen_case_ids: Sequence[str],
+    cost: Mapping[str, float],
+    dataset: DatasetVersion | None,
+) -> str:
+    """The candidate's run; one that a crash left half written is completed. Returns its id."""
+    client = connection.client
+    left = client.search_runs(
+        [connection.experiment_id], f"tags.candidate_id = '{candidate.candidate_id}'", max_results=1
+    )
+    run = (
+        left[0]
+        if left
+        else client.create_run(
+            connection.experiment_id, run_name=f"{candidate.origin.proposer} {candidate.candidate_id[:8]}"
+        )
+    )
+    run_id = str(run.info.run_id)
+    now = int(time.time() * 1000)
+    client.log_batch(
+        run_id,
+        metrics=[Metric(f"cost_{name}", value, now, 0) for name, value in cost.items()],
+        params=[Param(name, _shortened(value)) for name, value in parameters(candidate).items()],
+        tags=[RunTag(name, value) for name, value in tags.items()],
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        _write_documents(Path(folder), candidate, seen_case_ids)
+        client.log_artifacts(run_id, folder)
+    if dataset is not None:
+        _log_dataset(connection, run_id, dataset)
+    return run_id
+
+
+def parameters(candidate: Candidate) -> dict[str, str]:
+    """The whole candidate, one readable value a row."""
+    rows: dict[str, Any] = {
+        "base_model": candidate.base_model,
+        "adapter": candidate.adapter or "none",
+        "memory": candidate.memory or "none",
+        "parent": candidate.parent or "none",
+        "proposer": candidate.origin.proposer,
+        "data_digest": candidate.origin.data_digest or "none",
+        "tools.n_overridden": len(candidate.tools),
+    }
+    for name, predictor in candidate.predictors.items():
+        rows[f"{name}.instructions"] = predictor.instructions
+        rows[f"{name}.n_demos"] = len(predictor.demos)
+    rows |= {f"topology.{name}": value for name, value in candidate.topology.model_dump().items()}
+    rows |= {f"proposer.{name}": value for name, value in candidate.origin.parameters.items()}
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in rows.items()}
+
+
+def _shortened(value: str) -> str:
+    return value if len(value) <= _LONGEST_PARAMETER else value[: _LONGEST_PARAMETER - 1] + "…"
+
+
+def _write_documents(folder: Path, candidate: Candidate, seen_case_ids: Sequence[str]) -> None:
+    (folder / "candidate.json").write_text(candidate.model_dump_json(indent=2))
+    (folder / "seen_case_ids.json").write_text(json.dumps(sorted(set(seen_case_ids))))
+    for name, predictor in candidate.predictors.items():
+        (folder / f"prompt_{name}.md").write_text(prompt_text(predictor))
+        demos = [demo.model_dump(mode="json") for demo in predictor.demos]
+        (folder / f"demos_{name}.json").write_text(json.dumps(demos, indent=2, ensure_ascii=False))
+    if candidate.tools:
+        (folder / "tools.json").write_text(json.dumps(candidate.tools, indent=2, ensure_ascii=False))
+
+
+def prompt_text(predictor: Predictor) -> str:
+    """Instructions and demos as one text that a person can read and compare."""
+    demos = [
+        f"### Example {n}\n{demo.inputs}\n→ {demo.output}" for n, demo in enumerate(predictor.demos, start=1)
+    ]
+    return "\n\n".join([predictor.instructions or "(no instructions)", *demos])
+
+
+def _log_dataset(connection: Connection, run_id: str, version: DatasetVersion) -> None:
+    """As input of the run, and the file beside it: a colleague's MLflow does not see this machine's disk."""
+    dataset = Dataset(
+        name=version.name,
+        digest=version.digest,
+        source_type="local",
+        source=json.dumps({"uri": version.uri}),
+        profile=json.dumps({"num_rows": version.n_rows}),
+    )
+    used = DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+    connection.client.log_inputs(run_id, datasets=[used])
+    connection.client.log_artifact(run_id, version.uri, "datasets")
+
+
+def write_prompts(connection: Connection, candidate: Candidate, run_id: str) -> None:
+    """A version in the prompt registry for each predictor; a tag of the run names it, so none is doubled."""
+    client = connection.client
+    written = client.get_run(run_id).data.tags
+    for name, predictor in candidate.predictors.items():
+        if f"prompt.{name}" in written:
+            continue
+        prompt = client.register_prompt(
+            f"{connection.project}-{name}",
+            prompt_text(predictor),
+            commit_message=candidate.origin.note or f"by {candidate.origin.proposer}",
+            tags={"candidate_id": candidate.candidate_id, "run_id": run_id},
+        )
+        client.set_tag(run_id, f"prompt.{name}", f"{prompt.name}/{prompt.version}")
+
+
+def write_model(connection: Connection, candidate: Candidate, run_id: str, files: Mapping[str, Path]) -> str:
+    """The deployable model (code, manifest, adapter, memory); no pickle in it. Returns its id."""
+    client = connection.client
+    with tempfile.TemporaryDirectory() as scratch:
+        agent = Path(scratch) / "agent"
+        agent.mkdir()
+        (agent / "candidate.json").write_text(candidate.to_json())
+        for name, path in files.items():
+            _copy(path, agent / "files" / name)
+        saved = Path(scratch) / "model"
+        mlflow.pyfunc.save_model(
+            str(saved),
+            python_model=str(_SERVED),
+            artifacts={"agent": str(agent)},
+            signature=False,  # an agent takes any JSON; without this MLflow warns that it cannot tell
+            pip_requirements=["ratchet"],
+        )
+        model = client.create_logged_model(
+            connection.experiment_id,
+            name=f"{connection.project}-{candidate.candidate_id[:8]}",
+            source_run_id=run_id,
+            tags={"candidate_id": candidate.candidate_id},
+            params={name: _shortened(value)[:250] for name, value in parameters(candidate).items()},
+        )
+        client.log_model_artifacts(model.model_id, str(saved))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+    return str(model.model_id)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A folder as `files/name/`, a file as `files/name/its-name`."""
+    if source.is_dir():
+        copytree(source, target)
+        return
+    target.mkdir(parents=True)
+    copy2(source, target / source.name)
+
+
+def write_scores(
+    connection: Connection,
+    run_id: str,
+    model_id: str,
+    scores: Mapping[str, Interval],
+    documents: Mapping[str, Any],
+    pictures: Mapping[str, Path],
+) -> None:
+    """Each score with its bounds as metrics, documents as JSON, pictures as images."""
+    now = int(time.time() * 1000)
+    values = {
+        f"{name}{suffix}": value
+        for name, score in scores.items()
+        for suffix, value in (("", score.mean), ("_low", score.low), ("_high", score.high), ("_n", score.n))
+    }
+    metrics = [Metric(name, float(value), now, 0, model_id=model_id) for name, value in values.items()]
+    connection.client.log_batch(run_id, metrics=metrics)
+    for name, document in documents.items():
+        connection.client.log_dict(run_id, document, f"{name}.json")
+    for name, picture in pictures.items():
+        with tempfile.TemporaryDirectory() as folder:
+            copy2(picture, Path(folder) / f"{name}{picture.suffix}")
+            connection.client.log_artifacts(run_id, folder, "pictures")

@@ -8,13 +8,31 @@ holds the two to the same values.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
 from evaluation.betting import LOG_WEIGHTS, Bounds, Floats, trust
 
+Counts = NDArray[np.int64]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], tuple[Floats, Floats]]
 """Bets of independent tests: (a, c), each of the given shape, tests × bets."""
+
+
+Step = Callable[[str], None]
+"""Called with the name of each measurement as it starts."""
+
+GAINS: Final = (0.05, 0.1, 0.2)
+CANDIDATES: Final = 50
+"""In one lifetime."""
+
+
+class Row(BaseModel):
+    """Frozen, and nothing unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 @dataclass(frozen=True)
@@ -42,7 +60,7 @@ class Judge:
 class Crossings:
     """Per test, [N]: the bet at which e first reached 1/alpha (0 = never), and ln e after the last bet."""
 
-    at: np.ndarray
+    at: Counts
     log_e: Floats
 
 
@@ -71,6 +89,11 @@ def first_crossings(
         at[(at == 0) & (wealth >= threshold)] = t + 1
     with np.errstate(divide="ignore"):
         return Crossings(at, np.log(wealth))
+
+
+def bernoulli(p: float, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+    """Scores 1 with probability p and otherwise 0."""
+    return (rng.random(shape) < p).astype(np.float64)
 
 
 def binary(champion: float, gain: float, *, shared: float = 0.0) -> Population:
@@ -160,3 +183,18 @@ def actively_labelled(population: Population, judge: Judge, *, min_propensity: f
 
     bounds = Bounds(a_max=1 / min_propensity, c_max=max(1 / min_propensity - 1, 1.0))
     return Population(f"{population.name}, chosen labels", population.gain, draw, bounds)
+
+
+def better_populations(gain: float) -> tuple[Population, ...]:
+    """Binary outcomes with the given gain: independent sides at 0.5 and 0.7, and mostly shared luck."""
+    return binary(0.5, gain), binary(0.7, gain), binary(0.7, gain, shared=0.7)
+
+
+def ledger_shares(candidates: int = CANDIDATES, alpha: float = 0.05) -> Floats:
+    """What the family-wise ledger hands to the first tests of a lifetime: 6α/(π²k²), [candidates]."""
+    return np.asarray(6 * alpha / (math.pi * np.arange(1, candidates + 1)) ** 2, dtype=np.float64)
+
+
+def labels_to_promotion(at: Counts) -> Floats:
+    """Labels to promotion; never = infinite, so that medians count it."""
+    return np.where(at > 0, at.astype(np.float64), np.inf)

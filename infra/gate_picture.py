@@ -5,36 +5,54 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.errors import BadInput
+from evaluation.operating_characteristics import OperatingCharacteristics
 from evaluation.verdict import Verdict, WealthPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PROMOTE = "#1b7f5c"
 HARM = "#b3352b"
 GAIN = "#23527c"
 MUTED = "#777777"
+COLOURS = (GAIN, PROMOTE, HARM)
 
 
 def draw_gate(path: Sequence[WealthPoint], verdict: Verdict, out: Path) -> None:
     """Write a PNG (or SVG, PDF by suffix) of the path; BadInput when there was no bet to draw."""
     if not path:
         raise BadInput(f"no bet was made, so there is nothing to draw into {out}: {verdict.reason}")
-    import matplotlib as mpl
+    figure = _figure(8, 6)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    _draw_wealth(above, path, verdict)
+    _draw_interval(below, path, verdict)
+    figure.suptitle(f"{verdict.decision}: {verdict.gain:+.3f} on {verdict.n_labelled:,} labelled cases")
+    _save(figure, out)
 
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
 
-    figure, (above, below) = plt.subplots(2, 1, figsize=(8, 6), sharex=True, height_ratios=(3, 2))
-    try:
-        _draw_wealth(above, path, verdict)
-        _draw_interval(below, path, verdict)
-        figure.suptitle(f"{verdict.decision}: {verdict.gain:+.3f} on {verdict.n_labelled:,} labelled cases")
-        figure.tight_layout()
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, dpi=144)
-    finally:
-        plt.close(figure)
+def draw_characteristics(measured: OperatingCharacteristics, out: Path) -> None:
+    """Write a picture of how often each rule errs over a lifetime, and what the gate costs in labels."""
+    figure = _figure(10, 4)
+    errors, labels = figure.subplots(1, 2)
+    _draw_errors(errors, measured)
+    _draw_labels(labels, measured)
+    _save(figure, out)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    """A figure that no window system knows of: drawn by Agg, freed with its last reference."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: "Figure", out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out, dpi=144)
 
 
 def _draw_wealth(axes: "Axes", path: Sequence[WealthPoint], verdict: Verdict) -> None:
@@ -56,9 +74,9 @@ def _draw_wealth(axes: "Axes", path: Sequence[WealthPoint], verdict: Verdict) ->
         )
     axes.set_yscale("log")
     largest = max(max(point.e_value, point.harm_e_value) for point in path)
-    axes.set_ylim(1e-3, max(min(largest, 1e30), verdict.threshold) * 5)
+    axes.set_ylim(1e-3, max(min(largest, verdict.threshold * 1e4), verdict.threshold) * 5)
     axes.set_ylabel("e-value (log scale)")
-    axes.legend(loc="lower right", frameon=False, fontsize=9)
+    axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=9)
 
 
 def _draw_interval(axes: "Axes", path: Sequence[WealthPoint], verdict: Verdict) -> None:
@@ -75,3 +93,34 @@ def _draw_interval(axes: "Axes", path: Sequence[WealthPoint], verdict: Verdict) 
     axes.set_xlabel("bets (labelled cases, or clusters of them)")
     axes.set_ylabel("gain")
     axes.legend(loc="upper right", frameon=False, fontsize=9)
+
+
+def _draw_errors(axes: "Axes", measured: OperatingCharacteristics) -> None:
+    rows = sorted(measured.rules, key=lambda row: -row.false_lifetime)
+    colours = [PROMOTE if row.rule.startswith("gate with ledger") else MUTED for row in rows]
+    bars = axes.barh([row.rule for row in rows], [100 * row.false_lifetime for row in rows], color=colours)
+    axes.bar_label(bars, fmt="%.0f %%", padding=3, fontsize=8)
+    axes.axvline(5, color=HARM, lw=1, ls="--")
+    axes.set_xlim(0, 115)
+    axes.set_xlabel("% of lifetimes with a false promotion\n(50 candidates, none better; dashed: promised)")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_labels(axes: "Axes", measured: OperatingCharacteristics) -> None:
+    for name, colour in zip(
+        dict.fromkeys(row.population for row in measured.labels_needed), COLOURS, strict=False
+    ):
+        rows = [row for row in measured.labels_needed if row.population == name]
+        gains = [row.gain for row in rows]
+        axes.plot(gains, [row.median for row in rows], "o-", color=colour, label=f"gate, {name}")
+        axes.plot(gains, [row.fixed_n for row in rows], "x--", color=colour, lw=1)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    ticks = sorted({row.gain for row in measured.labels_needed})
+    axes.set_xticks(ticks, [f"{gain:g}" for gain in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("true gain")
+    axes.set_ylabel("labels to a promotion (median)")
+    axes.plot([], [], "x--", color=MUTED, lw=1, label="fixed-n test, one look")
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)

@@ -130,3 +130,30 @@ def _show(verdict: "Verdict") -> None:
         )
         table.add_row(*row, style=style)
     console.print(table)
+
+
+def characteristics(
+    lifetimes: Annotated[
+        int, typer.Option(min=20, help="Simulated project lifetimes of 50 candidates.")
+    ] = 1000,
+    tests: Annotated[int, typer.Option(min=50, help="Simulated tests per power figure.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the simulation.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Draw the figure into this PNG.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Measure the gate: false promotions, labels to a verdict, judges, coverage, and other rules."""
+    from evaluation.operating_characteristics import measure
+
+    with console.status("simulating") as status:
+        measured = measure(lifetimes=lifetimes, tests=tests, seed=seed, step=lambda name: status.update(name))
+    if out is not None:
+        from infra.gate_picture import draw_characteristics
+
+        draw_characteristics(measured, out)
+        console.print(f"picture: {out}")
+    if json:
+        emit_json(measured)
+    else:
+        from flows.commands.characteristics_tables import show
+
+        show(measured)

@@ -20,6 +20,7 @@ from evaluation.verdict import Verdict
 from infra import version_page
 from infra.alias_moves import CHAMPION, PREVIOUS, current_aliases, move_aliases, undo_unfinished_move
 from infra.dataset_store import DatasetVersion
+from infra.drift_log import log_drift
 from infra.promotion import promote, rollback
 from infra.tracking import Connection, connect, mlflow_errors
 from infra.version import (
@@ -42,6 +43,7 @@ __all__ = [
     "champion",
     "fetch_files",
     "history",
+    "log_drift",
     "promote",
     "record_evaluation",
     "register",

@@ -1,0 +1,99 @@
+"""Alerts to people: always on the console, and to a webhook where one is set.
+
+Why a delivery is a record: an alert that did not arrive is the one thing that must not be silent, so each
+channel says what became of it, and what could not be sent is kept and sent with the next.
+"""
+
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import httpx
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+
+from agent.record import Record
+from infra.settings import Settings
+from infra.spool import drain_spool, spool_lines
+
+_ATTEMPTS: Final = 3
+_TIMEOUT_S: Final = 10.0
+_COLOUR: Final = {"info": "cyan", "warning": "yellow", "critical": "red"}
+
+
+class Alert(Record):
+    """What happened, since when, and where to look."""
+
+    kind: str
+    """`drift`, `regression`, `rollback`…: what a receiver routes by."""
+    severity: Literal["info", "warning", "critical"] = "warning"
+    title: str
+    body: str
+    since: datetime | None = None
+    link: str | None = None
+
+
+class Delivery(Record):
+    """What became of an alert on one channel."""
+
+    channel: Literal["console", "webhook"]
+    delivered: bool
+    detail: str = ""
+
+
+def send_alert(alert: Alert) -> list[Delivery]:
+    """Show the alert, POST it if `RATCHET_ALERT_WEBHOOK` is set, and with it those that are still kept.
+
+    A webhook that refuses or does not answer is reported in its delivery, never raised: the caller's own
+    work, such as finding the drift, is done.
+    """
+    _show(alert)
+    deliveries = [Delivery(channel="console", delivered=True)]
+    settings = Settings()
+    if settings.alert_webhook is not None:
+        deliveries.append(_post(alert, settings, settings.alert_webhook.get_secret_value()))
+    return deliveries
+
+
+def _show(alert: Alert) -> None:
+    colour = _COLOUR[alert.severity]
+    lines = [escape(alert.body)]
+    if alert.since is not None:
+        lines.append(f"[dim]since {alert.since:%Y-%m-%d %H:%M %Z}[/]")
+    if alert.link is not None:
+        lines.append(f"[dim]{escape(alert.link)}[/]")
+    title = f"{alert.severity.upper()} · {alert.kind}: {alert.title}"
+    Console(stderr=True).print(
+        Panel("\n".join(lines), title=f"[bold]{escape(title)}[/]", border_style=colour)
+    )
+
+
+def _post(alert: Alert, settings: Settings, url: str) -> Delivery:
+    path = settings.home / "spool" / "alerts.jsonl"
+    transport = httpx.HTTPTransport(retries=_ATTEMPTS - 1)  # connection errors only: a refusal is an answer
+    with httpx.Client(transport=transport, timeout=_TIMEOUT_S) as client:
+        failure = _attempt(client, url, _payload(alert))
+        if failure is not None:
+            spool_lines(path, [alert.to_json()])
+            return Delivery(channel="webhook", delivered=False, detail=f"{failure}; kept in {path}")
+        late = drain_spool(path, lambda lines: _send_late(client, url, lines))
+    return Delivery(channel="webhook", delivered=True, detail=f"{late} kept alerts sent, too" if late else "")
+
+
+def _attempt(client: httpx.Client, url: str, payload: dict[str, Any]) -> str | None:
+    """None = accepted; else why not, without the URL, which is a secret."""
+    try:
+        answer = client.post(url, json=payload)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return f"webhook did not answer ({type(error).__name__})"
+    return None if answer.is_success else f"webhook answered {answer.status_code}"
+
+
+def _send_late(client: httpx.Client, url: str, lines: list[str]) -> list[str]:
+    """Send kept alerts; returns those that still failed."""
+    return [line for line in lines if _attempt(client, url, _payload(Alert.from_json(line)))]
+
+
+def _payload(alert: Alert) -> dict[str, Any]:
+    """The record, and the one field that chat services show."""
+    return alert.model_dump(mode="json") | {"text": f"{alert.title}: {alert.body}"}

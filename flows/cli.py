@@ -28,6 +28,7 @@ def ratchet() -> None:
 
 
 app.command("gate")(gate_commands.gate)
+app.command("characteristics")(gate_commands.characteristics)
 app.command("up")(up_command.up)
 
 

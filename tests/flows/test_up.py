@@ -1,0 +1,103 @@
+"""`ratchet up` as a person meets it: one error for a taken port, news of a sick service, nothing left behind."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from agent.errors import ServiceUnavailable
+from flows.commands import up as up_command
+from infra.service import Service
+from infra.settings import Settings
+from infra.stack import Stack, StackPlan
+from tests.flows.conftest import free_port
+
+COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "up"]
+START_LIMIT_S = 150.0
+
+
+def watched(folder: Path, code: str, health: list[bool]) -> Stack:
+    """A stack of one service whose health is read from the list; the last value stays."""
+    service = Service(
+        "probe",
+        [sys.executable, "-c", code],
+        lambda: health.pop(0) if len(health) > 1 else health[0],
+        folder / "probe.log",
+    )
+    service.start(os.environ, folder)
+    return Stack(StackPlan(folder), Settings(home=folder / "home"), [service])
+
+
+def test_a_taken_port_is_one_line_that_names_the_option(tmp_path):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        options = ["--mlflow-port", str(free_port()), "--prefect-port", str(port)]
+        done = subprocess.run([*COMMAND, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"port {port} for Prefect is taken" in done.stderr
+    assert "--prefect-port" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_port_beyond_65535_is_bad_input(tmp_path):
+    done = subprocess.run(
+        [*COMMAND, "--mlflow-port", "70000"], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 2
+
+
+def test_a_service_that_dies_ends_the_watch_with_its_last_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(up_command, "_LOOK_EVERY_S", 0.05)
+    stack = watched(tmp_path, "print('disk full'); raise SystemExit(5)", [True])
+    with pytest.raises(ServiceUnavailable, match=r"probe ended with code 5(?s:.*)disk full"):
+        up_command._watch(stack)
+    stack.stop()
+
+
+def test_a_service_that_stops_answering_is_told_once_and_so_is_its_return(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(up_command, "_LOOK_EVERY_S", 0.05)
+    stack = watched(tmp_path, "import time; time.sleep(1.5)", [True, False, False, True, True])
+    with pytest.raises(ServiceUnavailable):
+        up_command._watch(stack)
+    stack.stop()
+    told = capsys.readouterr().err
+    assert told.count("probe does not answer") == 1
+    assert told.count("probe answers again") == 1
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_ctrl_c_stops_every_process_and_frees_the_ports(tmp_path):
+    ports = [free_port(), free_port()]
+    options = ["--mlflow-port", str(ports[0]), "--prefect-port", str(ports[1])]
+    log = tmp_path / "up.log"
+    with log.open("wb") as output:
+        up = subprocess.Popen([*COMMAND, *options], cwd=tmp_path, stderr=output, start_new_session=True)
+    wait_for(log, "Ratchet is up", up)
+    family = psutil.Process(up.pid).children(recursive=True)
+    up.send_signal(signal.SIGINT)
+    assert up.wait(timeout=60) == 0, log.read_text()
+    assert len(family) >= 3
+    assert [process for process in family if process.is_running()] == []
+    for port in ports:
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port)) != 0
+    assert re.search(r"MLflow is healthy after \d+ s", log.read_text())
+
+
+def wait_for(log: Path, text: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + START_LIMIT_S
+    while text not in log.read_text():
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.5)

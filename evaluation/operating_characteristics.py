@@ -31,7 +31,8 @@ from evaluation.simulation import (
     with_judge,
 )
 
-_CHUNK: Final = 20_000
+_CHUNK: Final = 10_000
+"""Tests drawn at a time: bounds memory."""
 
 
 class FalsePromotion(Row):

@@ -1,0 +1,85 @@
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import BadInput
+from evaluation.contamination import find_overlap, read_seen, refuse_contaminated, refuse_overlap
+from evaluation.gate import Pair
+
+QUESTION = "My card was charged twice for the hotel in Lisbon last weekend, can you refund one of them?"
+WORDS = [
+    "".join(letters) for letters in np.random.default_rng(0).choice(list("aeioubdfgklmnprst"), size=(3000, 7))
+]
+
+
+def sentences(n, seed, length=25):
+    rng = np.random.default_rng(seed)
+    return {f"{seed}-{i}": " ".join(rng.choice(WORDS, size=length)) + f" {i}" for i in range(n)}
+
+
+def test_same_id_same_text_and_near_text_are_found_and_others_are_not():
+    seen = {"s1": QUESTION, "s2": None}
+    cases = {
+        "s2": "anything",
+        "spaced": f"  {QUESTION.upper()}  ",
+        "near": QUESTION.replace("can you", "could you"),
+        "other": "Why is the exchange rate for euros different from the one that the app shows?",
+        "unknown": None,
+    }
+    found = {overlap.case_id: overlap for overlap in find_overlap(cases, seen)}
+    assert {name: overlap.kind for name, overlap in found.items()} == {
+        "s2": "same id",
+        "spaced": "same text",
+        "near": "near text",
+    }
+    assert 0.8 <= found["near"].similarity < 1
+
+
+def test_every_near_duplicate_among_thousands_is_found_within_seconds():
+    seen = sentences(2000, seed=1)
+    rng = np.random.default_rng(2)
+    copies = {}
+    for name in list(seen)[::20]:
+        words = seen[name].split()
+        words[rng.integers(len(words))] = "changed"
+        copies[f"copy of {name}"] = " ".join(words)
+    start = time.process_time()
+    found = find_overlap(sentences(2000, seed=3) | copies, seen, near=0.7)
+    assert time.process_time() - start < 20
+    assert {overlap.case_id for overlap in found} >= set(copies)
+    assert all(overlap.case_id in copies or overlap.similarity >= 0.7 for overlap in found)
+
+
+@given(st.text(max_size=60))
+def test_any_text_overlaps_with_itself_unless_it_has_no_word(text):
+    found = find_overlap({"a": text}, {"b": text})
+    assert len(found) == (1 if any(c.isalnum() or c == "_" for c in text) else 0)
+
+
+def test_contaminated_cases_are_refused_before_any_bet():
+    with pytest.raises(BadInput, match=r"1 of 2 gate cases were seen .* draw fresh cases"):
+        refuse_overlap({"a": QUESTION, "b": "fine"}, {"x": QUESTION})
+    refuse_overlap({"b": "a fine question"}, {"x": QUESTION})
+
+
+def test_a_pair_whose_case_was_seen_is_refused(tmp_path):
+    path = tmp_path / "seen.txt"
+    path.write_text('plain-id\n{"case_id": "json-id", "text": "x"}\n')
+    seen = read_seen(path)
+    assert seen == {"plain-id", "json-id"}
+    assert len(list(refuse_contaminated([Pair(case_id="fresh")], seen))) == 1
+    with pytest.raises(BadInput, match="'json-id' was seen by the proposer"):
+        list(refuse_contaminated([Pair(case_id="json-id")], seen))
+
+
+@pytest.mark.parametrize("line", ['{"id": 1}', "{broken"])
+def test_a_bad_line_among_seen_ids_is_named(tmp_path, line):
+    path = tmp_path / "seen.jsonl"
+    path.write_text(f"ok\n{line}\n")
+    with pytest.raises(BadInput, match=r"seen.jsonl:2: needs a JSON object with case_id"):
+        read_seen(path)
+    with pytest.raises(BadInput, match="no such file"):
+        read_seen(tmp_path / "none")

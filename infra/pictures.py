@@ -55,12 +55,12 @@ def draw_accuracy(
     if baseline is not None:
         axes.axvline(baseline[1], color=_MUTED, ls="--", lw=1)
         axes.text(
-            baseline[1], -0.62, f" {baseline[0]} {baseline[1]:.2f}", color=_MUTED, fontsize=9, va="bottom"
+            baseline[1], -0.85, f" {baseline[0]} {baseline[1]:.2f}", color=_MUTED, fontsize=9, va="top"
         )
     labels = [f"{name} (serves)" if name == champion else name for name in names]
     axes.set_yticks(range(len(names)), labels, color=_INK)
-    axes.set_ylim(len(names) - 0.4, -0.7)
-    axes.set_xlim(0, 1.12)
+    axes.set_ylim(len(names) - 0.4, -0.9)
+    axes.set_xlim(0, 1.3)
     axes.set_xticks(np.linspace(0, 1, 6))
     axes.grid(axis="x", color="#e5e5e5", lw=0.8)
     axes.set_axisbelow(True)
@@ -71,7 +71,7 @@ def draw_accuracy(
 def _draw_interval(axes: "Axes", row: int, score: Interval, colour: str) -> None:
     axes.plot([score.low, score.high], [row, row], color=colour, lw=5, alpha=0.3, solid_capstyle="round")
     axes.plot([score.mean], [row], "o", color=colour, ms=8)
-    axes.text(1.11, row, f"{score.mean:.2f}  n = {score.n}", va="center", ha="right", fontsize=9, color=_INK)
+    axes.text(1.29, row, f"{score.mean:.2f}  n = {score.n}", va="center", ha="right", fontsize=9, color=_INK)
 
 
 def draw_confusion(
@@ -138,7 +138,7 @@ def _count(
 
 
 def _clipped(name: str) -> str:
-    return name if len(name) <= 24 else name[:23] + "…"
+    return name if len(name) <= 24 else f"{name[:12]}…{name[-11:]}"
 
 
 def _figure(width: float, height: float) -> "Figure":

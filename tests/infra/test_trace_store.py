@@ -1,0 +1,250 @@
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from mlflow.entities import Span
+
+from agent.environment import Action, Case, Outcome
+from agent.errors import BadInput, ServiceUnavailable
+from agent.trace import Attempt, RunError, Step
+from evaluation.label import Label
+from infra.assessments import OUTCOME
+from infra.trace_spans import RECORD, export_request, mlflow_id
+from infra.trace_store import attach_label, collect, flush_spool, log_traces, spool_folder
+from infra.tracking import connect
+
+UNREACHABLE = "http://127.0.0.1:9"
+
+
+def label(trace, **changes):
+    fields = {"trace_id": trace.trace_id, "expected": "get_weather", "source": "human", "rater": "anna"}
+    return Label(**(fields | {"created_at": datetime(2026, 1, 5, tzinfo=UTC)} | changes))
+
+
+def info(project, trace):
+    return connect(project).tracing.get_trace_info(mlflow_id(trace.trace_id))
+
+
+def test_a_trace_with_retry_and_awkward_text_comes_back_equal(project, make_trace):
+    attempts = (
+        Attempt(
+            steps=(
+                Step(observation='{"a": 1}', thought="hm", action=Action(name="x", arguments={"n": 1.0})),
+            ),
+            outcome=Outcome(score=0.0, feedback="wrong tool"),
+            reflection="read the description",
+            recalled=("a" * 32,),
+        ),
+        Attempt(steps=(Step(observation="naïve 日本 \u0000 \U0001f600", action=Action(name="y")),)),
+    )
+    case = Case(inputs={"text": "null", "number": 1.0, "big": 2**60, "deep": {"list": [1, None, "2"]}})
+    trace = make_trace(attempts=attempts, case=case, memory_id="m1", session_id=None)
+    log_traces(project, [trace])
+    assert collect(project).traces == (trace,)
+
+
+def test_a_person_sees_request_answer_steps_and_tags(project, make_trace):
+    trace = make_trace("weather in Bergen?", memory_id="m1")
+    log_traces(project, [trace])
+    seen = connect(project).tracing.get_trace(mlflow_id(trace.trace_id))
+    assert [span.name for span in seen.data.spans] == ["agent", "attempt 1", "agent"]
+    assert json.loads(seen.info.request_preview) == {"request": "weather in Bergen?"}
+    assert json.loads(seen.info.response_preview) == {"name": "get_weather"}
+    assert seen.info.trace_metadata["mlflow.trace.session"] == "session-1"
+    expected = {"candidate_id": "c0ffee", "memory_id": "m1", "slice": "chat", "case_id": trace.case.case_id}
+    assert expected.items() <= seen.info.tags.items()
+    assert [(one.name, one.value, one.source.source_type) for one in seen.info.assessments] == [
+        (OUTCOME, 1.0, "CODE")
+    ]
+
+
+def test_rows_written_without_a_server_are_those_that_mlflow_writes(project, make_trace):
+    """`trace_rows` stands in for the store's own slow path: both must leave the same trace."""
+    ours, theirs = make_trace(), make_trace()
+    log_traces(project, [ours])
+    connection = connect(project)
+    spans = export_request([theirs], datetime.now(UTC)).resource_spans[0].scope_spans[0].spans
+    connection.tracing.store.log_spans(
+        connection.experiment_id, [Span.from_otel_proto(span) for span in spans]
+    )
+    one, other = (connection.tracing.get_trace(mlflow_id(trace.trace_id)) for trace in (ours, theirs))
+    assert set(one.info.tags) == set(other.info.tags)
+    assert one.info.trace_metadata == other.info.trace_metadata
+    for field in ("request_preview", "response_preview", "state", "execution_duration"):
+        assert getattr(one.info, field) == getattr(other.info, field)
+    assert [set(span.attributes) for span in one.data.spans] == [
+        set(span.attributes) for span in other.data.spans
+    ]
+    assert [span.span_type for span in one.data.spans] == [span.span_type for span in other.data.spans]
+
+
+def test_logging_twice_doubles_neither_spans_nor_assessments(project, make_trace):
+    traces = [make_trace(str(n)) for n in range(3)]
+    log_traces(project, traces)
+    log_traces(project, traces)
+    assert len(collect(project).traces) == 3
+    assert len(info(project, traces[0]).assessments) == 1
+
+
+def test_a_trace_without_outcome_has_no_score_and_no_assessment(project, make_trace):
+    trace = make_trace(score=None)
+    log_traces(project, [trace])
+    (read,) = collect(project).traces
+    assert read.score is None
+    assert info(project, trace).assessments == []
+
+
+def test_a_run_that_broke_is_a_trace_in_error(project, make_trace):
+    trace = make_trace(attempts=(), error=RunError(kind="agent", message="no JSON"))
+    log_traces(project, [trace])
+    assert info(project, trace).state.value == "ERROR"
+    assert collect(project).traces == (trace,)
+
+
+def test_an_empty_week_collects_nothing_and_moves_no_watermark(project):
+    first = collect(project)
+    assert (first.traces, first.labels, first.problems) == ((), (), ())
+    assert collect(project, first.watermark) == first
+
+
+def test_collecting_again_returns_only_what_arrived_since(project, make_trace):
+    log_traces(project, [make_trace("1")])
+    first = collect(project)
+    later = make_trace("2")
+    log_traces(project, [later])
+    second = collect(project, first.watermark)
+    assert second.traces == (later,)
+    assert collect(project, first.watermark) == second
+    assert collect(project, second.watermark).traces == ()
+
+
+def test_a_late_trace_that_began_long_ago_is_not_overlooked(project, make_trace):
+    log_traces(project, [make_trace()])
+    first = collect(project)
+    old = make_trace(started_at=datetime.now(UTC) - timedelta(days=400))
+    log_traces(project, [old])
+    assert collect(project, first.watermark).traces == (old,)
+
+
+def test_late_feedback_on_an_old_trace_is_collected_once(project, make_trace):
+    trace = make_trace(started_at=datetime.now(UTC) - timedelta(days=400))
+    log_traces(project, [trace])
+    first = collect(project)
+    said = label(trace, score=0.5, propensity=0.1, comment="nearly")
+    attach_label(project, said)
+    second = collect(project, first.watermark)
+    assert (second.traces, second.labels) == ((), (said,))
+    assert collect(project, second.watermark).labels == ()
+
+
+def test_the_same_label_twice_is_written_once(project, make_trace):
+    trace = make_trace()
+    log_traces(project, [trace])
+    attach_label(project, label(trace))
+    attach_label(project, label(trace))
+    assert collect(project).labels == (label(trace),)
+
+
+def test_contradicting_labels_are_both_kept(project, make_trace):
+    trace = make_trace()
+    log_traces(project, [trace])
+    attach_label(project, label(trace, expected="a"))
+    attach_label(project, label(trace, expected="b", rater="ben"))
+    assert sorted(one.expected for one in collect(project).labels) == ["a", "b"]
+
+
+@pytest.mark.parametrize("text", ['{"schema_version": 1', '{"schema_version": 99}', "[]"])
+def test_a_corrupt_trace_is_a_problem_and_the_others_are_read(project, make_trace, text):
+    good, bad = make_trace(), make_trace()
+    log_traces(project, [good])
+    connection = connect(project)
+    spans = export_request([bad], datetime.now(UTC)).resource_spans[0].scope_spans[0].spans
+    next(a for a in spans[0].attributes if a.key == RECORD).value.string_value = text
+    connection.tracing.store.log_spans(
+        connection.experiment_id, [Span.from_otel_proto(span) for span in spans]
+    )
+    read = collect(project)
+    assert read.traces == (good,)
+    assert [problem.trace_id for problem in read.problems] == [bad.trace_id]
+    assert "not a Trace" in read.problems[0].reason
+
+
+def test_a_trace_that_another_program_logged_is_reported_not_dropped(project, make_trace):
+    connection = connect(project)
+    spans = export_request([make_trace()], datetime.now(UTC)).resource_spans[0].scope_spans[0].spans
+    del spans[0].attributes[:]
+    connection.tracing.store.log_spans(connection.experiment_id, [Span.from_otel_proto(spans[0])])
+    (problem,) = collect(project).problems
+    assert "not written by log_traces" in problem.reason
+
+
+def test_a_person_s_remark_under_another_name_is_reported_not_dropped(project, make_trace):
+    trace = make_trace()
+    log_traces(project, [trace])
+    from mlflow.entities import AssessmentSource, Feedback
+
+    for name, value in (("tone", "rude"), ("score", 7)):
+        said = Feedback(name=name, value=value, source=AssessmentSource("HUMAN", "anna"))
+        connect(project).tracing.log_assessment(mlflow_id(trace.trace_id), said)
+    read = collect(project)
+    assert read.labels == ()
+    assert sorted(problem.reason[:24] for problem in read.problems) == [
+        "anna wrote 'score' = 7: ",
+        "anna wrote 'tone' = 'rud",
+    ]
+
+
+def test_a_label_for_an_unknown_trace_is_one_clear_error_and_arrives_with_its_trace(project, make_trace):
+    trace = make_trace()
+    with pytest.raises(BadInput, match=f"names trace {trace.trace_id}, which MLflow lacks"):
+        attach_label(project, label(trace))
+    assert [problem.trace_id for problem in flush_spool(project).problems] == [trace.trace_id]
+    log_traces(project, [trace])
+    assert flush_spool(project).labels == 1
+    assert flush_spool(project).labels == 0
+    assert collect(project).labels == (label(trace),)
+
+
+def test_what_mlflow_does_not_take_waits_on_disk_and_is_sent_once(project, make_trace, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    traces = [make_trace(str(n)) for n in range(3)]
+    with monkeypatch.context() as down:
+        down.setenv("MLFLOW_TRACKING_URI", UNREACHABLE)
+        with pytest.raises(ServiceUnavailable, match="3 traces are kept"):
+            log_traces(project, traces)
+        with pytest.raises(ServiceUnavailable, match="label is kept"):
+            attach_label(project, label(traces[0]))
+        with pytest.raises(ServiceUnavailable):
+            flush_spool(project)
+        with pytest.raises(ServiceUnavailable, match="did not answer while collecting"):
+            collect(project)
+    sent = flush_spool(project)
+    assert (sent.traces, sent.labels) == (3, 1)
+    assert flush_spool(project).traces == 0
+    read = collect(project)
+    assert {trace.trace_id for trace in read.traces} == {trace.trace_id for trace in traces}
+    assert read.labels == (label(traces[0]),)
+
+
+def test_a_spooled_line_that_was_torn_is_set_aside_and_the_rest_is_sent(project, make_trace):
+    trace = make_trace()
+    spool = spool_folder(project) / "traces.jsonl"
+    spool.parent.mkdir(parents=True)
+    spool.write_text(trace.to_json() + "\n" + trace.to_json()[:40] + "\n")
+    sent = flush_spool(project)
+    assert len(sent.problems) == 1
+    assert collect(project).traces == (trace,)
+    assert (spool.parent / "corrupt.jsonl").read_text() == trace.to_json()[:40] + "\n"
+
+
+def test_a_tracking_uri_that_is_neither_server_nor_database_is_refused(monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "s3://bucket")
+    with pytest.raises(BadInput, match="neither a server"):
+        collect("p")
+
+
+def test_three_hundred_traces_are_logged_within_seconds(project, make_trace):
+    collect(project)
+    began = datetime.now(UTC)
+    log_traces(project, [make_trace(str(n)) for n in range(300)])
+    assert (datetime.now(UTC) - began).total_seconds() < 10

@@ -3,7 +3,8 @@
 Two sampling schemes, fixed before the first pair. *Random labels*: labelled pairs are a random sample;
 a = D, c = F − F̄_U, where F̄_U is the judge's mean over the unlabelled clusters since the last bet, each used
 once (a running mean over all of them would make the same error in every bet and is no martingale
-difference). *Chosen labels* (`min_propensity` set): every pair is a bet, a = ξD/π, c = F(ξ/π − 1).
+difference); clusters are picked whole. *Chosen labels* (`min_propensity` set): every pair is a bet,
+a = ξD/π, c = F(ξ/π − 1).
 Sources: Angelopoulos et al., PPI++ (2023); Zrnic & Candès, active inference (2024); Csillag et al. (2025).
 """
 
@@ -100,13 +101,13 @@ class Intake:
 
     def add(self, pair: Pair) -> list[Observation]:
         """Take one pair; return the bets that are now complete (none, one, or two when a cluster closes)."""
-        self._refuse_bad(pair)
+        d, f = _differences(pair)
+        reason = self._reason_to_exclude(pair, d, f)
+        self._refuse_bad(pair, counts=reason is None, labelled=d is not None)
         self.seen += 1
         if pair.slice is not None:
             self.slices[pair.slice] = self.slices.get(pair.slice, 0) + 1
         done = self._close_unless(pair.cluster) if self.open is not None else []
-        d, f = _differences(pair)
-        reason = self._reason_to_exclude(pair, d, f)
         if reason is not None:
             self.excluded[reason] = self.excluded.get(reason, 0) + 1
             return done
@@ -126,7 +127,7 @@ class Intake:
         """No more pairs of the open cluster will come: return its bet."""
         return self._close_unless(None)
 
-    def _refuse_bad(self, pair: Pair) -> None:
+    def _refuse_bad(self, pair: Pair, *, counts: bool, labelled: bool) -> None:
         if pair.slice is not None and len(self.slices) >= MOST_SLICES and pair.slice not in self.slices:
             raise BadInput(
                 f"slice {pair.slice!r} is number {MOST_SLICES + 1}, the limit is {MOST_SLICES}; "
@@ -135,6 +136,8 @@ class Intake:
         self._refuse_propensity(pair)
         if pair.cluster is not None:
             self._refuse_cluster(pair, pair.cluster)
+            if counts and self.open is not None and self.open.cluster == pair.cluster:
+                self._refuse_partial(self.open, labelled)
         if not self.cases.is_new(pair.case_id):
             raise BadInput(f"case_id {pair.case_id!r} appears twice; each case is one pair: drop the repeat")
 
@@ -149,6 +152,14 @@ class Intake:
             raise BadInput(
                 f"cluster {cluster!r} comes back after its bet was made; "
                 "put the pairs of one cluster next to each other"
+            )
+
+    def _refuse_partial(self, group: Open, labelled: bool) -> None:
+        # Clusters with a label would be the large ones, and no random sample of all clusters.
+        if self.min_propensity is None and labelled != (group.labelled > 0):
+            raise BadInput(
+                f"cluster {group.cluster!r} is labelled in part; label whole clusters, or state each pair's "
+                "propensity and declare the smallest as min_propensity"
             )
 
     def _refuse_propensity(self, pair: Pair) -> None:

@@ -120,6 +120,8 @@ def explain(verdict: Verdict) -> str:
         f"{verdict.confidence * 100:g} % interval {low:+.3f}…{high:+.3f}",
         _evidence(verdict),
     ]
+    if verdict.decided_at is not None and verdict.decided_at < verdict.n_bets:
+        parts[-1] += f" at bet {verdict.decided_at:,}"
     blocked = f" (blocked: {'; '.join(verdict.blocked_by)})" if verdict.blocked_by else ""
     return f"{', '.join(parts)}: {verdict.decision}{blocked}"
 

@@ -164,6 +164,7 @@ def test_the_sentence_for_a_person():
     assert reason.startswith("+0.667 on 42 labelled cases, 95 % interval +")
     assert reason.endswith(": promote")
     assert "≥ 20" in reason
+    assert f"at bet {decide(won_and_lost(30, 2, ties=10)).decided_at}" in reason
 
 
 def test_a_refused_pair_changes_nothing():

@@ -105,6 +105,16 @@ def test_a_cluster_that_comes_back_or_spans_two_slices_is_refused():
         decide([pair("1", "a"), pair("2", "a", "y")])
 
 
+def test_a_partly_labelled_cluster_is_refused_unless_propensities_are_declared():
+    pairs = [
+        judged("a", 0.5, d=1.0, cluster="s", propensity=0.5),
+        judged("b", 0.5, cluster="s", propensity=0.5),
+    ]
+    with pytest.raises(BadInput, match="cluster 's' is labelled in part"):
+        decide(pairs)
+    assert decide(pairs, policy=GatePolicy(min_propensity=0.5)).n_bets == 1
+
+
 def test_an_open_cluster_is_no_evidence_until_it_is_finished():
     gate = Gate()
     gate.extend(Pair(case_id=f"c{i}", champion=0, challenger=1, cluster="s") for i in range(3))
@@ -194,11 +204,12 @@ failure = st.sampled_from([None, None, None, "agent", "infrastructure"])
 def pair_lists(draw):
     n = draw(st.integers(1, 40))
     cluster = draw(st.sampled_from([None, 1, 3]))
+    score = label if cluster is None else st.floats(0, 1)
     return [
         Pair(
             case_id=f"c{i}",
-            champion=draw(label),
-            challenger=draw(label),
+            champion=draw(score),
+            challenger=draw(score),
             champion_judge=draw(label),
             challenger_judge=draw(label),
             champion_failed=draw(failure),

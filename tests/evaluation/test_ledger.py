@@ -1,10 +1,12 @@
 import math
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 
 from agent.errors import BadInput
 from evaluation.ledger import Ledger, StaleLedger, close_test, open_test, refresh
+from evaluation.simulation import first_crossings
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -63,6 +65,31 @@ def test_e_lond_gains_budget_with_each_promotion():
     plain, winning = spend(plain, "a"), spend(winning, "a", "promote", 1000.0)
     assert winning.next_alpha == pytest.approx(2 * plain.next_alpha)
     assert Ledger().next_alpha == pytest.approx(Ledger(spending="e-LOND").next_alpha)
+
+
+def lifetime(rng: np.random.Generator, better: np.ndarray, spending: str) -> tuple[int, int]:
+    """Promotions, and false ones among them, of one simulated lifetime."""
+    d = (rng.random((better.size, 250)) < np.where(better, 0.75, 0.5)[:, None]).astype(float) * 2 - 1
+    e_values = np.exp(np.minimum(first_crossings(d, np.zeros_like(d), 0.05).log_e, 600))
+    ledger, promoted = Ledger(spending=spending, smallest_alpha=1e-12), []
+    for k, e_value in enumerate(e_values):
+        ledger = open_test(ledger, candidate=f"c{k}", now=NOW)
+        wins = e_value >= ledger.entries[-1].threshold
+        decision = "promote" if wins else "reject"
+        ledger = close_test(ledger, candidate=f"c{k}", decision=decision, e_value=float(e_value), now=NOW)
+        promoted.append(bool(wins))
+    chosen = np.array(promoted)
+    return int(chosen.sum()), int((chosen & ~better).sum())
+
+
+def test_family_wise_spending_bounds_any_error_and_e_lond_the_share_of_errors():
+    rng = np.random.default_rng(12)
+    better = np.arange(20) % 2 == 0
+    wise = [lifetime(rng, better, "family-wise") for _ in range(60)]
+    lond = [lifetime(rng, better, "e-LOND") for _ in range(60)]
+    assert np.mean([false > 0 for _, false in wise]) <= 0.1
+    assert np.mean([false / max(found, 1) for found, false in lond]) <= 0.06
+    assert np.mean([found for found, _ in lond]) >= np.mean([found for found, _ in wise])
 
 
 def test_exhaustion_is_shown_and_only_a_person_refreshes():

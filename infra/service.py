@@ -88,7 +88,8 @@ class Service:
         _signal_group(self.process.pid, signal.SIGTERM)
         _, alive = psutil.wait_procs(family, timeout=grace_s)
         for process in alive:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         _signal_group(self.process.pid, signal.SIGKILL)
         self.process.wait()
 

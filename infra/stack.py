@@ -82,12 +82,15 @@ def running_stack(
 
     Raises:
         BadInput: a port is taken.
-        ServiceUnavailable: a service ended or did not answer in time; holds the end of its log.
+        ServiceUnavailable: a service ended or did not answer in time, with the end of its log; or the
+            settings name an MLflow server that does not answer.
     """
     prepare_environment()
     stack = Stack(plan, settings)
     servers = [_prefect_server(stack)]
-    if not settings.tracking_uri.startswith("http"):
+    if settings.tracking_uri.startswith("http"):
+        _require_remote_mlflow(stack)
+    else:
         servers.insert(0, _mlflow_server(stack))
         require_free_port("MLflow", plan.host, plan.mlflow_port, "--mlflow-port")
     require_free_port("Prefect", plan.host, plan.prefect_port, "--prefect-port")
@@ -127,6 +130,14 @@ def apply_deployments(stack: Stack) -> None:
     if done.returncode != 0:
         answer = "\n  ".join((done.stdout + done.stderr).strip().splitlines()[-15:])
         raise ServiceUnavailable(f"Prefect did not take {stack.plan.prefect_file}:\n  {answer}")
+
+
+def _require_remote_mlflow(stack: Stack) -> None:
+    if not answers(f"{stack.mlflow_url.rstrip('/')}/health"):
+        raise ServiceUnavailable(
+            "the MLflow server that RATCHET_TRACKING_URI or MLFLOW_TRACKING_URI names does not answer: "
+            "start it, or unset the variable and `ratchet up` starts one"
+        )
 
 
 def _start(stack: Stack, service: Service) -> None:

@@ -49,6 +49,14 @@ def test_a_taken_port_is_one_line_that_names_the_option(tmp_path):
     assert done.stdout == ""
 
 
+def test_a_remote_mlflow_that_does_not_answer_is_named_before_anything_starts(tmp_path):
+    environment = os.environ | {"RATCHET_TRACKING_URI": f"http://127.0.0.1:{free_port()}"}
+    done = subprocess.run(COMMAND, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "RATCHET_TRACKING_URI" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_port_beyond_65535_is_bad_input(tmp_path):
     done = subprocess.run(
         [*COMMAND, "--mlflow-port", "70000"], cwd=tmp_path, capture_output=True, check=False
@@ -77,12 +85,15 @@ def test_a_service_that_stops_answering_is_told_once_and_so_is_its_return(tmp_pa
 
 @pytest.mark.server
 @pytest.mark.slow
-def test_ctrl_c_stops_every_process_and_frees_the_ports(tmp_path):
+def test_ctrl_c_stops_every_process_and_frees_the_ports_and_the_chosen_database_was_used(tmp_path):
     ports = [free_port(), free_port()]
     options = ["--mlflow-port", str(ports[0]), "--prefect-port", str(ports[1])]
-    log = tmp_path / "up.log"
+    log, database = tmp_path / "up.log", tmp_path / "chosen.db"
+    environment = os.environ | {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{database}"}
     with log.open("wb") as output:
-        up = subprocess.Popen([*COMMAND, *options], cwd=tmp_path, stderr=output, start_new_session=True)
+        up = subprocess.Popen(
+            [*COMMAND, *options], cwd=tmp_path, env=environment, stderr=output, start_new_session=True
+        )
     wait_for(log, "Ratchet is up", up)
     family = psutil.Process(up.pid).children(recursive=True)
     up.send_signal(signal.SIGINT)
@@ -92,6 +103,7 @@ def test_ctrl_c_stops_every_process_and_frees_the_ports(tmp_path):
     for port in ports:
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", port)) != 0
+    assert database.exists()
     assert re.search(r"MLflow is healthy after \d+ s", log.read_text())
 
 

@@ -3,8 +3,9 @@
 Guarantee. If the challenger's true gain is at most `min_gain`, then the probability that this gate ever says
 `promote`, however often it is asked and whenever it stops, is at most `alpha` (an e-process and Ville's
 inequality; the theorem stands in `evaluation.betting`). Slices, exclusions and a person can only take a
-promotion away; a judge changes how many labels it takes, never how often it is wrong. Needs: cases drawn alike, and labels that are a random sample of them, or
-picked with the stated propensities; see `evaluation.evidence`.
+promotion away; a judge changes how many labels it takes, never how often it is wrong. Needs: cases drawn
+alike, and labels that are a random sample of them, or picked with the stated propensities; see
+`evaluation.evidence`.
 """
 
 import json

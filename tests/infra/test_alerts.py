@@ -1,0 +1,76 @@
+import json
+import threading
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from infra.alerts import Alert, send_alert
+from infra.settings import Settings
+
+ALERT = Alert(
+    kind="drift",
+    title="Requests changed",
+    body="new [topic]",
+    since=datetime(2026, 1, 5, tzinfo=UTC),
+    link="http://m",
+)
+
+
+@pytest.fixture
+def webhook(monkeypatch):
+    """A real HTTP receiver: what it got, and the status it answers with."""
+    got, status = [], [200]
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self):
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(status[0])
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    monkeypatch.setenv("RATCHET_ALERT_WEBHOOK", f"http://127.0.0.1:{server.server_port}/secret-key")
+    yield got, status
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_without_a_webhook_the_console_has_it_whole_and_stdout_nothing(capsys):
+    assert [delivery.channel for delivery in send_alert(ALERT)] == ["console"]
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "WARNING · drift: Requests changed" in err
+    assert "new [topic]" in err
+
+
+def test_the_webhook_gets_the_record_and_a_text(webhook):
+    got, _ = webhook
+    assert all(delivery.delivered for delivery in send_alert(ALERT))
+    assert got == [ALERT.model_dump(mode="json") | {"text": "Requests changed: new [topic]"}]
+
+
+def test_a_refused_alert_is_kept_reported_and_sent_with_the_next(webhook):
+    got, status = webhook
+    status[0] = 500
+    failed = send_alert(ALERT)[1]
+    assert (failed.delivered, "answered 500" in failed.detail) == (False, True)
+    status[0] = 200
+    got.clear()
+    assert send_alert(ALERT.model_copy(update={"title": "Second"}))[1].detail == "1 kept alerts sent, too"
+    assert [payload["title"] for payload in got] == ["Second", "Requests changed"]
+    assert send_alert(ALERT)[1].detail == ""
+
+
+def test_a_webhook_that_is_down_is_reported_without_its_secret(monkeypatch):
+    monkeypatch.setenv("RATCHET_ALERT_WEBHOOK", "http://127.0.0.1:9/secret-key")
+    failed = send_alert(ALERT)[1]
+    assert not failed.delivered
+    assert "ConnectError" in failed.detail
+    assert "secret-key" not in failed.detail
+    assert (Settings().home / "spool" / "alerts.jsonl").read_text() == ALERT.to_json() + "\n"

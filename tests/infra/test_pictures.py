@@ -1,0 +1,31 @@
+import pytest
+
+from agent.errors import BadInput
+from evaluation.scorers import interval
+from infra.pictures import draw_accuracy, draw_confusion
+
+
+def test_accuracy_by_version_is_a_png(tmp_path):
+    scores = {"1 base": interval([0, 1, 1]), "2 lora": interval([1, 1, 1, None])}
+    out = draw_accuracy(
+        scores, tmp_path / "new" / "accuracy.png", champion="2 lora", baseline=("chance", 0.34)
+    )
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+def test_no_version_is_refused(tmp_path):
+    with pytest.raises(BadInput, match="no version has scores"):
+        draw_accuracy({}, tmp_path / "accuracy.png")
+
+
+def test_confusion_of_more_tools_than_fit_is_a_png(tmp_path):
+    right = [f"tool_{n % 20}" for n in range(60)]
+    chosen = [None if n % 7 == 0 else f"tool_{(n + n % 3) % 20}" for n in range(60)]
+    out = draw_confusion(right, chosen, tmp_path / "confusion.png", most=6)
+    assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("right", "chosen"), [([], []), (["a"], [])])
+def test_confusion_without_cases_or_of_unequal_lists_is_refused(tmp_path, right, chosen):
+    with pytest.raises(BadInput, match="need as many"):
+        draw_confusion(right, chosen, tmp_path / "confusion.png")

@@ -92,6 +92,52 @@ def test_no_bet_gains_in_expectation_under_the_null(null, value, chance):
     assert (1 - weight) * factors[0] + weight * factors[1] <= 1 + 1e-9
 
 
+GRID = np.array([(d, f) for d in (-1.0, 0.0, 1.0) for f in (-1.0, 0.0, 1.0)])
+weights = st.lists(st.floats(0.01, 1), min_size=9, max_size=9).map(lambda w: np.array(w) / sum(w))
+pasts = st.integers(0, 2**32 - 1).map(np.random.default_rng)
+
+
+def expected_factor(past, a, c, chances, null, bounds):
+    """E[e after one more bet] / e now over the listed outcomes, from a past of forty bets."""
+    before = bet(Wealth.start(), *past, null=null, bounds=bounds)
+    repeated = Wealth(
+        *(np.repeat(getattr(before.wealth, n)[None], a.size, axis=0) for n in ("up", "down", "sums"))
+    )
+    after = bet(repeated, a[:, None], c[:, None], null=null, bounds=bounds)
+    sides = ((after.log_up, before.log_up), (after.log_down, before.log_down))
+    return [float((chances * np.exp(now[:, 0] - then[-1])).sum()) for now, then in sides]
+
+
+@given(weights, pasts)
+@settings(max_examples=60, deadline=None)
+def test_evidence_is_a_martingale_whatever_the_judge_says(chances, rng):
+    """Every joint law of person and judge; F̄_U is one fresh pair: exactly enumerated, both sides gain nothing."""
+    null = float(chances @ GRID[:, 0])
+    outcomes = [
+        (d, f - u, p * q)
+        for (d, f), p in zip(GRID, chances, strict=True)
+        for (_, u), q in zip(GRID, chances, strict=True)
+    ]
+    a, c, joint = np.array(outcomes).T
+    past = rng.choice([-1.0, 0.0, 1.0], 40), rng.uniform(-2, 2, 40)
+    assert expected_factor(past, a, c, joint, null, Bounds()) == pytest.approx([1, 1], abs=1e-9)
+
+
+@given(weights, pasts, st.floats(0.1, 0.9))
+@settings(max_examples=60, deadline=None)
+def test_evidence_is_a_martingale_when_the_judge_chooses_what_to_label(chances, rng, least):
+    """Propensity depends on F; enumerated over D, F and whether the pair was picked."""
+    bounds = Bounds(a_max=1 / least, c_max=max(1 / least - 1, 1.0))
+    null = float(chances @ GRID[:, 0])
+    outcomes = []
+    for (d, f), p in zip(GRID, chances, strict=True):
+        picked = least + (1 - least) * abs(f)
+        outcomes += [(d / picked, f * (1 / picked - 1), p * picked), (0.0, -f, p * (1 - picked))]
+    a, c, joint = np.array(outcomes).T
+    past = rng.uniform(-1, 1, 40), rng.uniform(-1, 1, 40)
+    assert expected_factor(past, a, c, joint, null, bounds) == pytest.approx([1, 1], abs=1e-9)
+
+
 @given(differences)
 @settings(max_examples=50)
 def test_final_evidence_ignores_the_order_of_pairs(d):

@@ -90,6 +90,7 @@ class Service:
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        psutil.wait_procs(alive, timeout=grace_s)
         _signal_group(self.process.pid, signal.SIGKILL)
         self.process.wait()
 

@@ -5,16 +5,13 @@ Description, not decision: the alarm is `drift`'s alone, and nothing here is cor
 
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from agent.record import Record
 from evaluation.observation import Group
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Onset(_Record):
+class Onset(Record):
     """When the drift began: the most likely message and a 95 % interval, as message numbers from 0."""
 
     message: int
@@ -24,7 +21,7 @@ class Onset(_Record):
     """Time of the first message of the most likely window, where messages carry times."""
 
 
-class StrangeMessage(_Record):
+class StrangeMessage(Record):
     """One of the messages that weigh most."""
 
     text: str
@@ -37,7 +34,7 @@ class StrangeMessage(_Record):
     slice: str | None = None
 
 
-class Cluster(_Record):
+class Cluster(Record):
     """Messages that came together since the onset, and much less before."""
 
     name: str
@@ -52,7 +49,7 @@ class Cluster(_Record):
     examples: tuple[str, ...]
 
 
-class SliceEvidence(_Record):
+class SliceEvidence(Record):
     """How strange the messages of one slice are since the onset."""
 
     slice: str
@@ -64,7 +61,7 @@ class SliceEvidence(_Record):
     """95 % interval of the share (Wilson)."""
 
 
-class Attribution(_Record):
+class Attribution(Record):
     """What is known about the drift of an alarm."""
 
     kinds: tuple[Group, ...]

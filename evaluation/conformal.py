@@ -48,13 +48,24 @@ def p_values(scores: Floats, groups: Ints, above: Floats, tied: Floats, total: f
     return p
 
 
-def log_bets(p: Floats, groups: Ints) -> Floats:
+def stake_floor(pool: float) -> Floats:
+    """Smallest stake (quantiles,) that the sampling error of a pool of so many messages cannot pay for.
+
+    Against a fixed pool of n, P(p ≤ q) = q(1 + ε) with sd(ε) = √((1/q − 1)/n), and a stake λ gains on average
+    λε − λ²(1/q − 1)/2 a message: nothing where λ ≥ 2ε/(1/q − 1). The floor takes ε at two and a half sd.
+    """
+    odds = 1.0 / QUANTILES - 1.0
+    return np.asarray(np.minimum(2.0 * 2.5 / np.sqrt(max(pool, 1.0) * odds), STAKES[-1]))
+
+
+def log_bets(p: Floats, groups: Ints, floor: Floats | None = None) -> Floats:
     """Log evidence (bets,) of a window: the product over sessions of the mean bet of their messages.
 
     The bet on quantile q with stake λ is 1 + λ(1{p ≤ q}/q − 1), of mean one for a uniform p.
     """
     low = (p[:, None] <= QUANTILES[None, :]) / QUANTILES[None, :] - 1.0
-    bets = 1.0 + (low[:, :, None] * STAKES[None, None, :]).reshape(len(p), N_BETS)
+    stakes = np.maximum(STAKES[None, :], 0.0 if floor is None else floor[:, None])
+    bets = 1.0 + (low[:, :, None] * stakes[None, :, :]).reshape(len(p), N_BETS)
     sizes = np.bincount(groups)
     sums = np.zeros((len(sizes), N_BETS))
     np.add.at(sums, groups, bets)

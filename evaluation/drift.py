@@ -10,13 +10,17 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from agent.errors import BadInput, CorruptRecord
-from evaluation.conformal import N_BETS, Floats, log_bets, shiryaev_roberts
-from evaluation.drift_learned import Category, Discriminant
+from evaluation.attribution import Attribution
+from evaluation.conformal import N_BETS, Floats, Ints, log_bets, shiryaev_roberts
+from evaluation.drift_categories import Category
+from evaluation.drift_history import History
 from evaluation.drift_scores import FIXED, Doubt, Family, FixedFamily, Novelty, Number, Surface, View
+from evaluation.drift_shift import Shift
+from evaluation.drift_state import DriftState
 from evaluation.embedding import Embed, HashingEmbedding, surface_features, unit_rows
+from evaluation.explain import explain
 from evaluation.observation import (
     BEHAVIOUR_NUMBERS,
     GROUPS,
@@ -32,38 +36,7 @@ STATE_VERSION: Final = 1
 MIN_REFERENCE: Final = 40
 MAX_REFERENCE: Final = 2_000
 _CEILING: Final = 10.0
-
-
-class DriftState(BaseModel):
-    """What is known after a window."""
-
-    model_config = ConfigDict(frozen=True)
-
-    alarm: bool
-    e_value: float
-    """Shiryaev–Roberts sum R; without drift its mean is the number of windows seen."""
-    threshold: float
-    """1/alpha: the alarm is R ≥ threshold."""
-    since: int | None
-    """First message of the window in which the drift is thought to have begun, counted from 0 at the start of
-    the monitor; None without an alarm."""
-    n_seen: int
-    """Messages seen since the reference."""
-    n_windows: int
-    input: float
-    """R of what people ask."""
-    behaviour: float
-    """R of what the agent does."""
-    outcome: float
-    """R of how well it goes."""
-    families: dict[str, float]
-    """R of each family of evidence."""
-
-    @property
-    def groups(self) -> tuple[Group, ...]:
-        """Groups whose own evidence passes the threshold, strongest first."""
-        strongest = sorted(GROUPS, key=lambda group: -float(getattr(self, group)))
-        return tuple(group for group in strongest if float(getattr(self, group)) >= self.threshold)
+_SESSION_MEMORY: Final = 20
 
 
 class DriftMonitor:
@@ -103,25 +76,44 @@ class DriftMonitor:
         self._families = _families(self._view(fit), self._view(calibrate))
         self._evidence = {s: np.zeros(N_BETS) for family in self._families for s in family.streams}
         self._starts = dict.fromkeys(self._evidence, 0)
+        self._sessions: dict[str, int] = {}
+        self._history = History()
+        self._usual_texts = texts
 
     def update(self, batch: Batch) -> DriftState:
         """Rank, bet on and then absorb one window; an empty one changes nothing."""
         if not len(batch):
             return self.state
-        view = self._view(batch)
+        rows, numbers = self._fresh(batch)
+        view = self._view(rows)
         random = np.random.default_rng([self.seed, self.n_windows])
-        for family in self._families:
-            for stream, ranked in family.rank(view, random).items():
-                self._bet(stream, log_bets(ranked.p, ranked.groups))
+        ranked = {stream: found for f in self._families for stream, found in f.rank(view, random).items()}
+        for stream, found in ranked.items():
+            self._bet(stream, log_bets(found.p, found.groups, found.floor))
         alarm = self.state.alarm
         for family in self._families:
             family.follow(view)
             # What is drifted must not become usual while nobody has looked at it.
             if not alarm:
                 family.absorb(view)
+        if len(view.rows):
+            self._history.remember(numbers, view, ranked)
         self.n_seen += len(batch)
         self.n_windows += 1
         return self.state
+
+    def explain(self) -> Attribution:
+        """What changed, from the last few thousand messages; meaningful after an alarm.
+
+        Raises:
+            BadInput: no window was seen yet.
+        """
+        if not self._history.windows:
+            raise BadInput("no window was seen yet, so there is nothing to explain: call update first")
+        shift = next((family for family in self._families if isinstance(family, Shift)), None)
+        groups = {stream: (f.name, f.group) for f in self._families for stream in f.streams}
+        vectors = (shift.arrays["known"] if shift else np.zeros((0, self._dimensions))).astype(np.float32)
+        return explain(self.state, self._history, groups, shift, (self._usual_texts, vectors))
 
     @property
     def state(self) -> DriftState:
@@ -145,6 +137,23 @@ class DriftMonitor:
             **{group: known.get(group, 0.0) for group in GROUPS},
             families=families,
         )
+
+    def _fresh(self, batch: Batch) -> tuple[Batch, Ints]:
+        """The batch without messages of sessions that were bet on lately, and the numbers of those kept.
+
+        A conversation that goes on repeats itself: betting on it again would not be a new bet.
+        """
+        numbers = self.n_seen + np.arange(len(batch))
+        if isinstance(batch, np.ndarray):
+            return batch, numbers
+        oldest = self.n_windows - _SESSION_MEMORY
+        self._sessions = {name: window for name, window in self._sessions.items() if window >= oldest}
+        rows = observe(batch)
+        kept = [i for i, row in enumerate(rows) if row.session is None or row.session not in self._sessions]
+        self._sessions.update(
+            {rows[i].session or "": self.n_windows for i in kept if rows[i].session is not None}
+        )
+        return [rows[i] for i in kept], numbers[kept]
 
     def _bet(self, stream: str, log_bet: Floats) -> None:
         before = self._evidence[stream]
@@ -183,6 +192,9 @@ class DriftMonitor:
             "families": [family.to_state() for family in self._families],
             "evidence": {stream: list(map(float, values)) for stream, values in self._evidence.items()},
             "starts": self._starts,
+            "sessions": self._sessions,
+            "history": self._history.to_state(),
+            "usual_texts": self._usual_texts,
         }
         return json.dumps(state)
 
@@ -208,7 +220,9 @@ class DriftMonitor:
             monitor._embed = embed or HashingEmbedding.from_state(state["embedding"])
             monitor._families = [_restore(family) for family in state["families"]]
             monitor._evidence = {stream: np.array(values) for stream, values in state["evidence"].items()}
-            monitor._starts = state["starts"]
+            monitor._starts, monitor._sessions = state["starts"], state["sessions"]
+            monitor._history = History.from_state(state["history"])
+            monitor._usual_texts = state["usual_texts"]
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptRecord(f"drift state does not parse ({error}): build a new monitor") from error
         return monitor
@@ -231,10 +245,10 @@ def _halves(reference: Batch, seed: int) -> tuple[Any, Any]:
 
 def _families(fit: View, calibrate: View) -> list[Family]:
     fixed: list[FixedFamily | None] = []
-    learned: list[Discriminant | Category | None] = []
+    learned: list[Shift | Category | None] = []
     if len(fit.texts) >= MIN_REFERENCE // 4:
         fixed += [Novelty.fit(fit), Surface.fit(fit), Doubt.fit(fit)]
-        learned.append(Discriminant.fit(fit))
+        learned.append(Shift.fit(fit))
     columns: dict[str, Group] = dict.fromkeys(BEHAVIOUR_NUMBERS, "behaviour")
     columns |= dict.fromkeys(sorted({key for row in fit.rows for key in row.numbers}), "behaviour")
     columns |= dict.fromkeys(OUTCOME_NUMBERS, "outcome")
@@ -249,13 +263,13 @@ def _families(fit: View, calibrate: View) -> list[Family]:
     for ranked in ready_fixed:
         ranked.absorb(calibrate)
     for follower in ready_learned:
-        follower.calibrate_view(calibrate)
+        follower.calibrate(calibrate)
     return [*ready_fixed, *ready_numbers, *ready_learned]
 
 
 def _restore(state: dict[str, Any]) -> Family:
-    if state["kind"] == Discriminant.kind:
-        return Discriminant.from_state(state)
+    if state["kind"] == Shift.kind:
+        return Shift.from_state(state)
     if state["kind"] == Category.kind:
         return Category.from_state(state)
     return FIXED[state["kind"]].from_state(state)

@@ -48,6 +48,8 @@ class Ranked:
     groups: Ints
     rows: Ints
     """Which messages of the batch have one."""
+    floor: Floats | None = None
+    """Smallest stake on each quantile; see `stake_floor`."""
 
 
 class Family(ABC):

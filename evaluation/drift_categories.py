@@ -1,0 +1,131 @@
+"""A categorical column whose shares move: tools, routes, versions, whatever the agent chose.
+
+The score is learned from the last windows, as in `drift_shift`; the past is counts, however long. Values
+that the reference never had share one name, so that a column of free text cannot grow without bound.
+"""
+
+from collections import deque
+from typing import Any, Final
+
+import numpy as np
+from typing_extensions import override
+
+from evaluation.conformal import pool_p_values, session_weights, stake_floor
+from evaluation.drift_scores import Family, Ranked, View
+from evaluation.drift_shift import RECENT_WINDOWS
+from evaluation.observation import Group, category_column
+
+_MAX_CATEGORIES: Final = 500
+_MIN_VALUES: Final = 10
+_PRIOR: Final = 20.0
+UNSEEN: Final = "(never seen before)"
+RARE: Final = "(rare)"
+
+
+class Category(Family):
+    """A categorical column whose shares move: log of a category's recent share over its usual one."""
+
+    kind = "category"
+
+    def __init__(self, name: str, group: Group, usual: dict[str, float]) -> None:
+        super().__init__(name, group, (name,))
+        self.usual = usual
+        self.past = dict.fromkeys(usual, 0.0)
+        self.recent: deque[dict[str, float]] = deque(maxlen=RECENT_WINDOWS)
+        self.waiting: deque[dict[str, float]] = deque()
+
+    @classmethod
+    def fit(cls, view: View, name: str, group: Group) -> "Category | None":
+        """None where the fitting half has fewer than ten values of the column."""
+        values = [value for value in category_column(view.rows, name) if value is not None]
+        if len(values) < _MIN_VALUES:
+            return None
+        names, counts = np.unique(values, return_counts=True)
+        order = np.argsort(-counts, kind="stable")[:_MAX_CATEGORIES]
+        usual = {str(names[i]): float(counts[i]) for i in order}
+        usual[RARE] = float(counts.sum() - counts[order].sum())
+        usual[UNSEEN] = 0.0
+        total = sum(usual.values()) + 0.5 * len(usual)
+        return cls(name, group, {key: (count + 0.5) / total for key, count in usual.items()})
+
+    @override
+    def rank(self, view: View, random: np.random.Generator) -> dict[str, Ranked]:
+        rows, keys = self._keys(view)
+        if not len(rows) or not self.recent:
+            return {}
+        scores = self._scores()
+        values = np.array([scores[key] for key in keys])
+        pool = np.array([scores[key] for key in self.past])
+        weights = np.array(list(self.past.values()))
+        groups = view.groups[rows]
+        p = pool_p_values(values, groups, pool, weights, random.random(len(rows)))
+        return {self.name: Ranked(p, groups, rows, stake_floor(float(weights.sum())))}
+
+    @override
+    def follow(self, view: View) -> None:
+        counts = self._count(view)
+        if counts:
+            self.recent.append(counts)
+
+    @override
+    def absorb(self, view: View) -> None:
+        counts = self._count(view)
+        if counts:
+            self.waiting.append(counts)
+        while len(self.waiting) > RECENT_WINDOWS:
+            self._join(self.waiting.popleft())
+
+    def _join(self, counts: dict[str, float]) -> None:
+        for key, weight in counts.items():
+            self.past[key] += weight
+
+    def calibrate(self, view: View) -> None:
+        """Count the calibration half as past."""
+        self._join(self._count(view))
+
+    def _scores(self) -> dict[str, float]:
+        recent = dict.fromkeys(self.usual, 0.0)
+        for window in self.recent:
+            for key, weight in window.items():
+                recent[key] += weight
+        total = sum(recent.values()) + _PRIOR
+        return {
+            key: float(np.log((recent[key] + _PRIOR * share) / total / share))
+            for key, share in self.usual.items()
+        }
+
+    def _keys(self, view: View) -> tuple[Any, list[str]]:
+        values = category_column(view.rows, self.name)
+        rows = [i for i, value in enumerate(values) if value is not None]
+        return np.array(rows, dtype=np.int64), [
+            str(values[i]) if values[i] in self.usual else UNSEEN for i in rows
+        ]
+
+    def _count(self, view: View) -> dict[str, float]:
+        rows, keys = self._keys(view)
+        counts: dict[str, float] = {}
+        if len(rows):
+            for key, weight in zip(keys, session_weights(view.groups[rows]), strict=True):
+                counts[key] = counts.get(key, 0.0) + float(weight)
+        return counts
+
+    @override
+    def to_state(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "name": self.name,
+            "group": self.group,
+            "usual": self.usual,
+            "past": self.past,
+            "recent": list(self.recent),
+            "waiting": list(self.waiting),
+        }
+
+    @classmethod
+    @override
+    def from_state(cls, state: dict[str, Any]) -> "Category":
+        family = cls(state["name"], state["group"], state["usual"])
+        family.past = state["past"]
+        family.recent.extend(state["recent"])
+        family.waiting.extend(state["waiting"])
+        return family

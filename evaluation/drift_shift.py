@@ -1,0 +1,237 @@
+"""Scores learned anew in each window from the last ten, so that weak but steady drift adds up.
+
+A score is fixed before the window it ranks, and ranks it against messages it never learned from: the
+calibration half and the traffic before the last ten windows. Such ranks are uniform, but not independent from
+window to window, so the false-alarm rate holds by measurement rather than by proof (see `tests/bench`). What
+keeps it: no stake is so small that the sampling error of the pool could pay for it (`stake_floor`).
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from evaluation.conformal import Floats, pool_p_values, session_weights, stake_floor
+from evaluation.drift_scores import Family, Ranked, Vectors, View
+from evaluation.packing import pack, unpack
+
+Halves = NDArray[np.float16]
+"""Half precision: what is kept for long takes half the room."""
+
+RECENT_WINDOWS: Final = 10
+DIRECTION: Final = "direction"
+RECURRENCE: Final = "recurrence"
+_POOL_LIMIT: Final = 2_000
+_RECENT_ROWS: Final = 60
+_NEIGHBOURS: Final = 3
+_RIDGE: Final = 1.0
+_SURFACE_SHARE: Final = 2.0
+
+
+@dataclass
+class _Pool:
+    """Messages to rank against, with what each score needs to know of them."""
+
+    features: Halves
+    weights: Floats
+    near_known: Vectors
+    """(n,) mean similarity to the nearest messages of the fitting half."""
+    near_recent: deque[Vectors]
+    """For each recent window (n, neighbours): similarity to its nearest messages."""
+
+
+class Shift(Family):
+    """How the last ten windows differ from the fitting half, asked in two ways.
+
+    `direction`: Fisher's discriminant from the one to the other, in vectors and surface together.
+    `recurrence`: mean cosine to the three nearest recent messages, less the same to the fitting half.
+    """
+
+    kind = "shift"
+
+    def __init__(self, arrays: dict[str, Any], pool: _Pool) -> None:
+        super().__init__("shift", "input", (DIRECTION, RECURRENCE))
+        self.arrays = arrays
+        self.pool = pool
+        self.recent: deque[tuple[Floats, float, Vectors]] = deque(maxlen=RECENT_WINDOWS)
+        """Of each recent window: weighted sum of features, weight, some of its vectors."""
+        self.waiting: deque[tuple[Halves, Floats]] = deque()
+
+    @classmethod
+    def fit(cls, view: View) -> "Shift":
+        """Learn scale and spread from the fitting half; the pool is still empty."""
+        surface, vectors = view.surface[view.texts], view.vectors[view.texts]
+        arrays: dict[str, Any] = {"centre": surface.mean(axis=0), "scale": surface.std(axis=0) + 1e-3}
+        features = _features(vectors, surface, arrays)
+        centred = features - features.mean(axis=0)
+        spread = centred.T @ centred / max(len(features), 1)
+        ridge = _RIDGE * np.trace(spread) / len(spread)
+        arrays["mean"] = features.mean(axis=0).astype(np.float64)
+        arrays["precision"] = np.linalg.inv(spread + ridge * np.eye(len(spread))).astype(np.float32)
+        arrays["known"] = vectors.astype(np.float16)
+        empty = np.zeros((0, features.shape[1]), dtype=np.float16)
+        return cls(
+            arrays, _Pool(empty, np.zeros(0), np.zeros(0, dtype=np.float32), deque(maxlen=RECENT_WINDOWS))
+        )
+
+    @override
+    def rank(self, view: View, random: np.random.Generator) -> dict[str, Ranked]:
+        if not len(view.texts) or sum(weight for _, weight, _ in self.recent) < 2 * _NEIGHBOURS:
+            return {}
+        features = self._of(view)
+        pool = self.pool
+        direction = self._direction()
+        near = [_nearest(self._vectors(features), vectors) for _, _, vectors in self.recent]
+        scores = {
+            DIRECTION: (features @ direction, pool.features.astype(np.float32) @ direction),
+            RECURRENCE: (
+                _mean_nearest(near) - self._near_known(features),
+                _mean_nearest(list(pool.near_recent)) - pool.near_known,
+            ),
+        }
+        groups = view.groups[view.texts]
+        floor = stake_floor(float(pool.weights.sum()))
+        ranked = {}
+        for stream, (values, past) in scores.items():
+            ties = random.random(len(values))
+            p = pool_p_values(values.astype(np.float64), groups, past.astype(np.float64), pool.weights, ties)
+            ranked[stream] = Ranked(p, groups, view.texts, floor)
+        return ranked
+
+    @override
+    def follow(self, view: View) -> None:
+        if not len(view.texts):
+            return
+        features = self._of(view)
+        weights = session_weights(view.groups[view.texts])
+        step = max(1, -(-len(features) // _RECENT_ROWS))
+        some = self._vectors(features)[::step]
+        self.recent.append((weights @ features.astype(np.float64), float(weights.sum()), some))
+        self.pool.near_recent.append(_nearest(self._vectors(self.pool.features), some))
+
+    @override
+    def absorb(self, view: View) -> None:
+        if len(view.texts):
+            features = self._of(view).astype(np.float16)
+            self.waiting.append((features, session_weights(view.groups[view.texts])))
+        while len(self.waiting) > RECENT_WINDOWS:
+            self._join(*self.waiting.popleft())
+
+    def calibrate(self, view: View) -> None:
+        """Let the calibration half join the pool at once."""
+        if len(view.texts):
+            self._join(self._of(view).astype(np.float16), session_weights(view.groups[view.texts]))
+
+    def hindsight(self, windows: Sequence[Halves], since: int, random: np.random.Generator) -> list[Ranked]:
+        """P-values (direction, recurrence) of all messages, had one known that drift began at window `since`.
+
+        Each window is scored by what the others teach, so that no message vouches for itself.
+        """
+        suspects = list(range(max(since, len(windows) - 2 * RECENT_WINDOWS), len(windows)))
+        sums = {k: windows[k].astype(np.float64).sum(axis=0) for k in suspects}
+        vectors = {k: self._vectors(windows[k]) for k in suspects}
+        pool = self.pool.features.astype(np.float32)
+        pool_vectors = self._vectors(pool)
+        pool_near = {k: _nearest(pool_vectors, vectors[k]) for k in suspects}
+        found: list[list[Floats]] = [[], []]
+        for k, window in enumerate(windows):
+            others = [j for j in suspects if j != k]
+            n = sum(len(windows[j]) for j in others)
+            if n < _NEIGHBOURS or not len(window):
+                found[0].append(np.full(len(window), 0.5))
+                found[1].append(np.full(len(window), 0.5))
+                continue
+            away = np.sum([sums[j] for j in others], axis=0) / n - self.arrays["mean"]
+            direction = np.asarray(self.arrays["precision"] @ away.astype(np.float32))
+            features = window.astype(np.float32)
+            near = _mean_nearest([_nearest(self._vectors(features), vectors[j]) for j in others])
+            past_near = _mean_nearest([pool_near[j] for j in others]) - self.pool.near_known
+            for i, (values, past) in enumerate(
+                ((features @ direction, pool @ direction), (near - self._near_known(features), past_near))
+            ):
+                alone = np.arange(len(window))
+                ties = random.random(len(window))
+                found[i].append(pool_p_values(values, alone, past, self.pool.weights, ties))
+        every = np.arange(sum(map(len, windows)))
+        return [Ranked(np.concatenate(p), every, every) for p in found]
+
+    def _join(self, features: Halves, weights: Floats) -> None:
+        pool = self.pool
+        vectors = self._vectors(features)
+        near = [_nearest(vectors, recent) for _, _, recent in self.recent]
+        pool.features = np.concatenate([pool.features, features])[-_POOL_LIMIT:]
+        pool.weights = np.concatenate([pool.weights, weights])[-_POOL_LIMIT:]
+        pool.near_known = np.concatenate([pool.near_known, self._near_known(features)])[-_POOL_LIMIT:]
+        for i, joined in enumerate(near):
+            pool.near_recent[i] = np.concatenate([pool.near_recent[i], joined])[-_POOL_LIMIT:]
+
+    def _direction(self) -> Vectors:
+        total = sum(weight for _, weight, _ in self.recent)
+        mean = np.sum([sums for sums, _, _ in self.recent], axis=0) / total
+        away = (mean - self.arrays["mean"]).astype(np.float32)
+        return np.asarray(self.arrays["precision"] @ away)
+
+    def _near_known(self, features: Vectors | Halves) -> Vectors:
+        known = self.arrays["known"].astype(np.float32)
+        return _mean_nearest([_nearest(self._vectors(features), known)])
+
+    def features(self, vectors: NDArray[np.floating], surface: Floats) -> Halves:
+        """Vectors and scaled surface (texts, dimensions + 6) of the messages that have a text."""
+        texts = ~np.isnan(vectors[:, 0])
+        return _features(vectors[texts].astype(np.float32), surface[texts], self.arrays).astype(np.float16)
+
+    def _of(self, view: View) -> Vectors:
+        # Rounded as the pool is stored, so that both sides of a comparison went through the same steps.
+        return self.features(view.vectors, view.surface).astype(np.float32)
+
+    def _vectors(self, features: Vectors | Halves) -> Vectors:
+        return features[:, : self.arrays["known"].shape[1]].astype(np.float32)
+
+    @override
+    def to_state(self) -> dict[str, Any]:
+        pool = self.pool
+        return {
+            "kind": self.kind,
+            "arrays": {key: pack(value) for key, value in self.arrays.items()},
+            "pool": [pack(pool.features), pack(pool.weights), pack(pool.near_known)],
+            "near_recent": [pack(near) for near in pool.near_recent],
+            "recent": [[pack(sums), weight, pack(vectors)] for sums, weight, vectors in self.recent],
+            "waiting": [[pack(features), pack(weights)] for features, weights in self.waiting],
+        }
+
+    @classmethod
+    @override
+    def from_state(cls, state: dict[str, Any]) -> "Shift":
+        features, weights, near_known = map(unpack, state["pool"])
+        near_recent = deque(map(unpack, state["near_recent"]), maxlen=RECENT_WINDOWS)
+        arrays = {key: unpack(value) for key, value in state["arrays"].items()}
+        family = cls(arrays, _Pool(features, weights, near_known, near_recent))
+        family.recent.extend(
+            (unpack(sums), weight, unpack(vectors)) for sums, weight, vectors in state["recent"]
+        )
+        family.waiting.extend((unpack(rows), unpack(weights)) for rows, weights in state["waiting"])
+        return family
+
+
+def _features(vectors: Vectors, surface: Floats, arrays: dict[str, Any]) -> Vectors:
+    looks = np.clip((surface - arrays["centre"]) / arrays["scale"], -4.0, 4.0)
+    share = _SURFACE_SHARE / np.sqrt(vectors.shape[1])
+    return np.hstack([vectors, (share * looks).astype(np.float32)])
+
+
+def _nearest(vectors: Vectors, others: Vectors) -> Vectors:
+    """Cosines (n, ≤ 3) of each vector to its nearest others."""
+    near = vectors @ others.T
+    k = min(_NEIGHBOURS, near.shape[1])
+    return np.asarray(np.partition(near, -k, axis=1)[:, -k:])
+
+
+def _mean_nearest(near: list[Vectors]) -> Vectors:
+    """Mean cosine (n,) to the nearest of all windows, from those of each."""
+    every = np.concatenate(near, axis=1)
+    k = min(_NEIGHBOURS, every.shape[1])
+    return np.asarray(np.partition(every, -k, axis=1)[:, -k:].mean(axis=1))

@@ -1,0 +1,179 @@
+"""From alarms to pages: one page per episode, a notice when it ends, silence while somebody snoozes it.
+
+Pure: what is sent, and how, is another room's business. Windows are given in order and each counts once: one
+that was seen before changes nothing, so a caller that restarts or runs twice neither pages nor counts twice.
+"""
+
+from datetime import datetime
+from typing import Final, Literal
+
+from pydantic import Field
+
+from agent.errors import BadInput
+from agent.record import Record
+from evaluation.drift_state import DriftState
+from evaluation.observation import Group
+
+Severity = Literal["page", "ticket", "notice"]
+"""Wake somebody up; look at it today; for information."""
+
+QUIET_WINDOWS: Final = 3
+"""Windows in a row without an alarm after which an episode is over."""
+
+
+class Episode(Record):
+    """One stretch of drift, from its first alarm to its recovery."""
+
+    number: int
+    opened_window: int
+    """Number of the window of the first alarm, from 1."""
+    since: int
+    """Message at which the drift is thought to have begun."""
+    kinds: tuple[Group, ...]
+    severity: Severity
+    peak: float
+    """Largest evidence R so far."""
+    quiet: int = 0
+    """Windows without an alarm since the last one with."""
+    closed_window: int | None = None
+
+
+class Rereference(Record):
+    """Somebody declared the present traffic the new normal."""
+
+    at: datetime
+    who: str = Field(min_length=1)
+    why: str = Field(min_length=1)
+    window: int
+    """Window after which it holds."""
+    episode: int | None
+    """Episode that it ended."""
+
+
+class Announcement(Record):
+    """Something that a person should hear: an episode opened, got worse, or ended."""
+
+    event: Literal["opened", "worsened", "recovered", "accepted"]
+    severity: Severity
+    episode: Episode
+    silent: bool
+    """Snoozed: to be recorded, not sent."""
+
+
+class Episodes(Record):
+    """All that is known about the episodes of one monitor."""
+
+    last_window: int = 0
+    open: Episode | None = None
+    past: tuple[Episode, ...] = ()
+    snoozed_until: datetime | None = None
+    snoozed_by: str | None = None
+    rereferences: tuple[Rereference, ...] = ()
+
+
+def severity(kinds: tuple[Group, ...], *, surge: bool = False) -> Severity:
+    """How loud an alarm is: worse results page, changed behaviour and new requests are tickets.
+
+    A surge of known requests is a notice: it asks for capacity, not for labels or a rollback.
+    """
+    if "outcome" in kinds:
+        return "page"
+    return "notice" if surge and kinds == ("input",) else "ticket"
+
+
+def follow(
+    episodes: Episodes, state: DriftState, at: datetime, *, surge: bool = False
+) -> tuple[Episodes, Announcement | None]:
+    """Next state of the episodes after a window, and what to announce, if anything.
+
+    A window that was followed already (by its number) changes nothing.
+    """
+    if state.n_windows <= episodes.last_window:
+        return episodes, None
+    moved = episodes.model_copy(update={"last_window": state.n_windows})
+    silent = episodes.snoozed_until is not None and at < episodes.snoozed_until
+    if state.alarm:
+        return _alarmed(moved, state, surge=surge, silent=silent)
+    if moved.open is None:
+        return moved, None
+    quieter = moved.open.model_copy(update={"quiet": moved.open.quiet + 1})
+    if quieter.quiet < QUIET_WINDOWS:
+        return moved.model_copy(update={"open": quieter}), None
+    return _close(moved, quieter, "recovered", silent=silent)
+
+
+def snooze(episodes: Episodes, *, until: datetime, who: str) -> Episodes:
+    """Announce nothing before `until`; evidence and episodes go on being recorded.
+
+    Raises:
+        BadInput: nobody is named.
+    """
+    if not who.strip():
+        raise BadInput("a snooze needs the name of who asks for it: pass who")
+    return episodes.model_copy(update={"snoozed_until": until, "snoozed_by": who.strip()})
+
+
+def accept_as_normal(
+    episodes: Episodes, *, at: datetime, who: str, why: str
+) -> tuple[Episodes, Announcement | None]:
+    """Record that the present traffic is the new normal, and end the open episode.
+
+    The caller builds a new `DriftMonitor` from the accepted traffic; windows count from 1 again.
+
+    Raises:
+        BadInput: who or why is empty.
+    """
+    if not who.strip() or not why.strip():
+        raise BadInput("a new reference is recorded with who decided it and why: pass both")
+    record = Rereference(
+        at=at,
+        who=who.strip(),
+        why=why.strip(),
+        window=episodes.last_window,
+        episode=episodes.open.number if episodes.open else None,
+    )
+    moved = episodes.model_copy(update={"rereferences": (*episodes.rereferences, record)})
+    said = None
+    if moved.open is not None:
+        moved, said = _close(moved, moved.open, "accepted", silent=False)
+    return moved.model_copy(update={"last_window": 0, "snoozed_until": None, "snoozed_by": None}), said
+
+
+def _alarmed(
+    episodes: Episodes, state: DriftState, *, surge: bool, silent: bool
+) -> tuple[Episodes, Announcement | None]:
+    kinds = state.groups
+    loud = severity(kinds, surge=surge)
+    if episodes.open is None:
+        episode = Episode(
+            number=len(episodes.past) + 1,
+            opened_window=state.n_windows,
+            since=state.since or 0,
+            kinds=kinds,
+            severity=loud,
+            peak=state.e_value,
+        )
+        opened = Announcement(event="opened", severity=loud, episode=episode, silent=silent)
+        return episodes.model_copy(update={"open": episode}), opened
+    before = episodes.open
+    worse = loud == "page" and before.severity != "page"
+    episode = before.model_copy(
+        update={
+            "quiet": 0,
+            "peak": max(before.peak, state.e_value),
+            "kinds": tuple(dict.fromkeys([*before.kinds, *kinds])),
+            "severity": loud if worse else before.severity,
+        }
+    )
+    moved = episodes.model_copy(update={"open": episode})
+    if not worse:
+        return moved, None
+    return moved, Announcement(event="worsened", severity=loud, episode=episode, silent=silent)
+
+
+def _close(
+    episodes: Episodes, episode: Episode, event: Literal["recovered", "accepted"], *, silent: bool
+) -> tuple[Episodes, Announcement]:
+    closed = episode.model_copy(update={"closed_window": episodes.last_window})
+    said = Announcement(event=event, severity="notice", episode=closed, silent=silent)
+    return episodes.model_copy(update={"open": None, "past": (*episodes.past, closed)}), said

@@ -84,22 +84,23 @@ class Service:
         """End it and every process that it started, those in sessions of their own included."""
         if self.process is None:
             return
-        family = _family(self.process.pid)
+        descendants = _descendants(self.process.pid)
         _signal_group(self.process.pid, signal.SIGTERM)
-        _, alive = psutil.wait_procs(family, timeout=grace_s)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(grace_s)
+        _, alive = psutil.wait_procs(descendants, timeout=grace_s)
         for process in alive:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(alive, timeout=grace_s)
         _signal_group(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        psutil.wait_procs(alive, timeout=grace_s)
 
 
-def _family(pid: int) -> list[psutil.Process]:
-    """The process and its descendants, taken while the parents that name them still live."""
+def _descendants(pid: int) -> list[psutil.Process]:
+    """Taken while the parents that name them still live."""
     try:
-        parent = psutil.Process(pid)
-        return [parent, *parent.children(recursive=True)]
+        return psutil.Process(pid).children(recursive=True)
     except psutil.NoSuchProcess:
         return []
 

@@ -17,9 +17,22 @@ LIMIT_S: Final = 150.0
 Run = dict[str, Any]
 
 
+class AgainWhenBusy(httpx.HTTPTransport):
+    """Asks again after a 503: SQLite is locked for a moment on a loaded machine, and Prefect says so."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        response = super().handle_request(request)
+        deadline = time.monotonic() + 60
+        while response.status_code == 503 and time.monotonic() < deadline:
+            response.close()
+            time.sleep(1)
+            response = super().handle_request(request)
+        return response
+
+
 @pytest.fixture(scope="module")
 def api(stack: Stack) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=stack.prefect_api, timeout=30) as client:
+    with httpx.Client(base_url=stack.prefect_api, timeout=30, transport=AgainWhenBusy()) as client:
         yield client
 
 

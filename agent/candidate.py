@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from agent.environment import Option
 from agent.record import Json, Record, content_hash
 
 SCHEMA_VERSION = 1
@@ -40,6 +41,8 @@ class Topology(Record):
     """Weight of lexical similarity of request and option, added to the LM's log-probability (nats)."""
     recall_weight: float = Field(default=0.0, ge=0, le=100)
     """Weight of the recalled successes' vote for an option, added to the LM's log-probability (nats)."""
+    extra_bias: float = Field(default=0.0, ge=-100, le=100)
+    """Added to the candidate's own extra options (nats): a small LM likes them far too much or too little."""
 
 
 class Origin(Record):
@@ -66,6 +69,8 @@ class Candidate(Record):
     """Content hash of the experience snapshot; None = no experience."""
     tools: dict[str, str] = Field(default_factory=dict)
     """Descriptions that override those of the environment's options, by option name."""
+    extra_options: tuple[Option, ...] = ()
+    """Actions beside those that the environment offers, such as to abstain: learned from people's answers."""
     topology: Topology = Topology()
     parent: str | None = None
     """Id of the candidate that this one was derived from."""

@@ -1,0 +1,206 @@
+"""recall → act → observe → on failure reflect → retry, for many cases side by side.
+
+One boundary attributes every failure: what the agent got wrong is a score, what broke is a trace with `error`.
+Source of the retry with verbal reflections: Shinn et al., Reflexion (2023).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from agent.environment import Action, Case, Environment, Observation, Outcome
+from agent.errors import LMFailure
+from agent.program import Decision, Program, View, fill_arguments
+from agent.record import content_hash
+from agent.trace import Attempt, RunError, Step, Trace, Usage
+
+MAX_STEPS = 30
+"""Steps of one attempt before it is cut."""
+BATCH = 16
+"""Cases that go side by side."""
+
+
+@dataclass
+class Rollout:
+    """One case on its way."""
+
+    case: Case
+    environment: Environment
+    observation: Observation
+    steps: list[Step] = field(default_factory=list)
+    recalled: list[str] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+    error: RunError | None = None
+    seconds: float = 0.0
+
+    @property
+    def tried(self) -> tuple[str, ...]:
+        """Actions that ended a failed attempt."""
+        return tuple(attempt.steps[-1].action.name for attempt in self.attempts if attempt.steps)
+
+    @property
+    def reflections(self) -> tuple[str, ...]:
+        """What was concluded from failed attempts, oldest first."""
+        return tuple(attempt.reflection for attempt in self.attempts if attempt.reflection)
+
+
+def run(
+    program: Program,
+    cases: Sequence[Case],
+    make_environment: Callable[[], Environment],
+    *,
+    at: Callable[[int], datetime],
+    session: Callable[[int], str | None] = lambda _: None,
+    with_arguments: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> list[Trace]:
+    """Play every case to its end; one trace each, in order, whatever happens on the way.
+
+    Args:
+        program: the agent.
+        cases: what it faces; `expected` reaches the environment alone and stands in no trace.
+        make_environment: a fresh environment per case.
+        at: when the case with this index came (UTC).
+        session: conversation of the case with this index.
+        with_arguments: also fill the arguments of the final action (costs a generation).
+        progress: called with the number of cases finished since the last call.
+    """
+    traces: list[Trace] = []
+    for start in range(0, len(cases), BATCH):
+        batch = [_begin(case, make_environment()) for case in cases[start : start + BATCH]]
+        active = [rollout for rollout in batch if rollout.error is None]
+        while active:
+            _act(program, active, with_arguments=with_arguments)
+            active = [r for r in active if not _finished(program, r)]
+        for index, rollout in enumerate(batch, start):
+            traces.append(_trace(program, rollout, at(index), session(index)))
+        progress(len(batch))
+    return traces
+
+
+def _begin(case: Case, environment: Environment) -> Rollout:
+    try:
+        return Rollout(case, environment, environment.reset(case))
+    except Exception as error:  # noqa: BLE001  a user's environment may raise anything; it is recorded, not lost
+        broken = Rollout(case, environment, Observation(text=""))
+        broken.error = RunError(kind="infrastructure", message=f"environment.reset: {error!r}")
+        return broken
+
+
+def _act(program: Program, active: list[Rollout], *, with_arguments: bool) -> None:
+    """One decision and one step for every active rollout."""
+    began = time.perf_counter()
+    decided = _decide(program, active)
+    views = [_view(rollout) for rollout, _ in decided]
+    actions = [decision.action for _, decision in decided]
+    if with_arguments:
+        actions = fill_arguments(program, views, actions)
+    share = (time.perf_counter() - began) / max(len(active), 1)
+    for (rollout, decision), action in zip(decided, actions, strict=True):
+        rollout.seconds += share
+        _step(rollout, decision, action)
+
+
+def _decide(program: Program, active: list[Rollout]) -> list[tuple[Rollout, Decision]]:
+    """The agent's decisions; a rollout whose LM fails gets its error and is left out."""
+    try:
+        return list(zip(active, program.decide([_view(r) for r in active]), strict=True))
+    except Exception:  # noqa: BLE001  whose fault it was is found out one by one, and recorded in each trace
+        return [(r, decision) for r in active if (decision := _decide_alone(program, r)) is not None]
+
+
+def _decide_alone(program: Program, rollout: Rollout) -> Decision | None:
+    try:
+        return program.decide([_view(rollout)])[0]
+    except LMFailure as error:
+        rollout.error = RunError(kind="agent", message=str(error))
+    except Exception as error:  # noqa: BLE001  any endpoint's error: recorded as this trace's error
+        rollout.error = RunError(kind="infrastructure", message=f"{type(error).__name__}: {error}"[:500])
+    return None
+
+
+def _view(rollout: Rollout) -> View:
+    return View(
+        case_id=rollout.case.case_id,
+        observation=rollout.observation,
+        reflections=rollout.reflections,
+        tried=rollout.tried,
+    )
+
+
+def _step(rollout: Rollout, decision: Decision, action: Action) -> None:
+    seen = rollout.observation
+    try:
+        rollout.observation, done = rollout.environment.step(action)
+        outcome = rollout.environment.outcome() if done or len(rollout.steps) + 1 >= MAX_STEPS else None
+    except Exception as error:  # noqa: BLE001  a user's environment may raise anything; it is recorded, not lost
+        rollout.error = RunError(kind="infrastructure", message=f"environment.step: {error!r}"[:500])
+        return
+    rollout.usage += decision.usage
+    rollout.recalled += decision.recalled
+    rollout.steps.append(
+        Step(
+            observation=seen.text,
+            action=action,
+            result=rollout.observation.text,
+            confidence=decision.confidence,
+        )
+    )
+    if outcome is not None:
+        _end_attempt(rollout, outcome)
+
+
+def _end_attempt(rollout: Rollout, outcome: Outcome) -> None:
+    failed = outcome.score is not None and outcome.score < 1
+    rollout.attempts.append(
+        Attempt(
+            steps=tuple(rollout.steps),
+            outcome=outcome,
+            reflection=reflect(rollout.steps[-1], outcome) if failed else None,
+            recalled=tuple(dict.fromkeys(rollout.recalled)),
+        )
+    )
+    rollout.steps, rollout.recalled = [], []
+
+
+def reflect(step: Step, outcome: Outcome) -> str:
+    """What to remember of a failure.
+
+    A template: a model of 135 M parameters cannot write useful reflections, it can read them.
+    """
+    return f"{step.action.name} was wrong here. {outcome.feedback}".strip()
+
+
+def _finished(program: Program, rollout: Rollout) -> bool:
+    """Whether the case is over; begins the next attempt if it is not."""
+    if rollout.error is not None:
+        return True
+    if rollout.steps:
+        return False
+    last = rollout.attempts[-1]
+    if last.reflection is None or len(rollout.attempts) >= program.candidate.topology.attempts:
+        return True
+    rollout.observation = rollout.environment.reset(rollout.case)
+    return False
+
+
+def _trace(program: Program, rollout: Rollout, at: datetime, session: str | None) -> Trace:
+    candidate = program.candidate
+    origin = [rollout.case.case_id, candidate.candidate_id, at.isoformat(), session]
+    attempts = list(rollout.attempts)
+    if rollout.steps:  # broken in the middle: what was done so far is part of the history
+        attempts.append(Attempt(steps=tuple(rollout.steps), recalled=tuple(rollout.recalled)))
+    return Trace(
+        trace_id=content_hash(origin, length=32),
+        case=rollout.case.model_copy(update={"expected": None}),
+        candidate_id=candidate.candidate_id,
+        memory_id=candidate.memory,
+        session_id=session,
+        started_at=at,
+        latency_s=rollout.seconds,
+        usage=rollout.usage,
+        attempts=tuple(attempts),
+        error=rollout.error,
+    )

@@ -1,0 +1,206 @@
+"""Weights: a LoRA adapter that learns to rank the right option first, from the agent's own traces.
+
+The loss is the cross-entropy over the case's options (not over the vocabulary), with what stands beside the LM
+at run time (similarity, the memory's vote) already added: the weights learn what those leave over. Only the
+layers above the shared trunk are trained, so a case's trunk activations are computed once for all epochs.
+Source: Hu et al., LoRA (2021); listwise softmax loss: Cao et al., ListNet (2007), top-one probability.
+"""
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from pydantic import Field
+
+from agent.candidate import Candidate, Origin
+from agent.embedded_lm import TRUNK, EmbeddedLM, Prompt
+from agent.errors import BadInput
+from agent.lm import embedded_lm
+from agent.memory import Memory
+from agent.optimize.proposal import Example, Proposal, learned_options, usable
+from agent.program import Program
+from agent.record import Record, folder_hash
+
+if TYPE_CHECKING:
+    import torch
+
+
+class LoraSettings(Record):
+    """What training may vary."""
+
+    rank: int = Field(default=16, ge=1, le=256)
+    epochs: int = Field(default=2, ge=1, le=50)
+    learning_rate: float = Field(default=5e-4, gt=0, le=1)
+    batch_size: int = Field(default=8, ge=1, le=512)
+    first_layer: int = Field(default=TRUNK, ge=TRUNK, le=29)
+    """Layers from this one to the last get adapters."""
+    seed: int = 0
+
+
+def train(
+    program: Program,
+    examples: Sequence[Example],
+    folder: Path,
+    settings: LoraSettings,
+    *,
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[str, list[float]]:
+    """Train an adapter for `program`'s prompts and save it below `folder`.
+
+    Args:
+        program: the agent without adapter; its prompts and priors are what the adapter is trained under.
+        examples: [n]; those whose answer is not among the options are refused.
+        folder: where `<hash>/` with safetensors and configuration is written.
+        settings: rank, epochs, …
+        progress: called with the number of examples done since the last call (n × epochs in all).
+
+    Returns:
+        The adapter's content hash, and the mean loss (nats) of each epoch.
+
+    Raises:
+        BadInput: no examples, or an answer that is not among its options.
+    """
+    import torch
+    from peft import LoraConfig
+
+    if not examples:
+        raise BadInput("LoRA needs at least 1 example, got 0: label some traces first")
+    lm = embedded_lm()
+    torch.manual_seed(settings.seed)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=2 * settings.rank,
+        layers_to_transform=list(range(settings.first_layer, 30)),
+        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+    )
+    prepared = [_prepare(program, example) for example in examples]
+    losses = []
+    with lm.training(config) as parameters:
+        optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
+        steps = settings.epochs * -(-len(prepared) // settings.batch_size)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, settings.learning_rate, total_steps=steps, pct_start=0.1
+        )
+        order = list(range(len(prepared)))
+        shuffle = random.Random(settings.seed)
+        for _ in range(settings.epochs):
+            shuffle.shuffle(order)
+            total = 0.0
+            for start in range(0, len(order), settings.batch_size):
+                batch = [prepared[i] for i in order[start : start + settings.batch_size]]
+                total += _update(lm, batch, optimizer)
+                schedule.step()
+                progress(len(batch))
+            losses.append(total / len(prepared))
+        return _save(folder), losses
+
+
+class Prepared(NamedTuple):
+    """An example as training needs it."""
+
+    prompt: Prompt
+    prior: "torch.Tensor"
+    """Nats added to the LM's log-probabilities, [n_options]."""
+    answer: int
+    weight: float
+
+
+def _prepare(program: Program, example: Example) -> Prepared:
+    import torch
+
+    prompt, observation, recalled = program.prompt(example.view)
+    if example.answer not in prompt.choices:
+        raise BadInput(
+            f"case {example.view.case_id}: answer {example.answer!r} is not among {list(prompt.choices)}: "
+            "drop the example or add the option to the candidate"
+        )
+    prior = torch.tensor(program.prior(observation, recalled), dtype=torch.float32)
+    return Prepared(prompt, prior, prompt.choices.index(example.answer), example.weight)
+
+
+def _update(lm: EmbeddedLM, batch: Sequence[Prepared], optimizer: "torch.optim.Optimizer") -> float:
+    """One optimizer step over a batch, one case at a time; returns the summed loss."""
+    import torch
+
+    optimizer.zero_grad()
+    total = 0.0
+    for prompt, prior, answer, weight in batch:
+        packed = lm.pack(prompt)
+        score = lm.upper(lm.trunk(prompt, packed), packed) + prior
+        loss = weight * torch.nn.functional.cross_entropy(score[None], torch.tensor([answer]))
+        (loss / len(batch)).backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    optimizer.step()
+    return total
+
+
+def _save(folder: Path) -> str:
+    partial = folder / "partial"
+    embedded_lm().save_adapter(partial)
+    digest = folder_hash(partial)
+    if not (target := folder / digest).exists():
+        partial.replace(target)
+    else:
+        for path in partial.iterdir():
+            path.unlink()
+        partial.rmdir()
+    return digest
+
+
+def propose_lora(
+    parent: Candidate,
+    examples: Sequence[Example],
+    folder: Path,
+    settings: LoraSettings,
+    *,
+    memory: Path | None = None,
+    seen: Sequence[str] = (),
+    data_digest: str | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Proposal:
+    """The parent with a freshly trained adapter; actions that people named anew become options of its own.
+
+    Args:
+        parent: what is changed; its prompts, memory and weights beside the LM stay.
+        examples: what worked, and what people said would have.
+        folder: where adapters are written.
+        settings: rank, epochs, …
+        memory: the parent's snapshot.
+        seen: cases that shaped the parent.
+        data_digest: digest of the dataset that the examples come from.
+        progress: called with the number of examples done since the last call (n × epochs in all).
+    """
+    began = time.perf_counter()
+    extra = {option.name: option for option in (*parent.extra_options, *learned_options(examples))}
+    draft = parent.model_copy(
+        update={"extra_options": tuple(extra.values()), "adapter": None, "parent": parent.candidate_id}
+    )
+    known = usable(examples, draft.extra_options)
+    program = Program(draft, memory=Memory.load(memory) if memory else None)
+    digest, losses = train(program, known, folder, settings, progress=progress)
+    learned = [name for name in extra if name not in {option.name for option in parent.extra_options}]
+    candidate = draft.model_copy(
+        update={
+            "adapter": digest,
+            "origin": Origin(
+                proposer="lora",
+                parameters={
+                    **settings.model_dump(),
+                    "n_examples": len(known),
+                    "loss": [round(x, 4) for x in losses],
+                },
+                data_digest=data_digest,
+                note=f"LoRA on {len(known)} cases, loss {losses[0]:.2f} → {losses[-1]:.2f} nats"
+                + "".join(f"; learned to answer {name}" for name in learned)
+                + ".",
+            ),
+        }
+    )
+    return Proposal(
+        candidate=candidate,
+        files={"adapter": folder / digest} | ({"memory": memory} if memory else {}),
+        seen_case_ids=tuple(sorted({*seen, *(e.view.case_id for e in examples)})),
+        cost={"seconds": time.perf_counter() - began, "lm_calls": float(len(known) * settings.epochs)},
+    )

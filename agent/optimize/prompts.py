@@ -1,0 +1,140 @@
+"""Prompt optimization by DSPy: few-shot demos and instructions, searched with a small budget.
+
+DSPy proposes and scores on its own share of the training cases; the result is only a candidate. Instructions
+come from a list: a model of 135 M parameters cannot write them (with an endpoint, list better ones).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+
+import dspy
+from pydantic import Field
+
+from agent.candidate import Candidate, Demo, Origin, Predictor
+from agent.lean_adapter import LeanAdapter
+from agent.optimize.proposal import Example, Proposal
+from agent.program import CHOOSE, Program
+from agent.record import Record
+
+INSTRUCTIONS = (
+    "Read the request, then name the one option whose purpose is to do exactly that.",
+    "Which option does what the request asks for?",
+)
+
+
+class PromptSettings(Record):
+    """The search's budget."""
+
+    demos: int = Field(default=2, ge=1, le=8)
+    """Worked examples in the prompt."""
+    programs: int = Field(default=2, ge=1, le=20)
+    """Sets of random demos to try, for each instruction."""
+    validation: int = Field(default=16, ge=1)
+    """Training cases on which every program is scored."""
+    instructions: tuple[str, ...] = INSTRUCTIONS
+    seed: int = 0
+
+
+def propose_prompt(
+    parent: Candidate,
+    examples: Sequence[Example],
+    settings: PromptSettings,
+    *,
+    seen: Sequence[str] = (),
+    data_digest: str | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Proposal:
+    """Search instructions and demos with DSPy's `BootstrapFewShotWithRandomSearch`.
+
+    Args:
+        parent: what is changed; only offered actions are learned.
+        examples: split into demos to draw from and cases to score on.
+        settings: the budget.
+        seen: cases that shaped the parent.
+        data_digest: digest of the dataset that the examples come from.
+        progress: called once per program call.
+    """
+    began = time.perf_counter()
+    offered = [e for e in sorted(examples, key=lambda e: e.view.case_id) if e.is_offered]
+    validation = [_as_dspy(e) for e in offered[: settings.validation]]
+    training = [_as_dspy(e) for e in offered[settings.validation :]]
+    calls = 0
+
+    def metric(example: dspy.Example, prediction: dspy.Prediction, trace: object = None) -> bool:
+        nonlocal calls
+        calls += 1
+        progress(1)
+        return bool(example.choice == prediction.choice)
+
+    best = max(
+        (
+            _search(parent, text, training, validation, metric, settings)
+            for text in _instructions(parent, settings)
+        ),
+        key=lambda found: found[1],
+    )
+    predictor, score = best
+    candidate = parent.model_copy(
+        update={
+            "predictors": {**parent.predictors, CHOOSE: predictor},
+            "parent": parent.candidate_id,
+            "origin": Origin(
+                proposer="prompt",
+                parameters={**settings.model_dump(), "accuracy_on_validation": score},
+                data_digest=data_digest,
+                note=f"DSPy few-shot search: {len(predictor.demos)} demos, “{predictor.instructions}”",
+            ),
+        }
+    )
+    return Proposal(
+        candidate=candidate,
+        seen_case_ids=tuple(sorted({*seen, *(e.view.case_id for e in examples)})),
+        cost={"seconds": time.perf_counter() - began, "lm_calls": float(calls)},
+    )
+
+
+def _instructions(parent: Candidate, settings: PromptSettings) -> list[str]:
+    return list(dict.fromkeys([parent.predictors[CHOOSE].instructions, *settings.instructions]))
+
+
+def _search(
+    parent: Candidate,
+    instructions: str,
+    training: list[dspy.Example],
+    validation: list[dspy.Example],
+    metric: Callable[..., bool],
+    settings: PromptSettings,
+) -> tuple[Predictor, float]:
+    """The best program that DSPy found for one instruction, and its score in [0, 1] on the validation cases."""
+    start = parent.model_copy(
+        update={"predictors": {**parent.predictors, CHOOSE: Predictor(instructions=instructions)}}
+    )
+    student = Program(start)
+    search = dspy.BootstrapFewShotWithRandomSearch(
+        metric=metric,
+        max_bootstrapped_demos=settings.demos,
+        max_labeled_demos=settings.demos,
+        num_candidate_programs=settings.programs,
+        num_threads=1,
+    )
+    with dspy.context(lm=student.lm, adapter=LeanAdapter()):
+        found = search.compile(student, trainset=training, valset=validation)
+    demos = tuple(
+        Demo(inputs=demo["request"], output=demo["choice"], case_id=demo.get("case_id"))
+        for demo in found.choose.demos
+    )
+    return Predictor(instructions=instructions, demos=demos), max(
+        p["score"] for p in found.candidate_programs
+    ) / 100
+
+
+def _as_dspy(example: Example) -> dspy.Example:
+    view = example.view
+    return dspy.Example(
+        request=view.observation.text,
+        options=[option.model_dump() for option in view.observation.options],
+        before=[],
+        notes=[],
+        choice=example.answer,
+        case_id=view.case_id,
+    ).with_inputs("request", "options")

@@ -1,0 +1,75 @@
+"""What every proposer takes and gives.
+
+A proposer never promotes: it hands over a frozen candidate with everything that the gate must know about how it
+was made, above all which cases it saw.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from agent.candidate import Candidate
+from agent.environment import Option
+from agent.memory import Experience
+from agent.program import View
+from agent.record import Record
+
+
+class Example(Record):
+    """One view, the action that is right for it, and how far that is to be trusted."""
+
+    view: View
+    answer: str
+    weight: float = Field(default=1.0, ge=0)
+    trace_id: str
+    source: str = "human"
+    """`human`, or `own` for what the agent did with success."""
+
+    @property
+    def is_offered(self) -> bool:
+        """Whether the environment offered the right action."""
+        return any(option.name == self.answer for option in self.view.observation.options)
+
+
+class Proposal(Record):
+    """A candidate and its papers."""
+
+    candidate: Candidate
+    files: dict[str, Path] = Field(default_factory=dict)
+    """`adapter`: folder, `memory`: JSONL file."""
+    seen_case_ids: tuple[str, ...]
+    """Every case that shaped the candidate, those of its ancestors included."""
+    cost: dict[str, float] = Field(default_factory=dict)
+    """What making it took, by unit: seconds, lm_calls, input_tokens."""
+
+
+def learned_options(examples: Sequence[Example], *, least: int = 3) -> tuple[Option, ...]:
+    """Actions that people named at least `least` times although no environment offered them, such as to abstain."""
+    counts: dict[str, int] = {}
+    for example in examples:
+        if not example.is_offered:
+            counts[example.answer] = counts.get(example.answer, 0) + 1
+    return tuple(
+        Option(name=name, description="None of the options above does what is asked.")
+        for name, count in sorted(counts.items())
+        if count >= least
+    )
+
+
+def usable(examples: Sequence[Example], extra: Sequence[Option]) -> list[Example]:
+    """Examples whose answer the agent can give."""
+    names = {option.name for option in extra}
+    return [e for e in examples if e.is_offered or e.answer in names]
+
+
+def as_experience(example: Example) -> Experience:
+    """The example as a memory entry."""
+    return Experience(
+        observation=example.view.observation.text,
+        action=example.answer,
+        options=tuple(option.name for option in example.view.observation.options),
+        trace_id=example.trace_id,
+        case_id=example.view.case_id,
+        source="human" if example.source == "human" else "own",
+    )

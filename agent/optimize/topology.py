@@ -1,0 +1,85 @@
+"""How much to trust what stands beside the LM: a grid over few weights, scored on examples left out one by one.
+
+The LM's log-probabilities of an example do not depend on the weights, so they are computed once and the whole
+grid costs arithmetic. An example's own experience is never recalled for it (leave-one-out).
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from agent.candidate import Topology
+from agent.errors import BadInput
+from agent.lm import embedded_lm
+from agent.optimize.proposal import Example
+from agent.program import Program
+
+RETRIEVAL = (0.0, 10.0, 20.0, 40.0)
+RECALL = (0.0, 5.0, 10.0, 20.0)
+EXTRA = (-30.0, -20.0, -15.0, -10.0, -5.0, 0.0, 5.0)
+
+
+class Grid(NamedTuple):
+    """Values to try for each weight (nats)."""
+
+    retrieval: Sequence[float] = RETRIEVAL
+    recall: Sequence[float] = RECALL
+    extra: Sequence[float] = EXTRA
+
+
+class Row(NamedTuple):
+    """One example: the LM's log-probabilities [n_options], what stands beside it [3, n_options], the answer."""
+
+    lm: np.ndarray
+    features: np.ndarray
+    answer: int
+
+
+def tune(
+    program: Program,
+    examples: Sequence[Example],
+    grid: Grid | None = None,
+    *,
+    progress: Callable[[int], None] = lambda _: None,
+) -> tuple[Topology, float]:
+    """The topology with the best weights, and its weighted accuracy on the examples, left out one by one.
+
+    Of equally good weights the smallest are taken. A weight that has nothing to act on (no memory, no extra
+    options) is left at 0.
+
+    Raises:
+        BadInput: there are no examples.
+    """
+    if not examples:
+        raise BadInput("tuning needs at least 1 labelled example, got 0: label some traces first")
+    rows = []
+    for example in examples:
+        rows.append(_row(program, example))
+        progress(1)
+    weights = np.array([example.weight for example in examples])
+    grid = grid or Grid()
+    tried = itertools.product(
+        grid.retrieval,
+        grid.recall if program.memory else (0.0,),
+        grid.extra if program.candidate.extra_options else (0.0,),
+    )
+    scored = [(_accuracy(rows, weights, values), values) for values in tried]
+    score, values = max(scored, key=lambda found: (round(found[0], 9), -sum(map(abs, found[1]))))
+    names = ("retrieval_weight", "recall_weight", "extra_bias")
+    return program.candidate.topology.model_copy(update=dict(zip(names, values, strict=True))), score
+
+
+def _row(program: Program, example: Example) -> Row:
+    prompt, observation, recalled = program.prompt(example.view)
+    return Row(
+        lm=embedded_lm().score([prompt], adapter=program.adapter)[0],
+        features=program.features(observation, recalled),
+        answer=prompt.choices.index(example.answer),
+    )
+
+
+def _accuracy(rows: Sequence[Row], weights: np.ndarray, values: tuple[float, float, float]) -> float:
+    right = [float((row.lm + np.array(values) @ row.features).argmax() == row.answer) for row in rows]
+    return float(weights @ np.array(right) / weights.sum())

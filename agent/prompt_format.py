@@ -1,0 +1,97 @@
+"""A lean prompt for small models: 60–170 tokens where DSPy's default chat format takes 700 and more.
+
+Order: what recurs stands first (instructions, demos, tools), what is new stands last (recalled experience,
+reflections, request), so that the LM can share the work on the first part between requests.
+What a user, a tool or a trace says is data: it is cut to a length, stripped of control tokens, and stands
+on its own labelled line, never among the instructions.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+
+from agent.candidate import Demo, Predictor
+from agent.embedded_lm import Prompt
+from agent.environment import Observation, Option
+
+USER = "<|im_start|>user\n"
+ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
+LINE = "\n"
+DESCRIPTION_CHARS = 80
+REQUEST_CHARS = 400
+RECALL_CHARS = 120
+
+
+def choice_prompt(
+    predictor: Predictor,
+    observation: Observation,
+    *,
+    tools: dict[str, str] | None = None,
+    recalled: Sequence[Demo] = (),
+    reflections: Sequence[str] = (),
+) -> Prompt:
+    """Prompt whose admissible continuations are the names of the observation's options.
+
+    Args:
+        predictor: instructions and demos.
+        observation: request and options.
+        tools: descriptions that override those of the options, by name.
+        recalled: own successes on similar requests, most similar last.
+        reflections: what the agent concluded from failed attempts; the last three are shown.
+    """
+    lines = [predictor.instructions]
+    lines += [f"Example: {_demo(demo)}" for demo in predictor.demos]
+    lines += ["Options:", *(_option(option, tools or {}) for option in observation.options)]
+    new = [f"Before: {_demo(demo)}" for demo in recalled]
+    new += [f"Note: {data(text, RECALL_CHARS)}" for text in reflections[-3:]]
+    new.append(f"Request: {data(observation.text, REQUEST_CHARS)}")
+    return Prompt(
+        prefix=f"{USER}{LINE.join(lines)}\n",
+        suffix=f"{LINE.join(new)}{ASSISTANT}",
+        choices=tuple(option.name for option in observation.options),
+    )
+
+
+def argument_prompt(predictor: Predictor, observation: Observation, option: Option) -> Prompt:
+    """Prompt after which the LM writes the option's arguments as a JSON object, begun for it."""
+    properties = option.parameters.get("properties", {})
+    lines = [predictor.instructions, f"Function: {option.name}", "Parameters:"]
+    for name, schema in properties.items():
+        need = "required" if name in option.parameters.get("required", []) else "optional"
+        kind = schema.get("type", "any")
+        choices = f" one of {schema['enum']}" if schema.get("enum") else ""
+        lines.append(
+            f"- {name} ({kind}, {need}){choices}: {data(schema.get('description', ''), DESCRIPTION_CHARS)}"
+        )
+    return Prompt(
+        prefix=f"{USER}{LINE.join(lines)}\n",
+        suffix=f"Request: {data(observation.text, REQUEST_CHARS)}{ASSISTANT}{{",
+    )
+
+
+def parse_arguments(text: str, option: Option) -> dict[str, object] | None:
+    """The JSON object that the LM wrote after `{`, reduced to the option's parameters; None if it is not JSON."""
+    import json_repair
+
+    end = text.find("}\n")
+    value = json_repair.loads("{" + (text if end < 0 else text[: end + 1]))
+    if not isinstance(value, dict):
+        return None
+    known = option.parameters.get("properties", {})
+    return {name: json.loads(json.dumps(value[name])) for name in value if name in known}
+
+
+def data(text: str, limit: int) -> str:
+    """Text from outside as one line of at most `limit` characters, without the chat format's control tokens."""
+    flat = re.sub(r"<\|[^|>]*\|>", " ", text)
+    flat = re.sub(r"\s+", " ", flat).strip()
+    return flat if len(flat) <= limit else flat[: limit - 1].rstrip() + "…"
+
+
+def _demo(demo: Demo) -> str:
+    return f"{data(demo.inputs, RECALL_CHARS)} -> {demo.output}"
+
+
+def _option(option: Option, overrides: dict[str, str]) -> str:
+    description = overrides.get(option.name, option.description)
+    return f"- {option.name}: {data(description, DESCRIPTION_CHARS)}"

@@ -1,0 +1,154 @@
+"""Which labelled cases may teach and which may judge; decided by a hash before anybody looks at a label.
+
+Why by hash: the same case falls on the same side in every run and on every machine, so no re-run, late label
+or retry can move a case from the gate to the training set while the gate may still need it.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Literal
+
+from agent.environment import Case
+from agent.record import Json, Record, content_hash
+from agent.trace import Trace
+from evaluation.contamination import find_overlap
+from evaluation.label import Label
+
+Role = Literal["gate", "train"]
+
+
+def role_of(case_id: str, *, gate_share: float, salt: str = "") -> Role:
+    """`gate` for a fixed `gate_share` in [0, 1] of all cases, by the hash of id and project (`salt`)."""
+    position = int(content_hash(["role", salt, case_id], length=12), 16) / 16**12
+    return "gate" if position < gate_share else "train"
+
+
+class LabelledCase(Record):
+    """A case with what is known of its right answer, and where from."""
+
+    case: Case
+    trace_id: str
+    candidate_id: str
+    role: Role
+    propensity: float
+    session_id: str | None = None
+    source: Literal["human", "environment"]
+    answer: Json
+    """The right action, as a person gave it or as the agent did it with success."""
+
+    @property
+    def case_id(self) -> str:
+        """Hash of the inputs."""
+        return self.case.case_id
+
+
+def labelled_cases(
+    traces: Sequence[Trace], labels: Sequence[Label], *, gate_share: float, salt: str = ""
+) -> list[LabelledCase]:
+    """Join traces with people's answers, and with their own successes where the environment told.
+
+    A person's answer outranks the environment; of contradicting answers of people, the case is left out here
+    (the answers themselves are kept: see `infra.review_queue.contradictions`). The agent's own successes teach
+    and never judge: which cases it succeeded at depends on the agent.
+    """
+    answers = _agreed(labels)
+    known: dict[str, LabelledCase] = {}
+    for trace in traces:
+        role = role_of(trace.case.case_id, gate_share=gate_share, salt=salt)
+        found = _by_person(trace, answers.get(trace.trace_id), role)
+        if found is None and role == "train":
+            found = _by_success(trace)
+        if found is not None:
+            earlier = known.get(trace.case.case_id)
+            if earlier is None or (earlier.source == "environment" and found.source == "human"):
+                known[trace.case.case_id] = found
+    return list(known.values())
+
+
+def _agreed(labels: Sequence[Label]) -> dict[str, Label]:
+    by_trace: dict[str, list[Label]] = {}
+    for label in labels:
+        if label.source == "human" and label.expected is not None:
+            by_trace.setdefault(label.trace_id, []).append(label)
+    return {
+        trace_id: given[0]
+        for trace_id, given in by_trace.items()
+        if all(other.expected == given[0].expected for other in given)
+    }
+
+
+def _by_person(trace: Trace, label: Label | None, role: Role) -> LabelledCase | None:
+    if label is None:
+        return None
+    return LabelledCase(
+        case=trace.case.model_copy(update={"expected": label.expected}),
+        trace_id=trace.trace_id,
+        candidate_id=trace.candidate_id,
+        role=role,
+        propensity=label.propensity,
+        session_id=trace.session_id,
+        source="human",
+        answer=label.expected,
+    )
+
+
+def _by_success(trace: Trace) -> LabelledCase | None:
+    if trace.error is not None or trace.score is None or trace.score < 1 or trace.action is None:
+        return None
+    return LabelledCase(
+        case=trace.case,
+        trace_id=trace.trace_id,
+        candidate_id=trace.candidate_id,
+        role="train",
+        propensity=1.0,
+        session_id=trace.session_id,
+        source="environment",
+        answer=trace.action.name,
+    )
+
+
+def fresh_for_gate(
+    labelled: Sequence[LabelledCase],
+    seen: Collection[str],
+    seen_texts: dict[str, str | None],
+    spent: Collection[str],
+) -> tuple[list[LabelledCase], dict[str, int]]:
+    """Gate cases that no proposer saw, nor a near-duplicate, and that no earlier gate used.
+
+    Args:
+        labelled: all labelled cases.
+        seen: ids of cases that any proposer saw.
+        seen_texts: id → text of those cases.
+        spent: ids of cases that an earlier gate used: it chose today's champion.
+
+    Returns:
+        The fresh cases in their order, and how many were left out by reason.
+    """
+    pool = [item for item in labelled if item.role == "gate" and item.source == "human"]
+    overlap = {o.case_id for o in find_overlap({i.case_id: case_text(i.case) for i in pool}, seen_texts)}
+    left_out: dict[str, int] = {}
+    fresh = []
+    for item in pool:
+        reason = _stale(item.case_id, seen, spent, overlap)
+        if reason is None:
+            fresh.append(item)
+        else:
+            left_out[reason] = left_out.get(reason, 0) + 1
+    return fresh, left_out
+
+
+def _stale(
+    case_id: str, seen: Collection[str], spent: Collection[str], overlap: Collection[str]
+) -> str | None:
+    if case_id in seen:
+        return "seen by a proposer"
+    if case_id in spent:
+        return "used by an earlier gate"
+    return "nearly the same as a case that a proposer saw" if case_id in overlap else None
+
+
+def case_text(case: Case) -> str:
+    """What a case asks, as one text: its `request`, `message`, `question` or `text`, else all of its inputs."""
+    for name in ("request", "message", "question", "text"):
+        if isinstance(case.inputs.get(name), str):
+            return str(case.inputs[name])
+    return " ".join(str(value) for value in case.inputs.values())

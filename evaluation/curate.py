@@ -1,0 +1,68 @@
+"""What a proposer may learn from: without repeats, without the gate's cases, with people's word above all.
+
+All human labels are kept. What the agent graded itself (its own successes) is capped in number and weight, so
+that it cannot drown people and lock the agent into its own bias (Gerstgrasser et al., 2024: collapse is avoided
+when real data are kept and accumulated).
+"""
+
+import random
+from collections.abc import Collection, Sequence
+
+from pydantic import Field
+
+from agent.record import Record
+from evaluation.cases import LabelledCase, case_text
+from evaluation.contamination import find_overlap
+
+
+class CurateSettings(Record):
+    """How much self-graded data may stand beside people's."""
+
+    own_per_human: float = Field(default=1.0, ge=0, le=10)
+    """At most this many own successes per human label."""
+    own_weight: float = Field(default=0.5, ge=0, le=1)
+    """Weight of an own success in training; a human label weighs 1."""
+    max_cases: int = Field(default=2000, ge=1)
+    seed: int = 0
+
+
+class Curated(Record):
+    """A training set and what became of the rest."""
+
+    cases: tuple[LabelledCase, ...]
+    left_out: dict[str, int]
+
+    @property
+    def n_human(self) -> int:
+        """Cases that a person answered."""
+        return sum(case.source == "human" for case in self.cases)
+
+
+def curate(
+    labelled: Sequence[LabelledCase], settings: CurateSettings, *, released: Collection[str] = ()
+) -> Curated:
+    """The training set.
+
+    Args:
+        labelled: all labelled cases, gate cases included (they are left out here).
+        settings: caps and weights.
+        released: gate cases that a gate already used: they can never judge again, so they may teach.
+    """
+    mine = [c for c in labelled if c.role == "train" or c.case_id in released]
+    left_out = {"reserved for the gate": len(labelled) - len(mine)}
+    gate = {c.case_id: case_text(c.case) for c in labelled if c.role == "gate" and c.case_id not in released}
+    leaking = {o.case_id for o in find_overlap({c.case_id: case_text(c.case) for c in mine}, gate)}
+    left_out["nearly the same as a gate case"] = sum(
+        c.case_id in leaking and c.source == "environment" for c in mine
+    )
+    # a person's answer is never dropped: there the gate gives way, it refuses the near-duplicate itself
+    mine = [c for c in mine if c.source == "human" or c.case_id not in leaking]
+    human = [c for c in mine if c.source == "human"]
+    own = [c for c in mine if c.source == "environment"]
+    room = min(int(settings.own_per_human * len(human)), max(settings.max_cases - len(human), 0))
+    if not human:
+        room = settings.max_cases  # nobody labelled yet: own successes are all there is
+    kept = own if len(own) <= room else random.Random(settings.seed).sample(own, room)
+    left_out["own successes above the cap"] = len(own) - len(kept)
+    chosen = sorted((*human, *kept), key=lambda c: c.case_id)
+    return Curated(cases=tuple(chosen), left_out={k: v for k, v in left_out.items() if v})

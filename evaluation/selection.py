@@ -1,0 +1,92 @@
+"""Which traces are worth a person's time, each with the probability with which it was picked.
+
+Two parts with different duties: traces on the gate's side are picked uniformly at random, because the gate's
+evidence must be a random sample; on the training side the picks go where the agent is unsure or the traffic is
+new, and a random share always remains.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+
+from pydantic import Field
+
+from agent.record import Record
+from agent.trace import Trace
+from evaluation.cases import role_of
+
+
+class SelectionSettings(Record):
+    """How many people are asked for."""
+
+    gate_labels: int = Field(default=100, ge=0)
+    train_labels: int = Field(default=60, ge=0)
+    random_share: float = Field(default=0.3, gt=0, le=1)
+    """Share of the training picks that is drawn at random, whatever the scores say."""
+    gate_share: float = Field(default=0.4, gt=0, lt=1)
+    """Share of all cases that is reserved for the gate."""
+    seed: int = 0
+
+
+class Pick(Record):
+    """A trace to show to a person."""
+
+    trace_id: str
+    propensity: float = Field(gt=0, le=1)
+    reason: str
+
+
+def select(
+    traces: Sequence[Trace],
+    settings: SelectionSettings,
+    *,
+    salt: str = "",
+    novelty: Callable[[Trace], float] = lambda _: 0.0,
+) -> list[Pick]:
+    """Pick traces for labelling; a trace that broke cannot be labelled and is left out.
+
+    Args:
+        traces: those not yet asked about, one per case.
+        settings: numbers and shares.
+        salt: the project's name, as in `role_of`.
+        novelty: how new a request is in [0, 1]; added to the doubt (1 − confidence).
+    """
+    usable = sorted((t for t in traces if t.error is None and t.action is not None), key=lambda t: t.trace_id)
+    gate = [t for t in usable if _role(t, settings, salt) == "gate"]
+    train = [t for t in usable if _role(t, settings, salt) == "train"]
+    rng = random.Random(settings.seed)
+    picks = _uniform(gate, settings.gate_labels, rng, "a random sample for the gate")
+    n_random = min(round(settings.train_labels * settings.random_share), len(train))
+    at_random = _uniform(train, n_random, rng, "a random share")
+    taken = {pick.trace_id for pick in at_random}
+    rest = sorted(
+        (t for t in train if t.trace_id not in taken), key=lambda t: (-_interest(t, novelty), t.trace_id)
+    )
+    chosen = rest[: max(settings.train_labels - n_random, 0)]
+    return (
+        picks
+        + at_random
+        + [Pick(trace_id=t.trace_id, propensity=1.0, reason=_why(t, novelty)) for t in chosen]
+    )
+
+
+def _role(trace: Trace, settings: SelectionSettings, salt: str) -> str:
+    return role_of(trace.case.case_id, gate_share=settings.gate_share, salt=salt)
+
+
+def _uniform(traces: list[Trace], n: int, rng: random.Random, reason: str) -> list[Pick]:
+    n = min(n, len(traces))
+    share = n / len(traces) if traces else 1.0
+    return [Pick(trace_id=t.trace_id, propensity=share, reason=reason) for t in rng.sample(traces, n)]
+
+
+def _interest(trace: Trace, novelty: Callable[[Trace], float]) -> float:
+    return _doubt(trace) + novelty(trace)
+
+
+def _doubt(trace: Trace) -> float:
+    confidence = trace.attempts[0].steps[0].confidence if trace.attempts and trace.attempts[0].steps else None
+    return 0.5 if confidence is None else 1 - confidence
+
+
+def _why(trace: Trace, novelty: Callable[[Trace], float]) -> str:
+    return f"the agent is unsure ({1 - _doubt(trace):.2f}), the request is new ({novelty(trace):.2f})"

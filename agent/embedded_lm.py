@@ -87,7 +87,7 @@ class EmbeddedLM:
         self.model: Any = LlamaForCausalLM.from_pretrained(
             folder, dtype=torch.float32, attn_implementation="sdpa"
         )
-        self.model.eval()
+        self.model.train(False)
         self.model.requires_grad_(False)
         self._wrapped: Any = None
         self._loaded: set[str] = set()

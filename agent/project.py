@@ -1,0 +1,78 @@
+"""What a user writes: one file `project.py` that says who the agent is and where it acts.
+
+Why a file and not a package: a project is loaded from its folder, by a schedule as well as by hand, without
+being installed and without touching Ratchet's source.
+"""
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.environment import Case, Environment
+from agent.errors import BadInput
+from agent.record import content_hash
+
+PROJECT_FILE = "project.py"
+_NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
+
+
+def _nothing() -> Sequence[Case]:
+    return ()
+
+
+@dataclass(frozen=True)
+class Project:
+    """An agent and its world."""
+
+    name: str
+    """Lower case, digits, `-` and `_`: names the experiment and the model in MLflow."""
+    instructions: str
+    """What the agent is told on its first day; everything after that is learned."""
+    environment: Callable[[], Environment]
+    """A fresh environment for one case."""
+    traffic: Callable[[], Sequence[Case]] = _nothing
+    """Requests that wait to be served; those that were served already are skipped."""
+    model: str | None = None
+    """LM; None = that of the settings (`RATCHET_LM`)."""
+    attempts: int = 1
+    """Tries at a case; more than one needs an environment that says that it failed."""
+    with_arguments: bool = False
+    """Also fill the chosen option's arguments."""
+    proposers: tuple[str, ...] = ("experience", "lora", "prompt")
+    """Who makes challengers, in the order in which the ledger pays for their tests."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.match(self.name):
+            raise BadInput(
+                f"project name {self.name!r}: use 1–63 lower-case letters, digits, - and _, as MLflow's names need"
+            )
+        if not self.instructions.strip():
+            raise BadInput(f"project {self.name!r} has no instructions: say in a sentence what the agent does")
+
+
+def load_project(folder: Path) -> Project:
+    """Read `project.py` in `folder`; it must define `project = Project(…)`.
+
+    Raises:
+        BadInput: there is no such file, it does not run, or it defines no project.
+    """
+    path = (folder / PROJECT_FILE).resolve()
+    if not path.is_file():
+        raise BadInput(f"no {PROJECT_FILE} in {folder.resolve()}: go to your project, or run `ratchet init DIR`")
+    name = f"ratchet_project_{content_hash(str(path))}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise BadInput(f"{path} cannot be loaded as Python: check its name and permissions")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise BadInput(f"{path} does not run: {type(error).__name__}: {error}") from error
+    project = getattr(module, "project", None)
+    if not isinstance(project, Project):
+        raise BadInput(f"{path} must define `project = Project(…)`; found {type(project).__name__}")
+    return project

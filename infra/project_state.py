@@ -1,0 +1,56 @@
+"""What a project's flows remember between runs that is not in MLflow: how far they have read.
+
+Why a file and not a run's memory: any stage can be killed and run again; what is lost with this file is only
+work (everything is read again from MLflow), never evidence.
+"""
+
+import os
+import tempfile
+from pathlib import Path
+
+from agent.record import Record
+from infra.dataset_store import DatasetVersion
+from infra.settings import Settings
+from infra.trace_store import Watermark
+
+
+class ProjectState(Record):
+    """Progress of one project."""
+
+    watermark: Watermark | None = None
+    traces: DatasetVersion | None = None
+    """Everything collected so far."""
+    labels: DatasetVersion | None = None
+    n_watched: int = 0
+    """Traces that the drift monitor has seen, reference included."""
+    spent_gate_cases: tuple[str, ...] = ()
+    """Cases that a gate used: they chose a champion and can never judge again."""
+
+
+def project_folder(project: str) -> Path:
+    """The project's own folder below `home`; made where absent."""
+    folder = Settings().home / "projects" / project
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def read_state(project: str) -> ProjectState:
+    """The state as it was last written; a new project has an empty one."""
+    path = project_folder(project) / "state.json"
+    return ProjectState.from_json(path.read_text(), where=str(path)) if path.exists() else ProjectState()
+
+
+def update_state(project: str, **changes: object) -> ProjectState:
+    """Write the state with these fields changed, whole or not at all."""
+    state = read_state(project).model_copy(update=changes)
+    write_whole(project_folder(project) / "state.json", state.to_json())
+    return state
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file's text, so that a crash leaves the old or the new one."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as partial:
+        partial.write(text)
+        partial.flush()
+        os.fsync(partial.fileno())
+    Path(partial.name).replace(path)

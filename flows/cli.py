@@ -9,6 +9,7 @@ import typer
 
 from agent.errors import RatchetError
 from flows.commands import doctor as doctor_command
+from flows.commands import drift as drift_command
 from flows.commands import gate as gate_commands
 from flows.commands import up as up_command
 from flows.commands.terminal import BAD_INPUT, console
@@ -30,6 +31,7 @@ def ratchet() -> None:
 
 app.command("gate")(gate_commands.gate)
 app.command("characteristics")(gate_commands.characteristics)
+app.command("drift")(drift_command.drift)
 app.command("up")(up_command.up)
 app.command("doctor")(doctor_command.doctor)
 

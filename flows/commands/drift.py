@@ -1,0 +1,192 @@
+"""`ratchet drift`: has the traffic of any team changed since its reference? Two files, no server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from flows.commands.terminal import NO, YES, console, emit_json
+
+if TYPE_CHECKING:
+    from evaluation.attribution import Attribution
+    from evaluation.drift import DriftMonitor, DriftState
+    from evaluation.observation import Observation
+    from infra.message_file import MessageFile, Row
+
+_REFERENCE_ROWS: Final = 2_000
+_SHOWN_ROWS: Final = 5_000
+_WINDOWS: Final = 2_000
+_AFTERWARDS: Final = 5
+"""Windows after the first alarm that may still add to what is said about it."""
+
+
+def drift(
+    reference: Annotated[Path, typer.Argument(help="What is usual: JSON lines, CSV or Parquet.")],
+    current: Annotated[Path, typer.Argument(help="What to check, in order of arrival.")],
+    column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    session: Annotated[str, typer.Option(help="Column of the session, where there is one.")] = "session",
+    time: Annotated[str, typer.Option(help="Column of the time (ISO 8601), where there is one.")] = "at",
+    tool: Annotated[str, typer.Option(help="Column of the tool or intent chosen.")] = "tool",
+    slice: Annotated[str, typer.Option(help="Column of the channel, tenant or language.")] = "slice",
+    category: Annotated[list[str] | None, typer.Option(help="Further categorical column; repeat.")] = None,
+    number: Annotated[list[str] | None, typer.Option(help="Further numeric column; repeat.")] = None,
+    window: Annotated[
+        int | None, typer.Option(min=10, help="Messages a window; by default 50 or more.")
+    ] = None,
+    alpha: Annotated[float, typer.Option(min=1e-9, max=0.5, help="False alarms per window.")] = 0.001,
+    embedding: Annotated[
+        str, typer.Option(help="hashing, minilm, a sentence-transformers name, or a URL.")
+    ] = "hashing",
+    embedding_model: Annotated[str, typer.Option(help="Name of the model at the URL.")] = "",
+    report: Annotated[Path | None, typer.Option(help="Write an Evidently report (HTML, and JSON).")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the timeline of the evidence into this PNG.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides the halves of the reference and splits ties.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+) -> None:
+    """Decide whether CURRENT drifted away from REFERENCE: exit 0 = no drift, 3 = drift."""
+    from evaluation.drift import DriftMonitor
+    from infra.message_file import MessageColumns, MessageFile
+    from infra.text_embedding import embedding as choose
+
+    columns = MessageColumns(column, session, time, slice, tool, tuple(category or ()), tuple(number or ()))
+    usual, usual_rows = _sample(MessageFile(reference, columns), _REFERENCE_ROWS, seed)
+    file = MessageFile(current, columns)
+    monitor = DriftMonitor(usual, alpha=alpha, embed=choose(embedding, model=embedding_model), seed=seed)
+    states, attribution, rows = _watch(monitor, file, window, seed)
+    if report is not None:
+        _write_report(usual_rows, rows, states[-1], attribution, report, column)
+    if plot is not None:
+        from infra.drift_picture import draw_drift
+
+        draw_drift(states, plot, attribution=attribution)
+        console.print(f"picture: {plot}")
+    answer = _answer(states, attribution)
+    if json:
+        emit_json(answer)
+    else:
+        _show(states, attribution)
+    raise typer.Exit(NO if answer["drift"] else YES)
+
+
+def _sample(file: "MessageFile", limit: int, seed: int) -> "tuple[list[Observation], list[Row]]":
+    """A uniform sample without replacement of the file's messages (reservoir, Vitter's algorithm R)."""
+    import random
+
+    draw = random.Random(seed)
+    kept: list[Any] = []
+    seen = 0
+    for observations, rows in file.batches(1_000):
+        for pair in zip(observations, rows, strict=True):
+            seen += 1
+            if len(kept) < limit:
+                kept.append(pair)
+            elif (place := draw.randrange(seen)) < limit:
+                kept[place] = pair
+    return [observation for observation, _ in kept], [row for _, row in kept]
+
+
+def _watch(
+    monitor: "DriftMonitor", file: "MessageFile", window: int | None, seed: int
+) -> "tuple[list[DriftState], Attribution | None, list[Row]]":
+    """Evidence window by window, what explains the first alarm, and a sample of the rows for the report."""
+    import random
+
+    total = file.count()
+    size = window or max(50, total // _WINDOWS)
+    draw = random.Random(seed)
+    states: list[DriftState] = []
+    rows_kept: list[Row] = []
+    attribution: Attribution | None = None
+    alarmed_for = 0
+    for observations, rows in _with_progress(file, size, total):
+        states.append(monitor.update(observations))
+        for row in rows:
+            if len(rows_kept) < _SHOWN_ROWS:
+                rows_kept.append(row)
+            elif (place := draw.randrange(states[-1].n_seen)) < _SHOWN_ROWS:
+                rows_kept[place] = row
+        # The first windows after an alarm sharpen its explanation; much later its onset is forgotten.
+        if (states[-1].alarm or alarmed_for) and alarmed_for <= _AFTERWARDS:
+            alarmed_for += 1
+            if states[-1].alarm:
+                attribution = monitor.explain()
+    return states, attribution, rows_kept
+
+
+def _with_progress(
+    file: "MessageFile", size: int, total: int
+) -> "Iterator[tuple[list[Observation], list[Row]]]":
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("messages", total=total)
+        for batch in file.batches(size):
+            yield batch
+            progress.update(task, advance=len(batch[1]), description=f"{file.rows_read:,} messages")
+
+
+def _write_report(
+    usual: "list[Row]",
+    rows: "list[Row]",
+    state: "DriftState",
+    attribution: "Attribution | None",
+    out: Path,
+    column: str,
+) -> None:
+    import pandas as pd
+
+    from infra.drift_report import write_report
+
+    with console.status("writing the report"):
+        write_report(
+            pd.DataFrame(usual), pd.DataFrame(rows), state, out, attribution=attribution, text_column=column
+        )
+    console.print(f"report: {out}")
+
+
+def _answer(states: "list[DriftState]", attribution: "Attribution | None") -> dict[str, Any]:
+    first = next((state for state in states if state.alarm), None)
+    return {
+        "drift": first is not None,
+        "e_value": max(state.e_value for state in states),
+        "threshold": states[-1].threshold,
+        "n_seen": states[-1].n_seen,
+        "n_windows": states[-1].n_windows,
+        "alarm_at_message": None if first is None else first.n_seen,
+        "alarm_now": states[-1].alarm,
+        "attribution": None if attribution is None else attribution.model_dump(mode="json"),
+    }
+
+
+def _show(states: "list[DriftState]", attribution: "Attribution | None") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    last = states[-1]
+    if attribution is None:
+        peak = max(state.e_value for state in states)
+        console.print(
+            f"[bold green]no drift[/]  in {last.n_seen:,} messages the evidence reached {peak:,.0f}; "
+            f"an alarm needs {last.threshold:,.0f}"
+        )
+        return
+    console.print(f"[bold red]drift[/]  {escape(attribution.reason)}", soft_wrap=True)
+    if attribution.clusters:
+        table = Table("since then", "kind", "share", "usual", "for example", box=None, title_justify="left")
+        for cluster in attribution.clusters:
+            kind = "known" if cluster.known else "new"
+            table.add_row(
+                escape(cluster.name), kind, f"{cluster.share:.0%}", f"{cluster.usual_share:.1%}",
+                escape(cluster.examples[0]),
+            )  # fmt: skip
+        console.print(table)
+    for part in attribution.slices:
+        if part.low > 0.1:
+            console.print(
+                f"slice {escape(part.slice)}: {part.strange_share:.0%} of {part.n:,} messages are strange "
+                f"({part.low:.0%} to {part.high:.0%}); 10 % is usual"
+            )

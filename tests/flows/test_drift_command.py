@@ -1,0 +1,121 @@
+"""`ratchet drift` on two files of any team: verdict, exit code, JSON, report, picture, and clear refusals."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from agent.errors import BadInput
+from flows.cli import app
+
+USUAL = ["card", "transfer", "cash", "refund", "top up"]
+
+
+def rows(n: int, seed: int, kinds: list[str]) -> list[dict[str, Any]]:
+    rng = np.random.default_rng(seed)
+    frames = ["where is my {}", "my {} was declined", "how do I get a {} today", "is a {} free of charge"]
+    return [
+        {
+            "text": str(rng.choice(frames)).format(rng.choice(kinds)),
+            "tool": str(rng.choice(["search", "lookup"])),
+            "outcome": float(rng.random() < 0.8),
+            "slice": str(rng.choice(["web", "phone"])),
+            "at": f"2026-03-0{1 + i * 8 // n}T10:00:00",
+        }
+        for i in range(n)
+    ]
+
+
+def write(path: Path, table: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in table))
+    elif path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(table), path)
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(table[0]))
+            writer.writeheader()
+            writer.writerows(table)
+    return path
+
+
+def drift(*arguments: str | Path) -> tuple[int, dict[str, Any]]:
+    result = CliRunner().invoke(app, ["drift", *map(str, arguments), "--json"])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.exit_code, json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_drift_exits_3_and_says_since_when_and_what(tmp_path: Path, suffix: str) -> None:
+    reference = write(tmp_path / f"reference{suffix}", rows(300, 1, USUAL))
+    mixed = rows(300, 2, USUAL) + rows(300, 3, [*USUAL, *["mortgage", "pension"] * 3])
+    code, answer = drift(reference, write(tmp_path / f"current{suffix}", mixed))
+    assert code == 3
+    assert answer["drift"]
+    attribution = answer["attribution"]
+    assert attribution["kinds"] == ["input"]
+    assert attribution["onset"]["low"] <= 300 <= attribution["onset"]["high"]
+    assert attribution["onset"]["at"].startswith("2026-03-0")
+    assert {"mortgage", "pension"} <= set(" ".join(c["name"] for c in attribution["clusters"]).split())
+
+
+def test_the_same_traffic_exits_0(tmp_path: Path) -> None:
+    reference = write(tmp_path / "reference.csv", rows(300, 1, USUAL))
+    code, answer = drift(reference, write(tmp_path / "current.csv", rows(600, 2, USUAL)))
+    assert code == 0
+    assert answer["attribution"] is None
+
+
+def test_report_and_picture_are_written(tmp_path: Path) -> None:
+    reference = write(tmp_path / "reference.jsonl", rows(200, 1, USUAL))
+    current = write(tmp_path / "current.jsonl", rows(200, 2, ["mortgage", "pension"]))
+    code, _ = drift(
+        reference, current, "--report", tmp_path / "out" / "drift.html", "--plot", tmp_path / "drift.png"
+    )
+    assert code == 3
+    html = (tmp_path / "out" / "drift.html").read_text()
+    assert "Drift evidence" in html
+    assert "mortgage" in html
+    assert (tmp_path / "drift.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("current.csv", "question\nhello\n", "no column 'text'"),
+        ("current.csv", "text\n", "no message in it"),
+        ("current.xlsx", "", "unknown format"),
+        ("current.jsonl", '{"text": "a"}\nnot json\n', ":2: not JSON"),
+        ("current.jsonl", "[1]\n", "list instead of an object"),
+        ("current.jsonl", '{"text": "a", "outcome": 7}\n', "row 1: outcome"),
+        ("current.parquet", "not parquet", "not a Parquet file"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_in_one_line(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    reference = write(tmp_path / "reference.jsonl", rows(100, 1, USUAL))
+    (tmp_path / name).write_text(content)
+    with pytest.raises(BadInput, match=message) as refused:
+        drift(reference, tmp_path / name)
+    assert "\n" not in str(refused.value)
+
+
+def test_missing_cells_are_missing_and_not_zero(tmp_path: Path) -> None:
+    reference = write(tmp_path / "reference.csv", rows(200, 1, USUAL))
+    current = write(tmp_path / "current.csv", [{**row, "outcome": None} for row in rows(300, 2, USUAL)])
+    code, _ = drift(reference, current)
+    assert code == 0
+
+
+def test_an_embedding_that_is_not_installed_is_named_with_its_remedy(tmp_path: Path) -> None:
+    reference = write(tmp_path / "reference.csv", rows(100, 1, USUAL))
+    with pytest.raises(BadInput, match="pip install"):
+        drift(reference, reference, "--embedding", "no-such-org/no-such-model")

@@ -163,7 +163,7 @@ def _append(connection: Connection, event: LedgerEvent) -> int:
         try:
             version = client.create_model_version(
                 name,
-                source="ratchet-ledger://event",
+                source="ratchet-ledger:///event",
                 tags={_EVENT: event.to_json()},
                 description=_sentence(event),
             )

@@ -1,27 +1,45 @@
-"""The agent as MLflow serves it: models-from-code, so that what is stored is source and data, no pickle."""
+"""The agent as MLflow serves it: models-from-code, so that what is stored is source and data, no pickle.
+
+A row of the input is one request: column `request` (text) and, where the actions are known, `options` (a list
+of objects with `name`, `description`, `parameters`). The answer names the candidate that gave it.
+"""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mlflow.models
 import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from agent.candidate import Candidate
+from agent.environment import Observation
+from agent.record import content_hash
+from infra.settings import Settings
+
+if TYPE_CHECKING:
+    from agent.program import Program
 
 
 class ServedAgent(PythonModel):
     """Answers requests with the registered candidate; adapter and memory lie beside its manifest."""
 
-    candidate: Candidate
-    files: dict[str, Path]
+    program: "Program"
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the candidate and find its files."""
+        """Build the program from the candidate and its files; the LM loads at the first request."""
+        from agent.memory import Memory
+        from agent.program import Program
+
         folder = Path(context.artifacts["agent"])
         manifest = folder / "candidate.json"
-        self.candidate = Candidate.from_json(manifest.read_text(), where=str(manifest))
-        self.files = {path.name: path for path in folder.glob("files/*")}
+        memory = next(iter((folder / "files" / "memory").glob("*")), None)
+        adapter = folder / "files" / "adapter"
+        self.program = Program(
+            Candidate.from_json(manifest.read_text(), where=str(manifest)),
+            memory=None if memory is None else Memory.load(memory),
+            adapter=adapter if adapter.exists() else None,
+            endpoint=_endpoint(Settings()),
+        )
 
     def predict(
         self,
@@ -29,8 +47,29 @@ class ServedAgent(PythonModel):
         model_input: pd.DataFrame,
         params: dict[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
-        """One answer for each row; a row's columns are the case's inputs."""
-        return [{"candidate_id": self.candidate.candidate_id} for _ in model_input.to_dict("records")]
+        """One answer for each row, in order."""
+        from agent.program import View
+
+        rows = [{str(key): value for key, value in row.items()} for row in model_input.to_dict("records")]
+        views = [View(case_id=content_hash(row), observation=_observation(row)) for row in rows]
+        return [
+            {
+                "candidate_id": self.program.candidate.candidate_id,
+                "answer": decision.action.name,
+                "confidence": decision.confidence,
+            }
+            for decision in self.program.decide(views)
+        ]
+
+
+def _observation(row: dict[str, Any]) -> Observation:
+    return Observation.model_validate({"text": row["request"], "options": row.get("options") or ()})
+
+
+def _endpoint(settings: Settings) -> dict[str, Any]:
+    key = settings.lm_api_key
+    values = {"api_base": settings.lm_api_base, "api_key": None if key is None else key.get_secret_value()}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 mlflow.models.set_model(ServedAgent())

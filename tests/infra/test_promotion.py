@@ -1,0 +1,160 @@
+import json
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from agent.candidate import Candidate, Predictor
+from agent.errors import BadInput
+from evaluation.gate import Pair, decide
+from evaluation.scorers import interval
+from infra.alias_moves import current_aliases
+from infra.registry import champion, history, promote, record_evaluation, register, rollback, set_alias
+from infra.tracking import connect
+
+BETTER = decide([Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)])
+WORSE = decide([Pair(case_id=str(n), champion=float(n % 10 > 0), challenger=0.0) for n in range(100)])
+UNDECIDED = decide([Pair(case_id="1", champion=0.0, challenger=1.0)])
+
+
+@pytest.fixture
+def make(project):
+    def make(name, verdict=None):
+        candidate = Candidate(predictors={"act": Predictor(instructions=name)}, base_model="smollm2")
+        register(project, candidate, files={}, seen_case_ids=[], cost={})
+        if verdict is not None:
+            record_evaluation(
+                project, candidate.candidate_id, scores={"a": interval([1, 0])}, verdict=verdict
+            )
+        return candidate.candidate_id
+
+    return make
+
+
+def approve(project, candidate_id):
+    return promote(project, candidate_id, approved_by="anna", reason="read the evidence")
+
+
+def test_the_first_champion_needs_no_verdict(project, make):
+    first = make("first")
+    version = approve(project, first)
+    assert champion(project).candidate_id == first
+    (event,) = version.events
+    assert (event.action, event.by, event.reason, event.other) == (
+        "promoted",
+        "anna",
+        "read the evidence",
+        None,
+    )
+
+
+def test_a_proven_challenger_replaces_the_champion_and_both_say_so(project, make):
+    first = make("first")
+    approve(project, first)
+    second = make("second", BETTER)
+    set_alias(project, second, "challenger")
+    approve(project, second)
+    assert current_aliases(connect(project)) == {"champion": 2, "previous": 1}
+    old, new = history(project)
+    assert [(event.action, event.other) for event in old.events] == [("promoted", None), ("replaced", second)]
+    assert [(event.action, event.other) for event in new.events] == [("promoted", first)]
+
+
+@pytest.mark.parametrize("verdict", [WORSE, UNDECIDED])
+def test_a_challenger_without_proof_is_refused_with_its_sentence(project, make, verdict):
+    approve(project, make("first"))
+    with pytest.raises(BadInput) as refused:
+        approve(project, make("second", verdict))
+    assert verdict.reason in str(refused.value)
+    assert current_aliases(connect(project)) == {"champion": 1}
+
+
+def test_a_challenger_that_was_never_evaluated_is_refused(project, make):
+    approve(project, make("first"))
+    with pytest.raises(BadInput, match="it has no verdict"):
+        approve(project, make("second"))
+
+
+def test_a_verdict_against_a_former_champion_does_not_count(project, make):
+    approve(project, make("first"))
+    second, third = make("second", BETTER), make("third", BETTER)
+    approve(project, second)
+    with pytest.raises(BadInput, match="evaluate it against that one first"):
+        approve(project, third)
+
+
+def test_nobody_promotes_nothing_without_reason(project, make):
+    first = make("first")
+    for by, reason in (("", "good"), ("anna", " ")):
+        with pytest.raises(BadInput, match="a name and a reason"):
+            promote(project, first, approved_by=by, reason=reason)
+
+
+def test_promoting_the_champion_again_changes_nothing(project, make):
+    first = make("first")
+    assert approve(project, first) == approve(project, first)
+
+
+def test_rollback_walks_back_one_champion_at_a_time(project, make):
+    ids = [make("first")]
+    approve(project, ids[0])
+    for name in ("second", "third"):
+        ids.append(make(name, BETTER))
+        approve(project, ids[-1])
+    assert rollback(project, by="ben", reason="complaints").candidate_id == ids[1]
+    assert rollback(project, by="ben", reason="complaints").candidate_id == ids[0]
+    with pytest.raises(BadInput, match="no earlier champion"):
+        rollback(project, by="ben", reason="complaints")
+    assert [event.action for event in history(project)[1].events] == [
+        "promoted",
+        "replaced",
+        "restored",
+        "rolled back",
+    ]
+
+
+@pytest.fixture
+def fail_at(monkeypatch):
+    """Let the n-th alias move of the real client fail."""
+
+    def arm(number, error):
+        moves = []
+        real = MlflowClient.set_registered_model_alias
+
+        def move(self, name, alias, version):
+            moves.append(alias)
+            if len(moves) == number:
+                raise error
+            real(self, name, alias, version)
+
+        monkeypatch.setattr(MlflowClient, "set_registered_model_alias", move)
+
+    return arm
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_promotion_that_fails_half_way_is_undone(project, make, fail_at, step):
+    approve(project, make("first"))
+    second = make("second", BETTER)
+    before = history(project)
+    fail_at(step, MlflowException("connection lost"))
+    with pytest.raises(Exception, match="connection lost"):
+        approve(project, second)
+    assert history(project) == before
+    assert approve(project, second).aliases == ("champion",)
+
+
+def test_a_promotion_that_was_killed_half_way_is_undone_by_the_next_move(project, make):
+    first = make("first")
+    approve(project, first)
+    second = make("second", BETTER)
+    client = connect(project).client
+    before = {"aliases": {"previous": None, "champion": 1}, "tags": {"2": {"events": None}}}
+    client.set_registered_model_tag(project, "unfinished_move", json.dumps(before))
+    client.set_registered_model_alias(project, "previous", "1")
+    client.set_registered_model_alias(project, "champion", "2")
+    client.set_model_version_tag(project, "2", "events", "[]")
+    with pytest.raises(BadInput, match="no earlier champion"):
+        rollback(project, by="anna", reason="test")
+    assert current_aliases(connect(project)) == {"champion": 1}
+    assert approve(project, second).number == 2

@@ -1,0 +1,68 @@
+"""The same adapters against a real MLflow server: traces over OTLP, labels, a queue, an alias that moves."""
+
+import uuid
+
+import pytest
+
+from agent.candidate import Candidate, Predictor
+from agent.record import folder_hash
+from evaluation.gate import Pair, decide
+from evaluation.scorers import interval
+from infra.ledger_store import close_ledger_test, open_ledger_test, read_ledger
+from infra.registry import champion, fetch_files, history, promote, record_evaluation, register, rollback
+from infra.review_queue import ReviewItem, answer, ask_people, finished, pending
+from infra.trace_store import attach_label, collect, log_traces
+from tests.infra.test_trace_store import label
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture
+def remote(mlflow_server, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    return f"test-{uuid.uuid4().hex[:12]}"
+
+
+def test_traces_and_labels_go_through_a_server(remote, make_trace):
+    traces = [make_trace(f"naïve {n}", score=None if n == 0 else 1.0) for n in range(20)]
+    log_traces(remote, traces)
+    log_traces(remote, traces)
+    first = collect(remote)
+    assert {trace.trace_id: trace for trace in first.traces} == {trace.trace_id: trace for trace in traces}
+    said = label(traces[0], score=0.5, propensity=0.1)
+    attach_label(remote, said)
+    attach_label(remote, said)
+    second = collect(remote, first.watermark)
+    assert (second.traces, second.labels, second.problems) == ((), (said,), ())
+
+
+def test_people_answer_through_a_server(remote, make_trace):
+    traces = [make_trace(str(n)) for n in range(3)]
+    log_traces(remote, traces)
+    ask_people(remote, [ReviewItem(trace_id=one.trace_id, propensity=0.5, reason="new") for one in traces])
+    assert len(pending(remote)) == 3
+    answer(remote, traces[0].trace_id, expected="b", rater="anna", comment="hm")
+    (said,) = finished(remote)
+    assert (said.expected, said.propensity, said.comment) == ("b", 0.5, "hm")
+    assert len(pending(remote)) == 2
+
+
+def test_versions_files_and_aliases_go_through_a_server(remote, tmp_path):
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "weights.safetensors").write_bytes(b"\x00" * 1000)
+    base = Candidate(predictors={"act": Predictor(instructions="Pick.")}, base_model="smollm2")
+    tuned = base.model_copy(update={"adapter": folder_hash(adapter)})
+    register(remote, base, files={}, seen_case_ids=[], cost={})
+    promote(remote, base.candidate_id, approved_by="anna", reason="first")
+    register(remote, tuned, files={"adapter": adapter}, seen_case_ids=["c1"], cost={"seconds": 1})
+    verdict = decide([Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)])
+    open_ledger_test(remote, tuned.candidate_id)
+    close_ledger_test(remote, tuned.candidate_id, decision="promote", e_value=verdict.e_value)
+    record_evaluation(remote, tuned.candidate_id, scores={"accuracy": interval([1, 0])}, verdict=verdict)
+    promote(remote, tuned.candidate_id, approved_by="anna", reason="proven")
+    assert champion(remote).candidate == tuned
+    assert folder_hash(fetch_files(remote, tuned.candidate_id)["adapter"]) == tuned.adapter
+    assert [version.aliases for version in history(remote)] == [("previous",), ("champion",)]
+    assert rollback(remote, by="ben", reason="complaints").candidate == base
+    assert [entry.decision for entry in read_ledger(remote).entries] == ["promote"]

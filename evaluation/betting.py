@@ -116,17 +116,19 @@ def bet(wealth: Wealth, a: Floats, c: Floats, *, null: float = 0.0, bounds: Boun
     stakes = bounds.stakes
     past = _accumulate(wealth.sums[..., :3], np.stack([np.ones_like(a), a * c, c * c], axis=-1))
     rho = trust(past[..., :-1, :])
-    step = stakes * (a[..., None] - np.minimum(rho[..., None], bounds.trust_caps) * c[..., None])
+    x = a[..., None]
+    if c.any():
+        x = x - np.minimum(rho[..., None], bounds.trust_caps) * c[..., None]
+    step = stakes * x
     up = _accumulate(wealth.up, np.log1p(step))
     down = _accumulate(wealth.down, np.log1p(-step))
     gain = _accumulate(wealth.sums[..., 3:], (a - rho * c)[..., None])
     sums = np.concatenate([past[..., -1, :], gain[..., -1, :]], axis=-1)
-    drift = np.log1p(np.array([stakes, -stakes]) * null) * past[..., 1:, None, :1]
-    return Run(
-        Wealth(up[..., -1, :], down[..., -1, :], sums),
-        _mixture(up[..., 1:, :] - drift[..., 0, :]),
-        _mixture(down[..., 1:, :] - drift[..., 1, :]),
-    )
+    log_up, log_down = up[..., 1:, :], down[..., 1:, :]
+    if null:
+        log_up = log_up - past[..., 1:, :1] * np.log1p(stakes * null)
+        log_down = log_down - past[..., 1:, :1] * np.log1p(-stakes * null)
+    return Run(Wealth(up[..., -1, :], down[..., -1, :], sums), _mixture(log_up), _mixture(log_down))
 
 
 def trust(past: Floats) -> Floats:

@@ -36,36 +36,38 @@ class Observation(NamedTuple):
 
 @dataclass(slots=True)
 class Open:
-    """The cluster that is still arriving (or a lone pair): sums over its pairs."""
+    """The cluster that is still arriving: sums over its pairs."""
 
     cluster: str
     slice: str | None
     pairs: int = 0
     labelled: int = 0
     judged: int = 0
-    both: int = 0
     d: float = 0.0
     f: float = 0.0
-    f_labelled: float = 0.0
     a: float = 0.0
     c: float = 0.0
 
     def collect(self, d: float | None, f: float | None, propensity: float) -> None:
         """Add one pair's differences: the human one and the judge's, None where not known."""
+        a, c = _weighted(d, f, propensity)
         self.pairs += 1
-        share = 0.0
+        self.a += a
+        self.c += c
         if d is not None:
-            share = 1 / propensity
             self.labelled += 1
             self.d += d
-            self.a += d * share
         if f is not None:
             self.judged += 1
             self.f += f
-            self.c += f * (share - 1)
-            if d is not None:
-                self.both += 1
-                self.f_labelled += f
+
+    @property
+    def means(self) -> tuple[float | None, float | None]:
+        """Mean human difference and mean judge's difference; a cluster is labelled wholly or not at all."""
+        if not self.labelled:
+            return None, self.f / self.judged if self.judged else None
+        # Judged only in part, the two means would be over different pairs: then it bets without the judge.
+        return self.d / self.labelled, self.f / self.judged if self.judged == self.labelled else None
 
 
 @dataclass
@@ -114,9 +116,7 @@ class Intake:
         self.labelled += d is not None
         self.judged += f is not None
         if pair.cluster is None:
-            group = Open("", pair.slice)
-            group.collect(d, f, pair.propensity)
-            return done + self._bet(group)
+            return done + self._bet_pair(d, f, pair)
         if self.open is None:
             self.clusters.is_new(pair.cluster)
             self.open = Open(pair.cluster, pair.slice)
@@ -178,12 +178,12 @@ class Intake:
             )
 
     def _reason_to_exclude(self, pair: Pair, d: float | None, f: float | None) -> str | None:
-        failures = (pair.champion_failed, pair.challenger_failed)
-        if "infrastructure" in failures:
+        if pair.champion_failed == "infrastructure" or pair.challenger_failed == "infrastructure":
             return INFRASTRUCTURE
         if d is not None:
             return None
-        if (pair.champion is None) != (pair.challenger is None) and "agent" not in failures:
+        one_sided = (pair.champion is None) != (pair.challenger is None)
+        if one_sided and pair.champion_failed is None and pair.challenger_failed is None:
             return ONE_SIDE
         if self.min_propensity is not None:
             return NO_SCORE if pair.propensity == 1.0 else None
@@ -194,24 +194,32 @@ class Intake:
     def _close_unless(self, cluster: str | None) -> list[Observation]:
         if self.open is None or (cluster is not None and self.open.cluster == cluster):
             return []
-        done = self._bet(self.open)
+        done = self._bet_cluster(self.open)
         self.open = None
         return done
 
-    def _bet(self, group: Open) -> list[Observation]:
+    def _bet_cluster(self, group: Open) -> list[Observation]:
         if self.min_propensity is not None:
             return [Observation(group.a / group.pairs, group.c / group.pairs, group.slice)]
-        if not group.labelled:
-            if group.judged:
+        return self._bet_sampled(*group.means, group.slice)
+
+    def _bet_pair(self, d: float | None, f: float | None, pair: Pair) -> list[Observation]:
+        if self.min_propensity is not None:
+            return [Observation(*_weighted(d, f, pair.propensity), pair.slice)]
+        return self._bet_sampled(d, f, pair.slice)
+
+    def _bet_sampled(self, d: float | None, f: float | None, part: str | None) -> list[Observation]:
+        """Labels are a random sample: the judged but unlabelled wait for the next label, each used once."""
+        if d is None:
+            if f is not None:
                 self.unlabelled += 1
-                self.unlabelled_sum += group.f / group.judged
+                self.unlabelled_sum += f
             return []
         c = 0.0
-        # A cluster judged only in part would compare different pairs: it bets without the judge.
-        if self.unlabelled and group.both == group.labelled:
-            c = group.f_labelled / group.labelled - self.unlabelled_sum / self.unlabelled
+        if f is not None and self.unlabelled:
+            c = f - self.unlabelled_sum / self.unlabelled
             self.unlabelled, self.unlabelled_sum = 0, 0.0
-        return [Observation(group.d / group.labelled, c, group.slice)]
+        return [Observation(d, c, part)]
 
     def state(self) -> dict[str, Any]:
         """Everything as plain JSON."""
@@ -255,3 +263,9 @@ def _differences(pair: Pair) -> tuple[float | None, float | None]:
     d = None if ours is None or theirs is None else theirs - ours
     f = None if judged_ours is None or judged_theirs is None else judged_theirs - judged_ours
     return d, f
+
+
+def _weighted(d: float | None, f: float | None, propensity: float) -> tuple[float, float]:
+    """Return a = ξD/π and c = F(ξ/π − 1); a pair that the judge did not see has F = 0."""
+    share = 0.0 if d is None else 1 / propensity
+    return (d or 0.0) * share, (f or 0.0) * (share - 1)

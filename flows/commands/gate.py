@@ -134,9 +134,9 @@ def _show(verdict: "Verdict") -> None:
 
 def characteristics(
     lifetimes: Annotated[
-        int, typer.Option(min=20, help="Simulated project lifetimes of 50 candidates.")
+        int, typer.Option(min=1, help="Simulated project lifetimes of 50 candidates.")
     ] = 1000,
-    tests: Annotated[int, typer.Option(min=50, help="Simulated tests per power figure.")] = 1000,
+    tests: Annotated[int, typer.Option(min=10, help="Simulated tests per power figure.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the simulation.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Draw the figure into this PNG.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,

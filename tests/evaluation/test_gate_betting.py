@@ -81,6 +81,7 @@ def test_blocks_of_any_size_give_the_same_bits(population):
 
 
 @given(st.floats(-0.9, 0.9), st.floats(-1, 1), st.floats(0, 1))
+@settings(max_examples=50, deadline=None)
 def test_no_bet_gains_in_expectation_under_the_null(null, value, chance):
     """Any two-point distribution on [−1, 1] with mean at most the null: the expected factor is at most 1."""
     low = min(value, null)
@@ -139,7 +140,7 @@ def test_evidence_is_a_martingale_when_the_judge_chooses_what_to_label(chances, 
 
 
 @given(differences)
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_final_evidence_ignores_the_order_of_pairs(d):
     forward, backward = run(d), run(d[::-1])
     assert forward.log_up[-1] == pytest.approx(backward.log_up[-1], abs=1e-9)
@@ -147,7 +148,7 @@ def test_final_evidence_ignores_the_order_of_pairs(d):
 
 
 @given(differences)
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 def test_interval_is_dual_to_the_tests_and_holds_the_mean(d):
     wealth = run(d).wealth
     low, high = interval(wealth)

@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -87,6 +87,7 @@ scores = st.one_of(
 
 
 @given(scores, st.sampled_from(["champion", "challenger", "champion_judge", "challenger_judge"]))
+@settings(max_examples=50, deadline=None)
 def test_a_score_is_accepted_exactly_when_it_lies_in_the_unit_interval(score, name):
     if 0 <= score <= 1:
         assert getattr(Pair.model_validate({"case_id": "c", name: score}), name) == score
@@ -96,6 +97,7 @@ def test_a_score_is_accepted_exactly_when_it_lies_in_the_unit_interval(score, na
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), max_size=20))
+@settings(max_examples=50, deadline=None)
 def test_json_lines_round_trip(rows):
     pairs = [Pair(case_id=str(i), champion=a, challenger=b) for i, (a, b) in enumerate(rows)]
     again = [Pair.model_validate(json.loads(pair.model_dump_json())) for pair in pairs]

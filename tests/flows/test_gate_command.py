@@ -1,17 +1,28 @@
 import json
-import subprocess
 import sys
-from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from evaluation.gate import Pair, Verdict, decide
+from flows.cli import main
 
-RATCHET = Path(sys.executable).with_name("ratchet")
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
 
 
-def ratchet(*arguments):
-    return subprocess.run([RATCHET, *map(str, arguments)], capture_output=True, text=True, check=False)
+@pytest.fixture
+def ratchet(monkeypatch, capsys):
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["ratchet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        return Done(stopped.value.code or 0, *capsys.readouterr())
+
+    return run
 
 
 def write(path, pairs):
@@ -25,7 +36,7 @@ def better(tmp_path):
     return write(tmp_path / "pairs.jsonl", pairs)
 
 
-def test_promote_exits_with_0_and_prints_one_json_object(better):
+def test_promote_exits_with_0_and_prints_one_json_object(ratchet, better):
     done = ratchet("gate", better, "--json")
     assert done.returncode == 0, done.stderr
     verdict = Verdict.model_validate_json(done.stdout)
@@ -33,7 +44,7 @@ def test_promote_exits_with_0_and_prints_one_json_object(better):
     assert done.stdout.count("\n") == 1
 
 
-def test_command_and_library_agree_also_in_csv(better, tmp_path):
+def test_command_and_library_agree_also_in_csv(ratchet, better, tmp_path):
     pairs = [Pair.model_validate_json(line) for line in better.read_text().splitlines()]
     table = tmp_path / "pairs.csv"
     table.write_text(
@@ -44,7 +55,7 @@ def test_command_and_library_agree_also_in_csv(better, tmp_path):
     assert Verdict.model_validate_json(done.stdout) == decide(pairs, alpha=0.01, min_gain=0.1)
 
 
-def test_continue_exits_with_3_and_says_why_on_stderr(tmp_path):
+def test_continue_exits_with_3_and_says_why_on_stderr(ratchet, tmp_path):
     done = ratchet("gate", write(tmp_path / "p.jsonl", [Pair(case_id="a", champion=1, challenger=1)]))
     assert done.returncode == 3
     assert done.stdout == ""
@@ -62,7 +73,9 @@ def test_continue_exits_with_3_and_says_why_on_stderr(tmp_path):
         ),
     ],
 )
-def test_bad_input_exits_with_2_one_line_with_its_number_and_no_partial_verdict(better, line, message):
+def test_bad_input_exits_with_2_one_line_with_its_number_and_no_partial_verdict(
+    ratchet, better, line, message
+):
     with better.open("a") as out:
         out.write(line + "\n")
     done = ratchet("gate", better, "--json")
@@ -71,7 +84,7 @@ def test_bad_input_exits_with_2_one_line_with_its_number_and_no_partial_verdict(
     assert message in done.stderr
 
 
-def test_a_case_that_the_proposer_saw_is_refused(better, tmp_path):
+def test_a_case_that_the_proposer_saw_is_refused(ratchet, better, tmp_path):
     seen = tmp_path / "seen.txt"
     seen.write_text("c7\n")
     done = ratchet("gate", better, "--seen", seen)
@@ -79,7 +92,7 @@ def test_a_case_that_the_proposer_saw_is_refused(better, tmp_path):
     assert "pairs.jsonl:8: case 'c7' was seen by the proposer" in done.stderr
 
 
-def test_plot_draws_wealth_and_interval(better, tmp_path):
+def test_plot_draws_wealth_and_interval(ratchet, better, tmp_path):
     picture = tmp_path / "figures" / "path.png"
     done = ratchet("gate", better, "--plot", picture)
     assert done.returncode == 0, done.stderr
@@ -87,15 +100,15 @@ def test_plot_draws_wealth_and_interval(better, tmp_path):
     assert picture.stat().st_size > 10_000
 
 
-def test_plot_without_a_bet_is_one_clear_error(tmp_path):
+def test_plot_without_a_bet_is_one_clear_error(ratchet, tmp_path):
     done = ratchet("gate", write(tmp_path / "p.jsonl", []), "--plot", tmp_path / "x.png")
     assert done.returncode == 2
     assert "no bet was made" in done.stderr
 
 
-def test_characteristics_print_tables_json_and_a_figure(tmp_path):
+def test_characteristics_print_tables_json_and_a_figure(ratchet, tmp_path):
     figure = tmp_path / "characteristics.png"
-    done = ratchet("characteristics", "--lifetimes", 20, "--tests", 50, "--out", figure, "--json")
+    done = ratchet("characteristics", "--lifetimes", 5, "--tests", 10, "--out", figure, "--json")
     assert done.returncode == 0, done.stderr
     measured = json.loads(done.stdout)
     assert len(measured["false_promotions"]) == 8

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.errors import BadInput
+from agent.errors import BadInput, CorruptRecord
 from evaluation.betting import Run, Wealth, bet, interval, log_e_above, log_e_below
 from evaluation.evidence import Intake, Observation
 from evaluation.pairs import Pair
@@ -189,8 +189,15 @@ class Gate:
 
     @staticmethod
     def from_json(state: str) -> "Gate":
-        """The inverse of `to_json`; a state of another schema is refused."""
-        parts: dict[str, Any] = json.loads(state)
+        """The inverse of `to_json`; CorruptRecord when it does not parse, BadInput when of another schema."""
+        try:
+            parts: dict[str, Any] = json.loads(state)
+            return Gate._restore(parts)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CorruptRecord(f"gate state does not parse ({error!r}): start a new test") from None
+
+    @staticmethod
+    def _restore(parts: dict[str, Any]) -> "Gate":
         if parts.get("schema") != STATE_SCHEMA:
             raise BadInput(
                 f"gate state has schema {parts.get('schema')!r}, expected {STATE_SCHEMA}: start a new test"

@@ -99,7 +99,9 @@ def _draw_errors(axes: "Axes", measured: OperatingCharacteristics) -> None:
     rows = sorted(measured.rules, key=lambda row: -row.false_lifetime)
     colours = [PROMOTE if row.rule.startswith("gate with ledger") else MUTED for row in rows]
     bars = axes.barh([row.rule for row in rows], [100 * row.false_lifetime for row in rows], color=colours)
-    axes.bar_label(bars, fmt="%.0f %%", padding=3, fontsize=8)
+    labels = axes.bar_label(bars, fmt="%.0f %%", padding=3, fontsize=8)
+    for label in labels:
+        label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
     axes.axvline(5, color=HARM, lw=1, ls="--")
     axes.set_xlim(0, 115)
     axes.set_xlabel("% of lifetimes with a false promotion\n(50 candidates, none better; dashed: promised)")

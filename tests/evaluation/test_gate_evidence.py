@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.errors import BadInput
+from agent.errors import BadInput, CorruptRecord
 from evaluation.evidence import MOST_SLICES, Intake
 from evaluation.gate import Gate, GatePolicy, Pair, Registration, decide
 from evaluation.pairs import Rollout, pair_up
@@ -183,6 +183,12 @@ def test_a_case_that_ran_on_one_side_only_is_refused():
 def test_a_state_of_another_schema_is_refused():
     with pytest.raises(BadInput, match="schema 99"):
         Gate.from_json('{"schema": 99}')
+
+
+@pytest.mark.parametrize("state", ["", "[]", '{"schema": 1}', Gate().to_json()[:-20]])
+def test_a_state_that_does_not_parse_is_named_as_corrupt(state):
+    with pytest.raises(CorruptRecord, match="gate state does not parse"):
+        Gate.from_json(state)
 
 
 def test_seen_ids_survive_settling_and_restoring():

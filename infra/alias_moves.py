@@ -32,9 +32,9 @@ def move_aliases(
     before = _state(connection, aliases, tags)
     client.set_registered_model_tag(name, _JOURNAL, json.dumps(before))
     try:
-        for number, values in tags.items():
+        for tagged, values in tags.items():
             for key, value in values.items():
-                client.set_model_version_tag(name, str(number), key, value)
+                client.set_model_version_tag(name, str(tagged), key, value)
         for alias, number in aliases.items():
             _point(connection, alias, number)
         client.delete_registered_model_tag(name, _JOURNAL)

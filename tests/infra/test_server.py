@@ -56,8 +56,9 @@ def test_versions_files_and_aliases_go_through_a_server(remote, tmp_path):
     register(remote, base, files={}, seen_case_ids=[], cost={})
     promote(remote, base.candidate_id, approved_by="anna", reason="first")
     register(remote, tuned, files={"adapter": adapter}, seen_case_ids=["c1"], cost={"seconds": 1})
-    verdict = decide([Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)])
-    open_ledger_test(remote, tuned.candidate_id)
+    entry = open_ledger_test(remote, tuned.candidate_id)
+    pairs = [Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)]
+    verdict = decide(pairs, alpha=entry.alpha_k)
     close_ledger_test(remote, tuned.candidate_id, decision="promote", e_value=verdict.e_value)
     record_evaluation(remote, tuned.candidate_id, scores={"accuracy": interval([1, 0])}, verdict=verdict)
     promote(remote, tuned.candidate_id, approved_by="anna", reason="proven")

@@ -75,7 +75,8 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         self.candidate = candidate
         self.memory = memory
         self.adapter = adapter
-        self.lm = make_lm(candidate.base_model, adapter=adapter, **(endpoint or {}))
+        self.endpoint = endpoint or {}
+        self.lm = make_lm(candidate.base_model, adapter=adapter, **self.endpoint)
         predictor = candidate.predictors[CHOOSE]
         self.choose = dspy.Predict(Choose.with_instructions(predictor.instructions))
         self.choose.demos = [
@@ -94,6 +95,12 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         if self.candidate.base_model == NAME:
             return _decide_embedded(self, views)
         return [_decide_by_endpoint(self, view) for view in views]
+
+    def single_attempt(self) -> "Program":
+        """The same agent without retries: what the gate compares, since a retry needs to be told that it failed."""
+        topology = self.candidate.topology.model_copy(update={"attempts": 1})
+        candidate = self.candidate.model_copy(update={"topology": topology})
+        return Program(candidate, memory=self.memory, adapter=self.adapter, endpoint=self.endpoint)
 
     def prompt(self, view: View) -> tuple[Prompt, Observation, list[Recalled]]:
         """The LM's prompt for a view, the observation with the candidate's own options, and what was recalled."""

@@ -10,11 +10,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from agent.environment import Case, Environment
 from agent.errors import BadInput
 from agent.record import content_hash
 
+Proposer = Literal["experience", "lora", "prompt"]
 PROJECT_FILE = "project.py"
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
 
@@ -39,9 +41,12 @@ class Project:
     """LM; None = that of the settings (`RATCHET_LM`)."""
     attempts: int = 1
     """Tries at a case; more than one needs an environment that says that it failed."""
+    scores_itself: bool = False
+    """Whether the environment can score any action at any case (a game, a database, a ticket that closes): then
+    its outcome is the ground truth of the gate, and no person is asked."""
     with_arguments: bool = False
     """Also fill the chosen option's arguments."""
-    proposers: tuple[str, ...] = ("experience", "lora", "prompt")
+    proposers: tuple[Proposer, ...] = ("experience", "lora", "prompt")
     """Who makes challengers, in the order in which the ledger pays for their tests."""
 
     def __post_init__(self) -> None:
@@ -50,7 +55,9 @@ class Project:
                 f"project name {self.name!r}: use 1–63 lower-case letters, digits, - and _, as MLflow's names need"
             )
         if not self.instructions.strip():
-            raise BadInput(f"project {self.name!r} has no instructions: say in a sentence what the agent does")
+            raise BadInput(
+                f"project {self.name!r} has no instructions: say in a sentence what the agent does"
+            )
 
 
 def load_project(folder: Path) -> Project:
@@ -61,7 +68,9 @@ def load_project(folder: Path) -> Project:
     """
     path = (folder / PROJECT_FILE).resolve()
     if not path.is_file():
-        raise BadInput(f"no {PROJECT_FILE} in {folder.resolve()}: go to your project, or run `ratchet init DIR`")
+        raise BadInput(
+            f"no {PROJECT_FILE} in {folder.resolve()}: go to your project, or run `ratchet init DIR`"
+        )
     name = f"ratchet_project_{content_hash(str(path))}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -99,11 +99,29 @@ class Wealth:
 
 @dataclass(frozen=True)
 class Run:
-    """What a block of T bets did: the wealth after it, and ln e after each bet, [..., T]."""
+    """What a block of T bets did: the wealth after it, and on demand ln e after each bet, [..., T]."""
 
     wealth: Wealth
-    log_up: Floats
-    log_down: Floats
+    _up: Floats
+    _down: Floats
+    _bets: Floats
+    _stakes: Floats
+    _null: float
+
+    @property
+    def log_up(self) -> Floats:
+        """Evidence against "mean ≤ null" after each bet."""
+        return self._path(self._up, self._stakes)
+
+    @property
+    def log_down(self) -> Floats:
+        """Evidence against "mean ≥ null" after each bet."""
+        return self._path(self._down, -self._stakes)
+
+    def _path(self, products: Floats, stakes: Floats) -> Floats:
+        if not self._null:
+            return _mixture(products)
+        return _mixture(products - self._bets * np.log1p(stakes * self._null))
 
 
 def bet(wealth: Wealth, a: Floats, c: Floats, *, null: float = 0.0, bounds: Bounds | None = None) -> Run:
@@ -124,11 +142,8 @@ def bet(wealth: Wealth, a: Floats, c: Floats, *, null: float = 0.0, bounds: Boun
     down = _accumulate(wealth.down, np.log1p(-step))
     gain = _accumulate(wealth.sums[..., 3:], (a - rho * c)[..., None])
     sums = np.concatenate([past[..., -1, :], gain[..., -1, :]], axis=-1)
-    log_up, log_down = up[..., 1:, :], down[..., 1:, :]
-    if null:
-        log_up = log_up - past[..., 1:, :1] * np.log1p(stakes * null)
-        log_down = log_down - past[..., 1:, :1] * np.log1p(-stakes * null)
-    return Run(Wealth(up[..., -1, :], down[..., -1, :], sums), _mixture(log_up), _mixture(log_down))
+    after = Wealth(up[..., -1, :], down[..., -1, :], sums)
+    return Run(after, up[..., 1:, :], down[..., 1:, :], past[..., 1:, :1], stakes, null)
 
 
 def trust(past: Floats) -> Floats:

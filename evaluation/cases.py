@@ -32,8 +32,8 @@ class LabelledCase(Record):
     propensity: float
     session_id: str | None = None
     source: Literal["human", "environment"]
-    answer: Json
-    """The right action, as a person gave it or as the agent did it with success."""
+    answer: Json | None
+    """The right action, as a person gave it or as the agent did it with success; None = the environment knows."""
 
     @property
     def case_id(self) -> str:
@@ -42,13 +42,19 @@ class LabelledCase(Record):
 
 
 def labelled_cases(
-    traces: Sequence[Trace], labels: Sequence[Label], *, gate_share: float, salt: str = ""
+    traces: Sequence[Trace],
+    labels: Sequence[Label],
+    *,
+    gate_share: float,
+    salt: str = "",
+    self_scoring: bool = False,
 ) -> list[LabelledCase]:
     """Join traces with people's answers, and with their own successes where the environment told.
 
     A person's answer outranks the environment; of contradicting answers of people, the case is left out here
     (the answers themselves are kept: see `infra.review_queue.contradictions`). The agent's own successes teach
-    and never judge: which cases it succeeded at depends on the agent.
+    and never judge: which cases it succeeded at depends on the agent. Where the environment scores every action
+    (`self_scoring`), each case on the gate's side counts, whatever the agent made of it.
     """
     answers = _agreed(labels)
     known: dict[str, LabelledCase] = {}
@@ -57,6 +63,8 @@ def labelled_cases(
         found = _by_person(trace, answers.get(trace.trace_id), role)
         if found is None and role == "train":
             found = _by_success(trace)
+        if found is None and self_scoring and role == "gate":
+            found = _scored_by_environment(trace)
         if found is not None:
             earlier = known.get(trace.case.case_id)
             if earlier is None or (earlier.source == "environment" and found.source == "human"):
@@ -106,6 +114,19 @@ def _by_success(trace: Trace) -> LabelledCase | None:
     )
 
 
+def _scored_by_environment(trace: Trace) -> LabelledCase:
+    return LabelledCase(
+        case=trace.case,
+        trace_id=trace.trace_id,
+        candidate_id=trace.candidate_id,
+        role="gate",
+        propensity=1.0,
+        session_id=trace.session_id,
+        source="environment",
+        answer=None,
+    )
+
+
 def fresh_for_gate(
     labelled: Sequence[LabelledCase],
     seen: Collection[str],
@@ -123,7 +144,7 @@ def fresh_for_gate(
     Returns:
         The fresh cases in their order, and how many were left out by reason.
     """
-    pool = [item for item in labelled if item.role == "gate" and item.source == "human"]
+    pool = [item for item in labelled if item.role == "gate"]
     overlap = {o.case_id for o in find_overlap({i.case_id: case_text(i.case) for i in pool}, seen_texts)}
     left_out: dict[str, int] = {}
     fresh = []

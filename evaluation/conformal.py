@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 QUANTILES: Final = np.array([0.02, 0.05, 0.1, 0.2, 0.3])
-STAKES: Final = np.array([0.03, 0.08, 0.2, 0.4])
+STAKES: Final = np.array([0.06, 0.15, 0.35, 0.7])
 N_BETS: Final = len(QUANTILES) * len(STAKES)
 
 _BLOCK: Final = 256

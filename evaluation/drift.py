@@ -112,8 +112,9 @@ class DriftMonitor:
             raise BadInput("no window was seen yet, so there is nothing to explain: call update first")
         shift = next((family for family in self._families if isinstance(family, Shift)), None)
         groups = {stream: (f.name, f.group) for f in self._families for stream in f.streams}
+        lagging = frozenset(f.name for f in self._families if isinstance(f, Category))
         vectors = (shift.arrays["known"] if shift else np.zeros((0, self._dimensions))).astype(np.float32)
-        return explain(self.state, self._history, groups, shift, (self._usual_texts, vectors))
+        return explain(self.state, self._history, groups, lagging, shift, (self._usual_texts, vectors))
 
     @property
     def state(self) -> DriftState:
@@ -122,9 +123,11 @@ class DriftMonitor:
             family.name: float(np.mean([self._evidence[stream] for stream in family.streams]))
             for family in self._families
         }
-        groups = {group: [families[f.name] for f in self._families if f.group == group] for group in GROUPS}
+        # A column that the traffic has not shown yet has no evidence to average over.
+        seen = [f for f in self._families if any(self._evidence[stream].any() for stream in f.streams)]
+        groups = {group: [families[f.name] for f in seen if f.group == group] for group in GROUPS}
         known = {group: float(np.mean(values)) for group, values in groups.items() if values}
-        e_value = float(np.mean(list(known.values())))
+        e_value = float(np.mean(list(known.values()))) if known else 0.0
         threshold = 1.0 / self.alpha
         strongest = max(self._evidence, key=lambda stream: float(self._evidence[stream].mean()))
         return DriftState(

@@ -50,17 +50,20 @@ def explain(
     state: DriftState,
     history: History,
     groups: Mapping[str, tuple[str, Group]],
+    lagging: frozenset[str],
     shift: Shift | None,
     usual: tuple[Sequence[str], NDArray[np.float32]],
 ) -> Attribution:
     """Explain the evidence; the same history gives the same answer.
 
     `groups` tells for each stream its family and group, `usual` holds texts and vectors of the reference.
+    `lagging` streams learn what to look for only after the onset, and date it where no other stream can.
     """
     past = _flatten(history)
     kinds = _cause_first(state)
     streams = [stream for stream, (_, group) in groups.items() if group in kinds and stream in past.p]
-    position, low, high = _onset(past, history, streams, shift if "input" in kinds else None)
+    dating = [stream for stream in streams if stream not in lagging] or streams
+    position, low, high = _onset(past, history, dating, shift if "input" in kinds else None)
     since = np.arange(len(past.numbers)) >= position
     p = np.array([np.nan_to_num(past.p[stream], nan=0.5) for stream in streams])
     strangeness = -np.log(np.clip(p, 1e-4, 1.0)).mean(axis=0)

@@ -26,8 +26,8 @@ from evaluation.verdict import Decision, SideBySide, Tally, Verdict, WealthPoint
 
 __all__ = ["Gate", "GatePolicy", "Pair", "Registration", "SideBySide", "SliceEvidence", "Verdict", "decide"]
 
-BLOCK: Final = 8192
-"""Pairs per vectorized step: bounded memory on input of any length."""
+BLOCK: Final = 512
+"""Bets per vectorized step: bounded memory on input of any length, and it fits into the cache."""
 STATE_SCHEMA: Final = 1
 _LARGEST_LOG: Final = 690.0
 """e-values are shown up to e^690, just below the largest float."""

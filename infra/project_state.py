@@ -23,6 +23,8 @@ class ProjectState(Record):
     labels: DatasetVersion | None = None
     n_watched: int = 0
     """Traces that the drift monitor has seen, reference included."""
+    asked: tuple[str, ...] = ()
+    """Traces that people were asked about in this round."""
     spent_gate_cases: tuple[str, ...] = ()
     """Cases that a gate used: they chose a champion and can never judge again."""
 

@@ -34,6 +34,11 @@ class PromptSettings(Record):
     instructions: tuple[str, ...] = INSTRUCTIONS
     seed: int = 0
 
+    @property
+    def calls(self) -> int:
+        """Scored program calls, at most: each instruction is tried without demos, with labelled ones, and searched."""
+        return (len(self.instructions) + 1) * (self.programs + 3) * self.validation
+
 
 def propose_prompt(
     parent: Candidate,

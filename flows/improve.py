@@ -1,0 +1,69 @@
+"""Improve: from production traces to a champion that is shown to be better. The product on one screen.
+
+Any stage can be killed and run again: stages are idempotent, expensive ones keep their results, and what people
+have not answered yet is picked up by the next run.
+"""
+
+from pathlib import Path
+
+from prefect import flow
+
+from agent.project import load_project
+from agent.record import Record
+from evaluation.curate import CurateSettings
+from evaluation.selection import SelectionSettings
+from tasks.collect import collect_new
+from tasks.gate import GateSettings, Judged, gate_candidates
+from tasks.learn import ProposeSettings, curate_lessons, propose
+from tasks.people import Asked, ask_for_labels
+from tasks.promote import Decision, promote_best
+from tasks.serve import serve_waiting
+
+
+class ImproveSettings(Record):
+    """What each stage may do."""
+
+    selection: SelectionSettings = SelectionSettings()
+    curation: CurateSettings = CurateSettings()
+    proposing: ProposeSettings = ProposeSettings()
+    gate: GateSettings = GateSettings()
+    approved_by: str | None = None
+    """Name of the policy that approves what is proven; None = a person does, by `ratchet approve`."""
+
+
+class ImproveReport(Record):
+    """What a run came to."""
+
+    served: int
+    asked: Asked
+    judged: tuple[Judged, ...] = ()
+    decision: Decision
+
+
+@flow(name="improve", persist_result=False, validate_parameters=True)
+def improve(project: str = ".", settings: ImproveSettings | None = None) -> ImproveReport:
+    """Serve → collect → people → curate → propose → evaluate and gate → promote."""
+    rules = settings or ImproveSettings()
+    agent = load_project(Path(project))
+
+    collect_new(agent.name)
+    served = serve_waiting(project)
+    collection = collect_new(agent.name)
+
+    asked = Asked(n_asked=0, n_waiting=0)
+    if not agent.scores_itself:
+        asked = ask_for_labels(agent.name, collection, rules.selection)
+        if not asked.enough:
+            waiting = (
+                f"{asked.n_waiting} of {asked.n_asked} questions wait for people: answer them, then run again"
+            )
+            return ImproveReport(served=served, asked=asked, decision=Decision(reason=waiting))
+
+    lessons = curate_lessons(project, collection, rules.curation, rules.selection.gate_share)
+    challengers = [
+        propose(project, agent.name, proposer, lessons.champion, lessons.training, rules.proposing)
+        for proposer in agent.proposers
+    ]
+    judged = gate_candidates(project, lessons, challengers, rules.gate)
+    decision = promote_best(agent.name, judged, approved_by=rules.approved_by)
+    return ImproveReport(served=served, asked=asked, judged=tuple(judged), decision=decision)

@@ -1,0 +1,40 @@
+"""From a registered version to an agent that acts: its files are fetched, its LM is the settings' one."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from agent.candidate import Candidate
+from agent.memory import Memory
+from agent.program import Program
+from infra.registry import fetch_files, history
+from infra.settings import Settings
+from infra.version import Version
+
+
+def endpoint() -> dict[str, Any]:
+    """What an LM endpoint needs beside its model's name."""
+    settings = Settings()
+    given = {
+        "api_base": settings.lm_api_base,
+        "api_key": settings.lm_api_key.get_secret_value() if settings.lm_api_key else None,
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+@lru_cache(maxsize=8)
+def load_program(project: str, candidate_id: str) -> Program:
+    """The registered candidate, ready to act. Versions never change, so it is kept."""
+    version = next(v for v in history(project) if v.candidate_id == candidate_id)
+    return build(version.candidate, fetch_files(project, candidate_id))
+
+
+def build(candidate: Candidate, files: dict[str, Path]) -> Program:
+    """A program from a candidate and its files."""
+    memory = Memory.load(files["memory"]) if "memory" in files else None
+    return Program(candidate, memory=memory, adapter=files.get("adapter"), endpoint=endpoint())
+
+
+def find(project: str, candidate_id: str) -> Version:
+    """The version of a candidate that is known to be registered."""
+    return next(v for v in history(project) if v.candidate_id == candidate_id)

@@ -1,0 +1,43 @@
+"""Collect: what is new in MLflow since the last time, into versioned Parquet."""
+
+from prefect import task
+
+from agent.record import Record
+from agent.trace import Trace
+from evaluation.label import Label
+from infra.dataset_store import DatasetVersion, read_dataset, write_dataset
+from infra.project_state import read_state, update_state
+from infra.trace_store import collect, flush_spool
+
+
+class Collection(Record):
+    """Everything collected so far, and what came in now."""
+
+    traces: DatasetVersion
+    labels: DatasetVersion
+    n_new_traces: int
+    n_new_labels: int
+    problems: tuple[str, ...] = ()
+    """What could not be read, each with its reason; it stays in MLflow."""
+
+
+@task(name="collect", retries=2, retry_delay_seconds=5)
+def collect_new(name: str) -> Collection:
+    """Read what arrived since the watermark and append it; a run again finds nothing new."""
+    flushed = flush_spool(name)
+    state = read_state(name)
+    got = collect(name, state.watermark)
+    old_traces = read_dataset(state.traces, Trace) if state.traces else []
+    old_labels = read_dataset(state.labels, Label) if state.labels else []
+    traces = {t.trace_id: t for t in (*old_traces, *got.traces)}
+    labels = {label.label_id: label for label in (*old_labels, *got.labels)}
+    ordered = sorted(traces.values(), key=lambda t: (t.started_at, t.trace_id))
+    written = write_dataset("traces", ordered), write_dataset("labels", list(labels.values()))
+    update_state(name, watermark=got.watermark, traces=written[0], labels=written[1])
+    return Collection(
+        traces=written[0],
+        labels=written[1],
+        n_new_traces=len(traces) - len(old_traces),
+        n_new_labels=len(labels) - len(old_labels),
+        problems=tuple(f"trace {p.trace_id}: {p.reason}" for p in (*flushed.problems, *got.problems)),
+    )

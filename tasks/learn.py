@@ -1,0 +1,151 @@
+"""Curate and propose: what the agent may learn from, and the challengers that are made of it."""
+
+from pathlib import Path
+
+from prefect import task
+from pydantic import Field
+
+from agent.optimize.experience import ExperienceSettings, propose_experience
+from agent.optimize.lora import LoraSettings, propose_lora
+from agent.optimize.prompts import PromptSettings, propose_prompt
+from agent.optimize.proposal import Example, Proposal
+from agent.program import View
+from agent.project import Proposer, load_project
+from agent.record import Record
+from agent.trace import Trace
+from evaluation.cases import LabelledCase, labelled_cases
+from evaluation.curate import CurateSettings, curate
+from evaluation.label import Label
+from infra.dataset_store import DatasetVersion, read_dataset, write_dataset
+from infra.programs import find
+from infra.project_state import project_folder, read_state
+from infra.registry import champion, fetch_files, register, seen_case_ids
+from tasks.caching import cached_by
+from tasks.collect import Collection
+from tasks.progress import progress
+
+
+class ProposeSettings(Record):
+    """One settings record per proposer."""
+
+    experience: ExperienceSettings = ExperienceSettings()
+    lora: LoraSettings = LoraSettings()
+    prompt: PromptSettings = PromptSettings()
+
+
+class Lessons(Record):
+    """What this round learns from, and what it is judged by."""
+
+    training: DatasetVersion
+    labelled: DatasetVersion
+    """All labelled cases, those of the gate included."""
+    champion: str
+    n_human: int = Field(ge=0)
+    left_out: dict[str, int]
+
+
+@task(name="curate")
+def curate_lessons(
+    folder: str, collection: Collection, settings: CurateSettings, gate_share: float
+) -> Lessons:
+    """Split and curate what was collected; versions of both sides."""
+    project = load_project(Path(folder))
+    labelled = labelled_cases(
+        read_dataset(collection.traces, Trace),
+        read_dataset(collection.labels, Label),
+        gate_share=gate_share,
+        salt=project.name,
+        self_scoring=project.scores_itself,
+    )
+    curated = curate(labelled, settings, released=read_state(project.name).spent_gate_cases)
+    weighted = [
+        Lesson(case=c, weight=1.0 if c.source == "human" else settings.own_weight) for c in curated.cases
+    ]
+    serving = champion(project.name)
+    assert serving is not None, "a champion is registered before the first trace"
+    return Lessons(
+        training=write_dataset("training", weighted),
+        labelled=write_dataset("labelled", labelled),
+        champion=serving.candidate_id,
+        n_human=curated.n_human,
+        left_out=curated.left_out,
+    )
+
+
+class Lesson(Record):
+    """A training case and how much it counts."""
+
+    case: LabelledCase
+    weight: float
+
+
+@task(name="propose", **cached_by("name", "proposer", "parent", "training", "settings"))
+def propose(
+    folder: str,
+    name: str,
+    proposer: Proposer,
+    parent: str,
+    training: DatasetVersion,
+    settings: ProposeSettings,
+) -> str:
+    """Make and register one challenger; returns its candidate id."""
+    examples = as_examples(folder, read_dataset(training, Lesson))
+    proposal = make(name, proposer, parent, examples, training.digest, settings)
+    register(
+        name,
+        proposal.candidate,
+        files=proposal.files,
+        seen_case_ids=proposal.seen_case_ids,
+        cost=proposal.cost,
+        dataset=training,
+    )
+    return proposal.candidate.candidate_id
+
+
+def as_examples(folder: str, lessons: list[Lesson]) -> list[Example]:
+    """What the agent would have seen of each lesson's case."""
+    project = load_project(Path(folder))
+    return [
+        Example(
+            view=View(case_id=lesson.case.case_id, observation=project.environment().reset(lesson.case.case)),
+            answer=answer_name(lesson.case.answer),
+            weight=lesson.weight,
+            trace_id=lesson.case.trace_id,
+            source="human" if lesson.case.source == "human" else "own",
+        )
+        for lesson in lessons
+    ]
+
+
+def answer_name(answer: object) -> str:
+    """The action's name in an answer: a bare name, or a record with `tool` and arguments."""
+    return str(answer.get("tool") if isinstance(answer, dict) else answer)
+
+
+def make(
+    name: str,
+    proposer: Proposer,
+    parent_id: str,
+    examples: list[Example],
+    digest: str,
+    settings: ProposeSettings,
+) -> Proposal:
+    """Run one proposer on the parent."""
+    parent, files = find(name, parent_id).candidate, fetch_files(name, parent_id)
+    seen, folder = sorted(seen_case_ids(name, parent_id)), project_folder(name)
+    if proposer == "experience":
+        with progress(
+            "experience: weighing the memory", min(len(examples), settings.experience.tune_on)
+        ) as done:
+            return propose_experience(
+                parent, examples, folder / "memory", settings.experience,
+                adapter=files.get("adapter"), seen=seen, data_digest=digest, progress=done,
+            )  # fmt: skip
+    if proposer == "lora":
+        with progress("LoRA: training", len(examples) * settings.lora.epochs) as done:
+            return propose_lora(
+                parent, examples, folder / "adapters", settings.lora,
+                memory=files.get("memory"), seen=seen, data_digest=digest, progress=done,
+            )  # fmt: skip
+    with progress("DSPy: searching prompts", settings.prompt.calls) as done:
+        return propose_prompt(parent, examples, settings.prompt, seen=seen, data_digest=digest, progress=done)

@@ -1,0 +1,69 @@
+"""Serve: the champion answers the requests that wait; each answer is a trace in MLflow."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from prefect import task
+
+from agent.environment import Case
+from agent.loop import run
+from agent.program import base_candidate
+from agent.project import Project, load_project
+from agent.trace import Trace
+from infra.dataset_store import read_dataset
+from infra.programs import load_program
+from infra.project_state import read_state
+from infra.registry import champion, promote, register
+from infra.settings import Settings
+from infra.trace_store import log_traces
+from infra.version import Version
+from tasks.progress import progress
+
+CHUNK = 48
+"""Requests between two writes to MLflow: what a crash can cost."""
+
+
+@task(name="serve")
+def serve_waiting(folder: str) -> int:
+    """Answer the project's waiting requests with its champion; returns how many."""
+    project = load_project(Path(folder))
+    version = champion(project.name) or first_champion(project)
+    waiting = not_served(project)
+    program = load_program(project.name, version.candidate_id)
+    with progress("serving", len(waiting)) as advance:
+        for start in range(0, len(waiting), CHUNK):
+            cases = waiting[start : start + CHUNK]
+            log_traces(
+                project.name,
+                run(
+                    program,
+                    cases,
+                    project.environment,
+                    at=lambda i, cases=cases: cases[i].seen_at or datetime.now(UTC),  # type: ignore[misc]
+                    with_arguments=project.with_arguments,
+                    progress=advance,
+                ),
+            )
+    return len(waiting)
+
+
+def first_champion(project: Project) -> Version:
+    """Register the agent of the first day, and let it serve: there is nothing yet to be better than."""
+    candidate = base_candidate(
+        project.instructions, model=project.model or Settings().lm, attempts=project.attempts
+    )
+    register(project.name, candidate, files={}, seen_case_ids=[], cost={})
+    return promote(
+        project.name,
+        candidate.candidate_id,
+        approved_by="ratchet",
+        reason="the first version: nothing served yet",
+    )
+
+
+def not_served(project: Project) -> Sequence[Case]:
+    """Waiting requests without a trace."""
+    traces = read_state(project.name).traces
+    served = {trace.case.case_id for trace in read_dataset(traces, Trace)} if traces else set()
+    return [case for case in project.traffic() if case.case_id not in served]

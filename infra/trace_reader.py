@@ -17,7 +17,7 @@ from agent.trace import Trace
 from evaluation.label import Label
 from infra.assessments import EXPECTED, SCORE, Problem, labels_arrived_ms, to_labels
 from infra.trace_rows import read_roots
-from infra.trace_spans import RECEIVED, RECEIVED_DAY, RECORD, own_id
+from infra.trace_spans import RECEIVED, RECORD, own_id
 from infra.tracking import Connection, connect, mlflow_errors
 
 _BATCH: Final = 300
@@ -89,7 +89,7 @@ def _arrived(connection: Connection, since: Watermark) -> dict[str, TraceInfo]:
     else:
         edge = datetime.fromtimestamp((since.received_ms - _overlap_ms()) / 1000, UTC)
         days = range((datetime.now(UTC).date() - edge.date()).days + 1)
-        filters = [f"tags.`{RECEIVED_DAY}` = '{edge.date() + timedelta(days=day)}'" for day in days]
+        filters = [f"tags.`{RECEIVED}` LIKE '{edge.date() + timedelta(days=day)}%'" for day in days]
         filters.append(f"trace.timestamp_ms > {int(edge.timestamp() * 1000)}")
     found = [info for one in filters for info in _search(connection, one)]
     known = set(since.seen_traces)
@@ -104,7 +104,8 @@ def _arrived(connection: Connection, since: Watermark) -> dict[str, TraceInfo]:
 
 
 def _received_ms(info: TraceInfo) -> int:
-    return int(info.tags.get(RECEIVED) or info.timestamp_ms)
+    received = info.tags.get(RECEIVED)
+    return int(datetime.fromisoformat(received).timestamp() * 1000) if received else int(info.timestamp_ms)
 
 
 def _search(connection: Connection, filter_string: str | None) -> list[TraceInfo]:

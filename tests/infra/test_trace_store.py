@@ -52,7 +52,7 @@ def test_a_person_sees_request_answer_steps_and_tags(project, make_trace):
     assert json.loads(seen.info.request_preview) == {"request": "weather in Bergen?"}
     assert json.loads(seen.info.response_preview) == {"name": "get_weather"}
     assert seen.info.trace_metadata["mlflow.trace.session"] == "session-1"
-    expected = {"candidate_id": "c0ffee", "memory_id": "m1", "slice": "chat", "case_id": trace.case.case_id}
+    expected = {"candidate_id": "c0ffee", "memory_id": "m1", "slice": "chat"}
     assert expected.items() <= seen.info.tags.items()
     assert [(one.name, one.value, one.source.source_type) for one in seen.info.assessments] == [
         (OUTCOME, 1.0, "CODE")

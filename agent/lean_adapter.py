@@ -14,7 +14,7 @@ from dspy.utils.exceptions import AdapterParseError
 from agent.candidate import Demo, Predictor
 from agent.embedded_lm import Prompt
 from agent.environment import Observation, Option
-from agent.lm import CHOICES, EmbeddedEngine
+from agent.lm import CHOICES, PRIOR, EmbeddedEngine
 from agent.prompt_format import ASSISTANT, USER, choice_prompt, data
 
 FIELD_CHARS = 2000
@@ -33,7 +33,7 @@ class LeanAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
     ) -> list[dict[str, Any]]:
         """Format, ask, parse: one completion."""
         prompt = self.prompt(signature, demos, inputs)
-        response = lm(self.request(lm, lm_kwargs, prompt))
+        response = lm(self.request(lm, lm_kwargs, prompt, inputs.get("prior")))
         return [self.answer(signature, response.message.text or "", prompt.choices)]
 
     def prompt(
@@ -55,7 +55,9 @@ class LeanAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
         lines = [signature.instructions, *(f"Example: {_fields(demo)}" for demo in demos)]
         return Prompt(USER + "\n".join(lines) + "\n", _fields(inputs) + ASSISTANT)
 
-    def request(self, lm: dspy.BaseLM, lm_kwargs: dict[str, Any], prompt: Prompt) -> Request:
+    def request(
+        self, lm: dspy.BaseLM, lm_kwargs: dict[str, Any], prompt: Prompt, prior: list[float] | None = None
+    ) -> Request:
         """A canonical request; choices travel beside the prompt to the embedded LM, and in it to an endpoint."""
         prefix = prompt.prefix.removeprefix(USER)
         suffix = prompt.suffix.removesuffix(ASSISTANT)
@@ -66,7 +68,7 @@ class LeanAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
         config = Config(
             max_tokens=settings.get("max_tokens"),
             temperature=settings.get("temperature"),
-            extensions={CHOICES: list(prompt.choices)} if prompt.choices and embedded else None,
+            extensions={CHOICES: list(prompt.choices), PRIOR: prior} if prompt.choices and embedded else None,
         )
         parts = [TextPart(prefix), TextPart(suffix)] if embedded else [TextPart(prefix + suffix)]
         return Request(model=lm.model, messages=(Message.user(parts),), config=config)

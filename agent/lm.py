@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+import numpy as np
 from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_events
 
 from agent.embedded_lm import EmbeddedLM, Prompt
@@ -18,6 +19,9 @@ from agent.weights import NAME, weights_folder
 
 CHOICES = "choices"
 """Key in a request's extensions: the admissible answers. The embedded LM scores them and writes nothing else."""
+
+PRIOR = "prior"
+"""Key in a request's extensions: nats to add to each choice's log-probability, or None."""
 
 
 @cache
@@ -57,7 +61,8 @@ class EmbeddedEngine:
             lm = embedded_lm()
             before = lm.input_tokens
             if prompt.choices:
-                best = int(lm.score([prompt], adapter=self.adapter)[0].argmax())
+                prior = (request.config.extensions or {}).get(PRIOR) or 0.0
+                best = int((lm.score([prompt], adapter=self.adapter)[0] + np.asarray(prior)).argmax())
                 text, n_out = prompt.choices[best], 0
             else:
                 done = lm.generate(

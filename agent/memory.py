@@ -48,8 +48,8 @@ class Memory:
 
     @property
     def memory_id(self) -> str:
-        """Content hash of all entries."""
-        return content_hash([e.model_dump(mode="json") for e in self.experiences])
+        """Hash of what is remembered; the traces that it came from are provenance, not content."""
+        return content_hash([e.model_dump(mode="json", exclude={"trace_id"}) for e in self.experiences])
 
     def recall(self, observation: str, *, k: int, exclude_case: str | None = None) -> list[Recalled]:
         """The `k` experiences with the most similar observations, most similar first.

@@ -13,7 +13,7 @@ import numpy as np
 
 from agent.candidate import Candidate, Predictor
 from agent.embedded_lm import Prompt
-from agent.environment import Action, Observation
+from agent.environment import Action, Observation, Option
 from agent.errors import LMFailure
 from agent.lean_adapter import LeanAdapter, nearest
 from agent.lm import embedded_lm, make_lm
@@ -57,6 +57,7 @@ class Choose(dspy.Signature):  # type: ignore[misc]  # dspy ships no types
     options: list[Any] = dspy.InputField()
     before: list[Any] = dspy.InputField()
     notes: list[str] = dspy.InputField()
+    prior: list[float] = dspy.InputField()
     choice: str = dspy.OutputField()
 
 
@@ -84,11 +85,27 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
             for demo in predictor.demos
         ]
 
-    def forward(self, request: str, options: list[Any], notes: Sequence[str] = ()) -> dspy.Prediction:
-        """Choose one option for one request, through DSPy."""
-        recalled = self.memory.recall(request, k=self.candidate.topology.recalls) if self.memory else []
+    def forward(
+        self, request: str, options: list[Any], notes: Sequence[str] = (), case_id: str = ""
+    ) -> dspy.Prediction:
+        """Choose one option for one request, through DSPy; `case_id` keeps a case from recalling its own answer."""
+        offered = tuple(Option.model_validate(option) for option in options)
+        view = View(case_id=case_id, observation=Observation(text=request, options=offered))
+        _, observation, recalled = self.prompt(view)
+        described = [
+            option.model_copy(
+                update={"description": self.candidate.tools.get(option.name, option.description)}
+            )
+            for option in observation.options
+        ]
         with dspy.context(lm=self.lm, adapter=LeanAdapter()):
-            return self.choose(request=request, options=options, before=as_demos(recalled), notes=list(notes))
+            return self.choose(
+                request=request,
+                options=described,
+                before=as_demos(recalled[: self.candidate.topology.recalls]),
+                notes=list(notes),
+                prior=self.prior(observation, recalled).tolist(),
+            )
 
     def decide(self, views: Sequence[View]) -> list[Decision]:
         """One decision per view, in order."""

@@ -50,7 +50,7 @@ def select(
         salt: the project's name, as in `role_of`.
         novelty: how new a request is in [0, 1]; added to the doubt (1 − confidence).
     """
-    usable = sorted((t for t in traces if t.error is None and t.action is not None), key=lambda t: t.trace_id)
+    usable = sorted((t for t in traces if t.error is None and t.action is not None), key=lambda t: t.case.case_id)
     gate = [t for t in usable if _role(t, settings, salt) == "gate"]
     train = [t for t in usable if _role(t, settings, salt) == "train"]
     rng = random.Random(settings.seed)
@@ -59,7 +59,7 @@ def select(
     at_random = _uniform(train, n_random, rng, "a random share")
     taken = {pick.trace_id for pick in at_random}
     rest = sorted(
-        (t for t in train if t.trace_id not in taken), key=lambda t: (-_interest(t, novelty), t.trace_id)
+        (t for t in train if t.trace_id not in taken), key=lambda t: (-_interest(t, novelty), t.case.case_id)
     )
     chosen = rest[: max(settings.train_labels - n_random, 0)]
     return (

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from prefect import flow
 
-from agent.project import load_project
+from agent.project import Proposer, load_project
 from agent.record import Record
 from evaluation.curate import CurateSettings
 from evaluation.selection import SelectionSettings
 from tasks.collect import collect_new
 from tasks.gate import GateSettings, Judged, gate_candidates
-from tasks.learn import ProposeSettings, curate_lessons, propose
+from tasks.learn import Lessons, ProposeSettings, curate_lessons, propose
 from tasks.people import Asked, ask_for_labels
 from tasks.promote import Decision, promote_best
 from tasks.serve import serve_waiting
@@ -27,6 +27,8 @@ class ImproveSettings(Record):
     curation: CurateSettings = CurateSettings()
     proposing: ProposeSettings = ProposeSettings()
     gate: GateSettings = GateSettings()
+    proposers: tuple[Proposer, ...] | None = None
+    """Who makes challengers this time; None = those of the project."""
     approved_by: str | None = None
     """Name of the policy that approves what is proven; None = a person does, by `ratchet approve`."""
 
@@ -36,6 +38,7 @@ class ImproveReport(Record):
 
     served: int
     asked: Asked
+    lessons: Lessons | None = None
     judged: tuple[Judged, ...] = ()
     decision: Decision
 
@@ -62,8 +65,8 @@ def improve(project: str = ".", settings: ImproveSettings | None = None) -> Impr
     lessons = curate_lessons(project, collection, rules.curation, rules.selection.gate_share)
     challengers = [
         propose(project, agent.name, proposer, lessons.champion, lessons.training, rules.proposing)
-        for proposer in agent.proposers
+        for proposer in rules.proposers or agent.proposers
     ]
     judged = gate_candidates(project, lessons, challengers, rules.gate)
     decision = promote_best(agent.name, judged, approved_by=rules.approved_by)
-    return ImproveReport(served=served, asked=asked, judged=tuple(judged), decision=decision)
+    return ImproveReport(served=served, asked=asked, lessons=lessons, judged=tuple(judged), decision=decision)

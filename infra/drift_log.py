@@ -3,11 +3,13 @@
 import tempfile
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copy2
 
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Run
 
+from agent.record import Record
 from infra.tracking import Connection, connect, mlflow_errors
 
 
@@ -33,10 +35,38 @@ def log_drift(
     return run_id
 
 
-def _run(connection: Connection) -> str:
+class DriftLook(Record):
+    """What one look for drift wrote down."""
+
+    step: int
+    at: datetime
+    values: dict[str, float]
+    """By name, as `log_drift` was given them."""
+
+
+def last_look(project: str) -> DriftLook | None:
+    """The newest look; None where nobody looked yet."""
+    with mlflow_errors("reading the last look for drift"):
+        connection = connect(project)
+        found = _find_run(connection)
+        if found is None or not found.data.metrics:
+            return None
+        names = sorted(found.data.metrics)
+        history = connection.client.get_metric_history(found.info.run_id, names[0])
+    newest = max(history, key=lambda metric: (metric.step, metric.timestamp))
+    at = datetime.fromtimestamp(newest.timestamp / 1000, UTC)
+    return DriftLook(step=newest.step, at=at, values=dict(found.data.metrics))
+
+
+def _find_run(connection: Connection) -> Run | None:
     found = connection.client.search_runs([connection.experiment_id], "tags.kind = 'drift'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
+    return found[0] if found else None
+
+
+def _run(connection: Connection) -> str:
+    found = _find_run(connection)
+    if found is not None:
+        return str(found.info.run_id)
     run = connection.client.create_run(connection.experiment_id, run_name="drift", tags={"kind": "drift"})
     connection.client.set_terminated(run.info.run_id)
     return str(run.info.run_id)

@@ -49,7 +49,9 @@ def _draw_evidence(axes: "Axes", states: Sequence[DriftState]) -> None:
     seen = [state.n_seen for state in states]
     threshold = states[-1].threshold
     axes.axhline(threshold, color=_INK, ls="--", lw=1)
-    axes.text(seen[0], threshold * 1.25, f"alarm at {threshold:,.0f}", color=_INK, fontsize=9)
+    axes.text(
+        seen[-1], threshold / 1.3, f"alarm at {threshold:,.0f}", color=_INK, fontsize=9, ha="right", va="top"
+    )
     for group in GROUPS:
         values = [max(float(getattr(state, group)), 0.1) for state in states]
         if max(float(getattr(state, group)) for state in states) > 0:
@@ -82,4 +84,4 @@ def _label(axes: "Axes", states: Sequence[DriftState]) -> None:
     axes.set_title("Drift" if any(state.alarm for state in states) else "No drift", loc="left")
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_formatter("{x:,.0f}")
-    axes.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(0.0, 0.9))
+    axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -52,6 +52,20 @@ def promote(project: str, candidate_id: str, *, approved_by: str, reason: str) -
         return read_version(connection, find_version(connection, candidate_id))
 
 
+def require_promotable(project: str, candidate_id: str) -> None:
+    """Do nothing if `promote` would accept the candidate as the evidence stands now; moves nothing.
+
+    Raises:
+        BadInput: what `promote` would raise.
+    """
+    with mlflow_errors(f"looking at the evidence of {candidate_id}"):
+        connection = connect(project)
+        chosen = find_version(connection, candidate_id)
+        serving = current_aliases(connection).get(CHAMPION)
+        if serving is not None and serving != int(chosen.version):
+            _refuse_unproven(chosen, connection.client.get_model_version(project, str(serving)))
+
+
 def _refuse_anonymous(by: str, reason: str) -> None:
     if not by.strip() or not reason.strip():
         raise BadInput(f"by {by!r}, reason {reason!r}: a move of the champion needs a name and a reason")

@@ -59,5 +59,12 @@ def drain_spool(path: Path, send: Callable[[list[str]], Sequence[str]]) -> int:
         return len(lines) - len(kept)
 
 
+def count_spooled(folder: Path) -> int:
+    """Lines below `folder` that wait to be sent; those set aside as corrupt count, too."""
+    return sum(
+        sum(bool(line.strip()) for line in path.read_text().splitlines()) for path in folder.glob("*.jsonl")
+    )
+
+
 def _lock(path: Path) -> FileLock:
     return FileLock(path.with_suffix(path.suffix + ".lock"), timeout=60)

@@ -148,4 +148,6 @@ def make(
                 memory=files.get("memory"), seen=seen, data_digest=digest, progress=done,
             )  # fmt: skip
     with progress("DSPy: searching prompts", settings.prompt.calls) as done:
-        return propose_prompt(parent, examples, settings.prompt, seen=seen, data_digest=digest, progress=done)
+        return propose_prompt(
+            parent, examples, settings.prompt, files=files, seen=seen, data_digest=digest, progress=done
+        )

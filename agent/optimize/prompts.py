@@ -5,13 +5,15 @@ come from a list: a model of 135 M parameters cannot write them (with an endpoin
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import dspy
 from pydantic import Field
 
 from agent.candidate import Candidate, Demo, Origin, Predictor
 from agent.lean_adapter import LeanAdapter
+from agent.memory import Memory
 from agent.optimize.proposal import Example, Proposal
 from agent.program import CHOOSE, Program
 from agent.record import Record
@@ -45,6 +47,7 @@ def propose_prompt(
     examples: Sequence[Example],
     settings: PromptSettings,
     *,
+    files: Mapping[str, Path] | None = None,
     seen: Sequence[str] = (),
     data_digest: str | None = None,
     progress: Callable[[int], None] = lambda _: None,
@@ -55,6 +58,7 @@ def propose_prompt(
         parent: what is changed; only offered actions are learned.
         examples: split into demos to draw from and cases to score on.
         settings: the budget.
+        files: the parent's `memory` and `adapter`.
         seen: cases that shaped the parent.
         data_digest: digest of the dataset that the examples come from.
         progress: called once per program call.
@@ -73,8 +77,8 @@ def propose_prompt(
 
     best = max(
         (
-            _search(parent, text, training, validation, metric, settings)
-            for text in _instructions(parent, settings)
+            _search(student, training, validation, metric, settings)
+            for student in _students(parent, files or {}, settings)
         ),
         key=lambda found: found[1],
     )
@@ -93,28 +97,29 @@ def propose_prompt(
     )
     return Proposal(
         candidate=candidate,
+        files=dict(files or {}),
         seen_case_ids=tuple(sorted({*seen, *(e.view.case_id for e in examples)})),
         cost={"seconds": time.perf_counter() - began, "lm_calls": float(calls)},
     )
 
 
-def _instructions(parent: Candidate, settings: PromptSettings) -> list[str]:
-    return list(dict.fromkeys([parent.predictors[CHOOSE].instructions, *settings.instructions]))
+def _students(parent: Candidate, files: Mapping[str, Path], settings: PromptSettings) -> Iterator[Program]:
+    """The parent with each instruction, without demos."""
+    memory = Memory.load(files["memory"]) if "memory" in files else None
+    for text in dict.fromkeys([parent.predictors[CHOOSE].instructions, *settings.instructions]):
+        predictors = {**parent.predictors, CHOOSE: Predictor(instructions=text)}
+        changed = parent.model_copy(update={"predictors": predictors})
+        yield Program(changed, memory=memory, adapter=files.get("adapter"))
 
 
 def _search(
-    parent: Candidate,
-    instructions: str,
+    student: Program,
     training: list[dspy.Example],
     validation: list[dspy.Example],
     metric: Callable[..., bool],
     settings: PromptSettings,
 ) -> tuple[Predictor, float]:
-    """The best program that DSPy found for one instruction, and its score in [0, 1] on the validation cases."""
-    start = parent.model_copy(
-        update={"predictors": {**parent.predictors, CHOOSE: Predictor(instructions=instructions)}}
-    )
-    student = Program(start)
+    """The best prompt that DSPy found for one instruction, and its score in [0, 1] on the validation cases."""
     search = dspy.BootstrapFewShotWithRandomSearch(
         metric=metric,
         max_bootstrapped_demos=settings.demos,
@@ -128,7 +133,7 @@ def _search(
         Demo(inputs=demo["request"], output=demo["choice"], case_id=demo.get("case_id"))
         for demo in found.choose.demos
     )
-    return Predictor(instructions=instructions, demos=demos), max(
+    return Predictor(instructions=student.candidate.predictors[CHOOSE].instructions, demos=demos), max(
         p["score"] for p in found.candidate_programs
     ) / 100
 
@@ -138,8 +143,6 @@ def _as_dspy(example: Example) -> dspy.Example:
     return dspy.Example(
         request=view.observation.text,
         options=[option.model_dump() for option in view.observation.options],
-        before=[],
-        notes=[],
-        choice=example.answer,
         case_id=view.case_id,
-    ).with_inputs("request", "options")
+        choice=example.answer,
+    ).with_inputs("request", "options", "case_id")

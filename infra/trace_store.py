@@ -1,7 +1,9 @@
 """Traces and labels into MLflow: whole, once, and not lost when MLflow is down.
 
-Why OTLP batches: 200 to 500 traces a request are 10 to 20 times the rate of single calls. Without a server
-the same spans go into the database in one transaction a batch (see `trace_rows`).
+Why OTLP batches: single calls reach 11 to 50 traces a second. Measured with 300 traces of 3 spans on two busy
+cores: without a server, where the same spans go into the database in one transaction a batch (`trace_rows`),
+480/s with outcomes; over OTLP to a server with SQLite 80/s, and 20 to 45 outcomes a second, which MLflow takes
+one by one.
 """
 
 from collections.abc import Sequence

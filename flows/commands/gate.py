@@ -17,32 +17,39 @@ PROGRESS_EVERY = 5000
 """Pairs between two updates of the progress bar."""
 
 
+Pairs = Annotated[Path, typer.Argument(help="JSON lines or CSV, one pair a row, in order of arrival.")]
+Alpha = Annotated[float, typer.Option(min=1e-12, max=0.999, help="Probability of a false promotion.")]
+MinGain = Annotated[
+    float, typer.Option(min=-0.999, max=0.999, help="Promote above this mean gain; negative: as good.")
+]
+MinPropensity = Annotated[
+    float | None,
+    typer.Option(min=1e-6, max=1.0, help="Set when labels were chosen: the smallest propensity."),
+]
+MaxExcluded = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Share of faulty pairs above which nothing is promoted.")
+]
+SliceTolerance = Annotated[
+    float, typer.Option(min=0.0, max=0.999, help="Loss that a slice may show before it blocks.")
+]
+Seen = Annotated[
+    Path | None,
+    typer.Option(help="Case ids that a proposer saw, bare or as JSON lines; any of them is refused."),
+]
+Plot = Annotated[Path | None, typer.Option(help="Draw wealth, threshold and interval into this PNG.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
 def gate(
-    pairs: Annotated[Path, typer.Argument(help="JSON lines or CSV, one pair a row, in order of arrival.")],
-    alpha: Annotated[
-        float, typer.Option(min=1e-12, max=0.999, help="Probability of a false promotion.")
-    ] = 0.05,
-    min_gain: Annotated[
-        float, typer.Option(min=-0.999, max=0.999, help="Promote above this mean gain; negative: as good.")
-    ] = 0.0,
-    min_propensity: Annotated[
-        float | None,
-        typer.Option(min=1e-6, max=1.0, help="Set when labels were chosen: the smallest propensity."),
-    ] = None,
-    max_excluded: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of faulty pairs above which nothing is promoted.")
-    ] = 0.1,
-    slice_tolerance: Annotated[
-        float, typer.Option(min=0.0, max=0.999, help="Loss that a slice may show before it blocks.")
-    ] = 0.0,
-    seen: Annotated[
-        Path | None,
-        typer.Option(help="Case ids that a proposer saw, bare or as JSON lines; any of them is refused."),
-    ] = None,
-    plot: Annotated[
-        Path | None, typer.Option(help="Draw wealth, threshold and interval into this PNG.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    pairs: Pairs,
+    alpha: Alpha = 0.05,
+    min_gain: MinGain = 0.0,
+    min_propensity: MinPropensity = None,
+    max_excluded: MaxExcluded = 0.1,
+    slice_tolerance: SliceTolerance = 0.0,
+    seen: Seen = None,
+    plot: Plot = None,
+    json: Json = False,
 ) -> None:
     """Decide whether the challenger is better than the champion: exit 0 = promote, 3 = reject or continue."""
     from evaluation.gate import Gate, GatePolicy
@@ -139,7 +146,7 @@ def characteristics(
     tests: Annotated[int, typer.Option(min=10, help="Simulated tests per power figure.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the simulation.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Draw the figure into this PNG.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    json: Json = False,
 ) -> None:
     """Measure the gate: false promotions, labels to a verdict, judges, coverage, and other rules."""
     from evaluation.operating_characteristics import measure

@@ -18,6 +18,7 @@ import numpy as np
 
 from agent.errors import BadInput
 from agent.record import content_hash
+from agent.weights import NAME
 
 if TYPE_CHECKING:
     import torch
@@ -127,8 +128,10 @@ class EmbeddedLM:
             raise BadInput(f"prompt {prompt.suffix[-60:]!r} has no choices to score: give at least one")
         prefix, suffix = self._tokens(prompt.prefix), self._tokens(prompt.suffix)
         if len(prefix) + len(suffix) > MAX_PROMPT_TOKENS:
-            room = max(MAX_PROMPT_TOKENS - min(len(suffix), MAX_PROMPT_TOKENS // 2), 2)
-            prefix, suffix = prefix[: room // 2] + prefix[-(room // 2) :], suffix[-(MAX_PROMPT_TOKENS // 2) :]
+            room = MAX_PROMPT_TOKENS - min(len(suffix), MAX_PROMPT_TOKENS // 2)
+            if len(prefix) > room:
+                prefix = prefix[: room // 2] + prefix[-(room // 2) :]
+            suffix = suffix[-(MAX_PROMPT_TOKENS - len(prefix)) :]
         options = [self._tokens(choice + "<|im_end|>") for choice in prompt.choices]
         n_prompt, n_suffix = len(prefix) + len(suffix), len(suffix)
         n_rest = n_suffix + sum(len(option) - 1 for option in options)
@@ -266,13 +269,15 @@ class EmbeddedLM:
         """Load a LoRA adapter, once.
 
         Raises:
-            BadInput: the adapter touches layers of the shared trunk.
+            BadInput: there is no adapter, or it touches layers of the shared trunk.
         """
         from peft import LoraConfig, PeftModel
 
         name = str(adapter)
         if name in self._loaded:
             return
+        if not (adapter / "adapter_config.json").is_file():  # peft would go and ask a hub for it
+            raise BadInput(f"no adapter in {name}: give the folder that holds adapter_config.json")
         layers = LoraConfig.from_pretrained(name).layers_to_transform
         if not isinstance(layers, list) or min(layers) < TRUNK:
             raise BadInput(
@@ -302,10 +307,17 @@ class EmbeddedLM:
         try:
             yield [p for n, p in self._wrapped.named_parameters() if f".{FRESH}." in n]
         finally:
-            self._wrapped.delete_adapter(FRESH)
+            if self._loaded:
+                self._wrapped.set_adapter(_key(min(self._loaded)))
+                self._wrapped.delete_adapter(FRESH)
+            else:  # nothing is left to switch to: take the wrapping off as well
+                self._wrapped.unload()
+                self._wrapped = None
 
     def save_adapter(self, folder: Path) -> None:
         """Write the adapter in training to `folder`, as safetensors and its configuration."""
+        # otherwise a path of this machine stands in the file, and the hash differs on the next one
+        self._wrapped.peft_config[FRESH].base_model_name_or_path = NAME
         self._wrapped.save_pretrained(str(folder), selected_adapters=[FRESH])
         for path in sorted((folder / FRESH).iterdir()):
             path.replace(folder / path.name)

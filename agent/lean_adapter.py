@@ -5,6 +5,7 @@ is asked to write one, and what it writes is matched to them.
 """
 
 import difflib
+import re
 from typing import Any
 
 import dspy
@@ -36,6 +37,19 @@ class LeanAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
         response = lm(self.request(lm, lm_kwargs, prompt, inputs.get("prior")))
         return [self.answer(signature, response.message.text or "", prompt.choices)]
 
+    async def acall(
+        self,
+        lm: dspy.BaseLM,
+        lm_kwargs: dict[str, Any],
+        signature: type[dspy.Signature],
+        demos: list[dict[str, Any]],
+        inputs: dict[str, Any],
+    ) -> list[dict[str, Any]]:
+        """The same for `acall`."""
+        prompt = self.prompt(signature, demos, inputs)
+        response = await lm.acall(self.request(lm, lm_kwargs, prompt, inputs.get("prior")))
+        return [self.answer(signature, response.message.text or "", prompt.choices)]
+
     def prompt(
         self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
     ) -> Prompt:
@@ -53,6 +67,10 @@ class LeanAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
                 predictor, observation, recalled=inputs.get("before", ()), reflections=inputs.get("notes", ())
             )
         lines = [signature.instructions, *(f"Example: {_fields(demo)}" for demo in demos)]
+        if len(signature.output_fields) > 1:
+            lines.append(
+                "Answer with one line each: " + ", ".join(f"`{n}: …`" for n in signature.output_fields)
+            )
         return Prompt(USER + "\n".join(lines) + "\n", _fields(inputs) + ASSISTANT)
 
     def request(
@@ -88,7 +106,7 @@ class LeanAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
             return {names[0]: text}
         elif text:
             lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
-            found = {name: lines[key].strip() for name in names for key in lines if key.strip() == name}
+            found = {name: lines[key].strip() for name in names for key in lines if key.strip("`*- ") == name}
             if len(found) == len(names):
                 return found
         raise AdapterParseError(adapter_name="LeanAdapter", signature=signature, lm_response=text)
@@ -99,9 +117,12 @@ def nearest(text: str, choices: tuple[str, ...]) -> str | None:
     word = text.strip().strip("`'\". ")
     if word in choices:
         return word
-    inside = [choice for choice in choices if choice in text]
-    if len(inside) == 1:
-        return inside[0]
+    longest_first = "|".join(re.escape(choice) for choice in sorted(choices, key=len, reverse=True))
+    named = set(re.findall(rf"(?<!\w)(?:{longest_first})(?!\w)", text))
+    if len(named) == 1:
+        return str(named.pop())
+    if named:
+        return None
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.8)
     return close[0] if close else None
 

@@ -6,14 +6,19 @@ Source of the retry with verbal reflections: Shinn et al., Reflexion (2023).
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypeVar
 
-from agent.environment import Action, Case, Environment, Observation, Outcome
+from agent.environment import Case, Environment, Observation, Outcome
 from agent.errors import LMFailure
 from agent.program import Decision, Program, View, fill_arguments
 from agent.record import content_hash
 from agent.trace import Attempt, RunError, Step, Trace, Usage
+from agent.weights import NAME
+
+T = TypeVar("T")
 
 MAX_STEPS = 30
 """Steps of one attempt before it is cut."""
@@ -26,8 +31,9 @@ class Rollout:
     """One case on its way."""
 
     case: Case
-    environment: Environment
-    observation: Observation
+    environment: Environment | None = None
+    """None = it could not be made; then `error` says why."""
+    observation: Observation = field(default_factory=lambda: Observation(text=""))
     steps: list[Step] = field(default_factory=list)
     recalled: list[str] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
@@ -37,8 +43,13 @@ class Rollout:
 
     @property
     def tried(self) -> tuple[str, ...]:
-        """Actions that ended a failed attempt."""
-        return tuple(attempt.steps[-1].action.name for attempt in self.attempts if attempt.steps)
+        """Actions that, after the same steps as those taken so far, ended a failed attempt."""
+        so_far = [step.action for step in self.steps]
+        return tuple(
+            attempt.steps[-1].action.name
+            for attempt in self.attempts
+            if attempt.steps and [step.action for step in attempt.steps[:-1]] == so_far
+        )
 
     @property
     def reflections(self) -> tuple[str, ...]:
@@ -69,7 +80,7 @@ def run(
     """
     traces: list[Trace] = []
     for start in range(0, len(cases), BATCH):
-        batch = [_begin(case, make_environment()) for case in cases[start : start + BATCH]]
+        batch = [_begin(case, make_environment) for case in cases[start : start + BATCH]]
         active = [rollout for rollout in batch if rollout.error is None]
         while active:
             _act(program, active, with_arguments=with_arguments)
@@ -80,45 +91,57 @@ def run(
     return traces
 
 
-def _begin(case: Case, environment: Environment) -> Rollout:
+def _begin(case: Case, make_environment: Callable[[], Environment]) -> Rollout:
+    rollout = Rollout(case)
     try:
-        return Rollout(case, environment, environment.reset(case))
+        rollout.environment = make_environment()
+        rollout.observation = _checked(Observation, rollout.environment.reset(case))
     except Exception as error:  # noqa: BLE001  a user's environment may raise anything; it is recorded, not lost
-        broken = Rollout(case, environment, Observation(text=""))
-        broken.error = RunError(kind="infrastructure", message=f"environment.reset: {error!r}")
-        return broken
+        rollout.error = _broken("reset", error)
+    return rollout
 
 
 def _act(program: Program, active: list[Rollout], *, with_arguments: bool) -> None:
     """One decision and one step for every active rollout."""
-    began = time.perf_counter()
-    decided = _decide(program, active)
-    views = [_view(rollout) for rollout, _ in decided]
-    actions = [decision.action for _, decision in decided]
-    if with_arguments:
-        actions = fill_arguments(program, views, actions)
-    share = (time.perf_counter() - began) / max(len(active), 1)
-    for (rollout, decision), action in zip(decided, actions, strict=True):
-        rollout.seconds += share
-        _step(rollout, decision, action)
+    for rollout, decision in _decide(program, active, with_arguments=with_arguments):
+        _step(rollout, decision)
 
 
-def _decide(program: Program, active: list[Rollout]) -> list[tuple[Rollout, Decision]]:
+def _decide(
+    program: Program, active: list[Rollout], *, with_arguments: bool
+) -> list[tuple[Rollout, Decision]]:
     """The agent's decisions; a rollout whose LM fails gets its error and is left out."""
-    try:
-        return list(zip(active, program.decide([_view(r) for r in active]), strict=True))
-    except Exception:  # noqa: BLE001  whose fault it was is found out one by one, and recorded in each trace
-        return [(r, decision) for r in active if (decision := _decide_alone(program, r)) is not None]
+    if program.candidate.base_model == NAME:  # an endpoint is asked one by one anyway, and paid by the call
+        began = time.perf_counter()
+        with suppress(Exception):  # whose fault it was is found out one by one below
+            decisions = _answers(program, active, with_arguments=with_arguments)
+            for rollout in active:
+                rollout.seconds += (time.perf_counter() - began) / len(active)
+            return list(zip(active, decisions, strict=True))
+    alone = ((r, _decide_alone(program, r, with_arguments=with_arguments)) for r in active)
+    return [(rollout, decision) for rollout, decision in alone if decision is not None]
 
 
-def _decide_alone(program: Program, rollout: Rollout) -> Decision | None:
+def _decide_alone(program: Program, rollout: Rollout, *, with_arguments: bool) -> Decision | None:
+    began = time.perf_counter()
     try:
-        return program.decide([_view(rollout)])[0]
+        return _answers(program, [rollout], with_arguments=with_arguments)[0]
     except LMFailure as error:
         rollout.error = RunError(kind="agent", message=str(error))
     except Exception as error:  # noqa: BLE001  any endpoint's error: recorded as this trace's error
         rollout.error = RunError(kind="infrastructure", message=f"{type(error).__name__}: {error}"[:500])
+    finally:
+        rollout.seconds += time.perf_counter() - began
     return None
+
+
+def _answers(program: Program, rollouts: list[Rollout], *, with_arguments: bool) -> list[Decision]:
+    views = [_view(rollout) for rollout in rollouts]
+    decisions = program.decide(views)
+    if not with_arguments:
+        return decisions
+    actions = fill_arguments(program, views, [decision.action for decision in decisions])
+    return [d.model_copy(update={"action": a}) for d, a in zip(decisions, actions, strict=True)]
 
 
 def _view(rollout: Rollout) -> View:
@@ -130,26 +153,34 @@ def _view(rollout: Rollout) -> View:
     )
 
 
-def _step(rollout: Rollout, decision: Decision, action: Action) -> None:
-    seen = rollout.observation
-    try:
-        rollout.observation, done = rollout.environment.step(action)
-        outcome = rollout.environment.outcome() if done or len(rollout.steps) + 1 >= MAX_STEPS else None
-    except Exception as error:  # noqa: BLE001  a user's environment may raise anything; it is recorded, not lost
-        rollout.error = RunError(kind="infrastructure", message=f"environment.step: {error!r}"[:500])
-        return
+def _step(rollout: Rollout, decision: Decision) -> None:
     rollout.usage += decision.usage
     rollout.recalled += decision.recalled
-    rollout.steps.append(
-        Step(
-            observation=seen.text,
-            action=action,
-            result=rollout.observation.text,
-            confidence=decision.confidence,
-        )
-    )
+    step = Step(observation=rollout.observation.text, action=decision.action, confidence=decision.confidence)
+    environment, call = rollout.environment, "step"
+    assert environment is not None, "a rollout without an environment has an error and does not act"
+    try:
+        seen, done = environment.step(decision.action)
+        rollout.observation = _checked(Observation, seen)
+        step = step.model_copy(update={"result": rollout.observation.text})
+        call = "outcome"
+        over = done or len(rollout.steps) + 1 >= MAX_STEPS
+        outcome = _checked(Outcome, environment.outcome()) if over else None
+    except Exception as error:  # noqa: BLE001  a user's environment may raise anything; it is recorded, not lost
+        rollout.error, outcome = _broken(call, error), None
+    rollout.steps.append(step)
     if outcome is not None:
         _end_attempt(rollout, outcome)
+
+
+def _checked(kind: type[T], value: object) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"it must return {kind.__name__}, got {value!r:.80}")
+    return value
+
+
+def _broken(call: str, error: Exception) -> RunError:
+    return RunError(kind="infrastructure", message=f"environment.{call}: {error!r}"[:500])
 
 
 def _end_attempt(rollout: Rollout, outcome: Outcome) -> None:
@@ -182,7 +213,12 @@ def _finished(program: Program, rollout: Rollout) -> bool:
     last = rollout.attempts[-1]
     if last.reflection is None or len(rollout.attempts) >= program.candidate.topology.attempts:
         return True
-    rollout.observation = rollout.environment.reset(rollout.case)
+    assert rollout.environment is not None, "it played the attempt before"
+    try:
+        rollout.observation = _checked(Observation, rollout.environment.reset(rollout.case))
+    except Exception as error:  # noqa: BLE001  a user's environment may raise anything; it is recorded, not lost
+        rollout.error = _broken("reset", error)
+        return True
     return False
 
 

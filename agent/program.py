@@ -197,6 +197,9 @@ def _pick(score: np.ndarray, names: Sequence[str], tried: Sequence[str]) -> tupl
 
 def _decide_by_endpoint(program: Program, view: View) -> Decision:
     """One call through LiteLLM; an answer that names no option is the agent's failure, not a crash."""
+    if left := tuple(o for o in view.observation.options if o.name not in view.tried):
+        observation = view.observation.model_copy(update={"options": left})
+        view = view.model_copy(update={"observation": observation})
     prompt, _, recalled = program.prompt(view)
     adapter = LeanAdapter()
     response = program.lm(adapter.request(program.lm, {}, prompt))

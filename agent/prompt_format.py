@@ -6,13 +6,13 @@ What a user, a tool or a trace says is data: it is cut to a length, stripped of 
 on its own labelled line, never among the instructions.
 """
 
-import json
 import re
 from collections.abc import Sequence
 
 from agent.candidate import Demo, Predictor
 from agent.embedded_lm import Prompt
 from agent.environment import Observation, Option
+from agent.record import as_json
 
 USER = "<|im_start|>user\n"
 ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
@@ -55,14 +55,14 @@ def choice_prompt(
 def argument_prompt(predictor: Predictor, observation: Observation, option: Option) -> Prompt:
     """Prompt after which the LM writes the option's arguments as a JSON object, begun for it."""
     properties = option.parameters.get("properties", {})
-    lines = [predictor.instructions, f"Function: {option.name}", "Parameters:"]
+    lines = [predictor.instructions, f"Function: {data(option.name, RECALL_CHARS)}", "Parameters:"]
     for name, schema in properties.items():
         need = "required" if name in option.parameters.get("required", []) else "optional"
+        schema = schema if isinstance(schema, dict) else {}
         kind = schema.get("type", "any")
         choices = f" one of {schema['enum']}" if schema.get("enum") else ""
-        lines.append(
-            f"- {name} ({kind}, {need}){choices}: {data(schema.get('description', ''), DESCRIPTION_CHARS)}"
-        )
+        head = data(f"{name} ({kind}, {need}){choices}", RECALL_CHARS)
+        lines.append(f"- {head}: {data(str(schema.get('description', '')), DESCRIPTION_CHARS)}")
     return Prompt(
         prefix=f"{USER}{LINE.join(lines)}\n",
         suffix=f"Request: {data(observation.text, REQUEST_CHARS)}{ASSISTANT}{{",
@@ -78,7 +78,10 @@ def parse_arguments(text: str, option: Option) -> dict[str, object] | None:
     if not isinstance(value, dict):
         return None
     known = option.parameters.get("properties", {})
-    return {name: json.loads(json.dumps(value[name])) for name in value if name in known}
+    try:
+        return {name: as_json(value[name]) for name in value if name in known}
+    except ValueError:  # NaN, which Python reads as a number
+        return None
 
 
 def data(text: str, limit: int) -> str:
@@ -89,9 +92,9 @@ def data(text: str, limit: int) -> str:
 
 
 def _demo(demo: Demo) -> str:
-    return f"{data(demo.inputs, RECALL_CHARS)} -> {demo.output}"
+    return f"{data(demo.inputs, RECALL_CHARS)} -> {data(demo.output, RECALL_CHARS)}"
 
 
 def _option(option: Option, overrides: dict[str, str]) -> str:
     description = overrides.get(option.name, option.description)
-    return f"- {option.name}: {data(description, DESCRIPTION_CHARS)}"
+    return f"- {data(option.name, RECALL_CHARS)}: {data(description, DESCRIPTION_CHARS)}"

@@ -6,16 +6,41 @@ and lineage cannot lie about what it points to.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Self, TypeAlias
+from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from agent.errors import CorruptRecord
 
-Json: TypeAlias = Any
-"""What JSON can hold: None, bool, int, float, str, list, dict with str keys."""
+
+def as_json(value: Any) -> Any:
+    """The value as JSON holds it, tuples as lists; ValueError for what JSON cannot hold and read back equal."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    if isinstance(value, str) and _is_unicode(value):
+        return value
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {as_json(key): as_json(item) for key, item in value.items()}
+    raise ValueError(f"JSON cannot hold {value!r:.80} ({type(value).__name__})")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
+
+
+Json: TypeAlias = Annotated[Any, AfterValidator(as_json)]
+"""What JSON can hold: None, bool, int, finite float, str, list, dict with str keys."""
 
 
 class Record(BaseModel):

@@ -63,7 +63,8 @@ def _dequantize(source: Path, folder: Path) -> None:
         plain.load_state_dict(quantized.state_dict())
         plain.save_pretrained(partial)
         AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name).save_pretrained(partial)
-        if not folder.exists():
+        if not (folder / "model.safetensors").exists():
+            shutil.rmtree(folder, ignore_errors=True)
             partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -8,9 +8,17 @@ import sys
 import typer
 
 from agent.errors import RatchetError
+from flows.commands import approve as approve_command
 from flows.commands import doctor as doctor_command
 from flows.commands import drift as drift_command
+from flows.commands import explain as explain_command
 from flows.commands import gate as gate_commands
+from flows.commands import history as history_command
+from flows.commands import improve as flow_commands
+from flows.commands import init as init_command
+from flows.commands import label as label_commands
+from flows.commands import rollback as rollback_command
+from flows.commands import status as status_command
 from flows.commands import up as up_command
 from flows.commands.terminal import BAD_INPUT, console
 
@@ -32,8 +40,18 @@ def ratchet() -> None:
 app.command("gate")(gate_commands.gate)
 app.command("characteristics")(gate_commands.characteristics)
 app.command("drift")(drift_command.drift)
+app.command("demo")(flow_commands.demo)
+app.command("improve")(flow_commands.improve)
+app.command("monitor")(flow_commands.monitor)
 app.command("up")(up_command.up)
 app.command("doctor")(doctor_command.doctor)
+app.command("init")(init_command.init)
+app.command("status")(status_command.status)
+app.command("history")(history_command.history)
+app.command("explain")(explain_command.explain)
+app.add_typer(label_commands.app, name="label")
+app.command("approve")(approve_command.approve)
+app.command("rollback")(rollback_command.rollback)
 
 
 def main() -> None:

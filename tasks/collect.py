@@ -41,3 +41,9 @@ def collect_new(name: str) -> Collection:
         n_new_labels=len(labels) - len(old_labels),
         problems=tuple(f"trace {p.trace_id}: {p.reason}" for p in (*flushed.problems, *got.problems)),
     )
+
+
+def traces_by_id(name: str) -> dict[str, Trace]:
+    """Every trace collected so far."""
+    traces = read_state(name).traces
+    return {trace.trace_id: trace for trace in read_dataset(traces, Trace)} if traces else {}

@@ -21,13 +21,14 @@ class Decision(Record):
 def promote_best(name: str, judged: list[Judged], *, approved_by: str | None) -> Decision:
     """Point `challenger` to the best proven one, and `champion` too if a policy approves in advance."""
     proven = [j for j in judged if j.verdict.decision == "promote"]
-    update_state(name, asked=())
     if not proven:
+        update_state(name, asked=())
         return Decision(
             reason=f"none of {len(judged)} challengers is proven to be better: the champion stays"
         )
     best = max(proven, key=lambda j: (j.verdict.ci[0], j.verdict.gain or 0))
     set_alias(name, best.candidate_id, "challenger")
+    update_state(name, asked=())
     if approved_by is None:
         reason = f"{best.verdict.reason}; waits for `ratchet approve {best.candidate_id}`"
         return Decision(best=best.candidate_id, reason=reason)

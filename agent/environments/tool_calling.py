@@ -93,6 +93,8 @@ def arguments_match(arguments: dict[str, Json], expected: Json) -> bool:
 def _same(given: Json, wanted: Json) -> bool:
     if isinstance(given, str) and isinstance(wanted, str):
         return given.strip().casefold() == wanted.strip().casefold()
+    if isinstance(given, list) and isinstance(wanted, list):
+        return len(given) == len(wanted) and all(map(_same, given, wanted))
     if isinstance(wanted, dict) and isinstance(given, dict):
         return set(given) <= set(wanted) and all(
             any(_same(given[k], v) for v in vs) if k in given else "" in vs for k, vs in wanted.items()

@@ -7,6 +7,7 @@ Source: Hu et al., LoRA (2021); listwise softmax loss: Cao et al., ListNet (2007
 """
 
 import random
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from agent.memory import Memory
 from agent.optimize.proposal import Example, Proposal, learned_options, usable
 from agent.program import Program
 from agent.record import Record, folder_hash
+from agent.weights import NAME
 
 if TYPE_CHECKING:
     import torch
@@ -65,6 +67,11 @@ def train(
     import torch
     from peft import LoraConfig
 
+    if program.candidate.base_model != NAME:
+        raise BadInput(
+            f"LoRA trains the embedded LM {NAME}, not {program.candidate.base_model!r}: "
+            "leave `lora` out of the project's proposers"
+        )
     if not examples:
         raise BadInput("LoRA needs at least 1 example, got 0: label some traces first")
     lm = embedded_lm()
@@ -79,9 +86,10 @@ def train(
     losses = []
     with lm.training(config) as parameters:
         optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
-        steps = settings.epochs * -(-len(prepared) // settings.batch_size)
+        # the warm-up ends on a whole step: OneCycleLR divides by its length minus one
+        steps = max(settings.epochs * -(-len(prepared) // settings.batch_size), 2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, settings.learning_rate, total_steps=steps, pct_start=0.1
+            optimizer, settings.learning_rate, total_steps=steps, pct_start=max(0.1, 2 / steps)
         )
         order = list(range(len(prepared)))
         shuffle = random.Random(settings.seed)
@@ -138,14 +146,13 @@ def _update(lm: EmbeddedLM, batch: Sequence[Prepared], optimizer: "torch.optim.O
 
 def _save(folder: Path) -> str:
     partial = folder / "partial"
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was interrupted
     embedded_lm().save_adapter(partial)
     digest = folder_hash(partial)
     if not (target := folder / digest).exists():
         partial.replace(target)
     else:
-        for path in partial.iterdir():
-            path.unlink()
-        partial.rmdir()
+        shutil.rmtree(partial)
     return digest
 
 

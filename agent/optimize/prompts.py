@@ -38,7 +38,7 @@ class PromptSettings(Record):
 
     @property
     def calls(self) -> int:
-        """Scored program calls, at most: each instruction is tried without demos, with labelled ones, and searched."""
+        """Program calls at most: each instruction without demos, with labelled ones, and searched."""
         return (len(self.instructions) + 1) * (self.programs + 3) * self.validation
 
 

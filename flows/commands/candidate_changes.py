@@ -1,0 +1,42 @@
+"""What differs between two candidates, worded for the person who approves one of them."""
+
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from agent.candidate import Candidate
+
+
+class Change(NamedTuple):
+    """One thing that is not the same."""
+
+    what: str
+    old: str
+    new: str
+
+
+def changes(old: "Candidate", new: "Candidate") -> list[Change]:
+    """Prompt, demos, tools, weights, memory and topology, one row each; the same is left out."""
+    before, after = _rows(old), _rows(new)
+    names = dict.fromkeys([*before, *after])
+    return [
+        Change(what, before.get(what, "none"), after.get(what, "none"))
+        for what in names
+        if before.get(what, "none") != after.get(what, "none")
+    ]
+
+
+def _rows(candidate: "Candidate") -> dict[str, str]:
+    rows = {
+        "LM": candidate.base_model,
+        "adapter": candidate.adapter or "none",
+        "memory": candidate.memory or "none",
+    }
+    for name, predictor in candidate.predictors.items():
+        rows[f"{name}: instructions"] = predictor.instructions
+        for demo in predictor.demos:
+            rows[f"{name}: demo {demo.inputs[:60]!r}"] = demo.output
+    rows |= {f"topology: {name}": json.dumps(value) for name, value in candidate.topology}
+    rows |= {f"tool {name}": text for name, text in candidate.tools.items()}
+    rows |= {f"extra option {option.name}": option.description for option in candidate.extra_options}
+    return rows

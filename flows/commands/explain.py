@@ -1,0 +1,180 @@
+"""`ratchet explain TRACE_ID`: from one answer back to the prompt, memory, data, labels and verdict behind it."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from agent.errors import BadInput
+from flows.commands.terminal import console, emit_json
+from flows.commands.which_project import HERE, AsJson, Folder, Name, which_project
+
+if TYPE_CHECKING:
+    from agent.trace import Attempt, Trace
+    from infra.trace_lookup import FoundTrace
+    from infra.version import Version
+
+
+def explain(
+    trace_id: Annotated[str, typer.Argument(help="32 hex digits, or MLflow's tr-….")],
+    project: Folder = HERE,
+    name: Name = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say how one answer came about: steps, recalled experience, candidate, people's labels, verdict."""
+    from infra.registry import history
+    from infra.trace_lookup import find_traces
+
+    chosen = which_project(project, name)
+    found = find_traces(chosen, [trace_id]).get(trace_id.removeprefix("tr-"))
+    if found is None:
+        raise BadInput(f"no trace {trace_id!r} in {chosen!r}: give 32 hex digits or tr-… as MLflow shows it")
+    recalled = find_traces(chosen, [one for attempt in found.trace.attempts for one in attempt.recalled])
+    versions = {version.candidate_id: version for version in history(chosen)}
+    line = _lineage(versions, found.trace.candidate_id)
+    if as_json:
+        emit_json(_answer(chosen, found, recalled, line))
+        return
+    _show_run(found.trace, recalled)
+    _show_labels(found)
+    _show_candidate(found.trace, line)
+
+
+def request_of(trace: "Trace") -> str:
+    """What was asked, in the words that the agent saw."""
+    from evaluation.cases import case_text
+
+    steps = trace.attempts[0].steps if trace.attempts else ()
+    return steps[0].observation if steps else case_text(trace.case)
+
+
+def _lineage(versions: "dict[str, Version]", candidate_id: str) -> "list[Version]":
+    """The candidate's version, its parent's, and so on to the first."""
+    line: list[Version] = []
+    next_id: str | None = candidate_id
+    while next_id in versions and versions[next_id] not in line:
+        line.append(versions[next_id])
+        next_id = line[-1].candidate.parent
+    return line
+
+
+def _answer(
+    project: str, found: "FoundTrace", recalled: "dict[str, FoundTrace]", line: "list[Version]"
+) -> dict[str, Any]:
+    version = line[0] if line else None
+    return {
+        "project": project,
+        "trace": found.trace.model_dump(mode="json"),
+        "recalled": [
+            {"trace_id": key, "request": request_of(one.trace), "answer": _answer_of(one.trace)}
+            for key, one in recalled.items()
+        ],
+        "labels": [label.model_dump(mode="json") for label in found.labels],
+        "candidate": version and version.candidate.model_dump(mode="json"),
+        "version": version and version.number,
+        "digests": version.digests if version else {},
+        "parents": [{"number": v.number, "candidate_id": v.candidate_id} for v in line[1:]],
+        "verdict": version and version.verdict and version.verdict.model_dump(mode="json"),
+        "events": [event.model_dump(mode="json") for event in version.events] if version else [],
+    }
+
+
+def _answer_of(trace: "Trace") -> str | None:
+    return None if trace.action is None else trace.action.name
+
+
+def _show_run(trace: "Trace", recalled: "dict[str, FoundTrace]") -> None:
+    from flows.commands.wording import moment, outside
+
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("trace", trace.trace_id)
+    facts.add_row("when", f"{moment(trace.started_at)}, took {trace.latency_s:.2f} s")
+    facts.add_row("request", outside(request_of(trace), 1000))
+    facts.add_row("answer", outside(_answer_of(trace) or "none"))
+    used = trace.usage
+    facts.add_row("used", f"{used.lm_calls} LM calls, {used.input_tokens} + {used.output_tokens} tokens")
+    if trace.session_id or trace.case.slice:
+        facts.add_row("where", outside(f"session {trace.session_id or '–'}, slice {trace.case.slice or '–'}"))
+    if trace.error is not None:
+        facts.add_row("[red]broke[/]", outside(f"{trace.error.kind}: {trace.error.message}"))
+    console.print(facts)
+    for number, attempt in enumerate(trace.attempts, start=1):
+        _show_attempt(number, attempt, recalled)
+
+
+def _show_attempt(number: int, attempt: "Attempt", recalled: "dict[str, FoundTrace]") -> None:
+    from flows.commands.wording import outside
+
+    score = attempt.outcome.score
+    title = f"attempt {number}: {'not scored' if score is None else f'score {score:g}'}"
+    table = Table(title=title, title_justify="left")
+    for column, ratio in (("who", 1), ("saw", 4), ("did", 2), ("sure", 1), ("got", 3)):
+        table.add_column(column, ratio=ratio, overflow="fold")
+    for step in attempt.steps:
+        arguments = "" if step.action.arguments is None else f" {step.action.arguments}"
+        thought = "" if step.thought is None else f"\n(thought: {step.thought})"
+        sure = "–" if step.confidence is None else f"{step.confidence:.0%}"
+        did = outside(f"{step.action.name}{arguments}")
+        table.add_row(step.actor, outside(step.observation + thought), did, sure, outside(step.result or ""))
+    console.print(table)
+    for label, text in (("feedback", attempt.outcome.feedback), ("reflection", attempt.reflection)):
+        if text:
+            console.print(Text.assemble((f"  {label}  ", "bold"), outside(text)))
+    for trace_id in attempt.recalled:
+        console.print(
+            Text.assemble(("  recalled  ", "bold"), trace_id, "  ", _remembered(trace_id, recalled))
+        )
+
+
+def _remembered(trace_id: str, recalled: "dict[str, FoundTrace]") -> Text:
+    from flows.commands.wording import outside
+
+    if trace_id not in recalled:
+        return Text("no longer in MLflow", style="dim")
+    trace = recalled[trace_id].trace
+    said = [str(label.expected) for label in recalled[trace_id].labels if label.expected is not None]
+    return outside(f"{request_of(trace)[:80]} → {said[-1] if said else _answer_of(trace)}", 160)
+
+
+def _show_labels(found: "FoundTrace") -> None:
+    from flows.commands.wording import moment, outside
+
+    for label in found.labels:
+        said = [f"score {label.score:g}"] if label.score is not None else []
+        said += [f"expected {label.expected}"] if label.expected is not None else []
+        comment = f" ({label.comment})" if label.comment else ""
+        who = f"{label.source} {label.rater}, {moment(label.created_at)}"
+        text = outside(f"{' and '.join(said)}{comment}; {who}; picked with probability {label.propensity:g}")
+        console.print(Text.assemble(("label  ", "bold"), text))
+    if not found.labels:
+        console.print("[bold]label[/]  none: nobody was asked, or nobody has answered yet")
+    for problem in found.problems:
+        console.print(Text.assemble(("label  ", "bold yellow"), outside(problem.reason)))
+
+
+def _show_candidate(trace: "Trace", line: "list[Version]") -> None:
+    from flows.commands.wording import called, moment, outside
+
+    if not line:
+        console.print(f"[bold]candidate[/]  {trace.candidate_id} is not registered: it was only tried")
+        return
+    version, candidate = line[0], line[0].candidate
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row(
+        "candidate", outside(f"{called(version)}, {candidate.origin.proposer}: {candidate.origin.note}")
+    )
+    facts.add_row("parents", " ← ".join(called(one) for one in line[1:]) or "none: the first")
+    facts.add_row("LM", f"{candidate.base_model}, adapter {candidate.adapter or 'none'}")
+    facts.add_row("memory", candidate.memory or "none")
+    facts.add_row(
+        "learned from", f"data {candidate.origin.data_digest or 'none'}, {version.n_seen_cases} cases"
+    )
+    for name, predictor in candidate.predictors.items():
+        facts.add_row(f"prompt {name}", outside(predictor.instructions, 1000))
+        for demo in predictor.demos:
+            facts.add_row("", outside(f"example: {demo.inputs[:120]} → {demo.output}"))
+    facts.add_row("verdict", outside(version.reason or "none: the first champion needs none"))
+    for event in version.events:
+        facts.add_row(event.action, outside(f"{moment(event.at)} by {event.by}: {event.reason}"))
+    console.print(facts)

@@ -1,0 +1,83 @@
+"""`ratchet improve`, `ratchet monitor` and `ratchet demo`: the flows, called by hand, without a server to set up."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from flows.commands.terminal import NO, YES, console, emit_json
+
+Folder = Annotated[str, typer.Option("--project", help="Folder with your project.py.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+def prepare_flows() -> None:
+    """Let flows run here without a server: their state goes below our home, their logs stay quiet."""
+    from infra.settings import Settings, prepare_environment
+
+    prepare_environment()
+    home = Settings().home / "prefect"
+    os.environ.setdefault("PREFECT_HOME", str(home))
+    os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(home / "results"))
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
+
+
+def improve(
+    project: Folder = ".",
+    approve_as: Annotated[
+        str, typer.Option(help="Name of the policy that approves what is proven; without it, a person does.")
+    ] = "",
+    as_json: Json = False,
+) -> None:
+    """Collect, ask people, curate, propose, gate and promote, once."""
+    prepare_flows()
+    from flows.demo.telling import say, show_round
+    from flows.improve import ImproveSettings
+    from flows.improve import improve as flow
+    from infra.registry import history
+    from tasks.project_name import name_of
+
+    report = flow(project, ImproveSettings(approved_by=approve_as or None))
+    if as_json:
+        emit_json(report)
+    else:
+        say(f"served {report.served} waiting requests")
+        show_round(report, history(name_of(project)))
+    raise typer.Exit(YES if report.decision.best else NO)
+
+
+def monitor(project: Folder = ".", as_json: Json = False) -> None:
+    """Look for drift in what arrived since the last look; exit 3 while an alarm stands."""
+    prepare_flows()
+    from flows.demo.telling import say, show_drift
+    from flows.monitor import monitor as flow
+
+    report = flow(project)
+    if as_json:
+        emit_json(report)
+    else:
+        say(f"{report.new_traces} new traces")
+        show_drift(report.watched)
+        for problem in report.problems:
+            console.print(f"  [yellow]{problem}")
+    raise typer.Exit(NO if report.watched.alarm else YES)
+
+
+def demo(
+    auto_approve: Annotated[
+        bool, typer.Option("--auto-approve", help="Promote what is proven without asking a person.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier demo and start over.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The whole loop on real requests with the embedded LM: no server, no key, no hub."""
+    prepare_flows()
+    from flows.demo.restart import forget
+    from flows.demo.story import tell
+
+    if fresh:
+        forget()
+    story = tell(auto_approve=auto_approve)
+    if as_json:
+        emit_json(story)

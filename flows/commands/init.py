@@ -1,0 +1,53 @@
+"""`ratchet init DIR`: a project of the user's own that runs as it is, and is then theirs to change.
+
+Why a copy and not a generator: what a newcomer reads is what was tested.
+"""
+
+import re
+import shutil
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from agent.errors import BadInput
+from agent.project import PROJECT_FILE, load_project
+from flows.commands.terminal import console, emit_json
+from flows.commands.which_project import AsJson
+
+_TEMPLATE_NAME: Final = "my_agent"
+_LEFT_OUT: Final = ("__pycache__", "*.pyc", ".ratchet")
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(help="Where the project will lie; new, or empty.")],
+    name: Annotated[str | None, typer.Option(help="Name in MLflow; by default the folder's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a project that runs: an agent that sends support requests to the team that solves them."""
+    chosen = name or _name_of(folder)
+    _refuse_occupied(folder)
+    with as_file(files("flows") / "template") as template:
+        shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+    path = folder / PROJECT_FILE
+    path.write_text(path.read_text().replace(f'"{_TEMPLATE_NAME}"', f'"{chosen}"'))
+    project = load_project(folder)
+    if as_json:
+        emit_json({"folder": str(folder.resolve()), "project": project.name})
+        return
+    console.print(f"[green]✓[/] {project.name}: {len(project.traffic())} requests wait in {folder}")
+    console.print(f"next: `cd {folder} && ratchet improve`; README.md there says how to make it yours")
+
+
+def _name_of(folder: Path) -> str:
+    """The folder's name as MLflow takes it."""
+    name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-_")[:63]
+    if not name:
+        raise BadInput(f"{folder} gives no project name: give one with --name, lower case, digits, - and _")
+    return name
+
+
+def _refuse_occupied(folder: Path) -> None:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput(f"{folder} is not empty: nothing was written; give a new folder")

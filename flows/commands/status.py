@@ -1,0 +1,166 @@
+"""`ratchet status`: the state of play in one panel, and the one thing to do next.
+
+Why one next step and not a list: who comes back after a week wants to know where to begin.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from flows.commands.approve import waiting
+from flows.commands.terminal import console, emit_json
+from flows.commands.which_project import HERE, AsJson, Folder, Name, which_project
+
+if TYPE_CHECKING:
+    from evaluation.ledger import Ledger
+    from infra.drift_log import DriftLook
+    from infra.version import Version
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything that the panel tells."""
+
+    project: str
+    versions: "list[Version]"
+    n_traces: int
+    n_labels: int
+    n_pending: int
+    n_spooled: int
+    ledger: "Ledger"
+    look: "DriftLook | None"
+
+    @property
+    def champion(self) -> "Version | None":
+        """The version that serves."""
+        return next((v for v in self.versions if "champion" in v.aliases), None)
+
+    @property
+    def proven(self) -> "list[Version]":
+        """Versions that only a person's approval is missing for."""
+        return waiting(self.versions, self.champion)
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the last look raised the alarm."""
+        return self.look is not None and bool(self.look.values.get("drift_alarm"))
+
+
+def status(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -> None:
+    """Show champion, challengers, what waits for people, traces, error budget, drift, and what to do next."""
+    state = _read(which_project(project, name))
+    if as_json:
+        emit_json(_answer(state))
+    else:
+        console.print(_panel(state))
+
+
+def _read(project: str) -> State:
+    from infra.drift_log import last_look
+    from infra.ledger_store import read_ledger
+    from infra.project_state import read_state
+    from infra.registry import history
+    from infra.review_queue import pending
+    from infra.spool import count_spooled
+    from infra.trace_store import spool_folder
+
+    collected = read_state(project)
+    return State(
+        project=project,
+        versions=history(project),
+        n_traces=collected.traces.n_rows if collected.traces else 0,
+        n_labels=collected.labels.n_rows if collected.labels else 0,
+        n_pending=len(pending(project)),
+        n_spooled=count_spooled(spool_folder(project)),
+        ledger=read_ledger(project),
+        look=last_look(project),
+    )
+
+
+def next_step(state: State) -> str:
+    """What to do now, in one line."""
+    if not state.versions:
+        return "`ratchet improve` serves what waits and makes the first version"
+    if state.n_spooled:
+        return "`ratchet improve` sends the records that MLflow did not take; `ratchet doctor` says if it answers"
+    if state.proven:
+        return f"`ratchet approve {state.proven[-1].candidate_id[:8]}` shows a proven challenger"
+    if state.n_pending:
+        return "`ratchet label list`: people's answers are what the next version is proven with"
+    if state.ledger.exhausted:
+        return "the error budget is exhausted: grant a new one, in your name and with a reason"
+    if state.drifted:
+        return "`ratchet improve`: the traffic changed, ask for labels where it did"
+    return "`ratchet improve` when new traces have come in"
+
+
+def _answer(state: State) -> dict[str, Any]:
+    champion = state.champion
+    return {
+        "project": state.project,
+        "champion": champion and champion.candidate_id,
+        "versions": len(state.versions),
+        "proven": [version.candidate_id for version in state.proven],
+        "pending_labels": state.n_pending,
+        "traces": state.n_traces,
+        "labels": state.n_labels,
+        "spooled": state.n_spooled,
+        "ledger": {
+            "summary": state.ledger.summary,
+            "left": max(state.ledger.alpha - state.ledger.spent, 0.0),
+            "exhausted": state.ledger.exhausted,
+        },
+        "drift": state.look and state.look.model_dump(mode="json"),
+        "next": next_step(state),
+    }
+
+
+def _panel(state: State) -> Panel:
+    from flows.commands.wording import outside
+
+    table = Table.grid(padding=(0, 2))
+    table.add_row("champion", _champion(state))
+    table.add_row("challengers", _challengers(state))
+    table.add_row(
+        "people", f"{state.n_pending} traces wait for an answer" if state.n_pending else "nothing waits"
+    )
+    table.add_row("collected", f"{state.n_traces:,} traces, {state.n_labels:,} labels")
+    table.add_row("error budget", outside(state.ledger.summary))
+    table.add_row("drift", _drift(state))
+    if state.n_spooled:
+        table.add_row("[yellow]not sent[/]", f"[yellow]{state.n_spooled:,} records wait for MLflow[/]")
+    table.add_row("[bold]next[/]", Text(next_step(state), style="bold"))
+    return Panel(table, title=state.project, expand=False)
+
+
+def _champion(state: State) -> str:
+    from flows.commands.wording import called, moment
+
+    version = state.champion
+    if version is None:
+        return "none yet"
+    moves = [event.at for event in version.events if event.action in ("promoted", "restored")]
+    since = f", serves since {moment(moves[-1])}" if moves else ""
+    score = next(iter(version.scores.values()), None)
+    found = f", {score.mean:.3f} [{score.low:.2f}, {score.high:.2f}]" if score else ""
+    return f"{called(version)} by {version.candidate.origin.proposer}{found}{since}"
+
+
+def _challengers(state: State) -> str:
+    from flows.commands.wording import called
+
+    proven = ", ".join(called(version) for version in state.proven)
+    tried = sum(v.decision is not None for v in state.versions) - len(state.proven)
+    return f"{proven} proven, not approved yet" if proven else f"none is proven; {tried} tried so far"
+
+
+def _drift(state: State) -> str:
+    from flows.commands.wording import moment
+
+    if state.look is None:
+        return "nobody looked yet: `ratchet monitor`"
+    found = "[red]alarm[/]" if state.drifted else "no alarm"
+    return f"{found} at look {state.look.step}, {moment(state.look.at)}"

@@ -1,0 +1,1 @@
+"""The demo: real requests, real tools, two weeks of production in minutes."""

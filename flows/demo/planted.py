@@ -1,0 +1,60 @@
+"""A challenger that learned its few cases by heart: better on them, worse on fresh ones. The gate must refuse it."""
+
+from collections.abc import Sequence
+
+from prefect import task
+
+from agent.optimize.lora import LoraSettings, propose_lora
+from agent.record import Record
+from evaluation.scorers import Interval, interval
+from infra.dataset_store import read_dataset
+from infra.programs import build, find, load_program
+from infra.project_state import project_folder
+from infra.registry import fetch_files, register, seen_case_ids
+from tasks.caching import cached_by
+from tasks.learn import Lesson, Lessons, as_examples
+from tasks.progress import progress
+
+CASES = 16
+SETTINGS = LoraSettings(epochs=8, learning_rate=3e-3, first_layer=26)
+
+
+class Planted(Record):
+    """The bad challenger, and how both sides do on the cases that it learned by heart."""
+
+    candidate_id: str
+    own_cases: Interval
+    champion_on_them: Interval
+
+
+@task(name="plant", **cached_by("name", "lessons"))
+def plant(folder: str, name: str, lessons: Lessons) -> Planted:
+    """Train far too long, at far too high a rate, on far too few cases."""
+    examples = [
+        e for e in as_examples(folder, read_dataset(lessons.training, Lesson)) if e.source == "human"
+    ][:CASES]
+    parent, files = find(name, lessons.champion).candidate, fetch_files(name, lessons.champion)
+    with progress("planting a bad challenger", len(examples) * SETTINGS.epochs) as advance:
+        proposal = propose_lora(
+            parent, examples, project_folder(name) / "adapters", SETTINGS,
+            memory=files.get("memory"), seen=sorted(seen_case_ids(name, lessons.champion)), progress=advance,
+        )  # fmt: skip
+    origin = proposal.candidate.origin.model_copy(
+        update={
+            "proposer": "planted",
+            "note": f"Learned {len(examples)} cases by heart: planted to be refused.",
+        }
+    )
+    candidate = proposal.candidate.model_copy(update={"origin": origin})
+    register(name, candidate, files=proposal.files, seen_case_ids=proposal.seen_case_ids, cost=proposal.cost)
+    theirs, ours = build(candidate, proposal.files), load_program(name, lessons.champion)
+    return Planted(
+        candidate_id=candidate.candidate_id,
+        own_cases=_accuracy(theirs, examples),
+        champion_on_them=_accuracy(ours, examples),
+    )
+
+
+def _accuracy(program: Program, examples: Sequence[Example]) -> Interval:
+    decisions = program.decide([example.view for example in examples])
+    return interval([float(d.action.name == e.answer) for d, e in zip(decisions, examples, strict=True)])

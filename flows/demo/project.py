@@ -1,0 +1,17 @@
+"""The demo's agent: it picks the tool that answers a user's request. A project like any user's own."""
+
+from agent.environments.tool_calling import ToolCalling
+from agent.project import Project
+from flows.demo.weeks import NAME, traffic
+from infra.settings import Settings
+
+REACTING = 0.5
+"""Share of users who say whether the tool was right."""
+
+project = Project(
+    name=NAME,
+    instructions="Pick the option that answers the request.",
+    environment=lambda: ToolCalling(reacting=REACTING),
+    traffic=lambda: traffic(Settings().seed),
+    attempts=2,
+)

@@ -1,0 +1,166 @@
+"""What `make demo` tells, stage by stage, with real numbers; a second start goes on where the first stood."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from prefect import flow
+
+from agent.optimize.lora import LoraSettings
+from agent.optimize.prompts import PromptSettings
+from agent.project import Proposer
+from agent.record import Record
+from evaluation.curate import CurateSettings
+from evaluation.selection import SelectionSettings
+from flows.demo.final_test import FinalTest, final_test
+from flows.demo.planted import Planted, plant
+from flows.demo.stand_in import answer_queue
+from flows.demo.telling import Stages, say, show_drift, show_final, show_history, show_planted, show_round
+from flows.demo.weeks import NAME, begin_week, weeks
+from flows.improve import ImproveReport, ImproveSettings, improve
+from flows.monitor import MonitorReport, monitor
+from infra.ledger_store import read_ledger
+from infra.project_state import project_folder, write_whole
+from infra.registry import champion, history
+from infra.settings import Settings
+from tasks.gate import GateSettings, Judged, gate_candidates
+from tasks.learn import ProposeSettings
+from tasks.serve import serve_waiting
+
+FOLDER = str(Path(__file__).parent)
+GATE = GateSettings()
+USUAL = SelectionSettings(gate_labels=80, train_labels=80)
+DRIFTED = SelectionSettings(gate_labels=80, train_labels=60)
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+class Story(Record):
+    """What the demo came to."""
+
+    seconds: dict[str, float]
+    promotions: int
+    """Moves of the champion by evidence; the first version is none."""
+    refusals: int
+    final: dict[str, FinalTest]
+
+
+class Week(Record):
+    """How a week's serving and asking went."""
+
+    served: int
+    watched: MonitorReport
+    answered: int
+
+
+class Refusal(Record):
+    """The planted challenger and its verdict."""
+
+    planted: Planted
+    judged: tuple[Judged, ...]
+
+
+@flow(name="demo", persist_result=False)
+def tell(*, auto_approve: bool) -> Story:
+    """Two weeks of production in minutes."""
+    stages = Stages()
+    first_rules = rules(USUAL, auto_approve, ("experience", "lora", "prompt"))
+    then_rules = rules(DRIFTED, auto_approve, ("lora", "experience"))
+
+    with stages("Week 1 · the agent of the first day serves, people are asked"):
+        show_week(once("week 1", Week, lambda: play_week(1, first_rules)))
+    with stages("Week 1 · replay, LoRA and DSPy propose, the gate decides"):
+        first = once("round 1", ImproveReport, lambda: improve(FOLDER, first_rules))
+        show_round(first, history(NAME))
+    with stages("Week 2 · the traffic drifts, the on-call team is told, people are asked where it matters"):
+        show_week(once("week 2", Week, lambda: play_week(2, then_rules)))
+    with stages("Week 2 · new challengers, the gate decides"):
+        second = once("round 2", ImproveReport, lambda: improve(FOLDER, then_rules))
+        show_round(second, history(NAME))
+    with stages("A challenger that learned its few cases by heart"):
+        refused = once("planted", Refusal, lambda: plant_and_judge(second))
+        show_planted(refused.planted, refused.judged, history(NAME))
+    with stages("The last word · requests that nothing ever touched"):
+        tests = last_word()
+        show_final(tests)
+
+    versions = history(NAME)
+    show_history(versions, read_ledger(NAME), stages.seconds)
+    return Story(
+        seconds=stages.seconds,
+        promotions=sum(event.action == "promoted" for v in versions for event in v.events) - 1,
+        refusals=sum(v.decision == "reject" for v in versions),
+        final=tests,
+    )
+
+
+def rules(
+    selection: SelectionSettings, auto_approve: bool, proposers: tuple[Proposer, ...]
+) -> ImproveSettings:
+    """What the flows may do, within a demo's time."""
+    seed = Settings().seed
+    return ImproveSettings(
+        selection=selection.model_copy(update={"seed": seed}),
+        curation=CurateSettings(own_per_human=0.5, seed=seed),
+        proposing=ProposeSettings(
+            lora=LoraSettings(epochs=2, seed=seed),
+            prompt=PromptSettings(programs=1, validation=10, seed=seed),
+        ),
+        gate=GATE,
+        proposers=proposers,
+        approved_by="demo policy" if auto_approve else None,
+    )
+
+
+def once(name: str, kind: type[RecordT], make: Callable[[], RecordT]) -> RecordT:
+    """Do it, or remember what came of it when a former start did."""
+    path = project_folder(NAME) / f"{name}.json"
+    if path.exists():
+        say("[dim]done by an earlier start")
+        return kind.from_json(path.read_text(), where=str(path))
+    result = make()
+    write_whole(path, result.to_json())
+    return result
+
+
+def play_week(number: int, settings: ImproveSettings) -> Week:
+    """Serve, watch, ask; the stand-in answers what was asked."""
+    begin_week(number)
+    served = serve_waiting(FOLDER)
+    watched = monitor(FOLDER)
+    improve(FOLDER, settings)  # asks people, and stops there until they have answered
+    return Week(served=served, watched=watched, answered=answer_queue(Settings().seed))
+
+
+def show_week(played: Week) -> None:
+    """What came in, whether it is unusual, what people said."""
+    serving = champion(NAME)
+    say(f"served {played.served} requests with version {serving.number if serving else '?'}")
+    show_drift(played.watched.watched)
+    say(
+        f"people were asked about {played.answered} traces; [italic]a stand-in answered from BFCL's answer key[/], "
+        "through the same call as a person on the Review page"
+    )
+
+
+def plant_and_judge(second: ImproveReport) -> Refusal:
+    """Let a challenger that is better on its own cases face fresh ones."""
+    serving = champion(NAME)
+    if second.lessons is None or serving is None:
+        raise RuntimeError("the planted challenger needs a finished round")
+    lessons = second.lessons.model_copy(update={"champion": serving.candidate_id})
+    planted = plant(FOLDER, NAME, lessons)
+    judged = gate_candidates(FOLDER, lessons, [planted.candidate_id], GATE)
+    return Refusal(planted=planted, judged=tuple(judged))
+
+
+def last_word() -> dict[str, FinalTest]:
+    """Day one's agent and today's champion on what was held out."""
+    versions, serving, seed = history(NAME), champion(NAME), Settings().seed
+    if serving is None:
+        raise RuntimeError("the final test needs a champion")
+    first, last = versions[0].candidate_id, serving.candidate_id
+    weeks(seed)
+    return {
+        "fresh, drawn like week 2": final_test(NAME, "fresh", first, last, seed),
+        "toolsets never served": final_test(NAME, "unseen", first, last, seed),
+    }

@@ -1,0 +1,156 @@
+"""What the demo says, and how it looks: headlines with times, one line per fact, tables for verdicts."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.panel import Panel
+from rich.table import Table
+
+from evaluation.ledger import Ledger
+from flows.commands.terminal import console
+from flows.demo.final_test import FinalTest
+from flows.demo.planted import Planted
+from flows.improve import ImproveReport
+from infra.version import Version
+from tasks.gate import ACCURACY, Judged
+from tasks.watch import Watched
+
+COLOUR = {"promote": "green", "reject": "red", "continue": "yellow"}
+SAYS = {"promote": "proven", "reject": "refused", "continue": "not yet"}
+
+
+class Stages:
+    """Headlines with the time that each stage took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, title: str) -> Iterator[None]:
+        """Say what begins; note what it took, also when it fails."""
+        console.print()
+        console.rule(f"[bold]{title}", align="left", style="dim")
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[title] = round(time.perf_counter() - began, 1)
+            console.print(f"[dim]{self.seconds[title]:.0f} s[/]", justify="right")
+
+
+def say(text: str) -> None:
+    """One fact."""
+    console.print(f"  {text}", soft_wrap=False)
+
+
+def show_round(report: ImproveReport, versions: Sequence[Version]) -> None:
+    """What was learned from, each challenger's verdict, and who serves now."""
+    if report.lessons is not None:
+        lessons = report.lessons
+        left_out = ", ".join(f"{n} {why}" for why, n in lessons.left_out.items())
+        say(
+            f"learned from {lessons.training.n_rows} cases, {lessons.n_human} answered by people (left out: {left_out})"
+        )
+    show_verdicts(report.judged, versions)
+    if report.decision.promoted:
+        version = next(v for v in versions if v.candidate_id == report.decision.best)
+        say(f"[bold green]promoted[/]: version {version.number}, made by {version.candidate.origin.proposer}")
+    else:
+        say(report.decision.reason)
+
+
+def show_verdicts(judged: Sequence[Judged], versions: Sequence[Version]) -> None:
+    """One row a challenger, each with its sentence."""
+    table = Table(box=None, padding=(0, 2, 0, 2), show_edge=False)
+    for column in ("version", "how made", "accuracy", "verdict", "evidence"):
+        table.add_column(column, header_style="dim")
+    by_id = {version.candidate_id: version for version in versions}
+    for one in judged:
+        version, decision = by_id[one.candidate_id], one.verdict.decision
+        table.add_row(
+            str(version.number),
+            version.candidate.origin.proposer,
+            f"{one.accuracy.mean:.2f} on {one.accuracy.n}" if one.accuracy else "–",
+            f"[{COLOUR[decision]}]{SAYS[decision]}",
+            one.verdict.reason,
+        )
+    console.print(table)
+
+
+def show_drift(watched: Watched) -> None:
+    """Whether an alarm stands, and what changed."""
+    if not watched.alarm:
+        say(f"drift monitor: {watched.n_windows} windows, no alarm (evidence {watched.e_value or 0:.3g})")
+        return
+    say(
+        f"[bold red]drift[/]: evidence {watched.e_value:.3g} after {watched.n_windows} more windows: {watched.reason}"
+    )
+    if watched.report:
+        say(f"[dim]report: {watched.report}")
+
+
+def show_planted(planted: Planted, judged: Sequence[Judged], versions: Sequence[Version]) -> None:
+    """Its shine on what it knows, and its verdict on what it does not."""
+    say(
+        f"on its own {planted.own_cases.n} training cases it is right in {planted.own_cases.mean:.0%}, "
+        f"the champion in {planted.champion_on_them.mean:.0%}"
+    )
+    show_verdicts(judged, versions)
+
+
+def show_final(tests: Mapping[str, FinalTest]) -> None:
+    """Day one against the champion, with what simpler means get."""
+    table = Table(box=None, padding=(0, 2, 0, 2), show_edge=False)
+    for column in ("requests", "day 1", "champion", "gain, 95 % interval", "similarity alone", "chance"):
+        table.add_column(column, header_style="dim")
+    for name, test in tests.items():
+        table.add_row(
+            f"{name} ({test.first.n})",
+            f"{test.first.mean:.2f}",
+            f"[bold]{test.champion.mean:.2f}",
+            f"{test.gain:+.2f} [{test.ci[0]:+.2f}, {test.ci[1]:+.2f}]",
+            f"{test.retrieval.mean:.2f}",
+            f"{test.chance:.2f}",
+        )
+    console.print(table)
+    for name, test in tests.items():
+        if test.arguments:
+            first, last = test.arguments
+            say(
+                f"right tool and right arguments, {name}: {first:.2f} → {last:.2f} (a 135 M model writes them freely)"
+            )
+
+
+def show_history(versions: Sequence[Version], ledger: Ledger, seconds: Mapping[str, float]) -> None:
+    """All versions with their evidence, the budget, the time, and where to look next."""
+    table = Table(title="What `ratchet history` keeps", title_justify="left", title_style="bold", box=None)
+    for column in ("version", "how made", "accuracy on fresh cases", "verdict", "cost", "aliases"):
+        table.add_column(column, header_style="dim")
+    for version in versions:
+        decision = version.decision
+        table.add_row(
+            str(version.number),
+            version.candidate.origin.proposer,
+            str(version.scores[ACCURACY]) if ACCURACY in version.scores else "–",
+            f"[{COLOUR[decision]}]{SAYS[decision]}" if decision else "the first",
+            f"{version.cost['seconds']:.0f} s" if "seconds" in version.cost else "–",
+            ", ".join(version.aliases),
+        )
+    console.print()
+    console.print(table)
+    say(ledger.summary)
+    total = sum(seconds.values())
+    say(f"[dim]{total / 60:.1f} minutes in all: " + ", ".join(f"{value:.0f} s" for value in seconds.values()))
+    console.print(
+        Panel(
+            "[bold]ratchet up[/]                    MLflow and Prefect in the browser, and the schedule\n"
+            "[bold]ratchet history --name demo[/]   every version with its evidence\n"
+            "[bold]ratchet explain[/] TRACE_ID      from an answer to its prompt, data, labels and verdict\n"
+            "[bold]ratchet init[/] my_agent         your own agent",
+            title="look further",
+            title_align="left",
+            border_style="dim",
+            expand=False,
+        )
+    )

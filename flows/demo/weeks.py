@@ -1,0 +1,102 @@
+"""Which of BFCL's requests come when: a usual week, then a week in which the traffic drifts.
+
+Tools recur and requests are new: week 1 draws from one connected family of toolsets. Week 2 mixes in requests
+that no tool fits and toolsets that were never there. A third part of the toolsets is never served at all: what is
+reached on it is shown apart.
+"""
+
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from typing import NamedTuple
+
+from agent.environment import Case
+from agent.environments.tool_calling import live_cases, toolset, toolset_groups
+from infra.project_state import project_folder, write_whole
+
+NAME = "demo"
+WEEK_1 = 200
+WEEK_2_USUAL, WEEK_2_NO_TOOL, WEEK_2_NEW_TOOLS = 40, 70, 40
+HELD_OUT = 40
+"""Requests in each of the two final tests."""
+
+
+class Weeks(NamedTuple):
+    """The demo's traffic, in the order in which it comes."""
+
+    usual: tuple[Case, ...]
+    drifted: tuple[Case, ...]
+    fresh: tuple[Case, ...]
+    """Drawn like week 2, never served: the final test."""
+    unseen: tuple[Case, ...]
+    """Toolsets that were never served."""
+
+
+@cache
+def weeks(seed: int) -> Weeks:
+    """Split BFCL's live sets; the same seed gives the same weeks."""
+    rng = random.Random(seed)
+    multiple, simple, no_tool = (
+        _shuffled(name, rng) for name in ("live_multiple", "live_simple", "live_irrelevance")
+    )
+    group = toolset_groups([*multiple, *simple, *no_tool])
+    sizes: dict[int, int] = {}
+    for case in multiple:
+        number = group[toolset(case)[0]]
+        sizes[number] = sizes.get(number, 0) + 1
+    family = max(sizes, key=lambda number: sizes[number])
+    recurring = [case for case in multiple if group[toolset(case)[0]] == family]
+    others = sorted({group[toolset(case)[0]] for case in multiple} - {family})
+    rng.shuffle(others)
+    new, never = set(others[::2]), set(others[1::2])
+    new_tools = [c for c in (*multiple, *simple) if group[toolset(c)[0]] in new]
+    no_tool = [c for c in no_tool if len(toolset(c)) > 1 and group[toolset(c)[0]] not in never]
+    rng.shuffle(new_tools)
+    parts = (recurring[WEEK_1:], no_tool, new_tools)
+    counts = (WEEK_2_USUAL, WEEK_2_NO_TOOL, WEEK_2_NEW_TOOLS)
+    drifted = [case for part, n in zip(parts, counts, strict=True) for case in part[:n]]
+    total = sum(counts)
+    fresh = [
+        case
+        for part, n in zip(parts, counts, strict=True)
+        for case in part[n : n + HELD_OUT * n // total + 1]
+    ]
+    rng.shuffle(drifted)
+    rng.shuffle(fresh)
+    unseen = [case for case in multiple if group[toolset(case)[0]] in never]
+    return Weeks(tuple(recurring[:WEEK_1]), tuple(drifted), tuple(fresh[:HELD_OUT]), tuple(unseen[:HELD_OUT]))
+
+
+def _shuffled(name: str, rng: random.Random) -> list[Case]:
+    cases = list(live_cases(name))
+    rng.shuffle(cases)
+    return cases
+
+
+def traffic(seed: int) -> Sequence[Case]:
+    """What has come in so far: week 1, and week 2 once it has begun; each request at its time."""
+    split, now = weeks(seed), started()
+    arrived = [*split.usual, *(split.drifted if week() == 2 else ())]
+    return [
+        case.model_copy(update={"seen_at": now + timedelta(minutes=45 * i)}) for i, case in enumerate(arrived)
+    ]
+
+
+def week() -> int:
+    """1 or 2."""
+    path = project_folder(NAME) / "week"
+    return int(path.read_text()) if path.exists() else 1
+
+
+def begin_week(number: int) -> None:
+    """Let the traffic of this week come in."""
+    write_whole(project_folder(NAME) / "week", str(number))
+
+
+def started() -> datetime:
+    """When week 1 began: eleven days before the demo's first start, so that MLflow's usual views show it."""
+    path = project_folder(NAME) / "started"
+    if not path.exists():
+        write_whole(path, (datetime.now(UTC) - timedelta(days=11)).replace(microsecond=0).isoformat())
+    return datetime.fromisoformat(path.read_text())

@@ -13,6 +13,7 @@ from evaluation.conformal import Floats, Ints
 Vectors = NDArray[np.float32]
 
 _MAX_STRANGE: Final = 400
+_DIRECTIONS: Final = 8
 _EXAMPLES: Final = 3
 _WORDS: Final = 4
 _KNOWN_RANK: Final = 0.4
@@ -29,20 +30,28 @@ _STOP: Final = frozenset(
 )
 
 
-def strange_groups(vectors: Vectors, strangeness: Floats, *, share: float, reach: float = 0.75) -> list[Ints]:
-    """Rows of each group among the strangest `share` of the messages, by average-linkage on the cosine.
+def strange_groups(
+    vectors: Vectors, strangeness: Floats, *, share: float = 0.2, reach: float = 0.5
+) -> list[Ints]:
+    """Rows of each group among the strangest `share` of the messages, largest first.
 
-    `reach` is the cut: a multiple of the median distance between strange messages.
+    Average linkage on the cosine in the few directions in which strange messages differ most, which brings
+    different wordings of one request together; `reach` is the cut, in median distances.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import pdist
 
     keep = int(np.clip(share * len(vectors), min(len(vectors), 12), _MAX_STRANGE))
     strange = np.sort(np.argsort(-strangeness, kind="stable")[:keep])
-    if len(strange) < 3:
+    if len(strange) < 2 * _DIRECTIONS:
         return [strange]
-    distances = np.maximum(pdist(vectors[strange].astype(np.float64), metric="cosine"), 0.0)
-    labels = fcluster(linkage(distances, method="average"), reach * float(np.median(distances)), "distance")
+    centred = vectors[strange].astype(np.float64) - vectors.mean(axis=0)
+    left, scale, _ = np.linalg.svd(centred, full_matrices=False)
+    # A message at the very centre has no direction; the smallest nudge keeps its cosine defined.
+    places = left[:, :_DIRECTIONS] * scale[:_DIRECTIONS] + 1e-12
+    distances = np.maximum(pdist(places, metric="cosine"), 0.0)
+    cut = max(reach * float(np.median(distances)), 1e-9)
+    labels = fcluster(linkage(distances, method="average"), cut, "distance")
     groups = [strange[labels == label] for label in np.unique(labels)]
     return sorted((group for group in groups if len(group) >= 3), key=len, reverse=True)
 

@@ -30,6 +30,8 @@ _MESSAGES: Final = 10
 _MIN_SLICE: Final = 10
 _STRANGE: Final = 0.1
 _NOVELTY: Final = "novelty"
+_APART: Final = 0.65
+"""Two clusters are one where their centres are this far on the way from usual messages to the cluster's own."""
 
 
 @dataclass
@@ -181,8 +183,8 @@ def _clusters(
     vectors = past.vectors[rows]
     usual_texts = [*usual[0], *(past.texts[i] or "" for i in before)]
     usual_vectors = np.concatenate([usual[1], past.vectors[before]])
-    found: list[tuple[float, NDArray[np.float32], float, Cluster]] = []
-    for group in strange_groups(vectors, strangeness[rows], share=0.3):
+    found: list[tuple[float, float, NDArray[np.float32], Cluster]] = []
+    for group in strange_groups(vectors, strangeness[rows]):
         centre, at_least, order = central(vectors[group])
         share = near_share(centre, vectors, at_least)
         usual_share = near_share(centre, usual_vectors, at_least)
@@ -196,16 +198,17 @@ def _clusters(
             examples=examples(texts, order),
         )
         risen = (share - usual_share) / np.sqrt(max(usual_share, 1e-3))
-        found.append((float(risen), centre, at_least, cluster))
+        usual_near = float((usual_vectors @ centre).mean())
+        found.append((float(risen), usual_near + _APART * (at_least - usual_near), centre, cluster))
     return _distinct(sorted(found, key=lambda one: -one[0]))
 
 
-def _distinct(found: Sequence[tuple[float, NDArray[np.float32], float, Cluster]]) -> tuple[Cluster, ...]:
-    """The first three clusters whose centres do not lie within one another."""
-    kept: list[tuple[NDArray[np.float32], float, Cluster]] = []
-    for _, centre, at_least, cluster in found:
-        if all(float(centre @ other) < bound for other, bound, _ in kept):
-            kept.append((centre, at_least, cluster))
+def _distinct(found: Sequence[tuple[float, float, NDArray[np.float32], Cluster]]) -> tuple[Cluster, ...]:
+    """The first three clusters that are not wordings of one another."""
+    kept: list[tuple[float, NDArray[np.float32], Cluster]] = []
+    for _, bound, centre, cluster in found:
+        if all(float(centre @ other) < other_bound for other_bound, other, _ in kept):
+            kept.append((bound, centre, cluster))
     return tuple(cluster for _, _, cluster in kept[:_CLUSTERS])
 
 

@@ -1,0 +1,178 @@
+"""Streams of Banking77 messages, with and without drift, that every drift benchmark draws from.
+
+A run draws without replacement wherever it can, so that a message of the reference does not come back.
+"""
+
+import csv
+import string
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation.embedding import Embed
+from evaluation.observation import Observation
+
+FOLDER: Final = Path(__file__).resolve().parents[3] / "shared" / "data" / "banking77"
+REFERENCE: Final = 1_000
+WINDOW: Final = 50
+BOILERPLATE: Final = "Sent from my phone. This message is confidential and intended for the addressee only."
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Messages:
+    """All messages with their intents."""
+
+    texts: list[str]
+    intents: NDArray[np.str_]
+    names: list[str]
+
+
+def load() -> Messages:
+    if not FOLDER.is_dir():
+        raise SystemExit(f"{FOLDER} is absent: put the Banking77 files (train.csv, test.csv) there")
+    rows = []
+    for name in ("train.csv", "test.csv"):
+        with (FOLDER / name).open(encoding="utf-8", newline="") as file:
+            rows += list(csv.DictReader(file))
+    intents = np.array([row["category"] for row in rows])
+    return Messages([row["text"] for row in rows], intents, sorted(set(intents.tolist())))
+
+
+def remembered(embed: Embed | None, messages: Messages) -> Embed | None:
+    """The embedding with the vectors of all messages kept, so that a thousand runs pay for them once."""
+    if embed is None:
+        return None
+    known = dict(zip(messages.texts, embed(messages.texts), strict=True))
+
+    def looked_up(texts: object) -> NDArray[np.floating]:
+        asked = list(texts)  # type: ignore[call-overload]
+        unknown = [text for text in asked if text not in known]
+        if unknown:
+            known.update(zip(unknown, embed(unknown), strict=True))
+        return np.array([known[text] for text in asked])
+
+    return looked_up
+
+
+def windows(rows: list[Observation], size: int = WINDOW) -> Iterator[list[Observation]]:
+    for start in range(0, len(rows) - size + 1, size):
+        yield rows[start : start + size]
+
+
+def reference_rows(messages: Messages, chosen: Ints) -> list[Observation]:
+    """The reference knows which intent the agent chose; later traffic is text alone."""
+    return [Observation(text=messages.texts[i], tool=str(messages.intents[i])) for i in chosen]
+
+
+def null_stream(
+    messages: Messages, seed: int, n_windows: int, *, kind: str
+) -> tuple[list[Observation], list[Observation]]:
+    """Reference and traffic without drift: `independent`, `sessions` of 4 on one intent, or `jitter` of the mix."""
+    random = np.random.default_rng([seed, 11])
+    n = len(messages.texts)
+    if kind == "independent":
+        order = random.permutation(n)
+        traffic = order[REFERENCE : REFERENCE + n_windows * WINDOW]
+        return reference_rows(messages, order[:REFERENCE]), plain(messages, traffic)
+    of_intent = {name: np.flatnonzero(messages.intents == name) for name in messages.names}
+    if kind == "sessions":
+        rows = []
+        for session in range((REFERENCE + n_windows * WINDOW) // 4):
+            intent = messages.intents[random.integers(n)]
+            rows += [
+                Observation(text=messages.texts[i], tool=str(intent), session=str(session))
+                for i in random.choice(of_intent[str(intent)], 4, replace=False)
+            ]
+        traffic_rows = [row.model_copy(update={"tool": None}) for row in rows[REFERENCE:]]
+        return rows[:REFERENCE], traffic_rows
+    usual = np.array([len(of_intent[name]) for name in messages.names], dtype=float)
+    chosen = random.choice(n, REFERENCE, replace=False)
+    traffic_list: list[int] = []
+    for _ in range(n_windows):
+        mix = usual * np.exp(0.3 * random.standard_normal(len(usual)))
+        for k, count in enumerate(random.multinomial(WINDOW, mix / mix.sum())):
+            traffic_list += random.choice(of_intent[messages.names[k]], count).tolist()
+        traffic_list[-WINDOW:] = random.permutation(traffic_list[-WINDOW:]).tolist()
+    return reference_rows(messages, chosen), plain(messages, np.array(traffic_list))
+
+
+def drifted_stream(
+    messages: Messages,
+    seed: int,
+    share: Callable[[int], float],
+    *,
+    onset: int,
+    length: int,
+    n_new: int = 3,
+    session: int = 1,
+    surge: bool = False,
+    corrupt: Callable[[str, np.random.Generator], str] | None = None,
+) -> tuple[list[Observation], list[Observation], list[str]]:
+    """Reference, traffic that drifts from message `onset`, and the drifted intents.
+
+    `share(m)` is the probability that the m-th message (or session) after the onset is drifted. Drifted
+    messages are of `n_new` intents that the reference lacks (with `surge`: has), or corrupted ones.
+    """
+    random = np.random.default_rng([seed, 13])
+    new = [str(name) for name in random.permutation(messages.names)[:n_new]]
+    is_new = np.isin(messages.intents, new)
+    old = random.permutation(
+        np.flatnonzero(~is_new) if corrupt is None and not surge else np.arange(len(is_new))
+    )
+    drifted = np.flatnonzero(is_new)
+    by_intent = {name: np.flatnonzero(messages.intents == name) for name in messages.names}
+    rows: list[Observation] = []
+    position = REFERENCE
+    while len(rows) < length:
+        moved = len(rows) >= onset and random.random() < share(len(rows) - onset)
+        seed_row = int(random.choice(drifted)) if moved and corrupt is None else int(old[position])
+        position += 1
+        of = by_intent[str(messages.intents[seed_row])]
+        chosen = [seed_row, *random.choice(of, session - 1).tolist()]
+        name = None if session == 1 else str(len(rows))
+        for i in chosen:
+            text = messages.texts[i]
+            rows.append(Observation(text=corrupt(text, random) if moved and corrupt else text, session=name))
+    usual = reference_rows(messages, old[:REFERENCE])
+    if session > 1:
+        usual = [row.model_copy(update={"session": f"usual {i}"}) for i, row in enumerate(usual)]
+    return usual, rows[:length], new
+
+
+def plain(messages: Messages, chosen: Ints) -> list[Observation]:
+    return [Observation(text=messages.texts[i]) for i in chosen]
+
+
+def typos(text: str, random: np.random.Generator) -> str:
+    letters = list(text)
+    for _ in range(max(1, len(letters) // 12)):
+        i = int(random.integers(len(letters)))
+        letters[i] = str(random.choice(list(string.ascii_lowercase)))
+    return "".join(letters)
+
+
+GERMAN: Final = {
+    "the": "die", "my": "meine", "i": "ich", "is": "ist", "card": "karte", "to": "zu", "how": "wie", "a": "ein",
+    "do": "tue", "can": "kann", "why": "warum", "not": "nicht", "what": "was", "money": "geld", "account": "konto",
+    "transfer": "überweisung", "for": "für", "on": "auf", "in": "in", "was": "war", "have": "habe", "it": "es",
+    "payment": "zahlung", "you": "sie", "of": "von", "and": "und", "up": "auf", "top": "oben", "cash": "bargeld",
+}  # fmt: skip
+
+CORRUPTIONS: Final[dict[str, Callable[[str, np.random.Generator], str]]] = {
+    "typos": typos,
+    "truncation": lambda text, random: text[: max(5, len(text) * 2 // 5)],
+    "boilerplate": lambda text, random: f"{text} {BOILERPLATE}",
+    "upper case": lambda text, random: text.upper(),
+    "lower case, no punctuation": lambda text, random: "".join(
+        letter for letter in text.lower() if letter not in string.punctuation
+    ),
+    "another language": lambda text, random: " ".join(
+        GERMAN.get(word.strip("?.,!").lower(), word) for word in text.split()
+    ),
+}

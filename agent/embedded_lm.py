@@ -7,6 +7,7 @@ one, with its options packed behind it under a tree mask (each option sees the p
 padding, and a result that never depends on what else was asked, which is what makes candidate ids repeatable.
 """
 
+import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -285,7 +286,11 @@ class EmbeddedLM:
                 f"train it with layers_to_transform={TRUNK}…29"
             )
         if self._wrapped is None:
-            self._wrapped = PeftModel.from_pretrained(self.model, name, adapter_name=_key(name))
+            with warnings.catch_warnings():
+                warnings.filterwarnings(
+                    "ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning
+                )
+                self._wrapped = PeftModel.from_pretrained(self.model, name, adapter_name=_key(name))
         else:
             self._wrapped.load_adapter(name, adapter_name=_key(name))
         self._wrapped.eval()
@@ -300,7 +305,12 @@ class EmbeddedLM:
         from peft import get_peft_model
 
         if self._wrapped is None:
-            self._wrapped = get_peft_model(self.model, config, adapter_name=FRESH)
+            with warnings.catch_warnings():
+                # peft asks transformers for a property that is on its way out
+                warnings.filterwarnings(
+                    "ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning
+                )
+                self._wrapped = get_peft_model(self.model, config, adapter_name=FRESH)
         else:
             self._wrapped.add_adapter(FRESH, config)
         self._wrapped.set_adapter(FRESH)

@@ -41,8 +41,9 @@ class Memory:
     """An immutable snapshot of experience with exact lexical recall."""
 
     def __init__(self, experiences: Iterable[Experience]) -> None:
-        """Index the experiences; of several with one case and action, the first is kept."""
-        unique = {(e.case_id, e.action): e for e in reversed(list(experiences))}
+        """Index the experiences; of several with one case and action, a person's is kept, whatever their order."""
+        by_preference = sorted(experiences, key=lambda e: (e.source != "human", e.to_json()))
+        unique = {(e.case_id, e.action): e for e in reversed(by_preference)}
         self.experiences = tuple(sorted(unique.values(), key=lambda e: (e.case_id, e.action)))
         self._vectorizer, self._vectors = _index([e.observation for e in self.experiences])
 
@@ -59,7 +60,7 @@ class Memory:
             k: how many at most; those without any similarity are left out.
             exclude_case: the case at hand: its own answer must not be shown to it.
         """
-        if not self.experiences or k <= 0:
+        if self._vectors is None or k <= 0:
             return []
         similarity = (self._vectors @ self._vectorizer.transform([observation]).T).toarray().ravel()
         order = np.lexsort((np.arange(len(similarity)), -similarity))
@@ -92,7 +93,8 @@ class Memory:
         Raises:
             CorruptRecord: a line does not parse; names the line.
         """
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # only \n ends a record: splitlines would also break at U+2028 and the like inside a text
+        lines = path.read_bytes().removesuffix(b"\n").split(b"\n") if path.stat().st_size else []
         return cls(Experience.from_json(line, where=f"{path.name}:{n}") for n, line in enumerate(lines, 1))
 
 
@@ -108,4 +110,6 @@ def _index(texts: list[str]) -> tuple[Any, Any]:
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
-    return vectorizer, vectorizer.fit_transform(texts) if texts else None
+    if not any(text.strip() for text in texts):  # scikit-learn refuses a vocabulary of nothing
+        return vectorizer, None
+    return vectorizer, vectorizer.fit_transform(texts)

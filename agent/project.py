@@ -35,6 +35,8 @@ class Project:
     """What the agent is told on its first day; everything after that is learned."""
     environment: Callable[[], Environment]
     """A fresh environment for one case."""
+    labelled_environment: Callable[[], Environment] | None = None
+    """The environment for cases whose `expected` a person gave: it scores every action. None = `environment`."""
     traffic: Callable[[], Sequence[Case]] = _nothing
     """Requests that wait to be served; those that were served already are skipped."""
     model: str | None = None

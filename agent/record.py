@@ -53,7 +53,7 @@ class Record(BaseModel):
         return self.model_dump_json()
 
     @classmethod
-    def from_json(cls, text: str, *, where: str = "record") -> Self:
+    def from_json(cls, text: str | bytes, *, where: str = "record") -> Self:
         """Read one record; `where` names file and line for the error.
 
         Raises:

@@ -35,6 +35,9 @@ app = typer.Typer(
 @app.callback()
 def ratchet() -> None:
     """Commands exit with 0 (yes, promote, no drift), 3 (no, continue, reject, drift) or 2 (bad input)."""
+    from infra.settings import prepare_environment
+
+    prepare_environment()  # before a command imports MLflow, which reads some of it then
 
 
 app.command("gate")(gate_commands.gate)

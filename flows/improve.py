@@ -39,6 +39,8 @@ class ImproveReport(Record):
     served: int
     asked: Asked
     lessons: Lessons | None = None
+    nothing_new: tuple[str, ...] = ()
+    """Proposers that found nothing better than what serves: no test is spent on them."""
     judged: tuple[Judged, ...] = ()
     decision: Decision
 
@@ -63,10 +65,11 @@ def improve(project: str = ".", settings: ImproveSettings | None = None) -> Impr
             return ImproveReport(served=served, asked=asked, decision=Decision(reason=waiting))
 
     lessons = curate_lessons(project, collection, rules.curation, rules.selection.gate_share)
-    challengers = [
-        propose(project, agent.name, proposer, lessons.champion, lessons.training, rules.proposing)
+    made = {
+        proposer: propose(project, agent.name, proposer, lessons.champion, lessons.training, rules.proposing)
         for proposer in rules.proposers or agent.proposers
-    ]
+    }
+    challengers = [one for one in dict.fromkeys(made.values()) if one != lessons.champion]
     judged = gate_candidates(project, lessons, challengers, rules.gate)
     decision = promote_best(agent.name, judged, approved_by=rules.approved_by)
     return ImproveReport(served=served, asked=asked, lessons=lessons, judged=tuple(judged), decision=decision)

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 _ENVIRONMENT: Final = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else the first LM call waits for a download
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",  # else two lines about a connection pool stand before every answer
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # jobs on: ten processes and 3.9 GB
     "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "50",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default, 7 with backoff, keeps a person waiting for minutes
@@ -25,6 +26,7 @@ _ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",  # our own bars show progress; libraries draw theirs across them
 }
 
 

@@ -64,8 +64,9 @@ def evaluate(
     """Single attempts of one version at these cases."""
     cases = {item.case_id: item.case for item in read_dataset(labelled, LabelledCase)}
     program, project = load_program(name, candidate_id), load_project(Path(folder))
+    environment = project.labelled_environment or project.environment
     now = datetime.now(UTC)
-    return run(program.single_attempt(), [cases[i] for i in case_ids], project.environment, at=lambda _: now)
+    return run(program.single_attempt(), [cases[i] for i in case_ids], environment, at=lambda _: now)
 
 
 @task(name="gate")

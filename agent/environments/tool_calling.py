@@ -85,9 +85,16 @@ def arguments_match(arguments: dict[str, Json], expected: Json) -> bool:
     if set(arguments) - set(possible):
         return False
     return all(
-        any(_same(arguments[name], value) for value in values) if name in arguments else "" in values
+        any(_same(arguments[name], value) for value in values or [[]])
+        if name in arguments
+        else _optional(values)
         for name, values in possible.items()
     )
+
+
+def _optional(values: Sequence[Json]) -> bool:
+    """`""` stands for an argument left out; no possible answer at all stands for an empty list."""
+    return not values or "" in values
 
 
 def _same(given: Json, wanted: Json) -> bool:
@@ -97,7 +104,8 @@ def _same(given: Json, wanted: Json) -> bool:
         return len(given) == len(wanted) and all(map(_same, given, wanted))
     if isinstance(wanted, dict) and isinstance(given, dict):
         return set(given) <= set(wanted) and all(
-            any(_same(given[k], v) for v in vs) if k in given else "" in vs for k, vs in wanted.items()
+            any(_same(given[k], v) for v in vs or [[]]) if k in given else _optional(vs)
+            for k, vs in wanted.items()
         )
     if isinstance(given, bool) != isinstance(wanted, bool):
         return False
@@ -114,8 +122,14 @@ def live_cases(name: str) -> tuple[Case, ...]:
     answers = {}
     if name != "live_irrelevance":
         answers = {row["id"]: row["ground_truth"] for row in _rows(folder / "possible_answer", name)}
-    cases = (_case(row, answers.get(row["id"]), name) for row in _rows(folder, name))
-    return tuple({case.case_id: case for case in cases if case is not None}.values())
+    made = (_case(row, answers.get(row["id"]), name) for row in _rows(folder, name))
+    cases = {case.case_id: case for case in made if case is not None}
+    if name == "live_irrelevance":  # three of them stand in another set, with a tool that is said to fit
+        for other in ("live_multiple", "live_simple"):
+            cases = {
+                key: case for key, case in cases.items() if key not in {c.case_id for c in live_cases(other)}
+            }
+    return tuple(cases.values())
 
 
 def data_folder() -> Path:

@@ -38,6 +38,8 @@ class LoraSettings(Record):
     batch_size: int = Field(default=8, ge=1, le=512)
     first_layer: int = Field(default=TRUNK, ge=TRUNK, le=29)
     """Layers from this one to the last get adapters."""
+    max_examples: int = Field(default=2000, ge=1)
+    """Budget: of more examples a random sample is trained on."""
     seed: int = 0
 
 
@@ -185,6 +187,8 @@ def propose_lora(
         update={"extra_options": tuple(extra.values()), "adapter": None, "parent": parent.candidate_id}
     )
     known = usable(examples, draft.extra_options)
+    if len(known) > settings.max_examples:
+        known = random.Random(settings.seed).sample(known, settings.max_examples)
     program = Program(draft, memory=Memory.load(memory) if memory else None)
     digest, losses = train(program, known, folder, settings, progress=progress)
     learned = [name for name in extra if name not in {option.name for option in parent.extra_options}]

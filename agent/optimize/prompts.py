@@ -6,17 +6,20 @@ come from a list: a model of 135 M parameters cannot write them (with an endpoin
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import dspy
 from pydantic import Field
 
 from agent.candidate import Candidate, Demo, Origin, Predictor
+from agent.errors import BadInput
 from agent.lean_adapter import LeanAdapter
 from agent.memory import Memory
 from agent.optimize.proposal import Example, Proposal
 from agent.program import CHOOSE, Program
-from agent.record import Record
+from agent.record import Record, content_hash
 
 INSTRUCTIONS = (
     "Read the request, then name the one option whose purpose is to do exactly that.",
@@ -62,11 +65,12 @@ def propose_prompt(
         seen: cases that shaped the parent.
         data_digest: digest of the dataset that the examples come from.
         progress: called once per program call.
+
+    Raises:
+        BadInput: fewer than two examples whose answer was offered.
     """
     began = time.perf_counter()
-    offered = [e for e in sorted(examples, key=lambda e: e.view.case_id) if e.is_offered]
-    validation = [_as_dspy(e) for e in offered[: settings.validation]]
-    training = [_as_dspy(e) for e in offered[settings.validation :]]
+    training, validation = _split([e for e in examples if e.is_offered], settings)
     calls = 0
 
     def metric(example: dspy.Example, prediction: dspy.Prediction, trace: object = None) -> bool:
@@ -103,6 +107,22 @@ def propose_prompt(
     )
 
 
+def _split(
+    offered: Sequence[Example], settings: PromptSettings
+) -> tuple[list[dspy.Example], list[dspy.Example]]:
+    """Cases to draw demos from, and at most as many to score on; which is which follows from the seed."""
+    if len(offered) < 2:
+        raise BadInput(
+            f"the prompt search needs at least 2 examples whose answer was offered, got {len(offered)}: "
+            "label more traces"
+        )
+    ordered = [
+        _as_dspy(e) for e in sorted(offered, key=lambda e: content_hash([settings.seed, e.view.case_id]))
+    ]
+    n = min(settings.validation, len(ordered) // 2)
+    return ordered[n:], ordered[:n]
+
+
 def _students(parent: Candidate, files: Mapping[str, Path], settings: PromptSettings) -> Iterator[Program]:
     """The parent with each instruction, without demos."""
     memory = Memory.load(files["memory"]) if "memory" in files else None
@@ -127,15 +147,29 @@ def _search(
         num_candidate_programs=settings.programs,
         num_threads=1,
     )
-    with dspy.context(lm=student.lm, adapter=LeanAdapter()):
+    with dspy.context(lm=student.lm, adapter=LeanAdapter()), _muted():
         found = search.compile(student, trainset=training, valset=validation)
+    # of equally good programs one with demos: what a few cases cannot tell apart, the gate can
+    best = max(found.candidate_programs, key=lambda p: (p["score"], len(p["program"].choose.demos) > 0))
+    # DSPy keeps only what the prompt needs
+    cases = {example.request: example.case_id for example in training}
     demos = tuple(
-        Demo(inputs=demo["request"], output=demo["choice"], case_id=demo.get("case_id"))
-        for demo in found.choose.demos
+        Demo(inputs=demo["request"], output=demo["choice"], case_id=cases[demo["request"]])
+        for demo in best["program"].choose.demos
     )
-    return Predictor(instructions=student.candidate.predictors[CHOOSE].instructions, demos=demos), max(
-        p["score"] for p in found.candidate_programs
-    ) / 100
+    instructions = student.candidate.predictors[CHOOSE].instructions
+    return Predictor(instructions=instructions, demos=demos), best["score"] / 100
+
+
+@contextmanager
+def _muted() -> Iterator[None]:
+    """DSPy prints and logs as it searches; stdout belongs to `--json`, and our own bar shows progress."""
+    dspy.disable_logging()
+    try:
+        with redirect_stdout(StringIO()):
+            yield
+    finally:
+        dspy.enable_logging()
 
 
 def _as_dspy(example: Example) -> dspy.Example:

@@ -17,6 +17,7 @@ def prepare_flows() -> None:
 
     prepare_environment()
     home = Settings().home / "prefect"
+    home.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_HOME", str(home))
     os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(home / "results"))
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from prefect import task
 
 from agent.optimize.lora import LoraSettings, propose_lora
+from agent.optimize.proposal import Example
+from agent.program import Program
 from agent.record import Record
 from evaluation.scorers import Interval, interval
 from infra.dataset_store import read_dataset

@@ -12,6 +12,7 @@ project = Project(
     name=NAME,
     instructions="Pick the option that answers the request.",
     environment=lambda: ToolCalling(reacting=REACTING),
+    labelled_environment=ToolCalling,
     traffic=lambda: traffic(Settings().seed),
     attempts=2,
 )

@@ -29,8 +29,8 @@ from tasks.serve import serve_waiting
 
 FOLDER = str(Path(__file__).parent)
 GATE = GateSettings()
-USUAL = SelectionSettings(gate_labels=80, train_labels=80)
-DRIFTED = SelectionSettings(gate_labels=80, train_labels=60)
+USUAL = SelectionSettings(gate_labels=70, train_labels=60)
+DRIFTED = SelectionSettings(gate_labels=60, train_labels=60)
 RecordT = TypeVar("RecordT", bound=Record)
 
 

@@ -26,7 +26,7 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Make a project that runs: an agent that sends support requests to the team that solves them."""
-    chosen = name or _name_of(folder)
+    chosen = _project_name(name, folder)
     _refuse_occupied(folder)
     with as_file(files("flows") / "template") as template:
         shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_LEFT_OUT))
@@ -40,12 +40,16 @@ def init(
     console.print(f"next: `cd {folder} && ratchet improve`; README.md there says how to make it yours")
 
 
-def _name_of(folder: Path) -> str:
-    """The folder's name as MLflow takes it."""
-    name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-_")[:63]
-    if not name:
-        raise BadInput(f"{folder} gives no project name: give one with --name, lower case, digits, - and _")
-    return name
+def _project_name(name: str | None, folder: Path) -> str:
+    """As given, or the folder's name as MLflow takes it."""
+    text = folder.resolve().name if name is None else name
+    allowed = re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:63]
+    if not allowed or name not in (None, allowed):
+        hint = f": {allowed!r} would do" if allowed else ""
+        raise BadInput(
+            f"{text!r} is no project name{hint}; --name takes 1–63 lower-case letters, digits, - and _"
+        )
+    return allowed
 
 
 def _refuse_occupied(folder: Path) -> None:

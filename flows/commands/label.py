@@ -63,7 +63,7 @@ def _table(items: "list[ReviewItem]", traces: "dict[str, FoundTrace]") -> Table:
     from flows.commands.wording import outside
 
     table = Table(show_lines=True)
-    table.add_column("trace", overflow="fold", width=16)  # folds into two lines of 16: still one id to copy
+    table.add_column("trace", no_wrap=True, min_width=32)  # whole on one line, to be copied
     for title, ratio in (("request", 4), ("the agent answered", 2), ("why it was picked", 2)):
         table.add_column(title, ratio=ratio, overflow="fold")
     for item in items:

@@ -34,9 +34,7 @@ def which_project(folder: Path, name: str | None) -> str:
     """
     from agent.project import PROJECT_FILE, load_project
     from infra.known_projects import known_projects
-    from infra.settings import prepare_environment
 
-    prepare_environment()
     if name is None and (folder != HERE or (folder / PROJECT_FILE).exists()):
         return load_project(folder).name
     known = known_projects()

@@ -1,0 +1,55 @@
+"""Single traces by their id, each with what people, judges and environments said about it.
+
+Why apart from collecting: to explain one answer must not move a watermark, nor read a project's whole past.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from mlflow.entities import Trace as MlflowTrace
+
+from agent.errors import CorruptRecord
+from agent.record import Record
+from agent.trace import Trace
+from evaluation.label import Label
+from infra.assessments import Problem, to_labels
+from infra.trace_spans import RECORD, mlflow_id, own_id
+from infra.tracking import connect, mlflow_errors
+
+
+class FoundTrace(Record):
+    """One trace with its labels."""
+
+    trace: Trace
+    labels: tuple[Label, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    """What was said about it and cannot be read as a label."""
+
+
+def find_traces(project: str, trace_ids: Sequence[str]) -> dict[str, FoundTrace]:
+    """The traces of this project among `trace_ids`, by id; unknown ids are left out.
+
+    Raises:
+        CorruptRecord: a trace is there, and holds no record that can be read.
+        ServiceUnavailable: MLflow did not answer.
+    """
+    with mlflow_errors(f"reading {len(trace_ids)} traces"):
+        connection = connect(project)
+        wanted = [mlflow_id(own_id(one)) for one in dict.fromkeys(trace_ids)]
+        found = connection.tracing.batch_get_traces(wanted) if wanted else []
+    mine = [one for one in found if one.info.experiment_id == connection.experiment_id]
+    return {own_id(one.info.trace_id): _read(one) for one in mine}
+
+
+def _read(found: MlflowTrace) -> FoundTrace:
+    root = next((span for span in found.data.spans if span.parent_id is None), None)
+    record: Any = root.attributes.get(RECORD) if root is not None else None
+    where = f"MLflow trace {found.info.trace_id}"
+    if record is None:
+        raise CorruptRecord(f"{where}: no trace record in its root span; it was not written by Ratchet")
+    text = record if isinstance(record, str) else json.dumps(record)
+    labels, problems = to_labels(found.info)
+    return FoundTrace(
+        trace=Trace.from_json(text, where=where), labels=tuple(labels), problems=tuple(problems)
+    )

@@ -1,0 +1,44 @@
+import json
+
+from infra.drift_log import log_drift
+from infra.registry import promote
+from infra.spool import spool_lines
+from infra.trace_store import spool_folder
+
+
+def test_a_proven_challenger_is_what_to_do_next(ratchet, past):
+    done = ratchet("status", "--name", past.project)
+    told = " ".join(done.stderr.split())
+    assert done.returncode == 0
+    assert f"champion v2 {past.champion.candidate_id[:8]} by experience" in told
+    assert "1 traces wait for an answer" in told
+    assert "3 tests" in told
+    assert f"ratchet approve {past.proven.candidate_id[:8]}" in told
+    assert max(map(len, done.stderr.splitlines())) <= 100
+
+
+def test_what_comes_next_follows_the_state(ratchet, own_past):
+    def following():
+        return json.loads(ratchet("status", "--name", own_past.project, "--json").stdout)
+
+    log_drift(own_past.project, 3, {"drift_alarm": 1.0, "messages": 80.0})
+    spool_lines(spool_folder(own_past.project) / "traces.jsonl", ["{}"])
+    answer = following()
+    assert (answer["spooled"], answer["drift"]["step"]) == (1, 3)
+    assert "did not take" in answer["next"]
+    (spool_folder(own_past.project) / "traces.jsonl").unlink()
+    promote(own_past.project, own_past.proven.candidate_id, approved_by="anna", reason="proven")
+    assert "ratchet label list" in following()["next"]
+    arguments = ("--rater", "anna", "--name", own_past.project)
+    ratchet("label", "answer", own_past.traces[2].trace_id, "get_weather", *arguments)
+    assert "the traffic changed" in following()["next"]
+
+
+def test_a_project_that_never_ran_is_told_to_improve(ratchet, project, tmp_path):
+    (tmp_path / "project.py").write_text(
+        f"from agent.project import Project\nproject = Project({project!r}, 'Help.', lambda: None)\n"
+    )
+    done = ratchet("status", "--project", tmp_path)
+    assert "none yet" in done.stderr
+    assert "makes the first version" in done.stderr
+    assert "no version yet" in ratchet("history", "--project", tmp_path).stderr

@@ -24,7 +24,7 @@ from agent.weights import NAME
 if TYPE_CHECKING:
     import torch
 
-TRUNK = 20
+TRUNK = 24
 """Layers below this one (of 30) are never trained."""
 FRESH = "fresh"
 """Name of the adapter in training."""

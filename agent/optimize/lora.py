@@ -34,7 +34,7 @@ class LoraSettings(Record):
 
     rank: int = Field(default=16, ge=1, le=256)
     epochs: int = Field(default=2, ge=1, le=50)
-    learning_rate: float = Field(default=5e-4, gt=0, le=1)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
     batch_size: int = Field(default=8, ge=1, le=512)
     first_layer: int = Field(default=TRUNK, ge=TRUNK, le=29)
     """Layers from this one to the last get adapters."""

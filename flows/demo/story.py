@@ -6,8 +6,9 @@ from typing import TypeVar
 
 from prefect import flow
 
+from agent.optimize.experience import ExperienceSettings
 from agent.optimize.lora import LoraSettings
-from agent.optimize.prompts import PromptSettings
+from agent.optimize.prompts import INSTRUCTIONS, PromptSettings
 from agent.project import Proposer
 from agent.record import Record
 from evaluation.curate import CurateSettings
@@ -102,8 +103,9 @@ def rules(
         selection=selection.model_copy(update={"seed": seed}),
         curation=CurateSettings(own_per_human=0.5, seed=seed),
         proposing=ProposeSettings(
-            lora=LoraSettings(epochs=2, seed=seed),
-            prompt=PromptSettings(programs=1, validation=10, seed=seed),
+            experience=ExperienceSettings(similarity=True, tune_on=40),
+            lora=LoraSettings(epochs=2, max_examples=120, seed=seed),
+            prompt=PromptSettings(programs=1, validation=8, instructions=INSTRUCTIONS[:1], seed=seed),
         ),
         gate=GATE,
         proposers=proposers,

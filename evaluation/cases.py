@@ -51,17 +51,25 @@ def labelled_cases(
 ) -> list[LabelledCase]:
     """Join traces with people's answers, and with their own successes where the environment told.
 
-    A person's answer outranks the environment; of contradicting answers of people, the case is left out here
-    (the answers themselves are kept: see `infra.review_queue.contradictions`). The agent's own successes teach
-    and never judge: which cases it succeeded at depends on the agent. Where the environment scores every action
+    A person's answer outranks the environment, and a success that a person scored below 1 is none. Of
+    contradicting answers of people, to one trace or to several of one case, the case is left out here (the
+    answers themselves are kept: see `infra.review_queue.contradictions`). The agent's own successes teach and
+    never judge: which cases it succeeded at depends on the agent. Where the environment scores every action
     (`self_scoring`), each case on the gate's side counts, whatever the agent made of it.
     """
-    answers = _agreed(labels)
+    answers, disputed = _agreed(traces, labels)
+    rejected = {
+        label.trace_id
+        for label in labels
+        if label.source == "human" and label.score is not None and label.score < 1
+    }
     known: dict[str, LabelledCase] = {}
     for trace in traces:
+        if trace.case.case_id in disputed:
+            continue
         role = role_of(trace.case.case_id, gate_share=gate_share, salt=salt)
         found = _by_person(trace, answers.get(trace.trace_id), role)
-        if found is None and role == "train":
+        if found is None and role == "train" and trace.trace_id not in rejected:
             found = _by_success(trace)
         if found is None and self_scoring and role == "gate":
             found = _scored_by_environment(trace)
@@ -72,16 +80,20 @@ def labelled_cases(
     return list(known.values())
 
 
-def _agreed(labels: Sequence[Label]) -> dict[str, Label]:
-    by_trace: dict[str, list[Label]] = {}
+def _agreed(traces: Sequence[Trace], labels: Sequence[Label]) -> tuple[dict[str, Label], set[str]]:
+    """People's first answer to each trace, and the ids of cases to which they gave different ones."""
+    cases = {trace.trace_id: trace.case.case_id for trace in traces}
+    by_case: dict[str, list[Label]] = {}
     for label in labels:
-        if label.source == "human" and label.expected is not None:
-            by_trace.setdefault(label.trace_id, []).append(label)
-    return {
-        trace_id: given[0]
-        for trace_id, given in by_trace.items()
-        if all(other.expected == given[0].expected for other in given)
+        if label.source == "human" and label.expected is not None and label.trace_id in cases:
+            by_case.setdefault(cases[label.trace_id], []).append(label)
+    disputed = {
+        case_id
+        for case_id, given in by_case.items()
+        if any(other.expected != given[0].expected for other in given)
     }
+    answers = {label.trace_id: label for given in by_case.values() for label in reversed(given)}
+    return answers, disputed
 
 
 def _by_person(trace: Trace, label: Label | None, role: Role) -> LabelledCase | None:

@@ -58,7 +58,7 @@ def curate(
     # a person's answer is never dropped: there the gate gives way, it refuses the near-duplicate itself
     mine = [c for c in mine if c.source == "human" or c.case_id not in leaking]
     human = [c for c in mine if c.source == "human"]
-    own = [c for c in mine if c.source == "environment"]
+    own = sorted((c for c in mine if c.source == "environment"), key=lambda c: c.case_id)
     room = min(int(settings.own_per_human * len(human)), max(settings.max_cases - len(human), 0))
     if not human:
         room = settings.max_cases  # nobody labelled yet: own successes are all there is

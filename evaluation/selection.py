@@ -5,6 +5,7 @@ evidence must be a random sample; on the training side the picks go where the ag
 new, and a random share always remains.
 """
 
+import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -50,23 +51,14 @@ def select(
         salt: the project's name, as in `role_of`.
         novelty: how new a request is in [0, 1]; added to the doubt (1 − confidence).
     """
-    usable = sorted((t for t in traces if t.error is None and t.action is not None), key=lambda t: t.case.case_id)
+    usable = sorted(
+        (t for t in traces if t.error is None and t.action is not None), key=lambda t: t.case.case_id
+    )
     gate = [t for t in usable if _role(t, settings, salt) == "gate"]
     train = [t for t in usable if _role(t, settings, salt) == "train"]
     rng = random.Random(settings.seed)
     picks = _uniform(gate, settings.gate_labels, rng, "a random sample for the gate")
-    n_random = min(round(settings.train_labels * settings.random_share), len(train))
-    at_random = _uniform(train, n_random, rng, "a random share")
-    taken = {pick.trace_id for pick in at_random}
-    rest = sorted(
-        (t for t in train if t.trace_id not in taken), key=lambda t: (-_interest(t, novelty), t.case.case_id)
-    )
-    chosen = rest[: max(settings.train_labels - n_random, 0)]
-    return (
-        picks
-        + at_random
-        + [Pick(trace_id=t.trace_id, propensity=1.0, reason=_why(t, novelty)) for t in chosen]
-    )
+    return picks + _interesting(train, settings, rng, novelty)
 
 
 def _role(trace: Trace, settings: SelectionSettings, salt: str) -> str:
@@ -77,6 +69,41 @@ def _uniform(traces: list[Trace], n: int, rng: random.Random, reason: str) -> li
     n = min(n, len(traces))
     share = n / len(traces) if traces else 1.0
     return [Pick(trace_id=t.trace_id, propensity=share, reason=reason) for t in rng.sample(traces, n)]
+
+
+def _interesting(
+    traces: list[Trace], settings: SelectionSettings, rng: random.Random, novelty: Callable[[Trace], float]
+) -> list[Pick]:
+    """A random share first, then the most interesting of what is left."""
+    ranked = sorted(traces, key=lambda t: (-_interest(t, novelty), t.case.case_id))
+    n = min(settings.train_labels, len(ranked))
+    n_random = min(max(round(n * settings.random_share), 1), n)
+    at_random = rng.sample(range(len(ranked)), n_random)
+    taken = set(at_random)
+    chosen = [rank for rank in range(len(ranked)) if rank not in taken][: n - n_random]
+    return [
+        Pick(
+            trace_id=ranked[rank].trace_id,
+            propensity=_propensity(rank, len(ranked), n_random, n - n_random),
+            reason="a random share" if rank in taken else _why(ranked[rank], novelty),
+        )
+        for rank in (*at_random, *chosen)
+    ]
+
+
+def _propensity(rank: int, n: int, n_random: int, n_chosen: int) -> float:
+    """Probability that the trace at `rank` is picked, whichever way.
+
+    It is drawn at random, or enough of the `rank` traces before it are (hypergeometric) for its turn to come.
+    """
+    if rank < n_chosen or n_random == n:
+        return 1.0
+    drawn = n_random / n
+    ways = sum(
+        math.comb(rank, before) * math.comb(n - 1 - rank, n_random - before)
+        for before in range(rank - n_chosen + 1, min(rank, n_random) + 1)
+    )
+    return min(drawn + (1 - drawn) * (ways / math.comb(n - 1, n_random)), 1.0)
 
 
 def _interest(trace: Trace, novelty: Callable[[Trace], float]) -> float:

@@ -1,0 +1,115 @@
+"""What proposers may learn from: people's word whole, the agent's own capped, the gate's cases untouched."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.environment import Case
+from evaluation.cases import LabelledCase
+from evaluation.curate import CurateSettings, curate
+
+
+def case(number, source="human", role="train", request=None):
+    request = (
+        request
+        or f"request {number * 7919 % 997} of {number * 104729 % 9973} and {'abcdefghij'[number % 10] * 9}"
+    )
+    return LabelledCase(
+        case=Case(inputs={"request": request}),
+        trace_id=f"{number:032x}",
+        candidate_id="c",
+        role=role,
+        propensity=1.0,
+        source=source,
+        answer="a",
+    )
+
+
+CASES = st.lists(
+    st.tuples(st.sampled_from(["human", "environment"]), st.sampled_from(["train", "gate"])), max_size=25
+).map(lambda kinds: [case(n, *kind) for n, kind in enumerate(kinds)])
+SETTINGS = st.builds(
+    CurateSettings, own_per_human=st.floats(0, 10), max_cases=st.integers(1, 30), seed=st.integers(0, 3)
+)
+
+
+@given(labelled=CASES, rules=SETTINGS, data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_no_human_label_is_dropped_no_gate_case_leaks_and_caps_hold(labelled, rules, data):
+    gate = [c.case_id for c in labelled if c.role == "gate"]
+    released = set(data.draw(st.lists(st.sampled_from(gate), unique=True))) if gate else set()
+    curated = curate(labelled, rules, released=released)
+    ids = [c.case_id for c in curated.cases]
+    assert len(set(ids)) == len(ids)
+    allowed = [c for c in labelled if c.role == "train" or c.case_id in released]
+    assert set(ids) <= {c.case_id for c in allowed}
+    human = {c.case_id for c in allowed if c.source == "human"}
+    assert human <= set(ids)
+    assert curated.n_human == len(human)
+    n_own = len(ids) - len(human)
+    if human:
+        assert n_own <= rules.own_per_human * len(human)
+        assert len(ids) <= max(rules.max_cases, len(human))
+    else:
+        assert n_own <= rules.max_cases
+    assert len(ids) + sum(curated.left_out.values()) == len(labelled)
+
+
+@given(labelled=CASES, rules=SETTINGS, data=st.data())
+@settings(deadline=None, max_examples=30)
+def test_the_order_in_which_cases_came_does_not_matter(labelled, rules, data):
+    assert curate(data.draw(st.permutations(labelled)), rules) == curate(labelled, rules)
+
+
+def test_gate_cases_are_reserved_until_a_gate_has_released_them():
+    mine, reserved = case(1), case(2, role="gate")
+    curated = curate([mine, reserved], CurateSettings())
+    assert (curated.cases, curated.left_out) == ((mine,), {"reserved for the gate": 1})
+    assert len(curate([mine, reserved], CurateSettings(), released={reserved.case_id}).cases) == 2
+
+
+def test_an_own_success_that_is_nearly_a_gate_case_is_left_out_and_a_persons_answer_is_kept():
+    text = "Could you please book two seats on the evening train from Vienna to Prague on Friday?"
+    gate = case(1, role="gate", request=text)
+    own = case(2, "environment", request=text + " !")
+    human = case(3, request=text.replace("Friday", "friday "))
+    curated = curate([gate, own, human], CurateSettings())
+    assert curated.cases == (human,)
+    assert curated.left_out == {"reserved for the gate": 1, "nearly the same as a gate case": 1}
+    assert own in curate([gate, own], CurateSettings(), released={gate.case_id}).cases
+
+
+def test_own_successes_are_capped_per_human_label_and_the_rest_is_counted():
+    labelled = [*(case(n) for n in range(4)), *(case(n, "environment") for n in range(10, 40))]
+    curated = curate(labelled, CurateSettings(own_per_human=2))
+    assert (curated.n_human, len(curated.cases)) == (4, 12)
+    assert curated.left_out == {"own successes above the cap": 22}
+
+
+def test_before_anybody_labelled_own_successes_are_all_there_is():
+    labelled = [case(n, "environment") for n in range(10)]
+    assert len(curate(labelled, CurateSettings()).cases) == 10
+    assert len(curate(labelled, CurateSettings(max_cases=6)).cases) == 6
+
+
+def test_more_human_labels_than_the_maximum_are_all_kept():
+    labelled = [*(case(n) for n in range(10)), case(20, "environment")]
+    curated = curate(labelled, CurateSettings(max_cases=5))
+    assert (curated.n_human, len(curated.cases)) == (10, 10)
+
+
+def test_the_seed_decides_which_own_successes_stay():
+    labelled = [case(0), *(case(n, "environment") for n in range(1, 30))]
+    kept = [curate(labelled, CurateSettings(own_per_human=5, seed=seed)).cases for seed in (0, 0, 1)]
+    assert kept[0] == kept[1] != kept[2]
+
+
+def test_nothing_gives_nothing():
+    curated = curate([], CurateSettings())
+    assert (curated.cases, curated.left_out, curated.n_human) == ((), {}, 0)
+
+
+@pytest.mark.parametrize("wrong", [{"own_per_human": -1}, {"own_weight": 2}, {"max_cases": 0}])
+def test_settings_out_of_bounds_are_refused(wrong):
+    with pytest.raises(ValueError, match="Input should be"):
+        CurateSettings(**wrong)

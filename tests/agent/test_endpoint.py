@@ -1,0 +1,154 @@
+"""An agent on a LiteLLM endpoint: a local server that speaks OpenAI's protocol, with a scripted LM behind it."""
+
+import time
+import warnings
+
+import dspy
+import pytest
+
+from agent.candidate import Demo
+from agent.environment import Case
+from agent.errors import BadInput
+from agent.lean_adapter import LeanAdapter
+from agent.loop import run
+from agent.optimize.lora import LoraSettings, train
+from agent.program import Program, base_candidate
+
+CASES = [
+    Case(inputs={"request": f"{n}: go {name}"}, expected=name)
+    for n, name in enumerate(["left", "right", "left"])
+]
+
+
+@pytest.fixture(autouse=True)
+def _warnings_of_litellm():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="litellm|pydantic|openai|aiohttp|httpx")
+        yield
+
+
+def program(endpoint, *, attempts=1, **settings):
+    where = {"api_base": endpoint.url, "api_key": "x", "num_retries": 0, "timeout": 20} | settings
+    return Program(base_candidate("Pick one.", model="openai/scripted", attempts=attempts), endpoint=where)
+
+
+def said_in(prompt):
+    return "left" if "go left" in prompt else "right"
+
+
+def test_the_right_answer_is_scored_and_its_tokens_are_counted(scripted_endpoint, scripted_environment, at):
+    scripted_endpoint.answer = said_in
+    traces = run(program(scripted_endpoint), CASES, scripted_environment, at=at)
+    assert [t.error for t in traces] == [None] * 3
+    assert [t.score for t in traces] == [1.0] * 3
+    assert (traces[0].usage.input_tokens, traces[0].usage.output_tokens, traces[0].usage.lm_calls) == (
+        7,
+        2,
+        1,
+    )
+    assert traces[0].action.name == "left"
+
+
+def test_the_endpoint_reads_options_and_request_and_no_control_tokens(
+    scripted_endpoint, scripted_environment, at
+):
+    run(program(scripted_endpoint), CASES[:1], scripted_environment, at=at)
+    (prompt,) = scripted_endpoint.prompts
+    assert prompt == (
+        "Pick one.\nOptions:\n- left: \n- right: \nRequest: 0: go left (step 0)\n"
+        "Answer with the name of one option and nothing else."
+    )
+
+
+def test_a_garbage_answer_is_the_agents_error_and_each_case_is_asked_once(
+    scripted_endpoint, scripted_environment, at
+):
+    scripted_endpoint.answer = lambda prompt: "I'd rather not." if "0:" in prompt else said_in(prompt)
+    traces = run(program(scripted_endpoint), CASES, scripted_environment, at=at)
+    assert traces[0].error.kind == "agent"
+    assert "I'd rather not." in traces[0].error.message
+    assert [t.score for t in traces[1:]] == [1.0, 1.0]
+    assert len(scripted_endpoint.prompts) == 3
+
+
+def test_an_empty_answer_is_the_agents_error(scripted_endpoint, scripted_environment, at):
+    scripted_endpoint.answer = lambda prompt: ""
+    assert run(program(scripted_endpoint), CASES[:1], scripted_environment, at=at)[0].error.kind == "agent"
+
+
+def test_a_server_error_is_the_infrastructures_and_the_run_goes_on(
+    scripted_endpoint, scripted_environment, at
+):
+    scripted_endpoint.answer = lambda prompt: (500, "out of memory") if "1:" in prompt else said_in(prompt)
+    traces = run(program(scripted_endpoint), CASES, scripted_environment, at=at)
+    assert traces[1].error.kind == "infrastructure"
+    assert traces[1].score is None
+    assert [traces[0].score, traces[2].score] == [1.0, 1.0]
+
+
+def test_a_timeout_is_the_infrastructures_and_its_time_is_counted(
+    scripted_endpoint, scripted_environment, at
+):
+    def answer(prompt):
+        time.sleep(2.5 if "0:" in prompt else 0)
+        return said_in(prompt)
+
+    scripted_endpoint.answer = answer
+    traces = run(program(scripted_endpoint, timeout=1.5), CASES[:2], scripted_environment, at=at)
+    assert traces[0].error.kind == "infrastructure"
+    assert "imeout" in traces[0].error.message
+    assert traces[0].latency_s >= 1
+    assert traces[1].score == 1.0
+
+
+def test_nobody_listens_is_the_infrastructures_error(scripted_endpoint, scripted_environment, at):
+    nowhere = program(scripted_endpoint, api_base="http://127.0.0.1:9/v1")
+    assert run(nowhere, CASES[:1], scripted_environment, at=at)[0].error.kind == "infrastructure"
+
+
+def test_a_retry_is_not_offered_what_failed(scripted_endpoint, scripted_environment, at):
+    scripted_endpoint.answer = lambda prompt: "left" if "- left" in prompt else "right"
+    (trace,) = run(program(scripted_endpoint, attempts=2), CASES[1:2], scripted_environment, at=at)
+    assert [a.steps[0].action.name for a in trace.attempts] == ["left", "right"]
+    assert trace.score == 1.0
+    assert "Note: left was wrong here." in scripted_endpoint.prompts[1]
+
+
+def test_without_options_the_answer_is_taken_as_it_is(scripted_endpoint, scripted_environment, at):
+    scripted_endpoint.answer = lambda prompt: " left \n"
+    (trace,) = run(program(scripted_endpoint), CASES[:1], lambda: scripted_environment(options=()), at=at)
+    assert trace.action.name == "left"
+    assert "Answer with the name" not in scripted_endpoint.prompts[0]
+
+
+def test_dspys_own_call_gets_the_same_answer(scripted_endpoint):
+    scripted_endpoint.answer = said_in
+    chosen = program(scripted_endpoint)(request="go right", options=[{"name": "left"}, {"name": "right"}])
+    assert chosen.choice == "right"
+
+
+def test_several_output_fields_are_asked_for_by_name_and_read(scripted_endpoint):
+    scripted_endpoint.answer = lambda prompt: "city: Oslo\n**mood**: fine: really"
+    ask = dspy.Predict("request -> city, mood")
+    ask.demos = [dspy.Example(request="r", city="Rome", mood="good")]
+    with dspy.context(lm=program(scripted_endpoint).lm, adapter=LeanAdapter()):
+        answer = ask(request="hello")
+    assert (answer.city, answer.mood) == ("Oslo", "fine: really")
+    (prompt,) = scripted_endpoint.prompts
+    assert "`city: …`, `mood: …`" in prompt
+    assert "city: Rome" in prompt
+
+
+def test_lora_on_an_endpoint_is_refused_with_the_remedy(scripted_endpoint, tmp_path):
+    with pytest.raises(BadInput, match=r"LoRA trains the embedded LM .* not 'openai/scripted'.*proposers"):
+        train(program(scripted_endpoint), [], tmp_path, LoraSettings())
+
+
+def test_demos_and_instructions_reach_the_endpoint(scripted_endpoint, scripted_environment, at):
+    agent = program(scripted_endpoint)
+    predictor = agent.candidate.predictors["choose"].model_copy(
+        update={"demos": (Demo(inputs="go north", output="left"),)}
+    )
+    changed = agent.candidate.model_copy(update={"predictors": {"choose": predictor}})
+    run(Program(changed, endpoint=agent.endpoint), CASES[:1], scripted_environment, at=at)
+    assert "Example: go north -> left" in scripted_endpoint.prompts[0]

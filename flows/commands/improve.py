@@ -70,15 +70,20 @@ def demo(
         bool, typer.Option("--auto-approve", help="Promote what is proven without asking a person.")
     ] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier demo and start over.")] = False,
+    size: Annotated[
+        float, typer.Option(min=0.1, max=1.0, help="Share of the requests: less is quicker and proves less.")
+    ] = 1.0,
     as_json: Json = False,
 ) -> None:
     """The whole loop on real requests with the embedded LM: no server, no key, no hub."""
     prepare_flows()
     from flows.demo.restart import forget
     from flows.demo.story import tell
+    from flows.demo.weeks import begin
 
     if fresh:
         forget()
+    begin(size)
     story = tell(auto_approve=auto_approve)
     if as_json:
         emit_json(story)

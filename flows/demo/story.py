@@ -17,7 +17,7 @@ from flows.demo.final_test import FinalTest, final_test
 from flows.demo.planted import Planted, plant
 from flows.demo.stand_in import answer_queue
 from flows.demo.telling import Stages, say, show_drift, show_final, show_history, show_planted, show_round
-from flows.demo.weeks import NAME, begin_week, weeks
+from flows.demo.weeks import NAME, begin_week, size
 from flows.improve import ImproveReport, ImproveSettings, improve
 from flows.monitor import MonitorReport, monitor
 from infra.ledger_store import read_ledger
@@ -27,9 +27,12 @@ from infra.settings import Settings
 from tasks.gate import GateSettings, Judged, gate_candidates
 from tasks.learn import ProposeSettings
 from tasks.serve import serve_waiting
+from tasks.watch import WatchSettings
 
 FOLDER = str(Path(__file__).parent)
-GATE = GateSettings()
+GATE = GateSettings(min_cases=8)
+REFERENCE = 110
+"""Requests of week 1 that are what is usual; the rest of the week must raise no alarm."""
 USUAL = SelectionSettings(gate_labels=70, train_labels=60)
 DRIFTED = SelectionSettings(gate_labels=60, train_labels=60)
 RecordT = TypeVar("RecordT", bound=Record)
@@ -128,7 +131,7 @@ def play_week(number: int, settings: ImproveSettings) -> Week:
     """Serve, watch, ask; the stand-in answers what was asked."""
     begin_week(number)
     served = serve_waiting(FOLDER)
-    watched = monitor(FOLDER)
+    watched = monitor(FOLDER, WatchSettings(reference=max(40, round(REFERENCE * size()))))
     improve(FOLDER, settings)  # asks people, and stops there until they have answered
     return Week(served=served, watched=watched, answered=answer_queue(Settings().seed))
 
@@ -161,7 +164,6 @@ def last_word() -> dict[str, FinalTest]:
     if serving is None:
         raise RuntimeError("the final test needs a champion")
     first, last = versions[0].candidate_id, serving.candidate_id
-    weeks(seed)
     return {
         "fresh, drawn like week 2": final_test(NAME, "fresh", first, last, seed),
         "toolsets never served": final_test(NAME, "unseen", first, last, seed),

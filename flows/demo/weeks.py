@@ -33,10 +33,15 @@ class Weeks(NamedTuple):
     """Toolsets that were never served."""
 
 
-@cache
 def weeks(seed: int) -> Weeks:
-    """Split BFCL's live sets; the same seed gives the same weeks."""
+    """Split BFCL's live sets; the same seed and size give the same weeks."""
+    return _split(seed, size())
+
+
+@cache
+def _split(seed: int, scale: float) -> Weeks:
     rng = random.Random(seed)
+    n_usual, held_out = round(WEEK_1 * scale), round(HELD_OUT * scale)
     multiple, simple, no_tool = (
         _shuffled(name, rng) for name in ("live_multiple", "live_simple", "live_irrelevance")
     )
@@ -53,19 +58,21 @@ def weeks(seed: int) -> Weeks:
     new_tools = [c for c in (*multiple, *simple) if group[toolset(c)[0]] in new]
     no_tool = [c for c in no_tool if len(toolset(c)) > 1 and group[toolset(c)[0]] not in never]
     rng.shuffle(new_tools)
-    parts = (recurring[WEEK_1:], no_tool, new_tools)
-    counts = (WEEK_2_USUAL, WEEK_2_NO_TOOL, WEEK_2_NEW_TOOLS)
+    parts = (recurring[n_usual:], no_tool, new_tools)
+    counts = [round(n * scale) for n in (WEEK_2_USUAL, WEEK_2_NO_TOOL, WEEK_2_NEW_TOOLS)]
     drifted = [case for part, n in zip(parts, counts, strict=True) for case in part[:n]]
     total = sum(counts)
     fresh = [
         case
         for part, n in zip(parts, counts, strict=True)
-        for case in part[n : n + HELD_OUT * n // total + 1]
+        for case in part[n : n + held_out * n // total + 1]
     ]
     rng.shuffle(drifted)
     rng.shuffle(fresh)
     unseen = [case for case in multiple if group[toolset(case)[0]] in never]
-    return Weeks(tuple(recurring[:WEEK_1]), tuple(drifted), tuple(fresh[:HELD_OUT]), tuple(unseen[:HELD_OUT]))
+    return Weeks(
+        tuple(recurring[:n_usual]), tuple(drifted), tuple(fresh[:held_out]), tuple(unseen[:held_out])
+    )
 
 
 def _shuffled(name: str, rng: random.Random) -> list[Case]:
@@ -81,6 +88,19 @@ def traffic(seed: int) -> Sequence[Case]:
     return [
         case.model_copy(update={"seen_at": now + timedelta(minutes=45 * i)}) for i, case in enumerate(arrived)
     ]
+
+
+def size() -> float:
+    """Share of the demo's usual number of requests, set at its first start."""
+    path = project_folder(NAME) / "size"
+    return float(path.read_text()) if path.exists() else 1.0
+
+
+def begin(scale: float) -> None:
+    """Fix the size at the first start; a later start keeps it."""
+    path = project_folder(NAME) / "size"
+    if not path.exists():
+        write_whole(path, str(scale))
 
 
 def week() -> int:

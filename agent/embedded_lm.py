@@ -328,7 +328,7 @@ class EmbeddedLM:
         """Write the adapter in training to `folder`, as safetensors and its configuration."""
         # otherwise a path of this machine stands in the file, and the hash differs on the next one
         self._wrapped.peft_config[FRESH].base_model_name_or_path = NAME
-        self._wrapped.save_pretrained(str(folder), selected_adapters=[FRESH])
+        self._wrapped.save_pretrained(str(folder), selected_adapters=[FRESH], save_embedding_layers=False)
         for path in sorted((folder / FRESH).iterdir()):
             path.replace(folder / path.name)
         (folder / FRESH).rmdir()

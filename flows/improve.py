@@ -72,4 +72,11 @@ def improve(project: str = ".", settings: ImproveSettings | None = None) -> Impr
     challengers = [one for one in dict.fromkeys(made.values()) if one != lessons.champion]
     judged = gate_candidates(project, lessons, challengers, rules.gate)
     decision = promote_best(agent.name, judged, approved_by=rules.approved_by)
-    return ImproveReport(served=served, asked=asked, lessons=lessons, judged=tuple(judged), decision=decision)
+    return ImproveReport(
+        served=served,
+        asked=asked,
+        lessons=lessons,
+        nothing_new=tuple(proposer for proposer, one in made.items() if one == lessons.champion),
+        judged=tuple(judged),
+        decision=decision,
+    )

@@ -84,7 +84,7 @@ def propose_prompt(
             _search(student, training, validation, metric, settings)
             for student in _students(parent, files or {}, settings)
         ),
-        key=lambda found: found[1],
+        key=lambda found: (found[1], len(found[0].demos) > 0),
     )
     predictor, score = best
     candidate = parent.model_copy(
@@ -140,14 +140,14 @@ def _search(
     settings: PromptSettings,
 ) -> tuple[Predictor, float]:
     """The best prompt that DSPy found for one instruction, and its score in [0, 1] on the validation cases."""
-    search = dspy.BootstrapFewShotWithRandomSearch(
-        metric=metric,
-        max_bootstrapped_demos=settings.demos,
-        max_labeled_demos=settings.demos,
-        num_candidate_programs=settings.programs,
-        num_threads=1,
-    )
     with dspy.context(lm=student.lm, adapter=LeanAdapter()), _muted():
+        search = dspy.BootstrapFewShotWithRandomSearch(
+            metric=metric,
+            max_bootstrapped_demos=settings.demos,
+            max_labeled_demos=settings.demos,
+            num_candidate_programs=settings.programs,
+            num_threads=1,
+        )
         found = search.compile(student, trainset=training, valset=validation)
     # of equally good programs one with demos: what a few cases cannot tell apart, the gate can
     best = max(found.candidate_programs, key=lambda p: (p["score"], len(p["program"].choose.demos) > 0))

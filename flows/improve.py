@@ -29,6 +29,8 @@ class ImproveSettings(Record):
     gate: GateSettings = GateSettings()
     proposers: tuple[Proposer, ...] | None = None
     """Who makes challengers this time; None = those of the project."""
+    stacked: bool = False
+    """Let each proposer go on from what the one before made, instead of from the champion."""
     approved_by: str | None = None
     """Name of the policy that approves what is proven; None = a person does, by `ratchet approve`."""
 
@@ -65,11 +67,11 @@ def improve(project: str = ".", settings: ImproveSettings | None = None) -> Impr
             return ImproveReport(served=served, asked=asked, decision=Decision(reason=waiting))
 
     lessons = curate_lessons(project, collection, rules.curation, rules.selection.gate_share)
-    made = {
-        proposer: propose(project, agent.name, proposer, lessons.champion, lessons.training, rules.proposing)
-        for proposer in rules.proposers or agent.proposers
-    }
-    challengers = [one for one in dict.fromkeys(made.values()) if one != lessons.champion]
+    made: dict[str, str] = {}
+    for proposer in rules.proposers or agent.proposers:
+        parent = [lessons.champion, *made.values()][-1 if rules.stacked else 0]
+        made[proposer] = propose(project, agent.name, proposer, parent, lessons.training, rules.proposing)
+    challengers = [one for one in dict.fromkeys(reversed(made.values())) if one != lessons.champion]
     judged = gate_candidates(project, lessons, challengers, rules.gate)
     decision = promote_best(agent.name, judged, approved_by=rules.approved_by)
     return ImproveReport(

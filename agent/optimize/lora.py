@@ -21,12 +21,16 @@ from agent.errors import BadInput
 from agent.lm import embedded_lm
 from agent.memory import Memory
 from agent.optimize.proposal import Example, Proposal, learned_options, usable
+from agent.optimize.topology import tune
 from agent.program import Program
 from agent.record import Record, folder_hash
 from agent.weights import NAME
 
 if TYPE_CHECKING:
     import torch
+
+MIN_TUNING = 10
+"""Fewer held-out examples than this cannot tell weights apart: those of the parent stay."""
 
 
 class LoraSettings(Record):
@@ -40,6 +44,8 @@ class LoraSettings(Record):
     """Layers from this one to the last get adapters."""
     max_examples: int = Field(default=2000, ge=1)
     """Budget: of more examples a random sample is trained on."""
+    tune_share: float = Field(default=0.15, ge=0, le=0.5)
+    """Share of the examples that is not trained on: the weights beside the LM are tuned on it afterwards."""
     seed: int = 0
 
 
@@ -105,6 +111,15 @@ def train(
                 progress(len(batch))
             losses.append(total / len(prepared))
         return _save(folder), losses
+
+
+def _held_out(examples: list[Example], settings: LoraSettings) -> tuple[list[Example], list[Example]]:
+    """A random share to tune on, and the rest to train on, within the budget."""
+    ordered = sorted(examples, key=lambda e: e.view.case_id)
+    random.Random(settings.seed).shuffle(ordered)
+    ordered = ordered[: settings.max_examples]
+    n_held = int(len(ordered) * settings.tune_share)
+    return ordered[:n_held], ordered[n_held:]
 
 
 class Prepared(NamedTuple):
@@ -187,14 +202,16 @@ def propose_lora(
         update={"extra_options": tuple(extra.values()), "adapter": None, "parent": parent.candidate_id}
     )
     known = usable(examples, draft.extra_options)
-    if len(known) > settings.max_examples:
-        known = random.Random(settings.seed).sample(known, settings.max_examples)
-    program = Program(draft, memory=Memory.load(memory) if memory else None)
-    digest, losses = train(program, known, folder, settings, progress=progress)
+    held, known = _held_out(known, settings)
+    snapshot = Memory.load(memory) if memory else None
+    digest, losses = train(Program(draft, memory=snapshot), known, folder, settings, progress=progress)
+    draft = draft.model_copy(update={"adapter": digest})
+    if len(held) >= MIN_TUNING:
+        topology, _ = tune(Program(draft, memory=snapshot, adapter=folder / digest), held)
+        draft = draft.model_copy(update={"topology": topology})
     learned = [name for name in extra if name not in {option.name for option in parent.extra_options}]
     candidate = draft.model_copy(
         update={
-            "adapter": digest,
             "origin": Origin(
                 proposer="lora",
                 parameters={

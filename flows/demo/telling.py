@@ -134,7 +134,9 @@ def show_history(versions: Sequence[Version], ledger: Ledger, seconds: Mapping[s
             str(version.number),
             version.candidate.origin.proposer,
             str(version.scores[ACCURACY]) if ACCURACY in version.scores else "–",
-            f"[{COLOUR[decision]}]{SAYS[decision]}" if decision else "the first",
+            f"[{COLOUR[decision]}]{SAYS[decision]}"
+            if decision
+            else ("the first" if version.number == 1 else "no verdict"),
             f"{version.cost['seconds']:.0f} s" if "seconds" in version.cost else "–",
             ", ".join(version.aliases),
         )

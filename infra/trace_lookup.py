@@ -5,7 +5,7 @@ Why apart from collecting: to explain one answer must not move a watermark, nor 
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlflow.entities import Trace as MlflowTrace
 
@@ -27,19 +27,34 @@ class FoundTrace(Record):
     """What was said about it and cannot be read as a label."""
 
 
-def find_traces(project: str, trace_ids: Sequence[str]) -> dict[str, FoundTrace]:
-    """The traces of this project among `trace_ids`, by id; unknown ids are left out.
+class Lookup(NamedTuple):
+    """What was found, by our trace id; an id in neither part is unknown to this project."""
+
+    traces: dict[str, FoundTrace]
+    unreadable: dict[str, str]
+    """Why: it was not written by Ratchet, or its record is damaged; it is still in MLflow."""
+
+
+def find_traces(project: str, trace_ids: Sequence[str]) -> Lookup:
+    """The traces of this project among `trace_ids`; one that cannot be read hides none of the others.
 
     Raises:
-        CorruptRecord: a trace is there, and holds no record that can be read.
         ServiceUnavailable: MLflow did not answer.
     """
     with mlflow_errors(f"reading {len(trace_ids)} traces"):
         connection = connect(project)
         wanted = [mlflow_id(own_id(one)) for one in dict.fromkeys(trace_ids)]
         found = connection.tracing.batch_get_traces(wanted) if wanted else []
-    mine = [one for one in found if one.info.experiment_id == connection.experiment_id]
-    return {own_id(one.info.trace_id): _read(one) for one in mine}
+    lookup = Lookup({}, {})
+    for one in found:
+        if one.info.experiment_id != connection.experiment_id:
+            continue
+        trace_id = own_id(one.info.trace_id)
+        try:
+            lookup.traces[trace_id] = _read(one)
+        except CorruptRecord as error:
+            lookup.unreadable[trace_id] = str(error)
+    return lookup
 
 
 def _read(found: MlflowTrace) -> FoundTrace:

@@ -27,10 +27,9 @@ def explain(
     from infra.trace_lookup import find_traces
 
     chosen = which_project(project, name)
-    found = find_traces(chosen, [trace_id]).get(trace_id.removeprefix("tr-"))
-    if found is None:
-        raise BadInput(f"no trace {trace_id!r} in {chosen!r}: give 32 hex digits or tr-… as MLflow shows it")
-    recalled = find_traces(chosen, [one for attempt in found.trace.attempts for one in attempt.recalled])
+    found = _found(chosen, trace_id)
+    recalled_ids = [one for attempt in found.trace.attempts for one in attempt.recalled]
+    recalled = find_traces(chosen, recalled_ids).traces
     versions = {version.candidate_id: version for version in history(chosen)}
     line = _lineage(versions, found.trace.candidate_id)
     if as_json:
@@ -39,6 +38,18 @@ def explain(
     _show_run(found.trace, recalled)
     _show_labels(found)
     _show_candidate(found.trace, line)
+
+
+def _found(project: str, trace_id: str) -> "FoundTrace":
+    from infra.trace_lookup import find_traces
+
+    own = trace_id.removeprefix("tr-")
+    traces, unreadable = find_traces(project, [trace_id])
+    if own in unreadable:
+        raise BadInput(unreadable[own])
+    if own not in traces:
+        raise BadInput(f"no trace {trace_id!r} in {project!r}: give 32 hex digits or tr-… as MLflow shows it")
+    return traces[own]
 
 
 def request_of(trace: "Trace") -> str:

@@ -13,7 +13,7 @@ from flows.commands.which_project import HERE, AsJson, Folder, Name, which_proje
 
 if TYPE_CHECKING:
     from infra.review_queue import ReviewItem
-    from infra.trace_lookup import FoundTrace
+    from infra.trace_lookup import Lookup
 
 app = typer.Typer(
     help="What waits for a person: list it, answer it, or find the Review page.", no_args_is_help=True
@@ -36,7 +36,7 @@ def list_pending(
     shown = items[:limit]
     traces = find_traces(chosen, [item.trace_id for item in shown])
     if as_json:
-        rows = [_row(item, traces.get(item.trace_id)) for item in shown]
+        rows = [_row(item, traces) for item in shown]
         emit_json({"project": chosen, "pending": len(items), "items": rows})
     elif not items:
         console.print("nothing waits for a person")
@@ -48,18 +48,20 @@ def list_pending(
         )
 
 
-def _row(item: "ReviewItem", found: "FoundTrace | None") -> dict[str, Any]:
+def _row(item: "ReviewItem", lookup: "Lookup") -> dict[str, Any]:
     from flows.commands.explain import request_of
 
+    found = lookup.traces.get(item.trace_id)
     action = found.trace.action if found is not None else None
     return {
         **item.model_dump(mode="json"),
         "request": None if found is None else request_of(found.trace),
+        "problem": lookup.unreadable.get(item.trace_id),
         "answer": None if action is None else action.name,
     }
 
 
-def _table(items: "list[ReviewItem]", traces: "dict[str, FoundTrace]") -> Table:
+def _table(items: "list[ReviewItem]", traces: "Lookup") -> Table:
     from flows.commands.wording import outside
 
     table = Table(show_lines=True)
@@ -67,10 +69,10 @@ def _table(items: "list[ReviewItem]", traces: "dict[str, FoundTrace]") -> Table:
     for title, ratio in (("request", 4), ("the agent answered", 2), ("why it was picked", 2)):
         table.add_column(title, ratio=ratio, overflow="fold")
     for item in items:
-        row = _row(item, traces.get(item.trace_id))
+        row = _row(item, traces)
         table.add_row(
             item.trace_id,
-            outside(row["request"] or "the trace is gone"),
+            outside(row["request"] or row["problem"] or "the trace is gone"),
             outside(row["answer"] or "nothing"),
             outside(item.reason, 160),
         )

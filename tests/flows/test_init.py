@@ -22,7 +22,7 @@ def made(ratchet, tmp_path):
 
 def test_a_new_project_loads_and_has_requests(made):
     assert made.name == "desk"
-    assert len(made.traffic()) == 180
+    assert len(made.traffic()) == 128
     assert {o.name for o in made.environment().reset(made.traffic()[0]).options} == TEAMS
 
 
@@ -41,7 +41,7 @@ def test_its_environment_scores_every_action_without_the_expected_answer(made):
 
 def test_no_request_is_nearly_another_so_that_all_may_teach_or_judge(made):
     requests = [case.inputs["request"].lower() for case in made.traffic()]
-    assert len(set(requests)) == 180
+    assert len(set(requests)) == 128
     shingles = [{text[i : i + SHINGLE] for i in range(len(text) - SHINGLE + 1)} for text in requests]
     for one, other in combinations(shingles, 2):
         assert len(one & other) < NEAR * len(one | other)

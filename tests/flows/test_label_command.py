@@ -1,7 +1,13 @@
 import json
+from datetime import UTC, datetime
+
+from mlflow.entities import Span
 
 from infra.known_projects import known_projects
-from infra.review_queue import finished, pending
+from infra.review_queue import ReviewItem, ask_people, finished, pending
+from infra.trace_rows import insert_traces
+from infra.trace_spans import RECORD, export_request, mlflow_id
+from infra.tracking import connect
 
 
 def test_list_shows_request_answer_and_why(ratchet, past):
@@ -12,6 +18,17 @@ def test_list_shows_request_answer_and_why(ratchet, past):
     (item,) = answer["items"]
     assert (item["answer"], item["reason"], item["propensity"]) == ("get_weather", "a random sample", 0.4)
     assert item["request"].startswith("weather in town 2?")
+
+
+def test_a_queued_trace_that_ratchet_did_not_write_hides_none_of_the_others(ratchet, own_past):
+    foreign = _log_without_record(own_past)
+    ask_people(own_past.project, [ReviewItem(trace_id=foreign, propensity=1, reason="added by hand")])
+    answer = json.loads(ratchet("label", "list", "--name", own_past.project, "--json").stdout)
+    told = {item["trace_id"]: item for item in answer["items"]}
+    assert told[own_past.traces[2].trace_id]["request"].startswith("weather in town 2?")
+    assert "not written by Ratchet" in told[foreign]["problem"]
+    done = ratchet("explain", foreign, "--name", own_past.project)
+    assert (done.returncode, "not written by Ratchet" in done.stderr) == (2, True)
 
 
 def test_an_answer_is_a_label_with_rater_comment_and_propensity(ratchet, own_past):
@@ -43,3 +60,16 @@ def test_url_is_that_of_the_review_page(ratchet, past):
 def test_ledgers_and_prompts_are_no_projects(past):
     assert past.project in known_projects()
     assert not [name for name in known_projects() if name.endswith(("-ledger", "-choose"))]
+
+
+def _log_without_record(past):
+    trace = past.traces[0].model_copy(update={"trace_id": "f" * 31 + "0"})
+    spans = export_request([trace], datetime.now(UTC)).resource_spans[0].scope_spans[0].spans
+    for span in spans:
+        kept = [attribute for attribute in span.attributes if attribute.key != RECORD]
+        del span.attributes[:]
+        span.attributes.extend(kept)
+    connection = connect(past.project)
+    read = [Span.from_otel_proto(span) for span in spans]
+    insert_traces(connection.tracing.store, connection.experiment_id, read, {mlflow_id(trace.trace_id): []})
+    return trace.trace_id

@@ -48,12 +48,14 @@ def resolve(packages: list[str], bounds: Path, *options: str) -> dict[str, str]:
 
 
 def linux_with_cuda() -> list[str]:
+    """Options that make pip resolve for Linux with a CUDA build of torch, wherever it runs."""
     tags = [f"manylinux_2_{minor}_x86_64" for minor in range(5, 35)] + ["manylinux2014_x86_64"]
     options = ["--only-binary=:all:", "--python-version", CUDA_PYTHON]
     return options + [word for tag in tags for word in ("--platform", tag)]
 
 
 def as_lines(pins: dict[str, str]) -> str:
+    """The lock's text: a pin a line, sorted."""
     return "".join(f"{name}=={version}\n" for name, version in sorted(pins.items()))
 
 

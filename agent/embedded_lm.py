@@ -7,6 +7,8 @@ one, with its options packed behind it under a tree mask (each option sees the p
 padding, and a result that never depends on what else was asked, which is what makes candidate ids repeatable.
 """
 
+import copy
+import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 TRUNK = 24
 """Layers below this one (of 30) are never trained."""
+PRECISION = "RATCHET_LM_PRECISION"
 FRESH = "fresh"
 """Name of the adapter in training."""
 MAX_PROMPT_TOKENS = 1024
@@ -91,6 +94,7 @@ class EmbeddedLM:
         )
         self.model.train(False)
         self.model.requires_grad_(False)
+        self._trunk_layers = self._make_trunk()
         self._wrapped: Any = None
         self._loaded: set[str] = set()
         self._trunks: OrderedDict[str, torch.Tensor] = OrderedDict()
@@ -99,6 +103,23 @@ class EmbeddedLM:
         self._cache_bytes = cache_bytes
         self.input_tokens = 0
         """Prompt and option tokens of all calls, whether or not a cache spared the work."""
+
+    def _make_trunk(self) -> list[Any]:
+        """The trunk's layers; in bfloat16 where the CPU multiplies it in hardware (AMX): 1.4 times as fast."""
+        import torch
+
+        layers = list(self.model.model.layers[:TRUNK])
+        wanted = os.environ.get(PRECISION, "auto")
+        if wanted not in ("auto", "float32"):
+            raise BadInput(f"{PRECISION} is {wanted!r}: use `auto`, or `float32` for the same numbers on every CPU")
+        if wanted == "float32" or not torch.cpu.get_capabilities().get("amx_bf16"):
+            return layers
+        return [copy.deepcopy(layer).to(torch.bfloat16) for layer in layers]
+
+    def _embed(self, ids: "torch.Tensor") -> "torch.Tensor":
+        dtype = next(self._trunk_layers[0].parameters()).dtype
+        embedded: torch.Tensor = self.model.model.embed_tokens(ids[None]).to(dtype)
+        return embedded
 
     def score(self, prompts: Sequence[Prompt], *, adapter: Path | None = None) -> list[np.ndarray]:
         """Log-probability (nats, summed over tokens) of each choice of each prompt: float64 [n_choices] each.
@@ -172,17 +193,16 @@ class EmbeddedLM:
             return known
         with torch.no_grad():
             prefix, cache = self._prefix(prompt.prefix, packed.prefix)
-            layers = self.model.model.layers[:TRUNK]
-            hidden = self.model.model.embed_tokens(packed.rest[None])
+            hidden = self._embed(packed.rest)
             rotary = self.model.model.rotary_emb(hidden, packed.positions[None])
-            for layer, (keys, values) in zip(layers, cache, strict=True):
+            for layer, (keys, values) in zip(self._trunk_layers, cache, strict=True):
                 hidden = layer(
                     hidden,
                     attention_mask=packed.mask[None, None],
                     position_embeddings=rotary,
                     past_key_values=_Before(keys, values),
                 )
-            whole = torch.cat([prefix, hidden[0]])
+            whole = torch.cat([prefix, hidden[0]]).float()
         self._trunks[key] = whole
         self._evict()
         return whole
@@ -197,9 +217,9 @@ class EmbeddedLM:
         cache: Any = DynamicCache()
         import torch
 
-        hidden = self.model.model.embed_tokens(ids[None])
+        hidden = self._embed(ids)
         rotary = self.model.model.rotary_emb(hidden, torch.arange(len(ids))[None])
-        for layer in self.model.model.layers[:TRUNK]:
+        for layer in self._trunk_layers:
             hidden = layer(hidden, position_embeddings=rotary, past_key_values=cache)
         pairs = [(layer.keys, layer.values) for layer in cache.layers[:TRUNK]]
         self._prefixes[key] = (hidden[0], pairs)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from prefect import task
 
+from agent.candidate import Topology
 from agent.optimize.lora import LoraSettings, propose_lora
 from agent.optimize.proposal import Example
 from agent.program import Program
@@ -12,13 +13,13 @@ from evaluation.scorers import Interval, interval
 from infra.dataset_store import read_dataset
 from infra.programs import build, find, load_program
 from infra.project_state import project_folder
-from infra.registry import fetch_files, register, seen_case_ids
+from infra.registry import register, seen_case_ids
 from tasks.caching import cached_by
 from tasks.learn import Lesson, Lessons, as_examples
 from tasks.progress import progress
 
 CASES = 16
-SETTINGS = LoraSettings(epochs=8, learning_rate=3e-3, first_layer=26)
+SETTINGS = LoraSettings(epochs=8, learning_rate=3e-3, first_layer=26, tune_share=0)
 
 
 class Planted(Record):
@@ -31,20 +32,21 @@ class Planted(Record):
 
 @task(name="plant", **cached_by("name", "lessons"))
 def plant(folder: str, name: str, lessons: Lessons) -> Planted:
-    """Train far too long, at far too high a rate, on far too few cases."""
+    """Forget all experience, and train far too long, at far too high a rate, on far too few cases."""
     examples = [
         e for e in as_examples(folder, read_dataset(lessons.training, Lesson)) if e.source == "human"
     ][:CASES]
-    parent, files = find(name, lessons.champion).candidate, fetch_files(name, lessons.champion)
+    parent = find(name, lessons.champion).candidate
+    bare = parent.model_copy(update={"memory": None, "topology": Topology(attempts=parent.topology.attempts)})
     with progress("planting a bad challenger", len(examples) * SETTINGS.epochs) as advance:
         proposal = propose_lora(
-            parent, examples, project_folder(name) / "adapters", SETTINGS,
-            memory=files.get("memory"), seen=sorted(seen_case_ids(name, lessons.champion)), progress=advance,
+            bare, examples, project_folder(name) / "adapters", SETTINGS,
+            seen=sorted(seen_case_ids(name, lessons.champion)), progress=advance,
         )  # fmt: skip
     origin = proposal.candidate.origin.model_copy(
         update={
             "proposer": "planted",
-            "note": f"Learned {len(examples)} cases by heart: planted to be refused.",
+            "note": f"Forgot its experience and learned {len(examples)} cases by heart: planted to be refused.",
         }
     )
     candidate = proposal.candidate.model_copy(update={"origin": origin})

@@ -35,7 +35,7 @@ REFERENCE = 110
 """Requests of week 1 that are what is usual; the rest of the week must raise no alarm."""
 USUAL = SelectionSettings(gate_labels=70, train_labels=60)
 DRIFTED = SelectionSettings(gate_labels=100, train_labels=70)
-MOST = 56
+MOST = 54
 """Fresh cases for week 2's challengers; the rest is left for the planted one."""
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -70,8 +70,8 @@ def tell(*, auto_approve: bool) -> Story:
     """Two weeks of production in minutes."""
     stages = Stages()
     first_rules = rules(USUAL, auto_approve, ("prompt", "lora", "experience"))
-    then_rules = rules(DRIFTED, auto_approve, ("experience", "lora")).model_copy(
-        update={"stacked": True, "gate": GATE.model_copy(update={"max_cases": MOST})}
+    then_rules = rules(DRIFTED, auto_approve, ("lora", "experience")).model_copy(
+        update={"gate": GATE.model_copy(update={"max_cases": MOST})}
     )
 
     with stages("Week 1 · the agent of the first day serves, people are asked"):

@@ -17,7 +17,7 @@ from infra.project_state import project_folder, write_whole
 
 NAME = "demo"
 WEEK_1 = 170
-WEEK_2_USUAL, WEEK_2_NO_TOOL, WEEK_2_NEW_TOOLS = 55, 100, 55
+WEEK_2_USUAL, WEEK_2_NO_TOOL, WEEK_2_NEW_TOOLS = 40, 130, 40
 HELD_OUT = 40
 """Requests in each of the two final tests."""
 

@@ -17,6 +17,7 @@ from flows.commands import history as history_command
 from flows.commands import improve as flow_commands
 from flows.commands import init as init_command
 from flows.commands import label as label_commands
+from flows.commands import pictures as pictures_command
 from flows.commands import rollback as rollback_command
 from flows.commands import status as status_command
 from flows.commands import up as up_command
@@ -55,6 +56,7 @@ app.command("explain")(explain_command.explain)
 app.add_typer(label_commands.app, name="label")
 app.command("approve")(approve_command.approve)
 app.command("rollback")(rollback_command.rollback)
+app.command("pictures", hidden=True)(pictures_command.pictures)
 
 
 def main() -> None:

@@ -45,6 +45,8 @@ class ImproveReport(Record):
     """Proposers that found nothing better than what serves: no test is spent on them."""
     judged: tuple[Judged, ...] = ()
     decision: Decision
+    problems: tuple[str, ...] = ()
+    """What could not be read or sent, each with its reason; nothing of it is lost."""
 
 
 @flow(name="improve", persist_result=False, validate_parameters=True)
@@ -53,9 +55,10 @@ def improve(project: str = ".", settings: ImproveSettings | None = None) -> Impr
     rules = settings or ImproveSettings()
     agent = load_project(Path(project))
 
-    collect_new(agent.name)
+    left_over = collect_new(agent.name)
     served = serve_waiting(project)
     collection = collect_new(agent.name)
+    problems = tuple(dict.fromkeys((*left_over.problems, *collection.problems)))
 
     asked = Asked(n_asked=0, n_waiting=0)
     if not agent.scores_itself:
@@ -64,11 +67,13 @@ def improve(project: str = ".", settings: ImproveSettings | None = None) -> Impr
             waiting = (
                 f"{asked.n_waiting} of {asked.n_asked} questions wait for people: answer them, then run again"
             )
-            return ImproveReport(served=served, asked=asked, decision=Decision(reason=waiting))
+            return ImproveReport(
+                served=served, asked=asked, decision=Decision(reason=waiting), problems=problems
+            )
 
     lessons = curate_lessons(project, collection, rules.curation, rules.selection.gate_share)
     made: dict[str, str] = {}
-    for proposer in rules.proposers or agent.proposers:
+    for proposer in (rules.proposers or agent.proposers) if lessons.training.n_rows else ():
         parent = [lessons.champion, *made.values()][-1 if rules.stacked else 0]
         made[proposer] = propose(project, agent.name, proposer, parent, lessons.training, rules.proposing)
     challengers = [one for one in dict.fromkeys(reversed(made.values())) if one != lessons.champion]
@@ -81,4 +86,5 @@ def improve(project: str = ".", settings: ImproveSettings | None = None) -> Impr
         nothing_new=tuple(proposer for proposer, one in made.items() if one == lessons.champion),
         judged=tuple(judged),
         decision=decision,
+        problems=problems,
     )

@@ -20,6 +20,7 @@ from infra.dataset_store import DatasetVersion, read_dataset, write_dataset
 from infra.programs import find
 from infra.project_state import project_folder, read_state
 from infra.registry import champion, fetch_files, register, seen_case_ids
+from infra.review_queue import contradictions
 from tasks.caching import cached_by
 from tasks.collect import Collection
 from tasks.progress import progress
@@ -50,14 +51,16 @@ def curate_lessons(
 ) -> Lessons:
     """Split and curate what was collected; versions of both sides."""
     project = load_project(Path(folder))
+    labels = read_dataset(collection.labels, Label)
     labelled = labelled_cases(
         read_dataset(collection.traces, Trace),
-        read_dataset(collection.labels, Label),
+        labels,
         gate_share=gate_share,
         salt=project.name,
         self_scoring=project.scores_itself,
     )
     curated = curate(labelled, settings, released=read_state(project.name).spent_gate_cases)
+    disputed = len(contradictions(labels))
     weighted = [
         Lesson(case=c, weight=1.0 if c.source == "human" else settings.own_weight) for c in curated.cases
     ]
@@ -68,7 +71,7 @@ def curate_lessons(
         labelled=write_dataset("labelled", labelled),
         champion=serving.candidate_id,
         n_human=curated.n_human,
-        left_out=curated.left_out,
+        left_out=curated.left_out | ({"people contradict each other": disputed} if disputed else {}),
     )
 
 

@@ -23,9 +23,11 @@ def promote_best(name: str, judged: list[Judged], *, approved_by: str | None) ->
     proven = [j for j in judged if j.verdict.decision == "promote"]
     if not proven:
         update_state(name, asked=())
-        return Decision(
-            reason=f"none of {len(judged)} challengers is proven to be better: the champion stays"
+        tested = f"none of {len(judged)} challengers is proven to be better"
+        nothing = (
+            "no challenger was tested: nothing new was learned, or too few fresh cases are left for the gate"
         )
+        return Decision(reason=f"{tested if judged else nothing}; the champion stays")
     best = max(proven, key=lambda j: (j.verdict.ci[0], j.verdict.gain or 0))
     set_alias(name, best.candidate_id, "challenger")
     update_state(name, asked=())

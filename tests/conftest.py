@@ -1,5 +1,6 @@
 """What tests share: a home of their own, one real MLflow over SQLite, and one real MLflow server."""
 
+import json
 import os
 import signal
 import socket
@@ -10,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
@@ -19,13 +20,15 @@ from agent.environment import Action, Case, Outcome
 from agent.trace import Attempt, Step, Trace, Usage
 from infra.settings import prepare_environment
 
+KEPT = ("RATCHET_CACHE", "RATCHET_LM_PRECISION")
+os.environ.setdefault("RATCHET_LM_PRECISION", "float32")  # the same numbers on every CPU
 prepare_environment()  # MLflow reads some of it when it is imported
 
 
 @pytest.fixture(autouse=True)
 def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test reads or writes the checkout's own `.ratchet`, `.env` settings or a person's MLflow."""
-    for name in [name for name in os.environ if name.startswith("RATCHET_") and name != "RATCHET_CACHE"]:
+    for name in [name for name in os.environ if name.startswith("RATCHET_") and name not in KEPT]:
         monkeypatch.delenv(name)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
@@ -65,6 +68,93 @@ def make_trace() -> Callable[..., Trace]:
         return Trace(**(fields | changes))
 
     return make
+
+
+SCRIPTED_PROJECT = '''"""Scripted: the right action is known to the environment; requests come from a file beside it."""
+
+import json
+import os
+from pathlib import Path
+
+from agent.environment import Case, Observation, Option, Outcome
+from agent.project import Project
+
+HERE = Path(__file__).parent
+OPTIONS = (Option(name="left"), Option(name="right"))
+
+
+class Scripted:
+    def reset(self, case):
+        self.request = case.inputs["request"]
+        if "MLflow goes away" in self.request:
+            os.environ["MLFLOW_TRACKING_URI"] = "http://127.0.0.1:9"
+        return Observation(text=self.request, options=OPTIONS)
+
+    def step(self, action):
+        self.done = action.name
+        return Observation(text="done"), True
+
+    def outcome(self):
+        return Outcome(score=float(self.done in self.request)) if SCORES else Outcome()
+
+
+def waiting():
+    return [Case(inputs={"request": text}) for text in json.loads((HERE / "requests.json").read_text())]
+
+
+SCORES = __SCORES__
+project = Project(
+    name="__NAME__", instructions="Pick one.", environment=Scripted, traffic=waiting, attempts=2 if SCORES else 1,
+    scores_itself=SCORES, model=os.environ.get("SCRIPTED_MODEL"), proposers=("experience",),
+)
+'''
+
+
+class ScriptedProject(NamedTuple):
+    """A folder with a scripted `project.py`, and its name in MLflow."""
+
+    folder: Path
+    name: str
+
+    def ask(self, *requests: str) -> None:
+        """These requests wait from now on."""
+        (self.folder / "requests.json").write_text(json.dumps(requests))
+
+
+@pytest.fixture
+def make_project(project: str, tmp_path: Path) -> Callable[..., ScriptedProject]:
+    """A project in a folder, as a user writes it, with a scripted environment and no requests yet."""
+
+    def make(*, scores_itself: bool = True) -> ScriptedProject:
+        folder = tmp_path / project
+        folder.mkdir()
+        text = SCRIPTED_PROJECT.replace("__NAME__", project).replace("__SCORES__", str(scores_itself))
+        (folder / "project.py").write_text(text)
+        made = ScriptedProject(folder, project)
+        made.ask()
+        return made
+
+    return make
+
+
+@pytest.fixture
+def log_corrupt(make_trace: Callable[..., Trace]) -> Callable[[str], str]:
+    """Write a trace whose record was cut off into MLflow; returns its id."""
+
+    from mlflow.entities import Span
+
+    from infra.trace_spans import RECORD, export_request
+    from infra.tracking import connect
+
+    def log(name: str) -> str:
+        trace, connection = make_trace(), connect(name)
+        spans = export_request([trace], datetime.now(UTC)).resource_spans[0].scope_spans[0].spans
+        next(a for a in spans[0].attributes if a.key == RECORD).value.string_value = '{"schema_version": 1'
+        whole = [Span.from_otel_proto(span) for span in spans]
+        connection.tracing.store.log_spans(connection.experiment_id, whole)
+        return trace.trace_id
+
+    return log
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,8 @@ def improve(
     else:
         say(f"served {report.served} waiting requests")
         show_round(report, history(name_of(project)))
+        for problem in report.problems:
+            console.print(f"  [yellow]{problem}")
     raise typer.Exit(YES if report.decision.best else NO)
 
 

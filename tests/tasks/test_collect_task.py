@@ -1,0 +1,39 @@
+"""Collecting: idempotent, and what cannot be read is named and left where it is."""
+
+from infra.dataset_store import read_dataset
+from infra.trace_store import log_traces
+from tasks.collect import collect_new, traces_by_id
+
+
+def test_a_corrupt_trace_is_named_once_and_the_others_are_collected(project, make_trace, log_corrupt):
+    good = make_trace()
+    log_traces(project, [good])
+    corrupt = log_corrupt(project)
+    first = collect_new.fn(project)
+    assert list(traces_by_id(project)) == [good.trace_id]
+    (problem,) = first.problems
+    assert corrupt in problem
+    assert "not a Trace" in problem
+    assert collect_new.fn(project).n_new_traces == 0
+
+
+def test_a_trace_without_an_outcome_is_collected_as_not_scored(project, make_trace):
+    log_traces(project, [make_trace(score=None)])
+    assert collect_new.fn(project).n_new_traces == 1
+    (trace,) = traces_by_id(project).values()
+    assert trace.score is None
+
+
+def test_collecting_again_finds_nothing_new_and_writes_the_same_dataset(project, make_trace):
+    log_traces(project, [make_trace(str(n)) for n in range(3)])
+    first, second = collect_new.fn(project), collect_new.fn(project)
+    assert (first.n_new_traces, second.n_new_traces) == (3, 0)
+    assert first.traces == second.traces
+
+
+def test_an_empty_project_collects_empty_datasets(project):
+    collection = collect_new.fn(project)
+    assert (collection.traces.n_rows, collection.labels.n_rows, collection.problems) == (0, 0, ())
+    from agent.trace import Trace
+
+    assert read_dataset(collection.traces, Trace) == []

@@ -1,0 +1,110 @@
+"""Serving a scripted project: what the LM gets wrong is recorded, what was served is not served again."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from infra.registry import champion
+from infra.trace_store import collect
+from tasks.collect import collect_new, traces_by_id
+from tasks.people import select_traces
+from tasks.serve import first_champion, not_served, serve_waiting
+
+
+@pytest.fixture
+def scripted_lm(monkeypatch):
+    """OpenAI's protocol in front of a script: garbage for one request, the right answer for others."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            prompt = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            said = "I would rather not say." if "garbage" in prompt else "left"
+            choice = {
+                "index": 0,
+                "message": {"role": "assistant", "content": said},
+                "finish_reason": "stop",
+            }
+            body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+            sent = json.dumps(
+                body | {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
+            )
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(sent)))
+            self.end_headers()
+            self.wfile.write(sent.encode())
+
+        def log_message(self, *_):
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    monkeypatch.setenv("SCRIPTED_MODEL", "openai/scripted")
+    monkeypatch.setenv("RATCHET_LM_API_BASE", f"http://127.0.0.1:{server.server_port}/v1")
+    monkeypatch.setenv("RATCHET_LM_API_KEY", "x")
+    yield
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+of_litellm = pytest.mark.filterwarnings("ignore::Warning")
+
+
+@of_litellm
+def test_garbage_from_the_lm_is_a_recorded_error_and_the_others_are_served(make_project, scripted_lm):
+    ours = make_project()
+    ours.ask("garbage left", "plain left")
+    assert serve_waiting.fn(str(ours.folder)) == 2
+    by_request = {t.case.inputs["request"]: t for t in collect(ours.name).traces}
+    broken, whole = by_request["garbage left"], by_request["plain left"]
+    assert broken.error.kind == "agent"
+    assert "I would rather not say." in broken.error.message
+    assert broken.score is None
+    assert (whole.error, whole.score) == (None, 1.0)
+
+
+@of_litellm
+def test_an_lm_that_does_not_answer_is_a_recorded_error_and_nobody_is_asked_about_it(
+    make_project, monkeypatch
+):
+    monkeypatch.setenv("SCRIPTED_MODEL", "openai/scripted")
+    monkeypatch.setenv("RATCHET_LM_API_BASE", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("RATCHET_LM_API_KEY", "x")
+    ours = make_project(scores_itself=False)
+    ours.ask("one left")
+    assert serve_waiting.fn(str(ours.folder)) == 1
+    collection = collect_new.fn(ours.name)
+    (trace,) = traces_by_id(ours.name).values()
+    assert trace.error.kind == "infrastructure"
+    assert trace.score is None
+    from evaluation.selection import SelectionSettings
+
+    assert select_traces(ours.name, collection, SelectionSettings()) == []
+
+
+def test_what_was_served_is_not_served_again_and_new_requests_are(make_project):
+    ours = make_project()
+    ours.ask("one left", "two right")
+    assert serve_waiting.fn(str(ours.folder)) == 2
+    collect_new.fn(ours.name)
+    ours.ask("one left", "two right", "three left")
+    from agent.project import load_project
+
+    assert [case.inputs["request"] for case in not_served(load_project(ours.folder))] == ["three left"]
+    assert serve_waiting.fn(str(ours.folder)) == 1
+    collect_new.fn(ours.name)
+    assert len(traces_by_id(ours.name)) == 3
+
+
+def test_the_first_champion_is_registered_once(make_project):
+    from agent.project import load_project
+
+    ours = make_project()
+    first = first_champion(load_project(ours.folder))
+    assert serve_waiting.fn(str(ours.folder)) == 0
+    assert champion(ours.name).candidate_id == first.candidate_id
+    assert champion(ours.name).number == 1

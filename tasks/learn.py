@@ -114,6 +114,7 @@ def as_examples(folder: str, lessons: list[Lesson]) -> list[Example]:
             answer=answer_name(lesson.case.answer),
             weight=lesson.weight,
             trace_id=lesson.case.trace_id,
+            seen_at=lesson.case.case.seen_at,
             source="human" if lesson.case.source == "human" else "own",
         )
         for lesson in lessons

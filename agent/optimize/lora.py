@@ -20,7 +20,7 @@ from agent.embedded_lm import TRUNK, EmbeddedLM, Prompt
 from agent.errors import BadInput
 from agent.lm import embedded_lm
 from agent.memory import Memory
-from agent.optimize.proposal import Example, Proposal, learned_options, usable
+from agent.optimize.proposal import Example, Proposal, learned_options, newest_first, usable
 from agent.optimize.topology import tune
 from agent.program import Program
 from agent.record import Record, folder_hash
@@ -43,7 +43,7 @@ class LoraSettings(Record):
     first_layer: int = Field(default=TRUNK, ge=TRUNK, le=29)
     """Layers from this one to the last get adapters."""
     max_examples: int = Field(default=2000, ge=1)
-    """Budget: of more examples a random sample is trained on."""
+    """Budget: of more examples the newest are taken, since traffic drifts."""
     tune_share: float = Field(default=0.15, ge=0, le=0.5)
     """Share of the examples that is not trained on: the weights beside the LM are tuned on it afterwards."""
     seed: int = 0
@@ -95,7 +95,7 @@ def train(
     with lm.training(config) as parameters:
         optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
         # the warm-up ends on a whole step: OneCycleLR divides by its length minus one
-        steps = max(settings.epochs * -(-len(prepared) // settings.batch_size), 2)
+        steps = max(settings.epochs * -(-len(prepared) // settings.batch_size), 3)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer, settings.learning_rate, total_steps=steps, pct_start=max(0.1, 2 / steps)
         )
@@ -114,10 +114,9 @@ def train(
 
 
 def _held_out(examples: list[Example], settings: LoraSettings) -> tuple[list[Example], list[Example]]:
-    """A random share to tune on, and the rest to train on, within the budget."""
-    ordered = sorted(examples, key=lambda e: e.view.case_id)
+    """A random share to tune on, and the rest to train on; within the budget, the newest first."""
+    ordered = newest_first(examples)[: settings.max_examples]
     random.Random(settings.seed).shuffle(ordered)
-    ordered = ordered[: settings.max_examples]
     n_held = int(len(ordered) * settings.tune_share)
     return ordered[:n_held], ordered[n_held:]
 

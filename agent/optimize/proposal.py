@@ -5,6 +5,7 @@ was made, above all which cases it saw.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import Field
@@ -23,6 +24,8 @@ class Example(Record):
     answer: str
     weight: float = Field(default=1.0, ge=0)
     trace_id: str
+    seen_at: datetime | None = None
+    """When the case came: a budget that cannot hold all examples prefers the newest."""
     source: str = "human"
     """`human`, or `own` for what the agent did with success."""
 
@@ -61,6 +64,12 @@ def usable(examples: Sequence[Example], extra: Sequence[Option]) -> list[Example
     """Examples whose answer the agent can give."""
     names = {option.name for option in extra}
     return [e for e in examples if e.is_offered or e.answer in names]
+
+
+def newest_first(examples: Sequence[Example]) -> list[Example]:
+    """The examples by time, newest first; those without a time last, all in an order that does not depend on theirs."""
+    begin = datetime.min.replace(tzinfo=UTC)
+    return sorted(examples, key=lambda e: (e.seen_at or begin, e.view.case_id), reverse=True)
 
 
 def as_experience(example: Example) -> Experience:

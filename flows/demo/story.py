@@ -34,7 +34,7 @@ GATE = GateSettings(min_cases=8)
 REFERENCE = 110
 """Requests of week 1 that are what is usual; the rest of the week must raise no alarm."""
 USUAL = SelectionSettings(gate_labels=70, train_labels=60)
-DRIFTED = SelectionSettings(gate_labels=100, train_labels=70)
+DRIFTED = SelectionSettings(gate_labels=100, train_labels=110)
 MOST = 54
 """Fresh cases for week 2's challengers; the rest is left for the planted one."""
 RecordT = TypeVar("RecordT", bound=Record)
@@ -70,7 +70,7 @@ def tell(*, auto_approve: bool) -> Story:
     """Two weeks of production in minutes."""
     stages = Stages()
     first_rules = rules(USUAL, auto_approve, ("prompt", "lora", "experience"))
-    then_rules = rules(DRIFTED, auto_approve, ("lora", "experience")).model_copy(
+    then_rules = rules(DRIFTED, auto_approve, ("experience", "lora")).model_copy(
         update={"gate": GATE.model_copy(update={"max_cases": MOST})}
     )
 
@@ -111,7 +111,7 @@ def rules(
         curation=CurateSettings(own_per_human=0.5, seed=seed),
         proposing=ProposeSettings(
             experience=ExperienceSettings(similarity=True, tune_on=40),
-            lora=LoraSettings(epochs=2, max_examples=140, seed=seed),
+            lora=LoraSettings(epochs=2, max_examples=160, seed=seed),
             prompt=PromptSettings(programs=1, validation=8, instructions=INSTRUCTIONS[:1], seed=seed),
         ),
         gate=GATE,

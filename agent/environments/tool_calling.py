@@ -82,19 +82,26 @@ def arguments_match(arguments: dict[str, Json], expected: Json) -> bool:
     possible = expected.get("arguments") if isinstance(expected, dict) else None
     if possible is None:
         return not arguments
-    if set(arguments) - set(possible):
-        return False
-    return all(
-        any(_same(arguments[name], value) for value in values or [[]])
-        if name in arguments
-        else _optional(values)
+    return _fields_match(arguments, possible)
+
+
+def _fields_match(given: dict[str, Json], possible: dict[str, Json]) -> bool:
+    return set(given) <= set(possible) and all(
+        _possible(given[name], values) if name in given else _optional(values)
         for name, values in possible.items()
     )
 
 
-def _optional(values: Sequence[Json]) -> bool:
+def _possible(given: Json, values: Json) -> bool:
+    """Whether it is one of the values; inside objects BFCL gives some values bare, without a list around them."""
+    if not isinstance(values, list):
+        return _same(given, values)
+    return any(_same(given, value) for value in values or [[]])
+
+
+def _optional(values: Json) -> bool:
     """`""` stands for an argument left out; no possible answer at all stands for an empty list."""
-    return not values or "" in values
+    return isinstance(values, list) and (not values or "" in values)
 
 
 def _same(given: Json, wanted: Json) -> bool:
@@ -103,10 +110,7 @@ def _same(given: Json, wanted: Json) -> bool:
     if isinstance(given, list) and isinstance(wanted, list):
         return len(given) == len(wanted) and all(map(_same, given, wanted))
     if isinstance(wanted, dict) and isinstance(given, dict):
-        return set(given) <= set(wanted) and all(
-            any(_same(given[k], v) for v in vs or [[]]) if k in given else _optional(vs)
-            for k, vs in wanted.items()
-        )
+        return _fields_match(given, wanted)
     if isinstance(given, bool) != isinstance(wanted, bool):
         return False
     return bool(given == wanted)
@@ -125,10 +129,8 @@ def live_cases(name: str) -> tuple[Case, ...]:
     made = (_case(row, answers.get(row["id"]), name) for row in _rows(folder, name))
     cases = {case.case_id: case for case in made if case is not None}
     if name == "live_irrelevance":  # three of them stand in another set, with a tool that is said to fit
-        for other in ("live_multiple", "live_simple"):
-            cases = {
-                key: case for key, case in cases.items() if key not in {c.case_id for c in live_cases(other)}
-            }
+        known = {case.case_id for other in ("live_multiple", "live_simple") for case in live_cases(other)}
+        cases = {case_id: case for case_id, case in cases.items() if case_id not in known}
     return tuple(cases.values())
 
 

@@ -79,6 +79,7 @@ def gate_candidates(
     if len(cases) < settings.min_cases:
         return []
     trials = [Trial(name, lessons.champion, challenger, settings) for challenger in challengers]
+    used: list[str] = []
     with progress("gate: champion and challengers on fresh cases", len(cases)) as advance:
         for start in range(0, len(cases), settings.batch):
             batch = cases[start : start + settings.batch]
@@ -89,9 +90,12 @@ def gate_candidates(
             ours = evaluate(folder, name, lessons.champion, lessons.labelled, ids)
             for trial in unsettled:
                 trial.bet(ours, evaluate(folder, name, trial.challenger, lessons.labelled, ids), batch)
-            update_state(name, spent_gate_cases=tuple({*read_state(name).spent_gate_cases, *ids}))
+            used += ids
             advance(len(batch))
-    return [trial.close() for trial in trials]
+    judged = [trial.close() for trial in trials]
+    # only now: a run killed before bets again on the same cases, whose evaluations are kept
+    update_state(name, spent_gate_cases=tuple(sorted({*read_state(name).spent_gate_cases, *used})))
+    return judged
 
 
 def fresh_cases(

@@ -67,7 +67,7 @@ def usable(examples: Sequence[Example], extra: Sequence[Option]) -> list[Example
 
 
 def newest_first(examples: Sequence[Example]) -> list[Example]:
-    """The examples by time, newest first; those without a time last, all in an order that does not depend on theirs."""
+    """The examples by time, newest first, those without a time last; whatever order they came in."""
     begin = datetime.min.replace(tzinfo=UTC)
     return sorted(examples, key=lambda e: (e.seen_at or begin, e.view.case_id), reverse=True)
 

@@ -111,7 +111,9 @@ class EmbeddedLM:
         layers = list(self.model.model.layers[:TRUNK])
         wanted = os.environ.get(PRECISION, "auto")
         if wanted not in ("auto", "float32"):
-            raise BadInput(f"{PRECISION} is {wanted!r}: use `auto`, or `float32` for the same numbers on every CPU")
+            raise BadInput(
+                f"{PRECISION} is {wanted!r}: use `auto`, or `float32` for the same numbers on every CPU"
+            )
         if wanted == "float32" or not torch.cpu.get_capabilities().get("amx_bf16"):
             return layers
         return [copy.deepcopy(layer).to(torch.bfloat16) for layer in layers]

@@ -14,7 +14,7 @@ from evaluation.curate import CurateSettings
 from evaluation.selection import SelectionSettings
 from tasks.collect import collect_new
 from tasks.gate import GateSettings, Judged, gate_candidates
-from tasks.learn import Lessons, ProposeSettings, curate_lessons, propose
+from tasks.learn import Lessons, ProposeSettings, able, curate_lessons, propose
 from tasks.people import Asked, ask_for_labels
 from tasks.promote import Decision, promote_best
 from tasks.serve import serve_waiting
@@ -73,7 +73,8 @@ def improve(project: str = ".", settings: ImproveSettings | None = None) -> Impr
 
     lessons = curate_lessons(project, collection, rules.curation, rules.selection.gate_share)
     made: dict[str, str] = {}
-    for proposer in (rules.proposers or agent.proposers) if lessons.training.n_rows else ():
+    wanted = able(rules.proposers or agent.proposers, agent.name, lessons.champion)
+    for proposer in wanted if lessons.training.n_rows else ():
         parent = [lessons.champion, *made.values()][-1 if rules.stacked else 0]
         made[proposer] = propose(project, agent.name, proposer, parent, lessons.training, rules.proposing)
     challengers = [one for one in dict.fromkeys(reversed(made.values())) if one != lessons.champion]

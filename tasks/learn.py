@@ -1,5 +1,6 @@
 """Curate and propose: what the agent may learn from, and the challengers that are made of it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import task
@@ -13,6 +14,7 @@ from agent.program import View
 from agent.project import Proposer, load_project
 from agent.record import Record
 from agent.trace import Trace
+from agent.weights import NAME
 from evaluation.cases import LabelledCase, labelled_cases
 from evaluation.curate import CurateSettings, curate
 from evaluation.label import Label
@@ -103,6 +105,12 @@ def propose(
         dataset=training,
     )
     return proposal.candidate.candidate_id
+
+
+def able(proposers: Sequence[Proposer], name: str, champion: str) -> list[Proposer]:
+    """Those that can change the champion: the weights behind an endpoint are not ours to train."""
+    embedded = find(name, champion).candidate.base_model == NAME
+    return [proposer for proposer in proposers if embedded or proposer != "lora"]
 
 
 def as_examples(folder: str, lessons: list[Lesson]) -> list[Example]:

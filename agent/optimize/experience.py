@@ -12,6 +12,7 @@ from agent.optimize.proposal import Example, Proposal, as_experience, learned_op
 from agent.optimize.topology import Grid, tune
 from agent.program import Program
 from agent.record import Record
+from agent.weights import NAME
 
 
 class ExperienceSettings(Record):
@@ -66,7 +67,10 @@ def propose_experience(
     )
     grid = Grid() if settings.similarity else Grid(retrieval=(parent.topology.retrieval_weight,))
     sample = _spread(known, settings.tune_on)
-    topology, estimate = tune(Program(draft, memory=memory, adapter=adapter), sample, grid, progress=progress)
+    topology, estimate = draft.topology, None
+    if draft.base_model == NAME:  # an endpoint gives no log-probabilities to weigh against
+        program = Program(draft, memory=memory, adapter=adapter)
+        topology, estimate = tune(program, sample, grid, progress=progress)
     note = (
         f"Remembers {len(memory.experiences)} steps that worked; shows {topology.recalls}, "
         f"vote {topology.recall_weight:g}, similarity {topology.retrieval_weight:g} nats"
@@ -76,7 +80,10 @@ def propose_experience(
             "topology": topology,
             "origin": Origin(
                 proposer="experience",
-                parameters={**settings.model_dump(), "accuracy_left_one_out": round(estimate, 4)},
+                parameters={
+                    **settings.model_dump(),
+                    "accuracy_left_one_out": estimate and round(estimate, 4),
+                },
                 data_digest=data_digest,
                 note=note + "".join(f"; learned to answer {option.name}" for option in extra) + ".",
             ),

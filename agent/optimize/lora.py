@@ -195,6 +195,10 @@ def propose_lora(
         data_digest: digest of the dataset that the examples come from.
         progress: called with the number of examples done since the last call (n × epochs in all).
     """
+    if parent.base_model != NAME:
+        raise BadInput(
+            f"LoRA trains the embedded LM; the agent runs on {parent.base_model!r}: leave `lora` out of the proposers"
+        )
     began = time.perf_counter()
     extra = {option.name: option for option in (*parent.extra_options, *learned_options(examples))}
     draft = parent.model_copy(

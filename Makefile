@@ -21,6 +21,9 @@ demo: $(STAMP) ## the whole loop on the embedded agent, about ten minutes
 test: $(STAMP) check ## checks, then all tests with coverage of agent and evaluation
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=85 $(ARGS)
 
+story: $(STAMP) ## the tests that run the whole demo and look at it in a browser; tens of minutes
+	$(BIN)/python -m pytest -m story $(ARGS)
+
 check: $(STAMP) ## style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -54,4 +57,4 @@ $(STAMP): pyproject.toml requirements.lock
 	@rm -f $(VENV)/.incomplete
 	@touch $@
 
-.PHONY: help demo test check bench setup lock clean
+.PHONY: help demo test story check bench setup lock clean

@@ -12,4 +12,6 @@ def forget() -> None:
     if home.exists():
         aside = home.with_name(f"{home.name}-{datetime.now(UTC):%Y%m%dT%H%M%S}")
         home.rename(aside)
-        console.print(f"  the earlier demo is kept in {aside}")
+        console.print(
+            f"  the earlier demo is kept in {aside}; MLflow finds its files when it has its name back"
+        )

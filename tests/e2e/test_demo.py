@@ -1,0 +1,137 @@
+"""`ratchet demo`, small and real: what the product promises, whatever the numbers turn out to be."""
+
+import json
+import math
+import os
+import signal
+import time
+
+import pytest
+
+from infra.known_projects import known_projects
+from infra.ledger_store import read_ledger
+from infra.project_state import project_folder, read_state
+from infra.registry import champion, fetch_files, history, seen_case_ids
+from infra.review_queue import finished, pending
+from infra.trace_store import collect
+
+pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.server]
+
+NAME = "demo"
+
+
+def test_it_tells_its_story_as_one_json_object(demo):
+    assert set(demo.story) >= {"seconds", "promotions", "refusals", "final"}
+    assert len(demo.story["final"]) == 2
+    for test in demo.story["final"].values():
+        low, high = test["ci"]
+        assert -1 <= low <= test["gain"] <= high <= 1
+
+
+def test_every_version_but_the_first_that_was_tested_has_a_verdict_and_a_sentence(demo_home):
+    versions = history(NAME)
+    tested = {entry.candidate_id for entry in read_ledger(NAME).current}
+    assert len(versions) >= 2
+    for version in versions:
+        assert (version.decision is not None) == (version.candidate_id in tested)
+        if version.decision is not None:
+            assert version.decision in version.reason
+
+
+def test_one_champion_serves_and_it_was_proven_or_is_the_first(demo_home):
+    serving = champion(NAME)
+    assert serving.number == 1 or serving.decision == "promote"
+    assert [v for v in history(NAME) if "champion" in v.aliases] == [serving]
+    assert known_projects() == [NAME]
+
+
+def test_the_ledger_pays_for_every_test_and_ever_less(demo_home):
+    ledger = read_ledger(NAME)
+    tested = [v for v in history(NAME) if v.decision is not None]
+    assert len(ledger.current) == len(tested)
+    for k, entry in enumerate(ledger.current, start=1):
+        assert entry.alpha_k == pytest.approx(6 * 0.05 / (math.pi**2 * k**2))
+    assert ledger.spent <= 0.05
+
+
+def test_the_planted_challenger_is_registered_and_never_promoted(demo_home):
+    planted = [v for v in history(NAME) if v.candidate.origin.proposer == "planted"]
+    assert len(planted) == 1
+    assert planted[0].decision != "promote"
+    assert not any(event.action == "promoted" for event in planted[0].events)
+    assert "champion" not in planted[0].aliases
+
+
+def test_every_queued_trace_was_answered_and_only_those(demo_home):
+    assert pending(NAME) == []
+    answered = {label.trace_id for label in finished(NAME)}
+    collected = collect(NAME)
+    people = [label for label in collected.labels if label.source == "human"]
+    assert {label.trace_id for label in people} == answered
+    assert {label.rater for label in people} == {"stand-in"}
+    assert answered < {trace.trace_id for trace in collected.traces}
+    assert all(0 < label.propensity <= 1 for label in people)
+
+
+def test_no_trace_knows_the_expected_answer(demo_home):
+    assert all(trace.case.expected is None for trace in collect(NAME).traces)
+
+
+def test_no_gate_case_was_seen_by_a_candidate_that_it_judged(demo_home):
+    for version in history(NAME):
+        if version.decision is not None:
+            assert version.verdict.n_labelled > 0
+    first = next(v for v in history(NAME) if v.decision is not None)
+    assert not seen_case_ids(NAME, first.candidate_id) & set(read_state(NAME).spent_gate_cases)
+
+
+def test_what_a_version_is_made_of_is_there(demo_home):
+    for version in history(NAME):
+        files = fetch_files(NAME, version.candidate_id)
+        assert ("adapter" in files) == (version.candidate.adapter is not None)
+        assert ("memory" in files) == (version.candidate.memory is not None)
+        assert all(path.exists() for path in files.values())
+
+
+def test_each_request_is_one_trace(demo_home):
+    traces = collect(NAME).traces
+    assert len({trace.case.case_id for trace in traces}) == len(traces)
+
+
+def test_a_second_start_is_quick_and_changes_nothing(demo, demo_home, run_demo):
+    before = history(NAME), read_ledger(NAME), len(collect(NAME).traces)
+    began = time.monotonic()
+    again = run_demo(demo.home)
+    assert time.monotonic() - began < sum(demo.story["seconds"].values())
+    assert (history(NAME), read_ledger(NAME), len(collect(NAME).traces)) == before
+    assert again.story["final"] == demo.story["final"]
+
+
+def test_ctrl_c_and_a_second_run_continue_and_nothing_is_doubled(tmp_path, start_demo, run_demo, monkeypatch):
+    home = tmp_path / "interrupted"
+    process = start_demo(home)
+    until = time.monotonic() + 600
+    while not (home / "projects" / NAME / "week 1.json").exists():
+        assert process.poll() is None, process.communicate()[1][-2000:]
+        assert time.monotonic() < until, "week 1 does not end"
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)  # proposers are at work now
+    process.communicate(timeout=120)
+    assert process.returncode != 0
+    story = run_demo(home).story
+    monkeypatch.setenv("RATCHET_HOME", str(home))
+    traces = collect(NAME).traces
+    assert len({trace.case.case_id for trace in traces}) == len(traces)
+    assert len({v.candidate_id for v in history(NAME)}) == len(history(NAME))
+    assert len(story["final"]) == 2
+
+
+def test_the_same_seed_gives_the_same_candidates_and_verdicts(demo, run_demo, tmp_path, monkeypatch):
+    def told(home):
+        monkeypatch.setenv("RATCHET_HOME", str(home))
+        round_1 = json.loads((project_folder(NAME) / "round 1.json").read_text())
+        judged = [(j["candidate_id"], j["verdict"]["decision"]) for j in round_1["judged"]]
+        return judged, [v.candidate_id for v in history(NAME)]
+
+    other = run_demo(tmp_path / "other")
+    assert told(other.home) == told(demo.home)

@@ -54,9 +54,7 @@ def draw_accuracy(
         _draw_interval(axes, row, scores[name], _SERVES if name == champion else _OTHERS)
     if baseline is not None:
         axes.axvline(baseline[1], color=_MUTED, ls="--", lw=1)
-        axes.text(
-            baseline[1], -0.85, f" {baseline[0]} {baseline[1]:.2f}", color=_MUTED, fontsize=9, va="top"
-        )
+        axes.text(baseline[1], -0.85, f" {baseline[0]} {baseline[1]:.2f}", color=_MUTED, fontsize=9, va="top")
     labels = [f"{name} (serves)" if name == champion else name for name in names]
     axes.set_yticks(range(len(names)), labels, color=_INK)
     axes.set_ylim(len(names) - 0.4, -0.9)

@@ -1,0 +1,162 @@
+"""The real embedded LM: its shortcuts change no number, and no question changes another's answer."""
+
+import numpy as np
+import pytest
+import torch
+
+from agent.embedded_lm import MAX_PROMPT_TOKENS, TRUNK, EmbeddedLM, Prompt
+from agent.errors import BadInput
+from agent.prompt_format import ASSISTANT, USER
+from agent.weights import weights_folder
+
+PREFIX = f"{USER}Pick one.\nOptions:\n- weather: Tells the weather\n- taxi: Calls a taxi\n"
+CHOICES = ("weather", "taxi_service.call", "x")
+
+
+def prompt(request="Is it warm in Oslo?", choices=CHOICES, prefix=PREFIX):
+    return Prompt(prefix, f"Request: {request}{ASSISTANT}", choices)
+
+
+def forget(lm):
+    for cache in (lm._scores, lm._trunks, lm._prefixes):
+        cache.clear()
+
+
+def plain_score(lm, prompt, choice):
+    """Log-probability of the choice and the end of turn by one ordinary forward pass over all tokens."""
+    start = lm.tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
+    option = lm.tokenizer(choice + "<|im_end|>", add_special_tokens=False)["input_ids"]
+    with torch.no_grad(), lm._using(None):
+        logits = lm.model(torch.tensor([start + option])).logits[0].double().log_softmax(-1)
+    return sum(float(logits[len(start) - 1 + place, token]) for place, token in enumerate(option))
+
+
+def test_option_scores_equal_a_plain_forward_pass_token_by_token(lm):
+    for asked in (prompt(), prompt("taxi!", ("taxi", "a rather long option name")), prompt("?", ("one",))):
+        expected = [plain_score(lm, asked, choice) for choice in asked.choices]
+        np.testing.assert_allclose(lm.score([asked])[0], expected, atol=1e-3)
+
+
+def test_scores_of_a_prompt_do_not_depend_on_what_else_is_asked_nor_on_the_order(lm):
+    asked = [prompt(f"request {n} about " + "rain " * n) for n in range(4)]
+    forget(lm)
+    together = lm.score(asked)
+    forget(lm)
+    backwards = lm.score(asked[::-1])[::-1]
+    for one, (first, second) in zip(asked, zip(together, backwards, strict=True), strict=True):
+        forget(lm)
+        np.testing.assert_array_equal(lm.score([one])[0], first)
+        np.testing.assert_array_equal(second, first)
+
+
+def test_no_cache_changes_a_number(lm):
+    asked = prompt("Will it snow?")
+    forget(lm)
+    cold = lm.score([asked])[0]
+    np.testing.assert_array_equal(lm.score([asked])[0], cold)
+    lm._scores.clear()
+    np.testing.assert_array_equal(lm.score([asked])[0], cold)  # trunk known
+    lm._scores.clear()
+    lm._trunks.clear()
+    np.testing.assert_array_equal(lm.score([asked])[0], cold)  # prefix known
+
+
+def test_a_score_handed_out_can_be_changed_without_harm(lm):
+    first = lm.score([prompt()])[0]
+    kept = first.copy()
+    first += 100
+    np.testing.assert_array_equal(lm.score([prompt()])[0], kept)
+
+
+def test_options_do_not_see_each_other(lm):
+    alone = [lm.score([prompt(choices=(choice,))])[0][0] for choice in CHOICES]
+    np.testing.assert_allclose(lm.score([prompt()])[0], alone, atol=1e-3)
+
+
+def test_tokens_count_the_same_whether_or_not_a_cache_spared_the_work(lm):
+    asked, counted = prompt("How many tokens?"), []
+    for _ in range(2):
+        before = lm.input_tokens
+        lm.score([asked])
+        counted.append(lm.input_tokens - before)
+    assert counted[0] == counted[1] > len(CHOICES)
+
+
+def test_a_prompt_without_choices_is_refused(lm):
+    with pytest.raises(BadInput, match="has no choices to score: give at least one"):
+        lm.score([prompt(choices=())])
+
+
+def ids(lm, text):
+    return lm.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("n_prefix", "n_suffix"), [(3000, 10), (10, 3000), (3000, 3000), (300, 1000), (1000, 300)]
+)
+def test_an_over_long_prompt_is_cut_in_the_middle_to_the_limit(lm, n_prefix, n_suffix):
+    prefix, suffix = (
+        " ".join(f"p{n}" for n in range(n_prefix // 3)),
+        " ".join(f"s{n}" for n in range(n_suffix // 3)),
+    )
+    packed = lm.pack(Prompt(prefix, suffix, ("a",)))
+    n_rest = len(packed.rest) - (len(ids(lm, "a<|im_end|>")) - 1)
+    whole_prefix, whole_suffix = ids(lm, prefix), ids(lm, suffix)
+    kept_prefix, kept_suffix = packed.prefix.tolist(), packed.rest[:n_rest].tolist()
+    assert len(kept_prefix) + len(kept_suffix) <= MAX_PROMPT_TOKENS
+    assert kept_suffix == whole_suffix[-len(kept_suffix) :]
+    if len(kept_prefix) < len(whole_prefix):
+        half = len(kept_prefix) // 2
+        assert kept_prefix == whole_prefix[:half] + whole_prefix[-half:]
+    else:
+        assert kept_prefix == whole_prefix
+    fits = len(whole_prefix) + len(whole_suffix) <= MAX_PROMPT_TOKENS
+    assert fits == ((kept_prefix, kept_suffix) == (whole_prefix, whole_suffix))
+
+
+def test_an_over_long_prompt_still_scores(lm):
+    score = lm.score([prompt("word " * 3000, ("a", "b"))])[0]
+    assert np.isfinite(score).all()
+    assert (score < 0).all()
+
+
+@pytest.mark.slow
+def test_what_was_used_least_recently_is_evicted_and_comes_back_the_same(lm):
+    small = EmbeddedLM(weights_folder(), cache_bytes=1)
+    asked = [prompt(f"Request {n}", prefix=PREFIX + f"{n}\n") for n in range(3)]
+    first = small.score(asked)
+    assert (len(small._trunks), len(small._prefixes)) == (1, 1)
+    small._scores.clear()
+    for again, before, real in zip(small.score(asked), first, lm.score(asked), strict=True):
+        np.testing.assert_array_equal(again, before)
+        np.testing.assert_array_equal(again, real)
+
+
+def test_eviction_drops_the_oldest_and_spares_what_was_used_again(lm, monkeypatch):
+    forget(lm)
+    asked = [prompt(f"Request {n}") for n in range(3)]
+    lm.score(asked[:2])
+    lm._scores.clear()
+    lm.score(asked[:1])  # the first is now the one used last
+    size = max(t.nbytes for t in lm._trunks.values())
+    monkeypatch.setattr(lm, "_cache_bytes", 2 * int(2.5 * size))
+    lm.score(asked[2:])
+    packed = [lm.pack(p) for p in asked]
+    known = len(lm._trunks)
+    lm.trunk(asked[0], packed[0])
+    assert len(lm._trunks) == known == 2, "the first was kept, the second dropped"
+    monkeypatch.undo()
+    forget(lm)
+
+
+def test_a_batch_writes_the_same_texts_as_one_by_one(lm):
+    asked = [prompt(r, ()) for r in ("Say hello.", "What is the capital of France? Answer shortly.")]
+    together = lm.generate(asked, max_tokens=8)
+    assert [g.text for g in together] == [lm.generate([one], max_tokens=8)[0].text for one in asked]
+    assert [g.input_tokens for g in together] == [len(ids(lm, one.text)) for one in asked]
+    assert all(1 <= g.output_tokens <= 8 for g in together)
+    assert all("<|im_" not in g.text for g in together)
+
+
+def test_the_trunk_ends_below_the_last_layer(lm):
+    assert 0 < TRUNK < len(lm.model.model.layers)

@@ -1,0 +1,196 @@
+"""Proposers on a handful of real cases: what they learn, what they record, and that seeds repeat."""
+
+import numpy as np
+import pytest
+
+from agent.candidate import Topology
+from agent.embedded_lm import TRUNK
+from agent.environment import Option
+from agent.errors import BadInput
+from agent.memory import Memory
+from agent.optimize.experience import ExperienceSettings, propose_experience
+from agent.optimize.lora import LoraSettings, propose_lora, train
+from agent.optimize.prompts import PromptSettings, propose_prompt
+from agent.optimize.proposal import Example, as_experience, learned_options, usable
+from agent.optimize.topology import Grid, tune
+from agent.program import Program, View, base_candidate
+from agent.record import folder_hash
+
+PARENT = base_candidate("Pick the tool that does what the request asks for.")
+TINY = LoraSettings(rank=4, epochs=2, batch_size=2, learning_rate=2e-3, first_layer=28)
+
+
+def abstaining(example, answer="no_tool"):
+    return example.model_copy(update={"answer": answer})
+
+
+def test_an_answer_that_was_never_offered_becomes_an_option_from_three_on(examples):
+    assert learned_options([abstaining(e) for e in examples[:2]]) == ()
+    mixed = [*examples[:4], *(abstaining(e) for e in examples[4:7]), abstaining(examples[7], "typo")]
+    assert [option.name for option in learned_options(mixed)] == ["no_tool"]
+    assert len(usable(mixed, learned_options(mixed))) == 7
+    assert len(usable(mixed, [])) == 4
+
+
+def test_an_example_becomes_experience_with_its_source(examples):
+    own = as_experience(examples[0].model_copy(update={"source": "own"}))
+    assert (own.source, as_experience(examples[0]).source) == ("own", "human")
+    assert own.action in own.options
+
+
+class ScriptedFeatures(Program):
+    """Scripted: the first feature names the answer, the others are noise that never helps."""
+
+    def features(self, observation, recalled):
+        answers = {e.view.observation.text: e.answer for e in self.examples}
+        names = [option.name for option in observation.options]
+        right = np.array([float(name == answers[observation.text]) for name in names])
+        return np.stack([right, np.zeros(len(names)), np.zeros(len(names))])
+
+
+def test_tuning_takes_the_smallest_helpful_weight_and_leaves_useless_ones_at_zero(lm, examples):
+    program = ScriptedFeatures(
+        PARENT.model_copy(update={"extra_options": (Option(name="no_tool"),)}), memory=Memory([])
+    )
+    program.examples = examples[:5]
+    topology, accuracy = tune(
+        program, examples[:5], Grid(retrieval=(0, 100, 200), recall=(0, 5), extra=(0, 5))
+    )
+    assert (topology.retrieval_weight, topology.recall_weight, topology.extra_bias) == (100, 0, 0)
+    assert accuracy == 1
+
+
+def test_tuning_without_examples_is_refused():
+    with pytest.raises(BadInput, match="at least 1 labelled example, got 0"):
+        tune(Program(PARENT), [])
+
+
+def test_experience_remembers_tunes_and_records_what_it_saw(lm, examples, tmp_path):
+    done = []
+    proposal = propose_experience(
+        PARENT, examples[:5], tmp_path, ExperienceSettings(recalls=1, tune_on=3), seen=["old"], data_digest="d", progress=done.append
+    )  # fmt: skip
+    made = proposal.candidate
+    memory = Memory.load(proposal.files["memory"])
+    assert made.memory == memory.memory_id
+    assert len(memory.experiences) == 5
+    assert (made.parent, made.topology.recalls, made.origin.data_digest) == (PARENT.candidate_id, 1, "d")
+    assert set(proposal.seen_case_ids) == {"old", *(e.view.case_id for e in examples[:5])}
+    assert sum(done) == 3
+    again = propose_experience(PARENT, examples[4::-1], tmp_path, ExperienceSettings(recalls=1, tune_on=3))
+    assert again.candidate.candidate_id == made.candidate_id
+    assert type(made).from_json(made.to_json()) == made
+
+
+def scores(lm, program, examples, adapter=None):
+    return lm.score([program.prompt(e.view)[0] for e in examples], adapter=adapter)
+
+
+@pytest.mark.slow
+def test_lora_learns_repeats_by_seed_and_leaves_the_base_as_it_was(lm, examples, tmp_path):
+    few, program = examples[:6], Program(PARENT)
+    before = scores(lm, program, few)
+    digests = [
+        train(program, few, tmp_path / str(n), TINY.model_copy(update={"seed": seed}))
+        for n, seed in enumerate([0, 0, 1])
+    ]
+    assert digests[0] == digests[1]
+    assert digests[0][0] != digests[2][0]
+    assert digests[0][1][-1] < digests[0][1][0], "the loss falls"
+    folders = [tmp_path / str(n) / digest for n, (digest, _) in enumerate(digests)]
+    assert all(folder_hash(folder) == folder.name for folder in folders)
+    assert (
+        "/"
+        not in (folders[0] / "adapter_config.json")
+        .read_text()
+        .split('"base_model_name_or_path":')[1]
+        .split(",")[0]
+    )
+
+    lm._scores.clear()
+    np.testing.assert_array_equal(np.concatenate(scores(lm, program, few)), np.concatenate(before))
+    adapted = np.concatenate(scores(lm, program, few, folders[0]))
+    assert not np.array_equal(adapted, np.concatenate(before))
+    other = np.concatenate(scores(lm, program, few, folders[2]))
+    assert not np.array_equal(adapted, other)
+    lm._scores.clear()
+    np.testing.assert_array_equal(np.concatenate(scores(lm, program, few, folders[1])), adapted)
+    np.testing.assert_array_equal(np.concatenate(scores(lm, program, few)), np.concatenate(before))
+
+    train(program, few[:2], tmp_path / "more", TINY.model_copy(update={"epochs": 1}))
+    lm._scores.clear()
+    np.testing.assert_array_equal(np.concatenate(scores(lm, program, few)), np.concatenate(before))
+    np.testing.assert_array_equal(np.concatenate(scores(lm, program, few, folders[0])), adapted)
+
+
+@pytest.mark.parametrize(
+    ("n", "batch_size", "epochs"), [(1, 8, 1), (2, 1, 1), (2, 1, 5)], ids=["1 step", "2 steps", "10 steps"]
+)
+def test_lora_trains_whatever_the_number_of_steps(lm, examples, tmp_path, n, batch_size, epochs):
+    settings = TINY.model_copy(update={"batch_size": batch_size, "epochs": epochs, "first_layer": 29})
+    digest, losses = train(Program(PARENT), examples[:n], tmp_path, settings)
+    assert len(losses) == epochs
+    assert (tmp_path / digest / "adapter_model.safetensors").exists()
+    assert not (tmp_path / "partial").exists()
+
+
+def test_lora_refuses_no_examples_and_answers_outside_the_options(lm, examples, tmp_path):
+    with pytest.raises(BadInput, match="at least 1 example, got 0"):
+        train(Program(PARENT), [], tmp_path, TINY)
+    with pytest.raises(
+        BadInput, match=r"answer 'no_tool' is not among .*: drop the example or add the option"
+    ):
+        train(Program(PARENT), [abstaining(examples[0])], tmp_path, TINY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapter_that_is_not_there_is_refused_by_name(lm, examples, tmp_path):
+    with pytest.raises(BadInput, match=r"no adapter in .*nowhere"):
+        scores(lm, Program(PARENT), examples[:1], tmp_path / "nowhere")
+
+
+def test_an_adapter_of_shared_layers_is_refused(lm, examples, tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "layers_to_transform": [3, 29]}')
+    with pytest.raises(
+        BadInput, match=rf"changes layers \[3, 29\]; the embedded LM shares all below {TRUNK}"
+    ):
+        scores(lm, Program(PARENT), examples[:1], tmp_path)
+
+
+def test_lora_as_a_proposal_learns_new_options_and_records_what_it_saw(lm, examples, tmp_path):
+    mixed = [examples[0], *(abstaining(e) for e in examples[1:4]), abstaining(examples[4], "typo")]
+    settings = TINY.model_copy(update={"epochs": 1, "first_layer": 29})
+    proposal = propose_lora(PARENT, mixed, tmp_path, settings, seen=["old"])
+    assert [option.name for option in proposal.candidate.extra_options] == ["no_tool"]
+    assert proposal.candidate.adapter == proposal.files["adapter"].name
+    assert proposal.candidate.origin.parameters["n_examples"] == 4
+    assert set(proposal.seen_case_ids) == {"old", *(e.view.case_id for e in mixed)}
+    assert "learned to answer no_tool" in proposal.candidate.origin.note
+
+
+@pytest.mark.slow
+def test_the_prompt_search_shows_training_cases_and_records_all_it_saw(lm, examples):
+    few = [*examples[:8], abstaining(examples[8])]
+    settings = PromptSettings(demos=1, programs=1, validation=2, instructions=())
+    proposal = propose_prompt(PARENT, few, settings, seen=["old"])
+    predictor = proposal.candidate.predictors["choose"]
+    by_case = {e.view.case_id: e for e in few}
+    for demo in predictor.demos:
+        assert demo.inputs == by_case[demo.case_id].view.observation.text
+    assert len(predictor.demos) <= 1
+    assert set(proposal.seen_case_ids) == {"old", *by_case}
+    assert proposal.cost["lm_calls"] > 0
+    assert proposal.candidate.topology == Topology()
+    assert type(proposal.candidate).from_json(proposal.candidate.to_json()) == proposal.candidate
+
+
+def test_the_prompt_search_needs_something_to_show_and_something_to_score(examples):
+    with pytest.raises(BadInput, match="at least 2 examples whose answer was offered, got 1"):
+        propose_prompt(PARENT, [examples[0], abstaining(examples[1])], PromptSettings())
+
+
+def test_an_example_knows_whether_its_answer_was_offered(examples):
+    assert examples[0].is_offered
+    assert not abstaining(examples[0]).is_offered
+    assert isinstance(examples[0], Example)
+    assert isinstance(examples[0].view, View)

@@ -1,0 +1,199 @@
+"""One candidate, two ways in: DSPy's call and the batched decision agree, and what is learned is used."""
+
+import asyncio
+
+import dspy
+import pytest
+from dspy.lm15 import ImagePart, Message, Request, TextPart
+
+from agent.candidate import Predictor, Topology
+from agent.environment import Action, Observation, Option
+from agent.environments.tool_calling import observe
+from agent.errors import LMFailure
+from agent.lean_adapter import LeanAdapter, nearest
+from agent.lm import AsyncEmbeddedEngine, EmbeddedEngine, as_prompt, make_lm
+from agent.memory import Experience, Memory
+from agent.program import Choose, Program, View, base_candidate, fill_arguments
+
+
+@pytest.fixture(scope="module")
+def program(lm):
+    return Program(base_candidate("Pick the tool that does what the request asks for."))
+
+
+@pytest.fixture
+def views(short_cases):
+    return [View(case_id=c.case_id, observation=observe(c)) for c in short_cases[:3]]
+
+
+def choose(program, view):
+    options = [option.model_dump() for option in view.observation.options]
+    return program(request=view.observation.text, options=options, case_id=view.case_id).choice
+
+
+def test_dspys_call_and_the_batched_decision_choose_the_same(program, views):
+    assert [choose(program, view) for view in views] == [d.action.name for d in program.decide(views)]
+
+
+def test_they_agree_with_memory_overridden_tools_own_options_and_weights(program, views):
+    memory = Memory(
+        Experience(observation=v.observation.text + " please", action=v.observation.options[-1].name, trace_id="t", case_id="other", source="own")
+        for v in views
+    )  # fmt: skip
+    first = views[0].observation.options[0].name
+    changed = program.candidate.model_copy(
+        update={
+            "tools": {first: "Does something else altogether"},
+            "extra_options": (Option(name="no_tool", description="None fits"),),
+            "topology": Topology(recalls=1, recall_weight=60, retrieval_weight=10, extra_bias=-20),
+        }
+    )
+    learned = Program(changed, memory=memory)
+    decided = learned.decide(views)
+    assert [choose(learned, view) for view in views] == [d.action.name for d in decided]
+    assert [d.action.name for d in decided] == [v.observation.options[-1].name for v in views]
+    assert all(d.recalled == ("t",) * len(d.recalled) and d.recalled for d in decided)
+
+
+def test_a_decision_is_an_offered_option_with_a_probability_and_counted_tokens(program, views):
+    for view, decision in zip(views, program.decide(views), strict=True):
+        assert decision.action.name in {option.name for option in view.observation.options}
+        assert 1 / 5 < decision.confidence <= 1
+        assert decision.usage.lm_calls == 1
+        assert decision.usage.input_tokens > 20
+
+
+def test_what_failed_is_not_decided_again(program, views):
+    (first,) = program.decide(views[:1])
+    (second,) = program.decide([views[0].model_copy(update={"tried": (first.action.name,)})])
+    assert second.action.name != first.action.name
+
+
+def test_without_options_the_lm_writes_freely(program):
+    (decision,) = program.decide([View(case_id="c", observation=Observation(text="Say hello."))])
+    assert decision.action.name
+    assert decision.confidence is None
+    assert decision.usage.output_tokens > 0
+
+
+def test_arguments_are_filled_from_the_chosen_options_parameters(program, short_cases):
+    case = next(c for c in short_cases if all(t["parameters"]["properties"] for t in c.inputs["tools"]))
+    view = View(case_id=case.case_id, observation=observe(case))
+    option = view.observation.options[0]
+    (action,) = fill_arguments(program, [view], [Action(name=option.name)])
+    assert action.name == option.name
+    assert action.arguments is None or set(action.arguments) <= set(option.parameters["properties"])
+    assert fill_arguments(program, [view], [Action(name="unknown")]) == [Action(name="unknown")]
+
+
+def test_without_retries_the_agent_is_the_same_otherwise(program):
+    many = Program(program.candidate.model_copy(update={"topology": Topology(attempts=4, recalls=2)}))
+    assert many.single_attempt().candidate.topology == Topology(attempts=1, recalls=2)
+
+
+def test_the_adapters_prompt_is_that_of_the_batched_path(program, views):
+    adapter = LeanAdapter()
+    for view in views:
+        prompt, observation, _ = program.prompt(view)
+        signature = Choose.with_instructions(program.candidate.predictors["choose"].instructions)
+        inputs = {"request": observation.text, "options": observation.options, "before": (), "notes": ()}
+        made = adapter.prompt(signature, [], inputs)
+        assert made == prompt
+        assert as_prompt(adapter.request(program.lm, {}, made)) == prompt
+
+
+def test_a_prompt_with_two_to_five_real_tools_takes_at_most_190_tokens_on_average(program, lm):
+    from agent.environments.tool_calling import live_cases
+
+    cases = [c for c in live_cases("live_multiple") if 2 <= len(c.inputs["tools"]) <= 5][::10]
+    prompts = [program.prompt(View(case_id="c", observation=observe(case)))[0].text for case in cases]
+    sizes = [len(lm.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in prompts]
+    assert sum(sizes) / len(sizes) <= 190
+
+
+def test_a_free_text_signature_gets_the_lms_words(program):
+    with dspy.context(lm=program.lm, adapter=LeanAdapter()):
+        answer = dspy.Predict("request -> reply", max_tokens=6)(request="Say hello.")
+        again = asyncio.run(dspy.Predict("request -> reply", max_tokens=6).acall(request="Say hello."))
+    assert answer.reply
+    assert again.reply == answer.reply
+
+
+def test_an_answer_that_cannot_be_read_is_a_parse_error():
+    for names, text in (("reply", " "), ("city, mood", "city: Oslo"), ("city, mood", "no fields")):
+        with pytest.raises(dspy.utils.exceptions.AdapterParseError):
+            LeanAdapter().answer(dspy.Signature(f"request -> {names}"), text, ())
+    with pytest.raises(dspy.utils.exceptions.AdapterParseError):
+        LeanAdapter().answer(dspy.Signature("request -> choice"), "neither", ("left", "right"))
+
+
+@pytest.mark.parametrize(
+    ("text", "choice"),
+    [
+        ("book_flight", "book_flight"), (" `book_flight`. ", "book_flight"), ("I would call book_flight.", "book_flight"),
+        ("book_flight(to='Rome')", "book_flight"), ("bok_flight", "book_flight"), ("Book_Flight", "book_flight"),
+        ("book", "book"), ("It is bookable", None), ("book or taxi", None), ("use book, not book_flight", None),
+        ("nothing", None), ("", None),
+    ],
+)  # fmt: skip
+def test_the_choice_that_a_sloppy_answer_means(text, choice):
+    assert nearest(text, ("book", "book_flight", "taxi")) == choice
+
+
+def request(*parts, **changes):
+    return Request(model="m", messages=(Message.user(list(parts)),), **changes)
+
+
+def test_an_engine_comes_back_from_its_state(tmp_path):
+    for engine in (EmbeddedEngine(), EmbeddedEngine(tmp_path)):
+        assert EmbeddedEngine.load_state(engine.dump_state()).adapter == engine.adapter
+
+
+def test_the_lms_name_tells_its_weights(tmp_path):
+    assert make_lm().model != make_lm(adapter=tmp_path).model
+
+
+def test_asynchronous_calls_and_streams_give_the_same_answer(program, views):
+    prompt = program.prompt(views[0])[0]
+    asked = LeanAdapter().request(program.lm, {}, prompt)
+    answer = program.lm(asked).message.text
+    assert answer in prompt.choices
+    assert asyncio.run(program.lm.acall(asked)).message.text == answer
+
+    async def streamed():
+        engine = AsyncEmbeddedEngine(program.lm.engine)
+        events = [event async for event in engine.stream(asked)]
+        await engine.aclose()
+        return events
+
+    events = list(program.lm.engine.stream(asked))
+    assert any(answer in str(event) for event in events)
+    assert len(asyncio.run(streamed())) == len(events)
+    program.lm.engine.close()
+
+
+def test_what_is_not_text_is_refused():
+    with pytest.raises(LMFailure, match="reads text only; the request holds ImagePart"):
+        as_prompt(request(ImagePart(url="https://example.org/a.png")))
+
+
+def test_a_conversation_with_a_system_text_stands_in_the_chat_format():
+    messages = (
+        Message.user([TextPart("hi")]),
+        Message.assistant([TextPart("hello")]),
+        Message.user([TextPart("a"), TextPart("b")]),
+    )
+    prompt = as_prompt(Request(model="m", messages=messages, system="Be kind."))
+    assert prompt.prefix == (
+        "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+        "<|im_start|>assistant\nhello<|im_end|>\n<|im_start|>user\na"
+    )
+    assert prompt.suffix == "b<|im_end|>\n<|im_start|>assistant\n"
+
+
+def test_a_candidate_without_argument_prompt_fills_none(views):
+    bare = Program(
+        base_candidate("x").model_copy(update={"predictors": {"choose": Predictor(instructions="x")}})
+    )
+    action = Action(name=views[0].observation.options[0].name)
+    assert fill_arguments(bare, views[:1], [action]) == [action]

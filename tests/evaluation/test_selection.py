@@ -1,0 +1,130 @@
+"""Which traces people are shown, and that the propensities are the true probabilities of being picked."""
+
+from collections import Counter
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.environment import Action, Case
+from agent.trace import Attempt, RunError, Step, Trace
+from evaluation.cases import role_of
+from evaluation.selection import SelectionSettings, select
+
+
+def trace(number, confidence: float | None = 0.9, **changes):
+    step = Step(observation="o", action=Action(name="a"), confidence=confidence)
+    fields = {
+        "trace_id": f"{number:032x}", "case": Case(inputs={"request": f"r{number}"}), "candidate_id": "c",
+        "started_at": datetime(2026, 1, 5, tzinfo=UTC), "latency_s": 0.1, "attempts": (Attempt(steps=(step,)),),
+    }  # fmt: skip
+    return Trace(**(fields | changes))
+
+
+def side(trace, rules, salt=""):
+    return role_of(trace.case.case_id, gate_share=rules.gate_share, salt=salt)
+
+
+TRACES = [trace(n, (n * 37 % 100) / 100) for n in range(60)]
+
+
+def picked_often(rules, times):
+    """How often each trace was picked, and with which propensity, over many seeds."""
+    counts, propensity = Counter(), {}
+    for seed in range(times):
+        for pick in select(TRACES, rules.model_copy(update={"seed": seed})):
+            counts[pick.trace_id] += 1
+            assert propensity.setdefault(pick.trace_id, pick.propensity) == pick.propensity
+    return counts, propensity
+
+
+@pytest.mark.parametrize(("train_labels", "share"), [(10, 0.3), (10, 1.0), (12, 0.7), (1, 0.3)])
+def test_propensities_are_the_frequencies_with_which_traces_are_picked(train_labels, share):
+    rules = SelectionSettings(gate_labels=8, train_labels=train_labels, random_share=share)
+    times = 250
+    counts, propensity = picked_often(rules, times)
+    for trace_id, p in propensity.items():
+        assert counts[trace_id] / times == pytest.approx(p, abs=4.5 * (p * (1 - p) / times) ** 0.5 + 1e-9)
+    train = [t for t in TRACES if side(t, rules) == "train"]
+    assert sum(propensity[t.trace_id] for t in train) == pytest.approx(train_labels)
+    assert {t.trace_id for t in train} <= set(propensity), "everything has a chance"
+
+
+def test_on_the_gates_side_picks_are_uniform():
+    rules = SelectionSettings(gate_labels=8, train_labels=0)
+    gate = [t for t in TRACES if side(t, rules) == "gate"]
+    picks = select(TRACES, rules)
+    assert {pick.trace_id for pick in picks} <= {t.trace_id for t in gate}
+    assert {pick.propensity for pick in picks} == {8 / len(gate)}
+    assert {pick.reason for pick in picks} == {"a random sample for the gate"}
+
+
+def test_on_the_training_side_the_doubtful_come_first_and_a_random_share_remains():
+    rules = SelectionSettings(gate_labels=0, train_labels=10, random_share=0.3)
+    picks = select(TRACES, rules)
+    at_random = [pick for pick in picks if pick.reason == "a random share"]
+    assert (len(picks), len(at_random)) == (10, 3)
+    train = sorted(
+        (t for t in TRACES if side(t, rules) == "train"), key=lambda t: t.attempts[0].steps[0].confidence
+    )
+    taken = {pick.trace_id for pick in picks}
+    assert {t.trace_id for t in train[:7]} <= taken
+    assert all("unsure" in pick.reason for pick in picks if pick not in at_random)
+
+
+@pytest.mark.parametrize("train_labels", [1, 2, 3])
+def test_even_few_picks_hold_a_random_one(train_labels):
+    picks = select(TRACES, SelectionSettings(gate_labels=0, train_labels=train_labels, random_share=0.1))
+    assert [pick.reason for pick in picks].count("a random share") == 1
+    assert len(picks) == train_labels
+
+
+def test_a_new_request_is_picked_before_an_unsure_one():
+    rules = SelectionSettings(gate_labels=0, train_labels=2, random_share=0.01)
+    new = next(t for t in TRACES if side(t, rules) == "train" and t.attempts[0].steps[0].confidence > 0.8)
+    picks = select(TRACES, rules, novelty=lambda t: float(t is new) * 2)
+    assert new.trace_id in {pick.trace_id for pick in picks}
+    assert next(p for p in picks if p.trace_id == new.trace_id).propensity == 1
+
+
+def test_a_trace_without_confidence_counts_as_half_sure():
+    rules = SelectionSettings(gate_labels=0, train_labels=2, random_share=0.01, gate_share=0.001)
+    traces = [trace(n, confidence) for n, confidence in enumerate([0.9, None, 0.8, 0.7])]
+    for seed in range(5):
+        assert traces[1].trace_id in {
+            p.trace_id for p in select(traces, rules.model_copy(update={"seed": seed}))
+        }
+
+
+def test_broken_traces_are_not_shown():
+    rules = SelectionSettings(gate_labels=50, train_labels=50)
+    broken = [trace(1, error=RunError(kind="agent", message="x")), trace(2, attempts=())]
+    assert select(broken, rules) == []
+    assert [p.trace_id for p in select([*broken, trace(3)], rules)] == [f"{3:032x}"]
+
+
+@given(
+    gate=st.integers(0, 40),
+    train=st.integers(0, 40),
+    share=st.floats(0.01, 1),
+    n=st.integers(0, 60),
+    data=st.data(),
+)
+@settings(deadline=None, max_examples=25)
+def test_no_trace_is_picked_twice_numbers_hold_and_input_order_does_not_matter(gate, train, share, n, data):
+    rules = SelectionSettings(gate_labels=gate, train_labels=train, random_share=share)
+    traces = TRACES[:n]
+    picks = select(traces, rules)
+    ids = [pick.trace_id for pick in picks]
+    assert len(set(ids)) == len(ids)
+    sides = Counter(side(t, rules) for t in traces)
+    assert len(picks) == min(gate, sides["gate"]) + min(train, sides["train"])
+    assert select(data.draw(st.permutations(traces)), rules) == picks
+
+
+def test_projects_reserve_different_cases():
+    rules = SelectionSettings(gate_labels=60, train_labels=0)
+    assert {p.trace_id for p in select(TRACES, rules)} != {
+        p.trace_id for p in select(TRACES, rules, salt="other")
+    }

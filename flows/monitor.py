@@ -21,7 +21,7 @@ class MonitorReport(Record):
 
 @flow(name="monitor", persist_result=False)
 def monitor(project: str = ".", settings: WatchSettings | None = None) -> MonitorReport:
-    """Collect → watch; an alarm pages the on-call team and, where a server listens, starts `improve`."""
+    """Collect → watch; an alarm pages the on-call team and emits `ratchet.drift`, for automations."""
     agent = load_project(Path(project))
     collection = collect_new(agent.name)
     watched = watch(agent.name, collection, settings or WatchSettings())

@@ -1,7 +1,9 @@
 """Where the weights come from, and what an interruption leaves."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
-import transformers
 
 from agent import weights
 from agent.errors import BadInput
@@ -67,10 +69,13 @@ class ScriptedModel:
 def scripted_model(monkeypatch, tmp_path):
     monkeypatch.setenv("RATCHET_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(ScriptedModel, "stop_in", "")
-    for name in ("AutoModelForCausalLM", "LlamaForCausalLM"):
-        monkeypatch.setattr(transformers, name, ScriptedModel)
-    tokenizer = type("Tokenizer", (), {"save_pretrained": lambda self, folder: None})
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lambda *_, **__: tokenizer())
+    tokenizer = SimpleNamespace(save_pretrained=lambda folder: None)
+    stand_in = SimpleNamespace(
+        AutoModelForCausalLM=ScriptedModel,
+        LlamaForCausalLM=ScriptedModel,
+        AutoTokenizer=SimpleNamespace(from_pretrained=lambda *_, **__: tokenizer),
+    )
+    monkeypatch.setitem(sys.modules, "transformers", stand_in)  # its lazy module undoes patches of its names
     return ScriptedModel
 
 

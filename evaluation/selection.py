@@ -43,7 +43,7 @@ def select(
     salt: str = "",
     novelty: Callable[[Trace], float] = lambda _: 0.0,
 ) -> list[Pick]:
-    """Pick traces for labelling; a trace that broke cannot be labelled and is left out.
+    """Pick traces for labelling; one that the infrastructure broke is left out.
 
     Args:
         traces: those not yet asked about, one per case.
@@ -51,10 +51,11 @@ def select(
         salt: the project's name, as in `role_of`.
         novelty: how new a request is in [0, 1]; added to the doubt (1 − confidence).
     """
-    usable = sorted(
-        (t for t in traces if t.error is None and t.action is not None), key=lambda t: t.case.case_id
-    )
-    gate = [t for t in usable if _role(t, settings, salt) == "gate"]
+    ordered = sorted(traces, key=lambda t: t.case.case_id)
+    usable = [t for t in ordered if t.error is None and t.action is not None]
+    # a case that broke the agent stays in the gate's sample: without it the champion would look better than it is
+    judgeable = [t for t in ordered if (t.error.kind == "agent" if t.error else t.action is not None)]
+    gate = [t for t in judgeable if _role(t, settings, salt) == "gate"]
     train = [t for t in usable if _role(t, settings, salt) == "train"]
     rng = random.Random(settings.seed)
     picks = _uniform(gate, settings.gate_labels, rng, "a random sample for the gate")

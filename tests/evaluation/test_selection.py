@@ -97,11 +97,22 @@ def test_a_trace_without_confidence_counts_as_half_sure():
         }
 
 
-def test_broken_traces_are_not_shown():
+def test_what_the_infrastructure_broke_is_not_shown():
     rules = SelectionSettings(gate_labels=50, train_labels=50)
-    broken = [trace(1, error=RunError(kind="agent", message="x")), trace(2, attempts=())]
-    assert select(broken, rules) == []
-    assert [p.trace_id for p in select([*broken, trace(3)], rules)] == [f"{3:032x}"]
+    lost = [trace(i, error=RunError(kind="infrastructure", message="x")) for i in range(20)]
+    assert select([*lost, trace(20, attempts=())], rules) == []
+
+
+def test_cases_that_broke_the_agent_are_judged_and_teach_nothing():
+    rules = SelectionSettings(gate_labels=50, train_labels=50)
+    broken = [trace(i, error=RunError(kind="agent", message="x")) for i in range(40)]
+    picks = select(broken, rules)
+    shares = {role_of(t.case.case_id, gate_share=rules.gate_share) for t in broken}
+    assert shares == {"gate", "train"}
+    picked = {p.trace_id for p in picks}
+    assert picked == {
+        t.trace_id for t in broken if role_of(t.case.case_id, gate_share=rules.gate_share) == "gate"
+    }
 
 
 @given(

@@ -1,6 +1,7 @@
 """What the command line's tests share: one real stack (half a minute to start), a project with a past."""
 
 import os
+import shutil
 import socket
 import sys
 import uuid
@@ -25,6 +26,7 @@ from infra.settings import Settings
 from infra.stack import Stack, StackPlan, running_stack
 from infra.trace_store import log_traces
 
+TEMPLATE = Path(__file__).parents[2] / "flows" / "template"
 TINY_DEPLOYMENT = """
 pull: []
 deployments:
@@ -51,6 +53,7 @@ def free_port() -> int:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """MLflow, Prefect and a worker on free ports, with a flow that is due every minute."""
     folder = tmp_path_factory.mktemp("stack")
+    shutil.copytree(TEMPLATE, folder, dirs_exist_ok=True)  # the project that `ratchet init` makes
     (folder / "prefect.yaml").write_text(TINY_DEPLOYMENT)
     plan = StackPlan(
         project=folder,
@@ -186,3 +189,17 @@ def _retried(recalled: str) -> tuple[Attempt, ...]:
         Attempt(steps=(wrong,), outcome=failed, reflection="get_news was wrong.", recalled=(recalled,)),
         Attempt(steps=(right,), outcome=Outcome(score=1.0)),
     )
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A real Prefect server of the tests' own, on a database that is thrown away."""
+    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, PREFECT_LOGGING_LEVEL, temporary_settings
+    from prefect.testing.utilities import prefect_test_harness
+
+    results = tmp_path_factory.mktemp("prefect-results")
+    with (
+        prefect_test_harness(server_startup_timeout=240),
+        temporary_settings({PREFECT_LOCAL_STORAGE_PATH: results, PREFECT_LOGGING_LEVEL: "ERROR"}),
+    ):
+        yield

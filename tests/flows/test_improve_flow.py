@@ -1,0 +1,132 @@
+"""`improve` on a scripted project: a real Prefect server, a real MLflow over SQLite, the real embedded LM."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from agent.errors import ServiceUnavailable
+from evaluation.label import Label
+from evaluation.selection import SelectionSettings
+from flows.improve import ImproveSettings, improve
+from infra.ledger_store import read_ledger
+from infra.project_state import read_state
+from infra.registry import champion, history
+from infra.review_queue import answer, pending
+from infra.trace_store import attach_label, collect, spool_folder
+from tasks.collect import collect_new
+from tasks.gate import GateSettings
+
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
+
+RULES = ImproveSettings(gate=GateSettings(min_cases=2), approved_by="a policy")
+
+
+def requests(n: int) -> list[str]:
+    """Half of them are for `left`, half for `right`; no two are nearly the same."""
+    return [f"{number:03d}{chr(97 + number) * 9} goes {('left', 'right')[number % 2]}" for number in range(n)]
+
+
+def answer_all(name: str, expected: str = "left", rater: str = "anna") -> int:
+    waiting = pending(name)
+    for item in waiting:
+        answer(name, item.trace_id, expected=expected, rater=rater)
+    return len(waiting)
+
+
+@pytest.mark.parametrize("scores_itself", [True, False])
+def test_an_empty_week_spends_no_test_and_says_so(make_project, scores_itself):
+    ours = make_project(scores_itself=scores_itself)
+    report = improve(str(ours.folder), RULES)
+    assert (report.served, report.asked.n_asked, report.judged) == (0, 0, ())
+    assert "no challenger was tested" in report.decision.reason
+    assert "the champion stays" in report.decision.reason
+    assert read_ledger(ours.name).current == ()
+    assert champion(ours.name).number == 1
+
+
+def test_a_week_is_served_once_and_every_test_stands_in_the_ledger(make_project):
+    ours = make_project()
+    ours.ask(*requests(20))
+    report = improve(str(ours.folder), RULES)
+    assert report.served == 20
+    assert len(collect(ours.name).traces) == 20
+    assert [entry.candidate for entry in read_ledger(ours.name).current] == [
+        judged.candidate_id for judged in report.judged
+    ]
+    seen = {v.candidate_id: v for v in history(ours.name)}
+    assert all(seen[judged.candidate_id].reason == judged.verdict.reason for judged in report.judged)
+    again = improve(str(ours.folder), RULES)
+    assert again.served == 0
+    assert len(collect(ours.name).traces) == 20
+
+
+def test_it_stops_while_people_work_and_goes_on_with_their_answers(make_project):
+    ours = make_project(scores_itself=False)
+    ours.ask(*requests(16))
+    first = improve(str(ours.folder), RULES)
+    assert first.asked.n_waiting == first.asked.n_asked == 16
+    assert first.lessons is None
+    assert first.decision.reason == "16 of 16 questions wait for people: answer them, then run again"
+    assert answer_all(ours.name) == 16
+    second = improve(str(ours.folder), RULES)
+    assert (second.served, second.asked.n_waiting) == (0, 0)
+    gate_side = second.lessons.left_out["reserved for the gate"]
+    assert second.lessons.n_human + gate_side == 16
+    assert read_state(ours.name).asked == ()
+
+
+def test_contradicting_labels_are_left_out_and_reported(make_project):
+    ours = make_project(scores_itself=False)
+    ours.ask(*requests(12))
+    improve(str(ours.folder), RULES)
+    disputed = pending(ours.name)[0].trace_id
+    answer_all(ours.name)
+    answer(ours.name, disputed, expected="right", rater="ben")
+    report = improve(str(ours.folder), RULES)
+    assert report.lessons.labelled.n_rows == 11
+    assert report.lessons.left_out["people contradict each other"] == 1
+    said = [label.rater for label in collect(ours.name).labels if label.trace_id == disputed]
+    assert sorted(said) == ["anna", "ben"]
+
+
+def test_a_label_for_an_unknown_trace_is_kept_and_every_run_says_so(make_project):
+    ours = make_project()
+    ours.ask(*requests(2))
+    stray = Label(
+        trace_id="f" * 32, expected="left", source="human", rater="anna", created_at=datetime.now(UTC)
+    )
+    improve(str(ours.folder), RULES)
+    with pytest.raises(Exception, match="which MLflow lacks"):
+        attach_label(ours.name, stray)
+    report = improve(str(ours.folder), RULES)
+    assert any("f" * 32 in problem and "does not have" in problem for problem in report.problems)
+    assert "f" * 32 in (spool_folder(ours.name) / "labels.jsonl").read_text()
+
+
+def test_when_mlflow_goes_away_while_serving_the_next_run_sends_what_was_kept(make_project, monkeypatch):
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # restored at the end, whatever the environment sets
+    ours = make_project()
+    ours.ask("MLflow goes away left", "another right")
+    with pytest.raises(ServiceUnavailable, match="2 traces are kept in"):
+        improve(str(ours.folder), RULES)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert collect_new.fn(ours.name).n_new_traces == 2
+    assert len(collect(ours.name).traces) == 2
+    assert not (spool_folder(ours.name) / "traces.jsonl").exists()
+
+
+def test_a_person_approves_unless_a_policy_does(make_project):
+    ours = make_project()
+    ours.ask(*requests(24))
+    report = improve(str(ours.folder), RULES.model_copy(update={"approved_by": None}))
+    assert not report.decision.promoted
+    assert champion(ours.name).number == 1
+
+
+def test_only_so_many_are_asked_as_the_settings_say(make_project):
+    ours = make_project(scores_itself=False)
+    ours.ask(*requests(16))
+    few = SelectionSettings(gate_labels=2, train_labels=3)
+    report = improve(str(ours.folder), RULES.model_copy(update={"selection": few}))
+    assert report.asked.n_asked == len(pending(ours.name)) == 5

@@ -1,0 +1,58 @@
+"""`monitor` on a scripted project: a real Prefect server and a real MLflow over SQLite."""
+
+import pytest
+
+from flows.monitor import monitor
+from infra.drift_log import last_look
+from infra.trace_store import log_traces
+from tasks.watch import WatchSettings
+
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
+
+SETTINGS = WatchSettings(window=20, reference=60)
+TOWNS = ("Oslo", "Bergen", "Molde", "Lund", "Turku", "Narva", "Riga")
+
+
+@pytest.fixture
+def usual(make_trace):
+    def make(n, text="what is the weather in {town} on day {n}?"):
+        return [make_trace(text.format(town=TOWNS[i % 7], n=i), session_id=f"s{i}") for i in range(n)]
+
+    return make
+
+
+def test_a_project_without_traffic_has_no_drift_and_keeps_its_reference_open(make_project):
+    report = monitor(str(make_project().folder), SETTINGS)
+    assert (report.new_traces, report.watched.n_windows, report.watched.alarm) == (0, 0, False)
+
+
+def test_usual_traffic_raises_no_alarm_and_each_window_is_looked_at_once(make_project, usual):
+    ours = make_project()
+    log_traces(ours.name, usual(105))
+    first = monitor(str(ours.folder), SETTINGS)
+    assert (first.new_traces, first.watched.n_windows, first.watched.alarm) == (105, 2, False)
+    again = monitor(str(ours.folder), SETTINGS)
+    assert (again.new_traces, again.watched.n_windows) == (0, 0)
+    assert last_look(ours.name).step == 2
+
+
+def test_changed_traffic_raises_an_alarm_once_with_what_changed(make_project, usual):
+    ours = make_project()
+    log_traces(ours.name, usual(100))
+    monitor(str(ours.folder), SETTINGS)
+    log_traces(ours.name, usual(100, "cancel my contract number {n}, please"))
+    report = monitor(str(ours.folder), SETTINGS)
+    assert report.watched.alarm
+    assert [one.event for one in report.watched.announced][:1] == ["opened"]
+    assert "cancel" in report.watched.reason
+    assert report.watched.report.exists()
+    assert monitor(str(ours.folder), SETTINGS).watched.announced == ()
+
+
+def test_a_corrupt_trace_is_a_problem_and_the_others_are_looked_at(make_project, usual, log_corrupt):
+    ours = make_project()
+    log_traces(ours.name, usual(3))
+    corrupt = log_corrupt(ours.name)
+    report = monitor(str(ours.folder), SETTINGS)
+    assert report.new_traces == 3
+    assert [corrupt in problem and "not a Trace" in problem for problem in report.problems] == [True]

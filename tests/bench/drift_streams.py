@@ -4,6 +4,7 @@ A run draws without replacement wherever it can, so that a message of the refere
 """
 
 import csv
+import os
 import string
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 from evaluation.embedding import Embed
 from evaluation.observation import Observation
 
-FOLDER: Final = Path(__file__).resolve().parents[3] / "shared" / "data" / "banking77"
+SHARED: Final = Path(os.environ.get("RATCHET_SHARED", Path(__file__).resolve().parents[3] / "shared"))
+FOLDER: Final = SHARED / "data" / "banking77"
 REFERENCE: Final = 1_000
 WINDOW: Final = 50
 BOILERPLATE: Final = "Sent from my phone. This message is confidential and intended for the addressee only."

@@ -2,7 +2,6 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from agent.candidate import Candidate
 from agent.memory import Memory
@@ -10,16 +9,6 @@ from agent.program import Program
 from infra.registry import fetch_files, history
 from infra.settings import Settings
 from infra.version import Version
-
-
-def endpoint() -> dict[str, Any]:
-    """What an LM endpoint needs beside its model's name."""
-    settings = Settings()
-    given = {
-        "api_base": settings.lm_api_base,
-        "api_key": settings.lm_api_key.get_secret_value() if settings.lm_api_key else None,
-    }
-    return {name: value for name, value in given.items() if value}
 
 
 @lru_cache(maxsize=8)
@@ -32,7 +21,7 @@ def load_program(project: str, candidate_id: str) -> Program:
 def build(candidate: Candidate, files: dict[str, Path]) -> Program:
     """A program from a candidate and its files."""
     memory = Memory.load(files["memory"]) if "memory" in files else None
-    return Program(candidate, memory=memory, adapter=files.get("adapter"), endpoint=endpoint())
+    return Program(candidate, memory=memory, adapter=files.get("adapter"), endpoint=Settings().endpoint)
 
 
 def find(project: str, candidate_id: str) -> Version:

@@ -38,7 +38,7 @@ class ServedAgent(PythonModel):
             Candidate.from_json(manifest.read_text(), where=str(manifest)),
             memory=None if memory is None else Memory.load(memory),
             adapter=adapter if adapter.exists() else None,
-            endpoint=_endpoint(Settings()),
+            endpoint=Settings().endpoint,
         )
 
     def predict(
@@ -64,12 +64,6 @@ class ServedAgent(PythonModel):
 
 def _observation(row: dict[str, Any]) -> Observation:
     return Observation.model_validate({"text": row["request"], "options": row.get("options") or ()})
-
-
-def _endpoint(settings: Settings) -> dict[str, Any]:
-    key = settings.lm_api_key
-    values = {"api_base": settings.lm_api_base, "api_key": None if key is None else key.get_secret_value()}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 mlflow.models.set_model(ServedAgent())

@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     """The embedded LM, or any LiteLLM model string."""
     lm_api_base: str | None = None
     lm_api_key: SecretStr | None = None
+    lm_timeout_s: float = Field(default=120, gt=0)
+    """Seconds until an endpoint's answer is given up; the trace then carries the error."""
     alert_webhook: SecretStr | None = None
     """URL that alerts are POSTed to as JSON; secret because such URLs hold their own key."""
     seed: int = 0
@@ -64,6 +66,13 @@ class Settings(BaseSettings):
 
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
+
+    @property
+    def endpoint(self) -> dict[str, Any]:
+        """What an LM endpoint needs beside its model's name."""
+        key = self.lm_api_key and self.lm_api_key.get_secret_value()
+        given = {"api_base": self.lm_api_base, "api_key": key, "timeout": self.lm_timeout_s}
+        return {name: value for name, value in given.items() if value}
 
 
 def prepare_environment() -> None:

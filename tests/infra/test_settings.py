@@ -46,3 +46,9 @@ def test_a_person_s_own_environment_stays(monkeypatch):
 def test_a_password_in_a_uri_is_not_shown():
     assert shown("postgresql://me:hush@db/mlflow") == "postgresql://me:***@db/mlflow"
     assert shown("https://me:hush@host:5000") == "https://host:5000"
+
+
+def test_an_endpoint_gets_what_is_set_and_is_not_waited_for_without_end(monkeypatch):
+    monkeypatch.setenv("RATCHET_LM_API_KEY", "hush")
+    monkeypatch.setenv("RATCHET_LM_TIMEOUT_S", "7")
+    assert Settings().endpoint == {"api_key": "hush", "timeout": 7}

@@ -133,7 +133,8 @@ def open_test(
             )
     if ledger.exhausted:
         raise BadInput(
-            f"error budget exhausted: {ledger.summary}; a person may grant a new one (refresh), with a reason"
+            f"error budget exhausted: {ledger.summary}; "
+            "a person may grant a new one, with a reason, by `ratchet budget --grant`"
         )
     entry = Entry(
         k=len(ledger.current) + 1,

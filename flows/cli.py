@@ -9,6 +9,7 @@ import typer
 
 from agent.errors import RatchetError
 from flows.commands import approve as approve_command
+from flows.commands import budget as budget_command
 from flows.commands import doctor as doctor_command
 from flows.commands import drift as drift_command
 from flows.commands import explain as explain_command
@@ -55,6 +56,7 @@ app.command("history")(history_command.history)
 app.command("explain")(explain_command.explain)
 app.add_typer(label_commands.app, name="label")
 app.command("approve")(approve_command.approve)
+app.command("budget")(budget_command.budget)
 app.command("rollback")(rollback_command.rollback)
 app.command("pictures", hidden=True)(pictures_command.pictures)
 

@@ -1,0 +1,70 @@
+"""`ratchet budget`: every test that was paid for, and a new error budget in a person's name.
+
+Why granting is a command of its own with a name and a reason: the promise "at most α in this project's lifetime"
+ends with it and becomes one per budget; that must be somebody's decision, and stay visible for good.
+"""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from flows.commands.terminal import NO, console, emit_json
+from flows.commands.which_project import HERE, AsJson, Folder, Name, Person, which_project
+
+if TYPE_CHECKING:
+    from evaluation.ledger import Ledger
+
+
+def budget(
+    grant: Annotated[bool, typer.Option("--grant", help="Grant a new budget; needs --reason.")] = False,
+    by: Person = "",
+    reason: Annotated[str, typer.Option(help="Why; recorded for good.")] = "",
+    project: Folder = HERE,
+    name: Name = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the error budget and its tests; exit code 3 when it is exhausted."""
+    from infra.ledger_store import grant_budget, read_ledger
+
+    chosen = which_project(project, name)
+    ledger = grant_budget(chosen, granted_by=by, because=reason) if grant else read_ledger(chosen)
+    if as_json:
+        emit_json({"project": chosen, "exhausted": ledger.exhausted, **ledger.model_dump(mode="json")})
+    else:
+        _show(chosen, ledger)
+    if ledger.exhausted:
+        raise typer.Exit(NO)
+
+
+def _show(project: str, ledger: "Ledger") -> None:
+    from flows.commands.wording import DECISION, moment, outside
+
+    table = Table(title=f"{project}: {len(ledger.entries)} tests", title_justify="left")
+    for title in ("budget", "test", "opened"):
+        table.add_column(title, no_wrap=True)
+    table.add_column("candidate", no_wrap=True)
+    for title in ("share α", "promotes at e ≥", "e reached"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("verdict")
+    for entry in ledger.entries:
+        verdict = entry.decision or "open"
+        table.add_row(
+            str(entry.budget), str(entry.k), moment(entry.opened_at), outside(entry.candidate[:8]),
+            f"{entry.alpha_k:.2g}", f"{entry.threshold:,.4g}",
+            "–" if entry.e_value is None else f"{entry.e_value:,.4g}",
+            f"[{DECISION.get(verdict, 'dim')}]{verdict}[/]",
+        )  # fmt: skip
+    if ledger.entries:
+        console.print(table)
+    for one in ledger.refreshes:
+        console.print(
+            f"budget {one.budget} granted by",
+            outside(one.granted_by),
+            moment(one.at),
+            "·",
+            outside(one.because),
+        )
+    console.print(outside(ledger.summary))
+    if ledger.exhausted:
+        console.print('`ratchet budget --grant --reason "…"` grants a new one, in your name')

@@ -1,7 +1,8 @@
 """Everything about an agent that may change, frozen in one record whose id is its content's hash.
 
 Why one record: what is gated, promoted, compared and rolled back is the whole agent, never a part whose
-interplay with the others was not tested.
+interplay with the others was not tested. Ids are recorded for good, so a field that came after the first schema
+enters the id only where it is set.
 """
 
 from typing import Literal
@@ -30,11 +31,9 @@ class Predictor(Record):
     demos: tuple[Demo, ...] = ()
 
 
-class Topology(Record):
-    """How the agent goes about a case."""
+class Leanings(Record):
+    """What stands beside the LM where an option is chosen."""
 
-    attempts: int = Field(default=1, ge=1, le=10)
-    """Tries within one case; retries need an environment that says that it failed."""
     recalls: int = Field(default=0, ge=0, le=20)
     """Own successes shown as examples at each step."""
     retrieval_weight: float = Field(default=0.0, ge=0, le=100)
@@ -43,6 +42,43 @@ class Topology(Record):
     """Weight of the recalled successes' vote for an option, added to the LM's log-probability (nats)."""
     extra_bias: float = Field(default=0.0, ge=-100, le=100)
     """Added to the candidate's own extra options (nats): a small LM likes them far too much or too little."""
+
+
+Duty = Literal["plan", "solve", "criticize", "judge"]
+"""`plan` narrows the options or writes a plan; `solve` picks one (the worker behind a planner); `criticize` says
+right or wrong of what was picked; `judge` picks among what is left, knowing what the others said."""
+
+
+class Role(Leanings):
+    """One member of a team; its prompt is the candidate's predictor of this name."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$")
+    duty: Duty
+    weight: float = Field(default=1.0, ge=0, le=100)
+    """Factor of this role's log-probabilities where the team's are added up."""
+    adapter: str | None = None
+    """Content hash of this role's LoRA adapter; None = the base weights."""
+    memory: str | None = None
+    """Content hash of this role's share of the experience; None = no experience."""
+
+
+class Topology(Leanings):
+    """How the agent goes about a case."""
+
+    attempts: int = Field(default=1, ge=1, le=10)
+    """Tries within one case; retries need an environment that says that it failed."""
+    roles: tuple[Role, ...] = ()
+    """A team, in the order in which its members speak; empty = one agent."""
+
+
+class ToolOverride(Record):
+    """What the candidate says of a tool instead of what the environment says; None = as the environment has it."""
+
+    name: str | None = None
+    """What the LM reads and answers; the environment gets its own name."""
+    description: str | None = None
+    parameters: dict[str, Json] | None = None
+    """JSON schema; the arguments' names stay the environment's."""
 
 
 class Origin(Record):
@@ -67,8 +103,8 @@ class Candidate(Record):
     """Content hash of the LoRA adapter's folder; None = the base weights."""
     memory: str | None = None
     """Content hash of the experience snapshot; None = no experience."""
-    tools: dict[str, str] = Field(default_factory=dict)
-    """Descriptions that override those of the environment's options, by option name."""
+    tools: dict[str, str | ToolOverride] = Field(default_factory=dict)
+    """What overrides the environment's options, by their name there; a text is a description."""
     extra_options: tuple[Option, ...] = ()
     """Actions beside those that the environment offers, such as to abstain: learned from people's answers."""
     topology: Topology = Topology()
@@ -79,4 +115,16 @@ class Candidate(Record):
     @property
     def candidate_id(self) -> str:
         """Hash of what the agent is; its lineage and origin are left out."""
-        return content_hash(self.model_dump(mode="json", exclude={"parent", "origin", "schema_version"}))
+        content = _set_or_first(self, FIRST) | {"topology": _set_or_first(self.topology, FIRST_OF_TOPOLOGY)}
+        return content_hash({name: content[name] for name in content if name not in NOT_CONTENT})
+
+
+NOT_CONTENT = frozenset(("parent", "origin", "schema_version"))
+FIRST = frozenset(("predictors", "base_model", "adapter", "memory", "tools", "extra_options", "topology"))
+"""Fields of the first schema enter the id even at their defaults."""
+FIRST_OF_TOPOLOGY = frozenset(("attempts", "recalls", "retrieval_weight", "recall_weight", "extra_bias"))
+
+
+def _set_or_first(record: Record, first: frozenset[str]) -> dict[str, Json]:
+    later = record.model_dump(mode="json", exclude=set(first), exclude_defaults=True)
+    return later | record.model_dump(mode="json", include=set(first))

@@ -15,6 +15,7 @@ from dspy.utils.exceptions import AdapterParseError
 from agent.candidate import Demo, Predictor
 from agent.embedded_lm import Prompt
 from agent.environment import Observation, Option
+from agent.errors import BadInput
 from agent.lm import CHOICES, PRIOR, EmbeddedEngine
 from agent.prompt_format import ASSISTANT, USER, choice_prompt, data
 
@@ -55,7 +56,7 @@ class LeanAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
     ) -> Prompt:
         """The same text that the batched path makes of a candidate."""
         if "options" in signature.input_fields:
-            (output,) = signature.output_fields
+            output = _only_output(signature)
             predictor = Predictor(
                 instructions=signature.instructions,
                 demos=tuple(Demo(inputs=str(d["request"]), output=str(d[output])) for d in demos),
@@ -110,6 +111,16 @@ class LeanAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
             if len(found) == len(names):
                 return found
         raise AdapterParseError(adapter_name="LeanAdapter", signature=signature, lm_response=text)
+
+
+def _only_output(signature: type[dspy.Signature]) -> str:
+    names = [str(name) for name in signature.output_fields]
+    if len(names) != 1:
+        raise BadInput(
+            f"signature {signature.__name__} has `options` and {len(names)} outputs ({', '.join(names)}): "
+            "an option answers one output; take `options` out, or ask for the others in a signature of their own"
+        )
+    return names[0]
 
 
 def nearest(text: str, choices: tuple[str, ...]) -> str | None:

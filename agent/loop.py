@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
+from agent.arguments import fill_arguments
 from agent.environment import Case, Environment, Observation, Outcome
 from agent.errors import LMFailure
-from agent.program import Decision, Program, View, fill_arguments
+from agent.program import Decision, Program, View
 from agent.record import content_hash
 from agent.trace import Attempt, RunError, Step, Trace, Usage
 from agent.weights import NAME
@@ -138,10 +139,7 @@ def _decide_alone(program: Program, rollout: Rollout, *, with_arguments: bool) -
 def _answers(program: Program, rollouts: list[Rollout], *, with_arguments: bool) -> list[Decision]:
     views = [_view(rollout) for rollout in rollouts]
     decisions = program.decide(views)
-    if not with_arguments:
-        return decisions
-    actions = fill_arguments(program, views, [decision.action for decision in decisions])
-    return [d.model_copy(update={"action": a}) for d, a in zip(decisions, actions, strict=True)]
+    return fill_arguments(program, views, decisions) if with_arguments else decisions
 
 
 def _view(rollout: Rollout) -> View:
@@ -156,7 +154,13 @@ def _view(rollout: Rollout) -> View:
 def _step(rollout: Rollout, decision: Decision) -> None:
     rollout.usage += decision.usage
     rollout.recalled += decision.recalled
-    step = Step(observation=rollout.observation.text, action=decision.action, confidence=decision.confidence)
+    step = Step(
+        actor=decision.actor,
+        observation=rollout.observation.text,
+        parts=decision.parts,
+        action=decision.action,
+        confidence=decision.confidence,
+    )
     environment, call = rollout.environment, "step"
     assert environment is not None, "a rollout without an environment has an error and does not act"
     try:
@@ -211,7 +215,7 @@ def _finished(program: Program, rollout: Rollout) -> bool:
     if rollout.steps:
         return False
     last = rollout.attempts[-1]
-    if last.reflection is None or len(rollout.attempts) >= program.candidate.topology.attempts:
+    if last.reflection is None or len(rollout.attempts) >= program.attempts:
         return True
     assert rollout.environment is not None, "it played the attempt before"
     try:

@@ -4,6 +4,7 @@ Two ways in, one behaviour: `forward` is the module that DSPy optimizes and a us
 observations at once, which is how evaluation affords the embedded LM. Both ask the LM the same prompts.
 """
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,43 +12,25 @@ from typing import Any
 import dspy
 import numpy as np
 
-from agent.candidate import Candidate, Predictor
+from agent.candidate import Candidate, Demo, Predictor
+from agent.decision import Decision, Scored, View
 from agent.embedded_lm import Prompt
 from agent.environment import Action, Observation, Option
-from agent.errors import LMFailure
+from agent.errors import BadInput, LMFailure
 from agent.lean_adapter import LeanAdapter, nearest
 from agent.lm import embedded_lm, make_lm
 from agent.memory import NEIGHBOURS, Memory, Recalled, as_demos
-from agent.prompt_format import argument_prompt, choice_prompt, parse_arguments
-from agent.record import Record
+from agent.prompt_format import choice_prompt
 from agent.similarity import option_similarity, words_of
+from agent.tool_overrides import as_shown, overridden, predictor_as_shown, shown_name
 from agent.trace import Usage
 from agent.weights import NAME
+
+__all__ = ["ARGUMENTS", "CHOOSE", "Decision", "Program", "Scored", "View", "base_candidate"]
 
 CHOOSE = "choose"
 ARGUMENTS = "arguments"
 FREE_TOKENS = 64
-ARGUMENT_TOKENS = 64
-
-
-class View(Record):
-    """What a decision is taken from."""
-
-    case_id: str
-    observation: Observation
-    reflections: tuple[str, ...] = ()
-    tried: tuple[str, ...] = ()
-    """Actions that already failed at this case: not taken again."""
-
-
-class Decision(Record):
-    """What the agent does, and how sure it is."""
-
-    action: Action
-    confidence: float | None = None
-    recalled: tuple[str, ...] = ()
-    """Trace ids of the experiences that it was shown or that voted."""
-    usage: Usage = Usage()
 
 
 class Choose(dspy.Signature):  # type: ignore[misc]  # dspy ships no types
@@ -72,13 +55,35 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         adapter: Path | None = None,
         endpoint: dict[str, Any] | None = None,
     ) -> None:
+        """Get ready to act.
+
+        Args:
+            candidate: the agent.
+            memory: the snapshot that the candidate names.
+            adapter: the folder of the adapter that the candidate names.
+            endpoint: `api_base`, `api_key`, `timeout` for an LM endpoint.
+
+        Raises:
+            BadInput: the candidate names a memory or an adapter that is not given.
+        """
         super().__init__()
+        for kind, wanted, given in (
+            ("memory", candidate.memory, memory),
+            ("adapter", candidate.adapter, adapter),
+        ):
+            if wanted is not None and given is None:
+                raise BadInput(
+                    f"candidate {candidate.candidate_id} names {kind} {wanted} and none was given: "
+                    "pass the file that was registered with it"
+                )
         self.candidate = candidate
+        self.attempts = candidate.topology.attempts
+        """Tries within one case."""
         self.memory = memory
         self.adapter = adapter
         self.endpoint = endpoint or {}
         self.lm = make_lm(candidate.base_model, adapter=adapter, **self.endpoint)
-        predictor = candidate.predictors[CHOOSE]
+        predictor = predictor_as_shown(candidate.predictors[CHOOSE], candidate.tools)
         self.choose = dspy.Predict(Choose.with_instructions(predictor.instructions))
         self.choose.demos = [
             dspy.Example(request=demo.inputs, choice=demo.output).with_inputs("request")
@@ -92,20 +97,19 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         offered = tuple(Option.model_validate(option) for option in options)
         view = View(case_id=case_id, observation=Observation(text=request, options=offered))
         _, observation, recalled = self.prompt(view)
-        described = [
-            option.model_copy(
-                update={"description": self.candidate.tools.get(option.name, option.description)}
-            )
-            for option in observation.options
-        ]
+        shown = as_shown(observation, self.candidate.tools)
         with dspy.context(lm=self.lm, adapter=LeanAdapter()):
-            return self.choose(
+            chosen = self.choose(
                 request=request,
-                options=described,
-                before=as_demos(recalled[: self.candidate.topology.recalls]),
+                options=list(shown.options),
+                before=self._demos(recalled),
                 notes=list(notes),
                 prior=self.prior(observation, recalled).tolist(),
             )
+        names = [option.name for option in shown.options]
+        if (theirs := observation.options[names.index(chosen.choice)].name) == chosen.choice:
+            return chosen
+        return dspy.Prediction(**{**chosen.toDict(), "choice": theirs})
 
     def decide(self, views: Sequence[View]) -> list[Decision]:
         """One decision per view, in order."""
@@ -115,24 +119,39 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
 
     def single_attempt(self) -> "Program":
         """The same agent without retries: what the gate compares, since a retry needs to be told that it failed."""
-        topology = self.candidate.topology.model_copy(update={"attempts": 1})
-        candidate = self.candidate.model_copy(update={"topology": topology})
-        return Program(candidate, memory=self.memory, adapter=self.adapter, endpoint=self.endpoint)
+        single = copy.copy(self)
+        single.attempts = 1
+        return single
+
+    def score(self, view: View) -> Scored:
+        """What the embedded LM and what stands beside it make of each option; of the embedded LM only."""
+        lm = embedded_lm()
+        prompt, observation, recalled = self.prompt(view)
+        before = lm.input_tokens
+        nats = lm.score([prompt], adapter=self.adapter)[0] + self.prior(observation, recalled)
+        names = tuple(option.name for option in observation.options)
+        return Scored(names, nats, tuple(r.experience.trace_id for r in recalled), lm.input_tokens - before)
 
     def prompt(self, view: View) -> tuple[Prompt, Observation, list[Recalled]]:
-        """The LM's prompt for a view, the observation with the candidate's own options, and what was recalled."""
-        topology = self.candidate.topology
+        """The LM's prompt for a view, the observation with the candidate's own options, and what was recalled.
+
+        The prompt's choices are the observation's options, in order, under the names that the LM reads.
+        """
+        topology, tools = self.candidate.topology, self.candidate.tools
         observation = self._own(view.observation)
         k = max(topology.recalls, NEIGHBOURS)
         recalled = self.memory.recall(observation.text, k=k, exclude_case=view.case_id) if self.memory else []
         prompt = choice_prompt(
-            self.candidate.predictors[CHOOSE],
-            observation,
-            tools=self.candidate.tools,
-            recalled=as_demos(recalled[: topology.recalls]),
+            predictor_as_shown(self.candidate.predictors[CHOOSE], tools),
+            as_shown(observation, tools),
+            recalled=self._demos(recalled),
             reflections=view.reflections,
         )
         return prompt, observation, recalled
+
+    def _demos(self, recalled: Sequence[Recalled]) -> list[Demo]:
+        shown = as_demos(recalled[: self.candidate.topology.recalls])
+        return [d.model_copy(update={"output": shown_name(self.candidate.tools, d.output)}) for d in shown]
 
     def features(self, observation: Observation, recalled: Sequence[Recalled]) -> np.ndarray:
         """What stands beside the LM: similarity, the memory's vote, own extra option; float64 [3, n_options]."""
@@ -157,37 +176,41 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         return prior
 
     def _own(self, observation: Observation) -> Observation:
-        extra = self.candidate.extra_options
-        if not extra or not observation.options:
+        extra, tools = self.candidate.extra_options, self.candidate.tools
+        if not observation.options or not (extra or tools):
             return observation
-        return observation.model_copy(update={"options": (*observation.options, *extra)})
+        options = tuple(overridden(option, tools) for option in (*observation.options, *extra))
+        return observation.model_copy(update={"options": options})
 
 
 def _decide_embedded(program: Program, views: Sequence[View]) -> list[Decision]:
-    lm = embedded_lm()
     decisions = []
     for view in views:
-        prompt, observation, recalled = program.prompt(view)
-        before = lm.input_tokens
-        if not prompt.choices:
-            done = lm.generate([prompt], adapter=program.adapter, max_tokens=FREE_TOKENS)[0]
-            usage = Usage(input_tokens=done.input_tokens, output_tokens=done.output_tokens, lm_calls=1)
-            decisions.append(Decision(action=Action(name=done.text.strip()), usage=usage))
+        if not view.observation.options:
+            decisions.append(_write(program, view))
             continue
-        score = lm.score([prompt], adapter=program.adapter)[0] + program.prior(observation, recalled)
-        index, confidence = _pick(score, prompt.choices, view.tried)
+        scored = program.score(view)
+        index, confidence = pick(scored.nats, scored.names, view.tried)
         decisions.append(
             Decision(
-                action=Action(name=prompt.choices[index]),
+                action=Action(name=scored.names[index]),
                 confidence=confidence,
-                recalled=tuple(r.experience.trace_id for r in recalled),
-                usage=Usage(input_tokens=lm.input_tokens - before, lm_calls=1),
+                recalled=scored.recalled,
+                usage=Usage(input_tokens=scored.input_tokens, lm_calls=1),
             )
         )
     return decisions
 
 
-def _pick(score: np.ndarray, names: Sequence[str], tried: Sequence[str]) -> tuple[int, float]:
+def _write(program: Program, view: View) -> Decision:
+    """Free text, where no options are given."""
+    prompt, _, _ = program.prompt(view)
+    done = embedded_lm().generate([prompt], adapter=program.adapter, max_tokens=FREE_TOKENS)[0]
+    usage = Usage(input_tokens=done.input_tokens, output_tokens=done.output_tokens, lm_calls=1)
+    return Decision(action=Action(name=done.text.strip()), usage=usage)
+
+
+def pick(score: np.ndarray, names: Sequence[str], tried: Sequence[str]) -> tuple[int, float]:
     """Best option that has not failed yet, and its probability among all."""
     weight = np.exp(score - score.max())
     allowed = np.array([name not in tried for name in names])
@@ -200,7 +223,7 @@ def _decide_by_endpoint(program: Program, view: View) -> Decision:
     if left := tuple(o for o in view.observation.options if o.name not in view.tried):
         observation = view.observation.model_copy(update={"options": left})
         view = view.model_copy(update={"observation": observation})
-    prompt, _, recalled = program.prompt(view)
+    prompt, observation, recalled = program.prompt(view)
     adapter = LeanAdapter()
     response = program.lm(adapter.request(program.lm, {}, prompt))
     text = response.message.text or ""
@@ -209,6 +232,8 @@ def _decide_by_endpoint(program: Program, view: View) -> Decision:
         raise LMFailure(
             f"{program.candidate.base_model} answered {text[:80]!r}, none of {list(prompt.choices)}"
         )
+    if prompt.choices:
+        name = observation.options[prompt.choices.index(name)].name
     usage = Usage(
         input_tokens=response.usage.input_tokens or 0,
         output_tokens=response.usage.output_tokens or 0,
@@ -217,25 +242,6 @@ def _decide_by_endpoint(program: Program, view: View) -> Decision:
     return Decision(
         action=Action(name=name), recalled=tuple(r.experience.trace_id for r in recalled), usage=usage
     )
-
-
-def fill_arguments(program: Program, views: Sequence[View], actions: Sequence[Action]) -> list[Action]:
-    """The chosen options' arguments, written by the LM in one batch; None where it wrote no JSON object."""
-    predictor = program.candidate.predictors.get(ARGUMENTS)
-    chosen = [
-        (i, option, view)
-        for i, (view, action) in enumerate(zip(views, actions, strict=True))
-        for option in view.observation.options
-        if option.name == action.name and option.parameters.get("properties")
-    ]
-    if predictor is None or not chosen or program.candidate.base_model != NAME:
-        return list(actions)
-    prompts = [argument_prompt(predictor, view.observation, option) for _, option, view in chosen]
-    written = embedded_lm().generate(prompts, max_tokens=ARGUMENT_TOKENS)
-    filled = list(actions)
-    for (i, option, _), generation in zip(chosen, written, strict=True):
-        filled[i] = Action(name=option.name, arguments=parse_arguments(generation.text, option))
-    return filled
 
 
 def base_candidate(instructions: str, *, model: str = NAME, attempts: int = 1) -> Candidate:

@@ -32,6 +32,20 @@ class Usage(Record):
         )
 
 
+class Part(Record):
+    """What one member of a team said before somebody acted."""
+
+    actor: str
+    observation: str | None = None
+    """What it saw; None = what the one who acted saw."""
+    options: tuple[str, ...] = ()
+    """What it could say; empty = it wrote freely."""
+    said: str
+    confidence: float | None = Field(default=None, ge=0, le=1)
+    recalled: tuple[str, ...] = ()
+    """Ids of the traces whose steps it was shown."""
+
+
 class Step(Record):
     """One turn: what was seen, thought, done, and what came of it."""
 
@@ -39,6 +53,8 @@ class Step(Record):
     """Who acted: the role's name in a team."""
     observation: str
     thought: str | None = None
+    parts: tuple[Part, ...] = ()
+    """What the other members of a team said before, in order."""
     action: Action
     result: str | None = None
     confidence: float | None = Field(default=None, ge=0, le=1)

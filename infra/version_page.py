@@ -76,7 +76,9 @@ def parameters(candidate: Candidate) -> dict[str, str]:
     for name, predictor in candidate.predictors.items():
         rows[f"{name}.instructions"] = predictor.instructions
         rows[f"{name}.n_demos"] = len(predictor.demos)
-    rows |= {f"topology.{name}": value for name, value in candidate.topology.model_dump().items()}
+    topology = candidate.topology.model_dump(mode="json", exclude={"roles"})
+    rows |= {f"topology.{name}": value for name, value in topology.items()}
+    rows |= {f"role.{role.name}": role.to_json() for role in candidate.topology.roles}
     rows |= {f"proposer.{name}": value for name, value in candidate.origin.parameters.items()}
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in rows.items()}
 
@@ -93,7 +95,8 @@ def _write_documents(folder: Path, candidate: Candidate, seen_case_ids: Sequence
         demos = [demo.model_dump(mode="json") for demo in predictor.demos]
         (folder / f"demos_{name}.json").write_text(json.dumps(demos, indent=2, ensure_ascii=False))
     if candidate.tools:
-        (folder / "tools.json").write_text(json.dumps(candidate.tools, indent=2, ensure_ascii=False))
+        tools = candidate.model_dump(mode="json", include={"tools"}, exclude_none=True)["tools"]
+        (folder / "tools.json").write_text(json.dumps(tools, indent=2, ensure_ascii=False))
 
 
 def prompt_text(predictor: Predictor) -> str:

@@ -135,13 +135,14 @@ def _prepare(program: Program, example: Example) -> Prepared:
     import torch
 
     prompt, observation, recalled = program.prompt(example.view)
-    if example.answer not in prompt.choices:
+    names = [option.name for option in observation.options]
+    if example.answer not in names:
         raise BadInput(
-            f"case {example.view.case_id}: answer {example.answer!r} is not among {list(prompt.choices)}: "
+            f"case {example.view.case_id}: answer {example.answer!r} is not among {names}: "
             "drop the example or add the option to the candidate"
         )
     prior = torch.tensor(program.prior(observation, recalled), dtype=torch.float32)
-    return Prepared(prompt, prior, prompt.choices.index(example.answer), example.weight)
+    return Prepared(prompt, prior, names.index(example.answer), example.weight)
 
 
 def _update(lm: EmbeddedLM, batch: Sequence[Prepared], optimizer: "torch.optim.Optimizer") -> float:

@@ -76,7 +76,7 @@ def _row(program: Program, example: Example) -> Row:
     return Row(
         lm=embedded_lm().score([prompt], adapter=program.adapter)[0],
         features=program.features(observation, recalled),
-        answer=prompt.choices.index(example.answer),
+        answer=[option.name for option in observation.options].index(example.answer),
     )
 
 

@@ -36,7 +36,12 @@ def _rows(candidate: "Candidate") -> dict[str, str]:
         rows[f"{name}: instructions"] = predictor.instructions
         for demo in predictor.demos:
             rows[f"{name}: demo {demo.inputs[:60]!r}"] = demo.output
-    rows |= {f"topology: {name}": json.dumps(value) for name, value in candidate.topology}
-    rows |= {f"tool {name}": text for name, text in candidate.tools.items()}
+    topology = candidate.topology.model_dump(mode="json", exclude={"roles"})
+    rows |= {f"topology: {name}": json.dumps(value) for name, value in topology.items()}
+    rows |= {f"role {role.name}": role.to_json() for role in candidate.topology.roles}
+    rows |= {
+        f"tool {name}": tool if isinstance(tool, str) else tool.model_dump_json(exclude_none=True)
+        for name, tool in candidate.tools.items()
+    }
     rows |= {f"extra option {option.name}": option.description for option in candidate.extra_options}
     return rows

@@ -7,7 +7,7 @@ from agent import loop
 from agent.environment import Action, Case, Outcome
 from agent.errors import LMFailure
 from agent.loop import run
-from agent.program import Decision, Program, _pick, base_candidate
+from agent.program import Decision, Program, base_candidate, pick
 from agent.trace import Usage
 
 
@@ -145,10 +145,12 @@ def test_an_lm_that_fails_at_one_case_leaves_the_others_alone(scripted_environme
 
 
 def test_arguments_that_cannot_be_filled_break_no_other_case(scripted_environment, at, monkeypatch):
-    def fill(program, views, actions):
+    def fill(program, views, decisions):
         if any(view.observation.text.startswith("0:") for view in views):
             raise ValueError("odd schema")
-        return [action.model_copy(update={"arguments": {"x": 1}}) for action in actions]
+        return [
+            d.model_copy(update={"action": Action(name=d.action.name, arguments={"x": 1})}) for d in decisions
+        ]
 
     monkeypatch.setattr(loop, "fill_arguments", fill)
     traces = run(ScriptedProgram(), cases("left", "left"), scripted_environment, at=at, with_arguments=True)
@@ -217,7 +219,7 @@ def test_a_reflection_without_feedback_names_the_action(at):
 
 def test_the_best_option_that_has_not_failed_is_picked_with_its_own_probability():
     score = np.log([0.5, 0.3, 0.2])
-    assert _pick(score, "abc", ()) == (0, pytest.approx(0.5))
-    assert _pick(score, "abc", ("a",)) == (1, pytest.approx(0.3))
-    assert _pick(score, "abc", tuple("abc"))[0] == 0
-    assert _pick(np.array([-9000.0, -9001.0]), "ab", ())[0] == 0
+    assert pick(score, "abc", ()) == (0, pytest.approx(0.5))
+    assert pick(score, "abc", ("a",)) == (1, pytest.approx(0.3))
+    assert pick(score, "abc", tuple("abc"))[0] == 0
+    assert pick(np.array([-9000.0, -9001.0]), "ab", ())[0] == 0

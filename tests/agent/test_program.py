@@ -6,14 +6,17 @@ import dspy
 import pytest
 from dspy.lm15 import ImagePart, Message, Request, TextPart
 
-from agent.candidate import Predictor, Topology
+from agent.arguments import fill_arguments
+from agent.candidate import Predictor, ToolOverride, Topology
 from agent.environment import Action, Observation, Option
-from agent.environments.tool_calling import observe
-from agent.errors import LMFailure
+from agent.environments.tool_calling import ToolCalling, observe
+from agent.errors import BadInput, LMFailure
 from agent.lean_adapter import LeanAdapter, nearest
 from agent.lm import AsyncEmbeddedEngine, EmbeddedEngine, as_prompt, make_lm
+from agent.loop import run
 from agent.memory import Experience, Memory
-from agent.program import Choose, Program, View, base_candidate, fill_arguments
+from agent.program import Choose, Decision, Program, View, base_candidate
+from agent.trace import Usage
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +83,110 @@ def test_arguments_are_filled_from_the_chosen_options_parameters(program, short_
     case = next(c for c in short_cases if all(t["parameters"]["properties"] for t in c.inputs["tools"]))
     view = View(case_id=case.case_id, observation=observe(case))
     option = view.observation.options[0]
-    (action,) = fill_arguments(program, [view], [Action(name=option.name)])
-    assert action.name == option.name
-    assert action.arguments is None or set(action.arguments) <= set(option.parameters["properties"])
-    assert fill_arguments(program, [view], [Action(name="unknown")]) == [Action(name="unknown")]
+    decided = Decision(action=Action(name=option.name), usage=Usage(input_tokens=5, lm_calls=1))
+    (filled,) = fill_arguments(program, [view], [decided])
+    assert filled.action.name == option.name
+    assert filled.action.arguments is None or set(filled.action.arguments) <= set(
+        option.parameters["properties"]
+    )
+    unknown = Decision(action=Action(name="unknown"))
+    assert fill_arguments(program, [view], [unknown]) == [unknown]
+
+
+def test_the_tokens_of_filled_arguments_are_counted(program, short_cases, at):
+    case = next(c for c in short_cases if all(t["parameters"]["properties"] for t in c.inputs["tools"]))
+    alone, whole = (
+        run(program, [case], ToolCalling, at=at, with_arguments=w)[0].usage for w in (False, True)
+    )
+    assert whole.lm_calls == alone.lm_calls + 1 == 2
+    assert whole.input_tokens > alone.input_tokens
+    assert whole.output_tokens > alone.output_tokens == 0
 
 
 def test_without_retries_the_agent_is_the_same_otherwise(program):
     many = Program(program.candidate.model_copy(update={"topology": Topology(attempts=4, recalls=2)}))
-    assert many.single_attempt().candidate.topology == Topology(attempts=1, recalls=2)
+    single = many.single_attempt()
+    assert (single.attempts, many.attempts) == (1, 4)
+    assert single.candidate.candidate_id == many.candidate.candidate_id
+
+
+def test_traces_of_an_evaluation_name_the_registered_candidate(program, short_cases, at):
+    wrong = short_cases[0].model_copy(update={"expected": "never this"})
+    many = Program(program.candidate.model_copy(update={"topology": Topology(attempts=2)}))
+    twice, once = (run(p, [wrong], ToolCalling, at=at)[0] for p in (many, many.single_attempt()))
+    assert (len(twice.attempts), len(once.attempts)) == (2, 1)
+    assert once.candidate_id == twice.candidate_id == many.candidate.candidate_id
+
+
+@pytest.mark.parametrize("kind", ["memory", "adapter"])
+def test_a_candidate_without_the_file_that_it_names_is_refused(program, kind):
+    changed = program.candidate.model_copy(update={kind: "0123abcd"})
+    with pytest.raises(BadInput, match=rf"names {kind} 0123abcd and none was given: pass the file"):
+        Program(changed)
+
+
+def test_options_answer_one_output_only(program):
+    class Two(dspy.Signature):
+        request: str = dspy.InputField()
+        options: list = dspy.InputField()
+        choice: str = dspy.OutputField()
+        reason: str = dspy.OutputField()
+
+    with (
+        dspy.context(lm=program.lm, adapter=LeanAdapter()),
+        pytest.raises(BadInput, match=r"signature Two has `options` and 2 outputs \(choice, reason\)"),
+    ):
+        dspy.Predict(Two)(request="hi", options=[{"name": "a"}])
+
+
+def test_a_renamed_tool_is_read_and_answered_under_its_new_name_and_acts_under_its_own(program, views):
+    view = views[0]
+    old = view.observation.options[0]
+    override = ToolOverride(name="a_better_name", description="What it does.")
+    memory = Memory(
+        [
+            Experience(
+                observation=view.observation.text,
+                action=old.name,
+                trace_id="t",
+                case_id="other",
+                source="own",
+            )
+        ]
+    )
+    changed = program.candidate.model_copy(
+        update={"tools": {old.name: override}, "topology": Topology(recalls=1, recall_weight=100)}
+    )
+    renamed = Program(changed, memory=memory)
+    prompt, observation, _ = renamed.prompt(view)
+    assert "- a_better_name: What it does." in prompt.prefix
+    assert "-> a_better_name" in prompt.suffix
+    assert old.name not in prompt.text
+    assert prompt.choices[0] == "a_better_name"
+    assert observation.options[0].name == old.name
+    assert [d.action.name for d in renamed.decide([view])] == [old.name] == [choose(renamed, view)]
+
+
+def test_two_tools_of_one_name_are_refused(program, views):
+    first, second, *_ = views[0].observation.options
+    changed = program.candidate.model_copy(update={"tools": {first.name: ToolOverride(name=second.name)}})
+    with pytest.raises(BadInput, match=f"would both be called '{second.name}'"):
+        Program(changed).prompt(views[0])
+
+
+def test_a_schema_override_keeps_the_environments_argument_names(program, views):
+    option = views[0].observation.options[0]
+    known = next(iter(option.parameters["properties"]))
+    for name, wrong in ((known, False), ("no_such_argument", True)):
+        schema = {"properties": {name: {"type": "string", "description": "Seen."}}}
+        changed = program.candidate.model_copy(
+            update={"tools": {option.name: ToolOverride(parameters=schema)}}
+        )
+        if wrong:
+            with pytest.raises(BadInput, match="no_such_argument"):
+                Program(changed).prompt(views[0])
+        else:
+            assert Program(changed).prompt(views[0])[1].options[0].parameters == schema
 
 
 def test_the_adapters_prompt_is_that_of_the_batched_path(program, views):
@@ -195,5 +293,5 @@ def test_a_candidate_without_argument_prompt_fills_none(views):
     bare = Program(
         base_candidate("x").model_copy(update={"predictors": {"choose": Predictor(instructions="x")}})
     )
-    action = Action(name=views[0].observation.options[0].name)
-    assert fill_arguments(bare, views[:1], [action]) == [action]
+    decided = Decision(action=Action(name=views[0].observation.options[0].name))
+    assert fill_arguments(bare, views[:1], [decided]) == [decided]

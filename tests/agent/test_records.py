@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agent.candidate import Candidate, Demo, Origin, Predictor, Topology
+from agent.candidate import Candidate, Demo, Origin, Predictor, Role, ToolOverride, Topology
 from agent.environment import Action, Case, Environment, Observation, Option, Outcome
 from agent.environments.tool_calling import ToolCalling
 from agent.errors import BadInput, CorruptRecord
 from agent.memory import Experience
+from agent.program import base_candidate
 from agent.record import as_json, content_hash, digest_of_ids, folder_hash
 from agent.trace import Attempt, RunError, Step, Trace, Usage
 
@@ -116,6 +117,38 @@ def test_ids_are_the_same_on_every_machine():
     assert content_hash({"a": 1}) == "015abd7f5cc57a2d"
     assert Case(inputs={"request": "hi"}).case_id == "bd5946cbb3c7d083"
     assert candidate().candidate_id == "7f432c14f371b3b6"
+
+
+def test_ids_recorded_before_teams_and_renamed_tools_hold():
+    """Fields that came later enter an id only where they are set."""
+    learned = candidate(
+        predictors={
+            "choose": Predictor(instructions="Pick one.", demos=(Demo(inputs="q", output="t", case_id="c1"),))
+        },
+        adapter="a1",
+        memory="m1",
+        tools={"get_weather": "Tells the weather."},
+        extra_options=(Option(name="none", description="d"),),
+        topology=Topology(attempts=2, recalls=1, retrieval_weight=10, recall_weight=20, extra_bias=-5),
+    )
+    assert learned.candidate_id == "fb4be0d4795a15b5"
+    assert base_candidate("Pick one.").candidate_id == "e28ccf4475b6e95c"
+
+
+def test_teams_and_tools_of_a_candidate_enter_its_id_and_come_back_equal():
+    roles = (Role(name="solver", duty="solve"), Role(name="critic", duty="criticize", weight=0.5))
+    made = [
+        candidate(topology=Topology(roles=roles[:1])),
+        candidate(topology=Topology(roles=roles)),
+        candidate(topology=Topology(roles=roles[::-1])),
+        candidate(tools={"a": ToolOverride(name="b")}),
+        candidate(tools={"a": ToolOverride(parameters={"properties": {"x": {"type": "string"}}})}),
+        candidate(),
+    ]
+    assert len({one.candidate_id for one in made}) == len(made)
+    for one in made:
+        assert Candidate.from_json(one.to_json()) == one
+        assert Candidate.from_json(one.to_json()).candidate_id == one.candidate_id
 
 
 def test_the_id_of_a_case_is_its_inputs_alone():

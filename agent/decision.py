@@ -1,0 +1,45 @@
+"""What a decision is taken from, and what it is: the records between the loop and whoever decides."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from agent.environment import Action, Observation
+from agent.record import Record
+from agent.trace import Part, Usage
+
+
+class View(Record):
+    """What a decision is taken from."""
+
+    case_id: str
+    observation: Observation
+    reflections: tuple[str, ...] = ()
+    tried: tuple[str, ...] = ()
+    """Actions that already failed at this case: not taken again."""
+
+
+class Decision(Record):
+    """What the agent does, and how sure it is."""
+
+    action: Action
+    actor: str = "agent"
+    """The role that decided."""
+    parts: tuple[Part, ...] = ()
+    """What the members of a team said before."""
+    confidence: float | None = None
+    recalled: tuple[str, ...] = ()
+    """Trace ids of the experiences that it was shown or that voted."""
+    usage: Usage = Usage()
+
+
+class Scored(NamedTuple):
+    """How much the embedded LM, and what stands beside it, favours each option."""
+
+    names: tuple[str, ...]
+    """The environment's names of the options, the candidate's own extra ones last."""
+    nats: np.ndarray
+    """Log-probability plus prior, float64 [n_options]; not normalized."""
+    recalled: tuple[str, ...]
+    """Trace ids of the experiences that were shown or voted."""
+    input_tokens: int

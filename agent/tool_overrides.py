@@ -1,0 +1,76 @@
+"""Tools as the candidate presents them: other names, descriptions and argument schemas than the environment's.
+
+Everything inside the agent (memory, examples, traces) speaks the environment's names; only what the LM reads and
+answers is renamed. So an experience outlives a renaming, and the environment never sees a name that it did not give.
+"""
+
+from collections.abc import Mapping
+
+from agent.candidate import Predictor, ToolOverride
+from agent.environment import Observation, Option
+from agent.errors import BadInput
+
+Overrides = Mapping[str, str | ToolOverride]
+
+
+def override_of(tools: Overrides, name: str) -> ToolOverride:
+    """What the candidate says of the tool with this name; a bare text is a description."""
+    value = tools.get(name, ToolOverride())
+    return ToolOverride(description=value) if isinstance(value, str) else value
+
+
+def overridden(option: Option, tools: Overrides) -> Option:
+    """The option with the candidate's description and schema, under the environment's name.
+
+    Raises:
+        BadInput: the schema names an argument that the environment's tool does not take.
+    """
+    override = override_of(tools, option.name)
+    changes: dict[str, object] = {}
+    if override.description is not None:
+        changes["description"] = override.description
+    if override.parameters is not None:
+        theirs = set(option.parameters.get("properties", {}))
+        if unknown := sorted(set(override.parameters.get("properties", {})) - theirs):
+            raise BadInput(
+                f"the candidate's schema of {option.name!r} has {unknown[0]!r}; the tool takes {sorted(theirs)}: "
+                "override descriptions and choices, not the arguments' names"
+            )
+        changes["parameters"] = override.parameters
+    return option.model_copy(update=changes) if changes else option
+
+
+def shown_name(tools: Overrides, name: str) -> str:
+    """What the LM calls the tool with this name."""
+    return override_of(tools, name).name or name
+
+
+def as_shown(observation: Observation, tools: Overrides) -> Observation:
+    """The observation under the names that the LM reads.
+
+    Raises:
+        BadInput: two options would bear one name.
+    """
+    if not any(override_of(tools, option.name).name for option in observation.options):
+        return observation
+    taken: dict[str, str] = {}
+    for option in observation.options:
+        name = shown_name(tools, option.name)
+        if name in taken:
+            raise BadInput(
+                f"tools {taken[name]!r} and {option.name!r} would both be called {name!r}: "
+                "give one of the overrides another name"
+            )
+        taken[name] = option.name
+    options = tuple(
+        o.model_copy(update={"name": name}) for o, name in zip(observation.options, taken, strict=True)
+    )
+    return observation.model_copy(update={"options": options})
+
+
+def predictor_as_shown(predictor: Predictor, tools: Overrides) -> Predictor:
+    """The predictor with its demos' answers under the names that the LM reads."""
+    if not predictor.demos or not any(isinstance(value, ToolOverride) for value in tools.values()):
+        return predictor
+    demos = tuple(d.model_copy(update={"output": shown_name(tools, d.output)}) for d in predictor.demos)
+    return predictor.model_copy(update={"demos": demos})

@@ -19,7 +19,7 @@ from tasks.learn import Lesson, Lessons, as_examples
 from tasks.progress import progress
 
 CASES = 16
-SETTINGS = LoraSettings(epochs=8, learning_rate=3e-3, first_layer=26, tune_share=0)
+SETTINGS = LoraSettings(epochs=6, learning_rate=3e-3, tune_share=0)
 
 
 class Planted(Record):

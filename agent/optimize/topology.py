@@ -2,6 +2,11 @@
 
 The LM's log-probabilities of an example do not depend on the weights, so they are computed once and the whole
 grid costs arithmetic. An example's own experience is never recalled for it (leave-one-out).
+
+Why likelihood and not accuracy: on a few dozen examples many weights are equally accurate and the best of them is
+luck. The likelihood, at the temperature that suits each weighting, also says how clearly right or wrong each
+example was. Chosen on 60 examples of the demo's second week, 30 resamples: right on 0.70 of its fresh cases
+instead of 0.59.
 """
 
 import itertools
@@ -18,6 +23,8 @@ from agent.program import Program
 
 RETRIEVAL = (0.0, 10.0, 20.0, 40.0)
 RECALL = (0.0, 5.0, 10.0, 20.0)
+TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""What the scores are divided by before they are compared: a small LM is far too sure of itself."""
 EXTRA = (-30.0, -20.0, -15.0, -10.0, -5.0, 0.0, 5.0)
 
 
@@ -44,10 +51,11 @@ def tune(
     *,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Topology, float]:
-    """The topology with the best weights, and its weighted accuracy on the examples, left out one by one.
+    """The topology with the likeliest weights, and its weighted accuracy on the examples, left out one by one.
 
-    Of equally good weights the smallest are taken. A weight that has nothing to act on (no memory, no extra
-    options) is left at 0.
+    Give examples that the program's adapter was not trained on: it knows those by heart, and the weights would
+    trust it too much. Of equally good weights the smallest are taken. A weight that has nothing to act on (no
+    memory, no extra options) is left at 0.
 
     Raises:
         BadInput: there are no examples.
@@ -65,10 +73,11 @@ def tune(
         grid.recall if program.memory else (0.0,),
         grid.extra if program.candidate.extra_options else (0.0,),
     )
-    scored = [(_accuracy(rows, weights, values), values) for values in tried]
-    score, values = max(scored, key=lambda found: (round(found[0], 9), -sum(map(abs, found[1]))))
+    scored = [(_likelihood(rows, weights, values), values) for values in tried]
+    _, values = max(scored, key=lambda found: (round(found[0], 9), -sum(map(abs, found[1]))))
     names = ("retrieval_weight", "recall_weight", "extra_bias")
-    return program.candidate.topology.model_copy(update=dict(zip(names, values, strict=True))), score
+    topology = program.candidate.topology.model_copy(update=dict(zip(names, values, strict=True)))
+    return topology, _accuracy(rows, weights, values)
 
 
 def _row(program: Program, example: Example) -> Row:
@@ -78,6 +87,19 @@ def _row(program: Program, example: Example) -> Row:
         features=program.features(observation, recalled),
         answer=[option.name for option in observation.options].index(example.answer),
     )
+
+
+def _likelihood(rows: Sequence[Row], weights: np.ndarray, values: tuple[float, float, float]) -> float:
+    """Weighted mean log-likelihood of the answers (nats), at the best of the temperatures."""
+    log_p = np.array([_log_p(row.lm + np.array(values) @ row.features, row.answer) for row in rows])
+    return float((weights @ log_p).max() / weights.sum())
+
+
+def _log_p(score: np.ndarray, answer: int) -> np.ndarray:
+    """The answer's log-probability (nats) at each temperature, [n_temperatures]."""
+    scaled = (score - score.max()) / np.array(TEMPERATURES)[:, None]
+    log_p: np.ndarray = scaled[:, answer] - np.log(np.exp(scaled).sum(axis=1))
+    return log_p
 
 
 def _accuracy(rows: Sequence[Row], weights: np.ndarray, values: tuple[float, float, float]) -> float:

@@ -20,7 +20,7 @@ from tasks.caching import cached_by
 from tasks.gate import as_rollout
 from tasks.progress import progress
 
-WITH_ARGUMENTS = 8
+WITH_ARGUMENTS = 6
 """Requests for which the arguments are written and scored, too: free text is slow on two cores."""
 
 

@@ -30,13 +30,13 @@ from tasks.serve import serve_waiting
 from tasks.watch import WatchSettings
 
 FOLDER = str(Path(__file__).parent)
-GATE = GateSettings(min_cases=8)
+GATE = GateSettings(min_cases=8, batch=8)
 REFERENCE = 110
 """Requests of week 1 that are what is usual; the rest of the week must raise no alarm."""
 USUAL = SelectionSettings(gate_labels=70, train_labels=60)
 DRIFTED = SelectionSettings(gate_labels=100, train_labels=110)
-MOST = 54
-"""Fresh cases for week 2's challengers; the rest is left for the planted one."""
+MOST = (40, 64)
+"""Fresh cases for each week's challengers; the rest is left for those that come after."""
 RecordT = TypeVar("RecordT", bound=Record)
 
 
@@ -69,10 +69,8 @@ class Refusal(Record):
 def tell(*, auto_approve: bool) -> Story:
     """Two weeks of production in minutes."""
     stages = Stages()
-    first_rules = rules(USUAL, auto_approve, ("prompt", "lora", "experience"))
-    then_rules = rules(DRIFTED, auto_approve, ("experience", "lora")).model_copy(
-        update={"gate": GATE.model_copy(update={"max_cases": MOST})}
-    )
+    first_rules = rules(USUAL, auto_approve, ("prompt", "lora", "experience"), MOST[0])
+    then_rules = rules(DRIFTED, auto_approve, ("lora", "experience"), MOST[1])
 
     with stages("Week 1 · the agent of the first day serves, people are asked"):
         show_week(once("week 1", Week, lambda: play_week(1, first_rules)))
@@ -102,7 +100,7 @@ def tell(*, auto_approve: bool) -> Story:
 
 
 def rules(
-    selection: SelectionSettings, auto_approve: bool, proposers: tuple[Proposer, ...]
+    selection: SelectionSettings, auto_approve: bool, proposers: tuple[Proposer, ...], most: int
 ) -> ImproveSettings:
     """What the flows may do, within a demo's time."""
     seed = Settings().seed
@@ -111,10 +109,10 @@ def rules(
         curation=CurateSettings(own_per_human=0.5, seed=seed),
         proposing=ProposeSettings(
             experience=ExperienceSettings(similarity=True, tune_on=40),
-            lora=LoraSettings(epochs=2, max_examples=96, seed=seed),
+            lora=LoraSettings(epochs=2, max_examples=80, seed=seed),
             prompt=PromptSettings(programs=1, validation=8, instructions=INSTRUCTIONS[:1], seed=seed),
         ),
-        gate=GATE,
+        gate=GATE.model_copy(update={"max_cases": most}),
         proposers=proposers,
         approved_by="demo policy" if auto_approve else None,
     )

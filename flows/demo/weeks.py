@@ -16,7 +16,7 @@ from agent.environments.tool_calling import live_cases, toolset, toolset_groups
 from infra.project_state import project_folder, write_whole
 
 NAME = "demo"
-WEEK_1 = 170
+WEEK_1 = 150
 WEEK_2_USUAL, WEEK_2_NO_TOOL, WEEK_2_NEW_TOOLS = 40, 130, 40
 HELD_OUT = 40
 """Requests in each of the two final tests."""

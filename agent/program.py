@@ -22,7 +22,7 @@ from agent.lm import embedded_lm, make_lm
 from agent.memory import NEIGHBOURS, Memory, Recalled, as_demos
 from agent.prompt_format import choice_prompt
 from agent.similarity import option_similarity, words_of
-from agent.tool_overrides import as_shown, overridden, predictor_as_shown, shown_name
+from agent.tool_overrides import as_shown, check_names, overridden, predictor_as_shown, shown_name
 from agent.trace import Usage
 from agent.weights import NAME
 
@@ -64,9 +64,14 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
             endpoint: `api_base`, `api_key`, `timeout` for an LM endpoint.
 
         Raises:
-            BadInput: the candidate names a memory or an adapter that is not given.
+            BadInput: the candidate names a memory or an adapter that is not given, or it is a team.
         """
         super().__init__()
+        if candidate.topology.roles:
+            raise BadInput(
+                f"candidate {candidate.candidate_id} is a team of {len(candidate.topology.roles)}: "
+                "build it with agent.team.make_program, which seats every role"
+            )
         for kind, wanted, given in (
             ("memory", candidate.memory, memory),
             ("adapter", candidate.adapter, adapter),
@@ -76,6 +81,7 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
                     f"candidate {candidate.candidate_id} names {kind} {wanted} and none was given: "
                     "pass the file that was registered with it"
                 )
+        check_names(candidate.tools)
         self.candidate = candidate
         self.attempts = candidate.topology.attempts
         """Tries within one case."""
@@ -119,9 +125,13 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
 
     def single_attempt(self) -> "Program":
         """The same agent without retries: what the gate compares, since a retry needs to be told that it failed."""
-        single = copy.copy(self)
-        single.attempts = 1
-        return single
+        return self.with_attempts(1)
+
+    def with_attempts(self, attempts: int) -> "Program":
+        """The same agent with another number of tries; traces name the same candidate."""
+        changed = copy.copy(self)
+        changed.attempts = attempts
+        return changed
 
     def score(self, view: View) -> Scored:
         """What the embedded LM and what stands beside it make of each option; of the embedded LM only."""

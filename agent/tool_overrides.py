@@ -22,8 +22,8 @@ def override_of(tools: Overrides, name: str) -> ToolOverride:
 def overridden(option: Option, tools: Overrides) -> Option:
     """The option with the candidate's description and schema, under the environment's name.
 
-    Raises:
-        BadInput: the schema names an argument that the environment's tool does not take.
+    Where the environment's tool does not take an argument that the candidate's schema has, because the tool has
+    changed since, the environment's schema stays.
     """
     override = override_of(tools, option.name)
     changes: dict[str, object] = {}
@@ -31,12 +31,8 @@ def overridden(option: Option, tools: Overrides) -> Option:
         changes["description"] = override.description
     if override.parameters is not None:
         theirs = set(option.parameters.get("properties", {}))
-        if unknown := sorted(set(override.parameters.get("properties", {})) - theirs):
-            raise BadInput(
-                f"the candidate's schema of {option.name!r} has {unknown[0]!r}; the tool takes {sorted(theirs)}: "
-                "override descriptions and choices, not the arguments' names"
-            )
-        changes["parameters"] = override.parameters
+        if set(override.parameters.get("properties", {})) <= theirs:
+            changes["parameters"] = override.parameters
     return option.model_copy(update=changes) if changes else option
 
 
@@ -48,24 +44,35 @@ def shown_name(tools: Overrides, name: str) -> str:
 def as_shown(observation: Observation, tools: Overrides) -> Observation:
     """The observation under the names that the LM reads.
 
-    Raises:
-        BadInput: two options would bear one name.
+    Where another option bears the new name already, the tool keeps the environment's: which tools come together is
+    not known when they are renamed.
     """
-    if not any(override_of(tools, option.name).name for option in observation.options):
+    theirs = {option.name for option in observation.options}
+    renamed = {name: shown_name(tools, name) for name in theirs}
+    if all(name == shown or shown in theirs for name, shown in renamed.items()):
         return observation
-    taken: dict[str, str] = {}
-    for option in observation.options:
-        name = shown_name(tools, option.name)
-        if name in taken:
-            raise BadInput(
-                f"tools {taken[name]!r} and {option.name!r} would both be called {name!r}: "
-                "give one of the overrides another name"
-            )
-        taken[name] = option.name
     options = tuple(
-        o.model_copy(update={"name": name}) for o, name in zip(observation.options, taken, strict=True)
+        o if renamed[o.name] in theirs else o.model_copy(update={"name": renamed[o.name]})
+        for o in observation.options
     )
     return observation.model_copy(update={"options": options})
+
+
+def check_names(tools: Overrides) -> None:
+    """Refuse overrides that give two tools one name.
+
+    Raises:
+        BadInput: names the two.
+    """
+    taken: dict[str, str] = {}
+    for tool in tools:
+        if (name := override_of(tools, tool).name) is None:
+            continue
+        if name in taken:
+            raise BadInput(
+                f"tools {taken[name]!r} and {tool!r} would both be called {name!r}: rename one of them"
+            )
+        taken[name] = tool
 
 
 def predictor_as_shown(predictor: Predictor, tools: Overrides) -> Predictor:

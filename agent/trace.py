@@ -41,6 +41,8 @@ class Part(Record):
     options: tuple[str, ...] = ()
     """What it could say; empty = it wrote freely."""
     said: str
+    about: str | None = None
+    """The action that it judged; None = it judged none."""
     confidence: float | None = Field(default=None, ge=0, le=1)
     recalled: tuple[str, ...] = ()
     """Ids of the traces whose steps it was shown."""

@@ -4,8 +4,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from agent.candidate import Candidate
-from agent.memory import Memory
 from agent.program import Program
+from agent.team import make_program
 from infra.registry import fetch_files, history
 from infra.settings import Settings
 from infra.version import Version
@@ -20,8 +20,7 @@ def load_program(project: str, candidate_id: str) -> Program:
 
 def build(candidate: Candidate, files: dict[str, Path]) -> Program:
     """A program from a candidate and its files."""
-    memory = Memory.load(files["memory"]) if "memory" in files else None
-    return Program(candidate, memory=memory, adapter=files.get("adapter"), endpoint=Settings().endpoint)
+    return make_program(candidate, files, endpoint=Settings().endpoint)
 
 
 def find(project: str, candidate_id: str) -> Version:

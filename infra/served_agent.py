@@ -27,17 +27,13 @@ class ServedAgent(PythonModel):
 
     def load_context(self, context: PythonModelContext) -> None:
         """Build the program from the candidate and its files; the LM loads at the first request."""
-        from agent.memory import Memory
-        from agent.program import Program
+        from agent.team import make_program
 
         folder = Path(context.artifacts["agent"])
         manifest = folder / "candidate.json"
-        memory = next(iter((folder / "files" / "memory").glob("*")), None)
-        adapter = folder / "files" / "adapter"
-        self.program = Program(
+        self.program = make_program(
             Candidate.from_json(manifest.read_text(), where=str(manifest)),
-            memory=None if memory is None else Memory.load(memory),
-            adapter=adapter if adapter.exists() else None,
+            _files(folder / "files"),
             endpoint=Settings().endpoint,
         )
 
@@ -60,6 +56,14 @@ class ServedAgent(PythonModel):
             }
             for decision in self.program.decide(views)
         ]
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """By name (`memory`, `adapter.critic`): an adapter is a folder, a memory the one file in its folder."""
+    found = {path.name: path for path in folder.glob("*")}
+    return {
+        name: next(path.iterdir()) if name.split(".")[0] == "memory" else path for name, path in found.items()
+    }
 
 
 def _observation(row: dict[str, Any]) -> Observation:

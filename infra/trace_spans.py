@@ -81,9 +81,18 @@ def _add_attempt(
     for index, (step, moment) in enumerate(
         zip(attempt.steps, _shares(times, [1] * len(attempt.steps)), strict=True), start=1
     ):
-        leaf = _span(scope, trace, f"{key}.{index}", step.actor, "TOOL", moment, parent=key)
+        *before, last = _shares(moment, [1] * (len(step.parts) + 1))
+        for place, (part, then) in enumerate(zip(step.parts, before, strict=True), start=1):
+            said = _span(scope, trace, f"{key}.{index}.{place}", part.actor, "AGENT", then, parent=key)
+            _set(said, "mlflow.spanInputs", {"observation": part.observation or step.observation})
+            _set(said, "mlflow.spanOutputs", part.model_dump(mode="json", exclude={"observation", "actor"}))
+        leaf = _span(scope, trace, f"{key}.{index}", step.actor, "TOOL", last, parent=key)
         _set(leaf, "mlflow.spanInputs", {"observation": step.observation})
-        _set(leaf, "mlflow.spanOutputs", step.model_dump(mode="json", exclude={"observation", "actor"}))
+        _set(
+            leaf,
+            "mlflow.spanOutputs",
+            step.model_dump(mode="json", exclude={"observation", "actor", "parts"}),
+        )
 
 
 def _span(

@@ -20,9 +20,11 @@ def file_digest(name: str, path: Path, candidate: Candidate) -> str:
     if not path.exists():
         raise BadInput(f"{name} of candidate {candidate.candidate_id} is not at {path}: make it again")
     digest = folder_hash(path) if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    if name == "adapter" and digest != candidate.adapter:
+    named = {f"adapter.{role.name}": role.adapter for role in candidate.topology.roles}
+    named["adapter"] = candidate.adapter
+    if name in named and digest != named[name]:
         raise BadInput(
-            f"adapter at {path} has hash {digest}, the candidate names {candidate.adapter}: "
+            f"{name} at {path} has hash {digest}, the candidate names {named[name]}: "
             "pass the folder that it was made in"
         )
     return digest

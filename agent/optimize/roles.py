@@ -1,0 +1,241 @@
+"""Improving a team role by role: each role's share of what worked, and any proposer on one role or on all in order.
+
+A critic learns from the solver's right and wrong answers, a judge from what it would have read. Jointly means in
+the order in which they speak: a later role learns from what the earlier ones have become, and in the end the
+weights of all are tuned together. Source of each role's own share: Zhao et al., SiriuS (2025).
+"""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from agent.candidate import Candidate, Role
+from agent.deliberation import Board, weigh
+from agent.environment import Observation
+from agent.errors import BadInput
+from agent.memory import Experience
+from agent.optimize.lora import MIN_TUNING
+from agent.optimize.proposal import Example, Proposal
+from agent.record import content_hash
+from agent.roles import RIGHT, WRONG, criticism, files_for, files_of, role_named, seat_of, with_seat
+from agent.team import Team
+from agent.trace import Step, Trace
+from agent.weights import NAME
+
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
+Propose = Callable[[Candidate, Sequence[Example], Mapping[str, Path]], Proposal]
+"""A single agent's proposer: the parent, what to learn from, the parent's files."""
+
+
+def shares(traces: Sequence[Trace]) -> dict[str, list[Experience]]:
+    """What each role contributed to winning trajectories, by role.
+
+    Only what the success bears out is kept: an answer that was acted on, a plan in words, and of a critic's words
+    those that agree with it.
+    """
+    kept: dict[str, list[Experience]] = {}
+    for trace in traces:
+        if trace.error is not None or trace.score is None or trace.score < 1:
+            continue
+        for step in trace.attempts[-1].steps:
+            for actor, experience in _of_step(trace, step):
+                kept.setdefault(actor, []).append(experience)
+    return kept
+
+
+def _of_step(trace: Trace, step: Step) -> list[tuple[str, Experience]]:
+    name = step.action.name
+    if not step.parts:
+        return [(step.actor, _experience(trace, step.observation, name, ()))]
+    kept = []
+    for part in step.parts:
+        if part.about is not None:
+            good = part.said == (RIGHT if part.about == name else WRONG)
+        else:
+            good = part.said == name or not part.options
+        if good:
+            seen = part.observation or step.observation
+            kept.append((part.actor, _experience(trace, seen, part.said, part.options)))
+    return kept
+
+
+def _experience(trace: Trace, observation: str, action: str, options: tuple[str, ...]) -> Experience:
+    return Experience(
+        observation=observation, action=action, options=options, trace_id=trace.trace_id,
+        case_id=trace.case.case_id, source="own",
+    )  # fmt: skip
+
+
+def role_examples(team: Team, name: str, examples: Sequence[Example]) -> list[Example]:
+    """What one role would have seen of the examples, and what it should have said.
+
+    Raises:
+        BadInput: the team's LM gives no log-probabilities, and the role judges others.
+    """
+    role = role_named(team.candidate, name)
+    if role.duty in ("plan", "solve"):
+        return list(examples)
+    if team.candidate.base_model != NAME:
+        raise BadInput(
+            f"role {name!r} learns from how the embedded LM scores what the others said; the team runs on "
+            f"{team.candidate.base_model!r}: improve its solver, or its prompt by hand"
+        )
+    before = _until(team, role)
+    made = []
+    for example in examples:
+        board = weigh(before, example.view)
+        if example.answer in board.names:
+            made += _criticisms(team, board, example) if role.duty == "criticize" else _cases(board, example)
+    return made
+
+
+def _until(team: Team, role: Role) -> Team:
+    roles = team.candidate.topology.roles
+    return team.with_roles(roles[: roles.index(role)])
+
+
+def _criticisms(team: Team, board: Board, example: Example) -> list[Example]:
+    """The right answer, and the wrong one that was closest to being given."""
+    right = board.names.index(example.answer)
+    rivals = [place for place in np.argsort(-sum(board.nats.values())) if place != right]
+    return [
+        example.model_copy(
+            update={"view": criticism(team.candidate, example.view, board.options[place]), "answer": word}
+        )
+        for place, word in ((right, RIGHT), *((int(place), WRONG) for place in rivals[:1]))
+    ]
+
+
+def _cases(board: Board, example: Example) -> list[Example]:
+    """The contenders and the notes, where the right answer is among them."""
+    view = board.view
+    names = {board.names[place] for place in board.contenders()}
+    options = tuple(option for option in view.observation.options if option.name in names)
+    if example.answer not in names or not options:
+        return []
+    asked = view.model_copy(
+        update={
+            "observation": Observation(text=view.observation.text, options=options),
+            "reflections": (*view.reflections, *board.notes),
+        }
+    )
+    return [example.model_copy(update={"view": asked})]
+
+
+def propose_role(
+    parent: Candidate, name: str, examples: Sequence[Example], propose: Propose, files: Mapping[str, Path]
+) -> Proposal:
+    """The team with one role improved by a single agent's proposer; the cases seen are those of the whole."""
+    role = role_named(parent, name)
+    learned = role_examples(Team(parent, files), name, examples)
+    if not learned:
+        raise BadInput(
+            f"role {name!r} has nothing to learn from {len(examples)} examples: label more, or leave the role out"
+        )
+    made = propose(seat_of(parent, role), learned, files_of(files, name))
+    others = {key: path for key, path in files.items() if not key.endswith(f".{name}")}
+    origin = made.candidate.origin
+    candidate = with_seat(parent, name, made.candidate).model_copy(
+        update={
+            "parent": parent.candidate_id,
+            "origin": origin.model_copy(
+                update={
+                    "note": f"{name}: {origin.note}",
+                    "parameters": {**origin.parameters, "role": name},
+                }
+            ),
+        }
+    )
+    return made.model_copy(
+        update={
+            "candidate": candidate,
+            "files": others | files_for(name, made.files),
+            "seen_case_ids": _seen(made, examples),
+        }
+    )
+
+
+def _held_out(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
+    """Those to learn from, and a random fifth to tune on; of too few examples to share, all for both."""
+    ordered = sorted(examples, key=lambda e: content_hash(["weights", e.view.case_id]))
+    n = len(ordered) // 5
+    return (ordered[n:], ordered[:n]) if n >= MIN_TUNING // 2 else (ordered, ordered)
+
+
+def _seen(made: Proposal, examples: Sequence[Example]) -> tuple[str, ...]:
+    return tuple(sorted({*made.seen_case_ids, *(example.view.case_id for example in examples)}))
+
+
+def propose_jointly(
+    parent: Candidate, examples: Sequence[Example], propose: Propose, files: Mapping[str, Path]
+) -> Proposal:
+    """Every role in the order in which they speak, each on what the ones before it have become; then the weights.
+
+    The weights are tuned on a share of the examples that no role learned from: a role that knows its examples by
+    heart would seem to be worth more than it is.
+    """
+    taught, held = _held_out(examples)
+    current = Proposal(candidate=parent, files=dict(files), seen_case_ids=())
+    notes: list[str] = []
+    seen = {example.view.case_id for example in examples}
+    cost: dict[str, float] = {}
+    for role in parent.topology.roles:
+        current = propose_role(current.candidate, role.name, taught, propose, current.files)
+        notes.append(current.candidate.origin.note)
+        seen |= set(current.seen_case_ids)
+        for unit, amount in current.cost.items():
+            cost[unit] = cost.get(unit, 0.0) + amount
+    team = current.candidate
+    if team.base_model == NAME:
+        roles, _ = tune_weights(Team(team, current.files), held)
+        team = team.model_copy(update={"topology": team.topology.model_copy(update={"roles": roles})})
+    origin = team.origin.model_copy(update={"note": " ".join(notes)})
+    team = team.model_copy(update={"parent": parent.candidate_id, "origin": origin})
+    return current.model_copy(update={"candidate": team, "seen_case_ids": tuple(sorted(seen)), "cost": cost})
+
+
+def tune_weights(
+    team: Team, examples: Sequence[Example], weights: Sequence[float] = WEIGHTS
+) -> tuple[tuple[Role, ...], float]:
+    """The roles with the weights that are right most often, and how often; of equally good ones the smallest.
+
+    What a role says does not depend on the weights, so the LM is asked once. The first role's weight stays.
+
+    Raises:
+        BadInput: there are no examples.
+    """
+    if not examples:
+        raise BadInput("tuning a team needs at least 1 labelled example, got 0: label some traces first")
+    boards = [weigh(team, example.view) for example in examples]
+    return best_weights(team.candidate.topology.roles, boards, examples, weights)
+
+
+def best_weights(
+    roles: tuple[Role, ...], boards: Sequence[Board], examples: Sequence[Example], weights: Sequence[float]
+) -> tuple[tuple[Role, ...], float]:
+    """As `tune_weights`, from boards that are there already."""
+    first, *others = roles
+    best: tuple[float, float, tuple[Role, ...]] | None = None
+    for values in itertools.product(weights, repeat=len(others)):
+        tried = (
+            first, *(r.model_copy(update={"weight": w}) for r, w in zip(others, values, strict=True)),
+        )  # fmt: skip
+        score = accuracy(tried, boards, examples)
+        if best is None or (round(score, 9), -sum(values)) > best[:2]:
+            best = (round(score, 9), -sum(values), tried)
+    assert best is not None, "the grid holds at least one point"
+    return best[2], best[0]
+
+
+def accuracy(
+    roles: tuple[Role, ...], boards: Sequence[Board], examples: Sequence[Example], *, within: int = 1
+) -> float:
+    """Weighted share of the examples whose answer is among the team's first `within` choices, in [0, 1]."""
+    right, weight = 0.0, 0.0
+    for board, example in zip(boards, examples, strict=True):
+        first = np.argsort(-board.total(roles), kind="stable")[:within]
+        right += example.weight * (example.answer in {board.names[int(place)] for place in first})
+        weight += example.weight
+    return right / weight if weight else 0.0

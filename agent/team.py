@@ -1,0 +1,122 @@
+"""A team as a program: several roles on one task, one trace that shows who did what.
+
+Decision: a team is a `Program`, so that the loop, the gate and what serves need not know whether one agent acts or
+several. Each role has its own prompt, memory and adapter (see `agent.roles`); how they come to one action stands
+in `agent.deliberation`. Roles after Zhao et al., SiriuS (2025): solver, critic, judge; planner and worker.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import dspy
+
+from agent.candidate import Candidate, Role
+from agent.decision import Decision, Scored, View
+from agent.deliberation import decided, decider, talk, weigh
+from agent.embedded_lm import Prompt
+from agent.environment import Observation, Option
+from agent.memory import Memory, Recalled
+from agent.program import Program
+from agent.roles import check_team, files_of, seat_of
+from agent.weights import NAME
+
+
+class Team(Program):
+    """One candidate with roles, ready to act."""
+
+    def __init__(
+        self, candidate: Candidate, files: Mapping[str, Path], *, endpoint: dict[str, Any] | None = None
+    ) -> None:
+        """Give every role its seat.
+
+        Args:
+            candidate: the team.
+            files: the roles' files: `memory.<role>`, `adapter.<role>`.
+            endpoint: `api_base`, `api_key`, `timeout` for an LM endpoint.
+
+        Raises:
+            BadInput: the team cannot work, or a role names a memory or an adapter that is not given.
+        """
+        check_team(candidate)
+        roles = candidate.topology.roles
+        seats = {
+            role.name: single(seat_of(candidate, role), files_of(files, role.name), endpoint=endpoint)
+            for role in roles
+        }
+        acting = seats[decider(roles).name]
+        super().__init__(
+            acting.candidate, memory=acting.memory, adapter=acting.adapter, endpoint=acting.endpoint
+        )
+        self.candidate = candidate
+        self.attempts = candidate.topology.attempts
+        self.files = dict(files)
+        self.seats = seats
+        """Role → the single agent that plays it."""
+
+    def decide(self, views: Sequence[View]) -> list[Decision]:
+        """One decision per view, in order, with what every role said."""
+        if self.candidate.base_model != NAME:
+            return [talk(self, view) for view in views]
+        return [
+            decided(self, weigh(self, view)) if view.observation.options else talk(self, view)
+            for view in views
+        ]
+
+    def forward(
+        self, request: str, options: list[Any], notes: Sequence[str] = (), case_id: str = ""
+    ) -> dspy.Prediction:
+        """One request through the whole team."""
+        offered = tuple(Option.model_validate(option) for option in options)
+        view = View(
+            case_id=case_id,
+            observation=Observation(text=request, options=offered),
+            reflections=tuple(notes),
+        )
+        return dspy.Prediction(choice=self.decide([view])[0].action.name)
+
+    def score(self, view: View) -> Scored:
+        """What the team as a whole makes of each option."""
+        board = weigh(self, view)
+        recalled = tuple(i for part in board.parts for i in part.recalled)
+        total = board.total(self.candidate.topology.roles)
+        return Scored(board.names, total, recalled, board.usage.input_tokens)
+
+    def prompt(self, view: View) -> tuple[Prompt, Observation, list[Recalled]]:
+        """The prompt of the role that acts, without what the others would say."""
+        return self.seats[decider(self.candidate.topology.roles).name].prompt(view)
+
+    def options(self, view: View) -> tuple[Option, ...]:
+        """The observation's options with the candidate's own."""
+        if not view.observation.options:
+            return ()
+        return (*view.observation.options, *self.candidate.extra_options)
+
+    def with_roles(self, roles: tuple[Role, ...]) -> "Team":
+        """The team with other weights for the same roles; nothing is loaded again."""
+        topology = self.candidate.topology.model_copy(update={"roles": roles})
+        changed = copy.copy(self)
+        changed.candidate = self.candidate.model_copy(update={"topology": topology})
+        return changed
+
+
+def single(
+    candidate: Candidate, files: Mapping[str, Path], *, endpoint: dict[str, Any] | None = None
+) -> Program:
+    """A single agent from its candidate and files (`memory`, `adapter`)."""
+    memory = Memory.load(files["memory"]) if "memory" in files else None
+    return Program(candidate, memory=memory, adapter=files.get("adapter"), endpoint=endpoint)
+
+
+def make_program(
+    candidate: Candidate, files: Mapping[str, Path], *, endpoint: dict[str, Any] | None = None
+) -> Program:
+    """A candidate, ready to act, whether it is one agent or a team.
+
+    Raises:
+        BadInput: it names a memory or an adapter that is not among the files.
+    """
+    if candidate.topology.roles:
+        return Team(candidate, files, endpoint=endpoint)
+    return single(candidate, files, endpoint=endpoint)

@@ -1,0 +1,233 @@
+"""Tools as something that improves: names, descriptions and arguments rewritten from what traces say went wrong.
+
+Words are taken from one half of the training cases, and a rewriting is kept only if the agent fails less often on
+the other half: a small LM reads 80 characters of a description, and any change may as well harm.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from agent.arguments import fill_arguments
+from agent.candidate import Candidate, Origin, ToolOverride
+from agent.decision import Decision
+from agent.environment import Action, Option
+from agent.errors import BadInput
+from agent.optimize.proposal import Example, Proposal
+from agent.optimize.tool_failures import ToolRow, argument_errors, tool_failures
+from agent.optimize.tool_words import Writer, readable, telling, written_by
+from agent.program import Program
+from agent.prompt_format import DESCRIPTION_CHARS, data
+from agent.record import Json, Record, content_hash
+from agent.team import make_program
+from agent.tool_overrides import Overrides, override_of
+from agent.trace import Trace
+from agent.weights import NAME
+
+
+class ToolSettings(Record):
+    """The budget of the rewriting."""
+
+    tools: int = Field(default=8, ge=1)
+    """Tools rewritten at most, those with most failures first."""
+    words: int = Field(default=4, ge=1, le=20)
+    """Telling words added to a description."""
+    least: int = Field(default=2, ge=1)
+    """Failures that make a tool, or an argument, worth a rewriting."""
+    values: int = Field(default=2, ge=1, le=10)
+    """Right values shown in the description of an argument that goes wrong."""
+    rename: bool = True
+    """Also try a readable name where the environment's is none."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the rewriting works with."""
+
+    parent: Candidate
+    files: Mapping[str, Path]
+    endpoint: dict[str, Any] | None
+    read: Sequence[Example]
+    """Where words are taken from."""
+    kept: Sequence[Example]
+    """Where a rewriting must help."""
+    answers: Mapping[str, Json]
+    """Case id → right action, with arguments where known."""
+    settings: ToolSettings
+
+    def program(self, tools: Overrides) -> Program:
+        """The agent with these tools."""
+        changed = self.parent.model_copy(update={"tools": dict(tools)})
+        return make_program(changed, self.files, endpoint=self.endpoint)
+
+
+def propose_tools(
+    parent: Candidate,
+    examples: Sequence[Example],
+    traces: Sequence[Trace],
+    settings: ToolSettings,
+    *,
+    answers: Mapping[str, Json] | None = None,
+    files: Mapping[str, Path] | None = None,
+    endpoint: dict[str, Any] | None = None,
+    seen: Sequence[str] = (),
+    data_digest: str | None = None,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Proposal:
+    """The parent with better words for the tools that failed; the parent itself where no rewriting helps.
+
+    Args:
+        parent: a single agent or a team.
+        examples: requests with the tool that is right.
+        traces: what was done; only those of the examples' cases count, so that no other case is learned from.
+        settings: the budget.
+        answers: case id → right call with arguments, where known; else the examples' tools alone.
+        files: the parent's files.
+        endpoint: where the LM is; an endpoint's LM writes the descriptions itself.
+        seen: cases that shaped the parent.
+        data_digest: digest of the dataset that the examples come from.
+        progress: called with the number of tools done since the last call.
+
+    Raises:
+        BadInput: fewer than two examples.
+    """
+    began = time.perf_counter()
+    if len(examples) < 2:
+        raise BadInput(f"rewriting tools needs at least 2 labelled examples, got {len(examples)}: label more")
+    known: dict[str, Json] = {e.view.case_id: (answers or {}).get(e.view.case_id, e.answer) for e in examples}
+    ordered = sorted(examples, key=lambda e: content_hash([settings.seed, e.view.case_id]))
+    desk = Desk(parent, files or {}, endpoint, ordered[::2], ordered[1::2], known, settings)
+    rows = tool_failures([trace for trace in traces if trace.case.case_id in known], known)
+    failing = [row for row in rows if row.failures >= settings.least][: settings.tools]
+    tools, changed = _rewritten(desk, failing, progress)
+    return Proposal(
+        candidate=_candidate(parent, tools, changed, failing, settings, data_digest),
+        files=dict(desk.files),
+        seen_case_ids=tuple(sorted({*seen, *known})),
+        cost={"seconds": time.perf_counter() - began, "tools": float(len(failing))},
+    )
+
+
+def _rewritten(
+    desk: Desk, failing: Sequence[ToolRow], progress: Callable[[int], None]
+) -> tuple[dict[str, str | ToolOverride], list[str]]:
+    """The tools with every rewriting that helped, and which these are; the first that helps a tool is kept."""
+    tools, changed = dict(desk.parent.tools), []
+    write = telling(desk.settings.words)
+    if desk.parent.base_model != NAME:
+        write = written_by(desk.program(tools))
+    for row in failing:
+        for fails, override in _rewritings(desk, row, tools, write):
+            draft = {**tools, row.tool: override}
+            if fails(desk, draft, row.tool) < fails(desk, tools, row.tool):
+                tools = draft
+                changed.append(row.tool)
+                break
+        progress(1)
+    return tools, changed
+
+
+Fails = Callable[[Desk, Overrides, str], float]
+
+
+def _rewritings(
+    desk: Desk, row: ToolRow, tools: Overrides, write: Writer
+) -> Iterator[tuple[Fails, ToolOverride]]:
+    """What to try for a tool, boldest first, with how to tell whether it helps."""
+    option = next((o for e in desk.read for o in e.view.observation.options if o.name == row.tool), None)
+    if option is None:
+        return
+    now = override_of(tools, row.tool)
+    own = [e.view.observation.text for e in desk.read if e.answer == row.tool]
+    others = [e.view.observation.text for e in desk.read if e.answer in row.confused_with]
+    name = readable(row.tool) if desk.settings.rename and now.name is None else row.tool
+    if row.wrong or row.missed:
+        current = option.model_copy(update={"description": now.description or option.description})
+        described = write(current, own, others) if own and others else current.description
+        described = described if described != current.description else ""
+        if described and name != row.tool:
+            yield _wrong_choices, now.model_copy(update={"name": name, "description": described})
+        if described:
+            yield _wrong_choices, now.model_copy(update={"description": described})
+        if name != row.tool:
+            yield _wrong_choices, now.model_copy(update={"name": name})
+    schema = _with_values(desk, row, option, now)
+    if schema is not None:
+        yield _wrong_arguments, now.model_copy(update={"parameters": schema})
+
+
+def _with_values(desk: Desk, row: ToolRow, option: Option, now: ToolOverride) -> dict[str, Json] | None:
+    """The schema with right values shown for each argument that goes wrong; None where none are known."""
+    schema = now.parameters or option.parameters
+    properties = {name: dict(value) for name, value in schema.get("properties", {}).items()}
+    shown = False
+    for name, count in row.argument_errors.items():
+        values = _right_values(desk, row.tool, name)[: desk.settings.values]
+        if count >= desk.settings.least and name in properties and values:
+            head = data(str(properties[name].get("description", "")).rstrip(". "), DESCRIPTION_CHARS - 30)
+            properties[name]["description"] = f"{head}, e.g. {', '.join(values)}"[:DESCRIPTION_CHARS]
+            shown = True
+    return {**schema, "properties": properties} if shown else None
+
+
+def _right_values(desk: Desk, tool: str, argument: str) -> list[str]:
+    """Short right values of an argument among the cases that words are taken from, each once."""
+    found = []
+    for example in desk.read:
+        value = _arguments(desk.answers.get(example.view.case_id), tool).get(argument)
+        first = value[0] if isinstance(value, list) and value else value
+        if isinstance(first, str | int | float) and not isinstance(first, bool) and 0 < len(str(first)) <= 20:
+            found.append(str(first))
+    return list(dict.fromkeys(found))
+
+
+def _arguments(answer: Json, tool: str) -> dict[str, Json]:
+    if isinstance(answer, dict) and answer.get("tool") == tool and isinstance(answer.get("arguments"), dict):
+        return dict(answer["arguments"])
+    return {}
+
+
+def _wrong_choices(desk: Desk, tools: Overrides, tool: str) -> float:
+    """Weight of the wrong choices where the tool is offered, on the half that words were not taken from."""
+    asked = [e for e in desk.kept if any(o.name == tool for o in e.view.observation.options)]
+    decisions = desk.program(tools).decide([example.view for example in asked])
+    return sum(e.weight * (d.action.name != e.answer) for e, d in zip(asked, decisions, strict=True))
+
+
+def _wrong_arguments(desk: Desk, tools: Overrides, tool: str) -> float:
+    """Number of wrong arguments where the tool is right, on the half that values were not taken from."""
+    asked = [e for e in desk.kept if _arguments(desk.answers.get(e.view.case_id), tool)]
+    chosen = [Decision(action=Action(name=tool)) for _ in asked]
+    filled = fill_arguments(desk.program(tools), [example.view for example in asked], chosen)
+    return float(
+        sum(
+            len(argument_errors(d.action.arguments or {}, _arguments(desk.answers[e.view.case_id], tool)))
+            for e, d in zip(asked, filled, strict=True)
+        )
+    )
+
+
+def _candidate(
+    parent: Candidate,
+    tools: dict[str, str | ToolOverride],
+    changed: Sequence[str],
+    failing: Sequence[ToolRow],
+    settings: ToolSettings,
+    data_digest: str | None,
+) -> Candidate:
+    if not changed:
+        return parent
+    failures = {row.tool: row.failures for row in failing}
+    note = f"Rewrote {', '.join(f'{tool} ({failures[tool]} failures)' for tool in changed)}."
+    origin = Origin(
+        proposer="tools",
+        parameters={**settings.model_dump(), "rewritten": list(changed), "failures": failures},
+        data_digest=data_digest,
+        note=note,
+    )
+    return parent.model_copy(update={"tools": tools, "parent": parent.candidate_id, "origin": origin})

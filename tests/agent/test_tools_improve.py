@@ -1,0 +1,190 @@
+"""Tools that improve: failures are counted from traces, words come from one half, and only what helps is kept."""
+
+import warnings
+
+import pytest
+
+from agent.candidate import ToolOverride
+from agent.environment import Action, Observation, Option, Outcome
+from agent.errors import BadInput
+from agent.optimize.proposal import Example
+from agent.optimize.tool_failures import argument_errors, tool_failures
+from agent.optimize.tool_words import readable, telling, telling_words, written_by
+from agent.optimize.tools import ToolSettings, propose_tools
+from agent.program import Program, View, base_candidate
+from agent.trace import Attempt, RunError, Step
+
+OPTIONS = (
+    Option(name="svc.A1", description="Handles things."),
+    Option(name="svc.B2", description="Handles stuff."),
+)
+FLIGHTS = [f"Please fly me to {city} by plane" for city in ("Rome", "Oslo", "Bonn", "Lima", "Cairo", "Delhi")]
+HOTELS = [
+    f"Please find a hotel room in {city}" for city in ("Rome", "Oslo", "Bonn", "Lima", "Cairo", "Delhi")
+]
+
+
+def traced(make_trace, request, tool, *, arguments=None, **changes):
+    step = Step(observation=request, action=Action(name=tool, arguments=arguments))
+    score = changes.pop("score", None)
+    attempts = (Attempt(steps=(step,), outcome=Outcome(score=score)),)
+    return make_trace(request, attempts=attempts, **changes)
+
+
+def test_failures_are_counted_per_tool_pair_and_argument(make_trace):
+    traces = [
+        traced(make_trace, "1", "a"),
+        traced(make_trace, "2", "a"),
+        traced(make_trace, "3", "b"),
+        traced(make_trace, "4", "b", arguments={"city": "oslo ", "n": 3, "odd": 1}),
+        traced(make_trace, "5", "c", score=0.0),
+        traced(make_trace, "6", "c", error=RunError(kind="agent", message="broken")),
+    ]
+    ids = {t.case.inputs["request"]: t.case.case_id for t in traces}
+    wanted = {"city": ["Oslo", "OSL"], "n": 2, "day": "today", "maybe": ["x", ""]}
+    answers = {
+        ids["1"]: "b",
+        ids["2"]: "a",
+        ids["3"]: {"tool": "a"},
+        ids["4"]: {"tool": "b", "arguments": wanted},
+    }
+    rows = {row.tool: row for row in tool_failures(traces, answers)}
+    assert (rows["a"].chosen, rows["a"].wrong, rows["a"].missed, rows["a"].confused_with) == (
+        2,
+        1,
+        1,
+        {"b": 2},
+    )
+    assert (rows["b"].chosen, rows["b"].wrong, rows["b"].missed, rows["b"].confused_with) == (
+        2,
+        1,
+        1,
+        {"a": 2},
+    )
+    assert rows["b"].argument_errors == {"n": 1, "odd": 1, "day": 1}
+    assert (rows["c"].chosen, rows["c"].wrong, rows["c"].confused_with) == (1, 1, {})
+    assert [row.failures for row in tool_failures(traces, answers)] == [5, 2, 1]
+    assert tool_failures([], {}) == ()
+
+
+def test_an_argument_fits_any_of_its_possible_values():
+    assert argument_errors({"a": "X"}, {"a": ["x", "y"]}) == []
+    assert argument_errors({"a": [1, 2]}, {"a": [1, 2]}) == []
+    assert argument_errors({}, {"a": ["x", ""]}) == []
+    assert argument_errors({}, {"a": ["x"]}) == ["a"]
+    assert argument_errors({"b": 1}, {}) == ["b"]
+
+
+def test_telling_words_lean_to_the_tools_own_requests():
+    words = telling_words(FLIGHTS, HOTELS, 2)
+    assert set(words) <= {"fly", "plane"}
+    assert telling_words(FLIGHTS, HOTELS, 9, known="fly by plane") == []
+    assert telling_words(FLIGHTS, FLIGHTS, 3) == []
+    assert telling_words([], HOTELS, 3) == []
+
+
+def test_a_description_with_telling_words_fits_what_the_lm_reads():
+    long = Option(name="svc.A1", description="Handles a great many different things in one call, " * 3)
+    written = telling(2)(long, FLIGHTS, HOTELS)
+    assert len(written) <= 80
+    assert "plane" in written
+    assert written.startswith("Handles a great many")
+    assert telling(2)(OPTIONS[0], FLIGHTS, FLIGHTS) == OPTIONS[0].description
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("Alerts_3.getUserV2", "alerts_get_user_v"), ("plain", "plain"), ("42", "42")]
+)
+def test_a_name_is_made_readable(name, shown):
+    assert readable(name) == shown
+
+
+def cases():
+    return [
+        Example(
+            view=View(case_id=f"{text}", observation=Observation(text=text, options=OPTIONS)),
+            answer=name,
+            trace_id=f"{n:032x}",
+        )
+        for n, (text, name) in enumerate(
+            [*((t, "svc.A1") for t in FLIGHTS), *((t, "svc.B2") for t in HOTELS)]
+        )
+    ]
+
+
+def played(program, examples, make_trace):
+    decisions = program.decide([e.view for e in examples])
+    return [
+        traced(make_trace, e.view.observation.text, d.action.name)
+        for e, d in zip(examples, decisions, strict=True)
+    ]
+
+
+@pytest.fixture
+def by_id(make_trace):
+    """Examples whose case ids are those of the traces."""
+    made = []
+    for example in cases():
+        case_id = make_trace(example.view.observation.text).case.case_id
+        made.append(example.model_copy(update={"view": example.view.model_copy(update={"case_id": case_id})}))
+    return made
+
+
+@pytest.mark.slow
+def test_tools_that_say_nothing_get_words_that_help_on_cases_they_were_not_taken_from(lm, by_id, make_trace):
+    parent = base_candidate("Pick the tool that does what the request asks for.")
+    before = played(Program(parent), by_id, make_trace)
+    proposal = propose_tools(parent, by_id, before, ToolSettings(words=3), seen=["old"])
+    made = proposal.candidate
+    assert made.origin.proposer == "tools"
+    assert set(made.tools) <= {"svc.A1", "svc.B2"}
+    assert made.tools
+    assert "failures" in made.origin.note
+    answers = {e.view.case_id: e.answer for e in by_id}
+    wrong = [
+        sum(row.wrong for row in tool_failures(traces, answers))
+        for traces in (before, played(Program(made), by_id, make_trace))
+    ]
+    assert wrong[1] < wrong[0]
+    assert set(proposal.seen_case_ids) == {"old", *answers}
+
+
+def test_tools_that_do_not_fail_are_left_alone_and_no_other_case_is_learned_from(lm, by_id, make_trace):
+    parent = base_candidate("Pick the tool that does what the request asks for.")
+    right = [traced(make_trace, e.view.observation.text, e.answer) for e in by_id]
+    foreign = [traced(make_trace, f"foreign {n}", "svc.A1", score=0.0) for n in range(9)]
+    proposal = propose_tools(parent, by_id, [*right, *foreign], ToolSettings())
+    assert proposal.candidate is parent
+    assert set(proposal.seen_case_ids) == {e.view.case_id for e in by_id}
+
+
+def test_too_few_examples_are_refused():
+    with pytest.raises(BadInput, match="at least 2 labelled examples, got 1"):
+        propose_tools(base_candidate("x"), cases()[:1], [], ToolSettings())
+
+
+def test_an_endpoint_writes_descriptions_itself_and_an_argument_shows_right_values(
+    scripted_endpoint, by_id, make_trace
+):
+    def answer(prompt):
+        if "better" in prompt or "Describe the tool" in prompt:
+            return "Books flights by plane."
+        knows = "Books flights" in prompt
+        return (
+            ("svc_a" if "- svc_a:" in prompt else "svc.A1")
+            if knows and "plane" in prompt.split("Request:")[1]
+            else "svc.B2"
+        )
+
+    scripted_endpoint.answer = answer
+    where = {"api_base": scripted_endpoint.url, "api_key": "x", "num_retries": 0}
+    parent = base_candidate("Pick one.", model="openai/scripted")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="litellm|pydantic|openai|aiohttp|httpx")
+        before = played(Program(parent, endpoint=where), by_id, make_trace)
+        made = propose_tools(parent, by_id, before, ToolSettings(), endpoint=where).candidate
+        writer = written_by(Program(parent, endpoint=where))
+        assert writer(OPTIONS[0], FLIGHTS, HOTELS) == "Books flights by plane."
+    override = made.tools["svc.A1"]
+    assert isinstance(override, ToolOverride)
+    assert override.description == "Books flights by plane."

@@ -16,7 +16,7 @@ from agent.environment import Case, Environment
 from agent.errors import BadInput
 from agent.record import content_hash
 
-Proposer = Literal["experience", "lora", "prompt"]
+Proposer = Literal["experience", "lora", "prompt", "team", "tools"]
 PROJECT_FILE = "project.py"
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
 

@@ -1,15 +1,19 @@
 """Curate and propose: what the agent may learn from, and the challengers that are made of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prefect import task
 from pydantic import Field
 
+from agent.candidate import Candidate
 from agent.optimize.experience import ExperienceSettings, propose_experience
 from agent.optimize.lora import LoraSettings, propose_lora
 from agent.optimize.prompts import PromptSettings, propose_prompt
 from agent.optimize.proposal import Example, Proposal
+from agent.optimize.roles import propose_jointly
+from agent.optimize.team_search import MOVES, TeamSettings, propose_team
+from agent.optimize.tools import ToolSettings, propose_tools
 from agent.program import View
 from agent.project import Proposer, load_project
 from agent.record import Record
@@ -23,6 +27,7 @@ from infra.programs import find
 from infra.project_state import project_folder, read_state
 from infra.registry import champion, fetch_files, register, seen_case_ids
 from infra.review_queue import contradictions
+from infra.settings import Settings
 from tasks.caching import cached_by
 from tasks.collect import Collection
 from tasks.progress import progress
@@ -34,6 +39,8 @@ class ProposeSettings(Record):
     experience: ExperienceSettings = ExperienceSettings()
     lora: LoraSettings = LoraSettings()
     prompt: PromptSettings = PromptSettings()
+    team: TeamSettings = TeamSettings()
+    tools: ToolSettings = ToolSettings()
 
 
 class Lessons(Record):
@@ -94,8 +101,8 @@ def propose(
     settings: ProposeSettings,
 ) -> str:
     """Make and register one challenger; returns its candidate id."""
-    examples = as_examples(folder, read_dataset(training, Lesson))
-    proposal = make(name, proposer, parent, examples, training.digest, settings)
+    lessons = read_dataset(training, Lesson)
+    proposal = make(name, proposer, parent, as_examples(folder, lessons), lessons, training.digest, settings)
     register(
         name,
         proposal.candidate,
@@ -139,12 +146,54 @@ def make(
     proposer: Proposer,
     parent_id: str,
     examples: list[Example],
+    lessons: list[Lesson],
     digest: str,
     settings: ProposeSettings,
 ) -> Proposal:
-    """Run one proposer on the parent."""
+    """Run one proposer on the parent; what improves a single agent improves each role of a team in turn."""
     parent, files = find(name, parent_id).candidate, fetch_files(name, parent_id)
-    seen, folder = sorted(seen_case_ids(name, parent_id)), project_folder(name)
+    seen = sorted(seen_case_ids(name, parent_id))
+    if proposer == "team":
+        with progress("team: trying topologies", settings.team.rounds * MOVES) as done:
+            return propose_team(
+                parent, examples, settings.team,
+                files=files, endpoint=Settings().endpoint, seen=seen, data_digest=digest, progress=done,
+            )  # fmt: skip
+    if proposer == "tools":
+        with progress("tools: rewriting what failed", settings.tools.tools) as done:
+            return propose_tools(
+                parent, examples, own_traces(name, parent_id), settings.tools,
+                answers={lesson.case.case_id: lesson.case.answer for lesson in lessons},
+                files=files, endpoint=Settings().endpoint, seen=seen, data_digest=digest, progress=done,
+            )  # fmt: skip
+
+    def improve(agent: Candidate, learned: Sequence[Example], theirs: Mapping[str, Path]) -> Proposal:
+        return _improved(name, proposer, agent, learned, theirs, seen, digest, settings)
+
+    if parent.topology.roles:
+        return propose_jointly(parent, examples, improve, files)
+    return improve(parent, examples, files)
+
+
+def own_traces(name: str, candidate_id: str) -> list[Trace]:
+    """What the candidate itself did in production; everybody's traces where it has served nothing yet."""
+    stored = read_state(name).traces
+    traces = read_dataset(stored, Trace) if stored else []
+    return [trace for trace in traces if trace.candidate_id == candidate_id] or traces
+
+
+def _improved(
+    name: str,
+    proposer: Proposer,
+    parent: Candidate,
+    examples: Sequence[Example],
+    files: Mapping[str, Path],
+    seen: Sequence[str],
+    digest: str,
+    settings: ProposeSettings,
+) -> Proposal:
+    """A single agent, improved by a proposer of single agents."""
+    folder = project_folder(name)
     if proposer == "experience":
         with progress(
             "experience: weighing the memory", min(len(examples), settings.experience.tune_on)

@@ -12,9 +12,11 @@ from pydantic import Field
 
 from agent.candidate import Candidate
 from agent.environment import Option
+from agent.errors import LMFailure
 from agent.memory import Experience
-from agent.program import View
+from agent.program import Decision, Program, View
 from agent.record import Record
+from agent.weights import NAME
 
 
 class Example(Record):
@@ -64,6 +66,32 @@ def usable(examples: Sequence[Example], extra: Sequence[Option]) -> list[Example
     """Examples whose answer the agent can give."""
     names = {option.name for option in extra}
     return [e for e in examples if e.is_offered or e.answer in names]
+
+
+def share_right(program: Program, examples: Sequence[Example]) -> tuple[float, list[Decision]]:
+    """Weighted share of right choices in [0, 1], and the decisions; an LM's garbage is a wrong choice."""
+    decisions = decided(program, [example.view for example in examples])
+    right = sum(
+        e.weight
+        for e, d in zip(examples, decisions, strict=True)
+        if d is not None and d.action.name == e.answer
+    )
+    weight = sum(example.weight for example in examples)
+    return right / weight if weight else 0.0, [d for d in decisions if d is not None]
+
+
+def decided(program: Program, views: Sequence[View]) -> list[Decision | None]:
+    """One decision per view, in order; None where the LM's answer could not be used."""
+    if program.candidate.base_model == NAME:
+        return list(program.decide(views))
+    return [_decided_alone(program, view) for view in views]
+
+
+def _decided_alone(program: Program, view: View) -> Decision | None:
+    try:
+        return program.decide([view])[0]
+    except LMFailure:  # the agent's failure, and as such counted
+        return None
 
 
 def newest_first(examples: Sequence[Example]) -> list[Example]:

@@ -201,7 +201,7 @@ def tune_weights(
 ) -> tuple[tuple[Role, ...], float]:
     """The roles with the weights that are right most often, and how often; of equally good ones the smallest.
 
-    What a role says does not depend on the weights, so the LM is asked once. The first role's weight stays.
+    What a role says does not depend on the weights, so the LM is asked once. The first solver's weight stays.
 
     Raises:
         BadInput: there are no examples.
@@ -216,12 +216,11 @@ def best_weights(
     roles: tuple[Role, ...], boards: Sequence[Board], examples: Sequence[Example], weights: Sequence[float]
 ) -> tuple[tuple[Role, ...], float]:
     """As `tune_weights`, from boards that are there already."""
-    first, *others = roles
+    anchor = next(place for place, role in enumerate(roles) if role.duty == "solve")
+    grid = [(role.weight,) if place == anchor else weights for place, role in enumerate(roles)]
     best: tuple[float, float, tuple[Role, ...]] | None = None
-    for values in itertools.product(weights, repeat=len(others)):
-        tried = (
-            first, *(r.model_copy(update={"weight": w}) for r, w in zip(others, values, strict=True)),
-        )  # fmt: skip
+    for values in itertools.product(*grid):
+        tried = tuple(r.model_copy(update={"weight": w}) for r, w in zip(roles, values, strict=True))
         score = accuracy(tried, boards, examples)
         if best is None or (round(score, 9), -sum(values)) > best[:2]:
             best = (round(score, 9), -sum(values), tried)

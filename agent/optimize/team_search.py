@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from agent.candidate import Candidate, Origin
-from agent.decision import Decision
 from agent.deliberation import Board, weigh
 from agent.errors import BadInput
-from agent.optimize.proposal import Example, Proposal
+from agent.optimize.proposal import Example, Proposal, share_right
 from agent.optimize.roles import WEIGHTS, accuracy, best_weights
 from agent.optimize.team_moves import moves, with_roles
 from agent.record import Record, content_hash
@@ -161,19 +160,13 @@ def _try(
     """Ask the team about every example; tune the roles' weights where the LM gives log-probabilities."""
     team = Team(candidate, files, endpoint=endpoint)
     if candidate.base_model != NAME:
-        decisions = team.decide([example.view for example in examples])
-        score = _share(decisions, examples)
+        score, decisions = share_right(team, examples)
         tokens = sum(d.usage.input_tokens + d.usage.output_tokens for d in decisions) / len(examples)
         return Tried(change, candidate, files, score, tokens, [])
     boards = [weigh(team, example.view) for example in examples]
     roles, score = best_weights(candidate.topology.roles, boards, examples, WEIGHTS)
     tokens = sum(board.usage.input_tokens for board in boards) / len(boards)
     return Tried(change, with_roles(candidate, roles), files, score, tokens, boards)
-
-
-def _share(decisions: Sequence[Decision], examples: Sequence[Example]) -> float:
-    right = sum(e.weight * (d.action.name == e.answer) for d, e in zip(decisions, examples, strict=True))
-    return right / sum(e.weight for e in examples)
 
 
 def _worth(new: Tried, old: Tried, settings: TeamSettings) -> bool:
@@ -188,9 +181,8 @@ def _checked(
     """What was found against the agent as it was, on cases that chose nothing: gain, and score, in [0, 1]."""
     if best is origin:
         return 0.0, origin.score
-    views = [example.view for example in checked]
     ours, theirs = (
-        _share(Team(t.candidate, t.files, endpoint=endpoint).decide(views), checked) for t in (best, origin)
+        share_right(Team(t.candidate, t.files, endpoint=endpoint), checked)[0] for t in (best, origin)
     )
     return round(ours - theirs, 9), ours
 

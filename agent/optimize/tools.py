@@ -17,7 +17,7 @@ from agent.candidate import Candidate, Origin, ToolOverride
 from agent.decision import Decision
 from agent.environment import Action, Option
 from agent.errors import BadInput
-from agent.optimize.proposal import Example, Proposal
+from agent.optimize.proposal import Example, Proposal, share_right
 from agent.optimize.tool_failures import ToolRow, argument_errors, tool_failures
 from agent.optimize.tool_words import Writer, readable, telling, written_by
 from agent.program import Program
@@ -124,7 +124,7 @@ def _rewritten(
     for row in failing:
         for fails, override in _rewritings(desk, row, tools, write):
             draft = {**tools, row.tool: override}
-            if fails(desk, draft, row.tool) < fails(desk, tools, row.tool):
+            if fails(desk, draft, row.tool) < fails(desk, tools, row.tool) - 1e-9:
                 tools = draft
                 changed.append(row.tool)
                 break
@@ -195,8 +195,8 @@ def _arguments(answer: Json, tool: str) -> dict[str, Json]:
 def _wrong_choices(desk: Desk, tools: Overrides, tool: str) -> float:
     """Weight of the wrong choices where the tool is offered, on the half that words were not taken from."""
     asked = [e for e in desk.kept if any(o.name == tool for o in e.view.observation.options)]
-    decisions = desk.program(tools).decide([example.view for example in asked])
-    return sum(e.weight * (d.action.name != e.answer) for e, d in zip(asked, decisions, strict=True))
+    right, _ = share_right(desk.program(tools), asked)
+    return (1 - right) * sum(example.weight for example in asked)
 
 
 def _wrong_arguments(desk: Desk, tools: Overrides, tool: str) -> float:

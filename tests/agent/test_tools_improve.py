@@ -10,7 +10,7 @@ from agent.errors import BadInput
 from agent.optimize.proposal import Example
 from agent.optimize.tool_failures import argument_errors, tool_failures
 from agent.optimize.tool_words import readable, telling, telling_words, written_by
-from agent.optimize.tools import ToolSettings, propose_tools
+from agent.optimize.tools import Desk, ToolSettings, _rewritings, propose_tools
 from agent.program import Program, View, base_candidate
 from agent.trace import Attempt, RunError, Step
 
@@ -163,18 +163,16 @@ def test_too_few_examples_are_refused():
         propose_tools(base_candidate("x"), cases()[:1], [], ToolSettings())
 
 
-def test_an_endpoint_writes_descriptions_itself_and_an_argument_shows_right_values(
+def test_an_endpoint_writes_descriptions_itself_and_its_garbage_counts_as_wrong(
     scripted_endpoint, by_id, make_trace
 ):
     def answer(prompt):
         if "better" in prompt or "Describe the tool" in prompt:
             return "Books flights by plane."
-        knows = "Books flights" in prompt
-        return (
-            ("svc_a" if "- svc_a:" in prompt else "svc.A1")
-            if knows and "plane" in prompt.split("Request:")[1]
-            else "svc.B2"
-        )
+        about_planes = "Books flights" in prompt and "plane" in prompt.split("Request:")[1]
+        if about_planes:
+            return "svc_a" if "- svc_a:" in prompt else "svc.A1"
+        return "svc.B2" if "- svc.B2:" in prompt else "no idea"
 
     scripted_endpoint.answer = answer
     where = {"api_base": scripted_endpoint.url, "api_key": "x", "num_retries": 0}
@@ -188,3 +186,31 @@ def test_an_endpoint_writes_descriptions_itself_and_an_argument_shows_right_valu
     override = made.tools["svc.A1"]
     assert isinstance(override, ToolOverride)
     assert override.description == "Books flights by plane."
+
+
+def test_an_argument_that_goes_wrong_shows_right_values_of_the_half_that_is_read(make_trace):
+    schema = {
+        "properties": {"city": {"type": "string", "description": "Where to."}, "n": {"type": "integer"}}
+    }
+    option = Option(name="fly", parameters=schema)
+    read = [
+        Example(
+            view=View(case_id=f"c{n}", observation=Observation(text="go", options=(option,))),
+            answer="fly",
+            trace_id=f"{n:032x}",
+        )
+        for n in range(3)
+    ]
+    answers = {
+        "c0": {"tool": "fly", "arguments": {"city": ["Oslo", "OSL"], "n": 2}},
+        "c1": {"tool": "fly", "arguments": {"city": "Rome"}},
+        "c2": {"tool": "other", "arguments": {"city": "Bonn"}},
+    }
+    desk = Desk(base_candidate("x"), {}, None, read, (), answers, ToolSettings(least=2, values=2))
+    wrong = [traced(make_trace, f"{n}", "fly", arguments={"city": "Paris"}) for n in range(2)]
+    ids = {trace.case.case_id: answers["c1"] for trace in wrong}
+    (row,) = tool_failures(wrong, ids)
+    assert row.argument_errors == {"city": 2}
+    ((_, override),) = _rewritings(desk, row, {}, telling(2))
+    assert override.parameters["properties"]["city"]["description"] == "Where to, e.g. Oslo, Rome"
+    assert override.parameters["properties"]["n"] == {"type": "integer"}

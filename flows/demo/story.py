@@ -33,9 +33,9 @@ FOLDER = str(Path(__file__).parent)
 GATE = GateSettings(min_cases=8, batch=8)
 REFERENCE = 110
 """Requests of week 1 that are what is usual; the rest of the week must raise no alarm."""
-USUAL = SelectionSettings(gate_labels=70, train_labels=60)
-DRIFTED = SelectionSettings(gate_labels=100, train_labels=110)
-MOST = (40, 64)
+USUAL = SelectionSettings(gate_labels=46, train_labels=60, gate_share=0.5)
+DRIFTED = SelectionSettings(gate_labels=110, train_labels=110, gate_share=0.5)
+MOST = (40, 76)
 """Fresh cases for each week's challengers; the rest is left for those that come after."""
 RecordT = TypeVar("RecordT", bound=Record)
 

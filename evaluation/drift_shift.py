@@ -36,7 +36,8 @@ _SURFACE_SHARE: Final = 2.0
 class _Pool:
     """Messages to rank against, with what each score needs to know of them."""
 
-    features: Halves
+    features: Vectors
+    """(n, dimensions + 6), rounded to half precision: stored as halves, and not converted again each window."""
     weights: Floats
     near_known: Vectors
     """(n,) mean similarity to the nearest messages of the fitting half."""
@@ -60,6 +61,8 @@ class Shift(Family):
         self.recent: deque[tuple[Floats, float, Vectors]] = deque(maxlen=RECENT_WINDOWS)
         """Of each recent window: weighted sum of features, weight, some of its vectors."""
         self.waiting: deque[tuple[Halves, Floats]] = deque()
+        self._last: tuple[View, Vectors] | None = None
+        self._known: Vectors = arrays["known"].astype(np.float32)
 
     @classmethod
     def fit(cls, view: View) -> "Shift":
@@ -73,7 +76,7 @@ class Shift(Family):
         arrays["mean"] = features.mean(axis=0).astype(np.float64)
         arrays["precision"] = np.linalg.inv(spread + ridge * np.eye(len(spread))).astype(np.float32)
         arrays["known"] = vectors.astype(np.float16)
-        empty = np.zeros((0, features.shape[1]), dtype=np.float16)
+        empty = np.zeros((0, features.shape[1]), dtype=np.float32)
         return cls(
             arrays, _Pool(empty, np.zeros(0), np.zeros(0, dtype=np.float32), deque(maxlen=RECENT_WINDOWS))
         )
@@ -85,11 +88,11 @@ class Shift(Family):
         features = self._of(view)
         pool = self.pool
         direction = self._direction()
-        near = [_nearest(self._vectors(features), vectors) for _, _, vectors in self.recent]
+        near = _nearest(self._vectors(features), np.concatenate([vectors for _, _, vectors in self.recent]))
         scores = {
-            DIRECTION: (features @ direction, pool.features.astype(np.float32) @ direction),
+            DIRECTION: (features @ direction, pool.features @ direction),
             RECURRENCE: (
-                _mean_nearest(near) - self._near_known(features),
+                _mean_nearest([near]) - self._near_known(features),
                 _mean_nearest(list(pool.near_recent)) - pool.near_known,
             ),
         }
@@ -134,7 +137,7 @@ class Shift(Family):
         suspects = list(range(max(since, len(windows) - 2 * RECENT_WINDOWS), len(windows)))
         sums = {k: windows[k].astype(np.float64).sum(axis=0) for k in suspects}
         vectors = {k: self._vectors(windows[k]) for k in suspects}
-        pool = self.pool.features.astype(np.float32)
+        pool = self.pool.features
         pool_vectors = self._vectors(pool)
         pool_near = {k: _nearest(pool_vectors, vectors[k]) for k in suspects}
         found: list[list[Floats]] = [[], []]
@@ -163,7 +166,7 @@ class Shift(Family):
         pool = self.pool
         vectors = self._vectors(features)
         near = [_nearest(vectors, recent) for _, _, recent in self.recent]
-        pool.features = np.concatenate([pool.features, features])[-_POOL_LIMIT:]
+        pool.features = np.concatenate([pool.features, features.astype(np.float32)])[-_POOL_LIMIT:]
         pool.weights = np.concatenate([pool.weights, weights])[-_POOL_LIMIT:]
         pool.near_known = np.concatenate([pool.near_known, self._near_known(features)])[-_POOL_LIMIT:]
         for i, joined in enumerate(near):
@@ -176,8 +179,7 @@ class Shift(Family):
         return np.asarray(self.arrays["precision"] @ away)
 
     def _near_known(self, features: Vectors | Halves) -> Vectors:
-        known = self.arrays["known"].astype(np.float32)
-        return _mean_nearest([_nearest(self._vectors(features), known)])
+        return _mean_nearest([_nearest(self._vectors(features), self._known)])
 
     def features(self, vectors: NDArray[np.floating], surface: Floats) -> Halves:
         """Vectors and scaled surface (texts, dimensions + 6) of the messages that have a text."""
@@ -186,10 +188,12 @@ class Shift(Family):
 
     def _of(self, view: View) -> Vectors:
         # Rounded as the pool is stored, so that both sides of a comparison went through the same steps.
-        return self.features(view.vectors, view.surface).astype(np.float32)
+        if self._last is None or self._last[0] is not view:
+            self._last = view, self.features(view.vectors, view.surface).astype(np.float32)
+        return self._last[1]
 
     def _vectors(self, features: Vectors | Halves) -> Vectors:
-        return features[:, : self.arrays["known"].shape[1]].astype(np.float32)
+        return features[:, : self.arrays["known"].shape[1]].astype(np.float32, copy=False)
 
     @override
     def to_state(self) -> dict[str, Any]:
@@ -197,7 +201,7 @@ class Shift(Family):
         return {
             "kind": self.kind,
             "arrays": {key: pack(value) for key, value in self.arrays.items()},
-            "pool": [pack(pool.features), pack(pool.weights), pack(pool.near_known)],
+            "pool": [pack(pool.features.astype(np.float16)), pack(pool.weights), pack(pool.near_known)],
             "near_recent": [pack(near) for near in pool.near_recent],
             "recent": [[pack(sums), weight, pack(vectors)] for sums, weight, vectors in self.recent],
             "waiting": [[pack(features), pack(weights)] for features, weights in self.waiting],
@@ -207,6 +211,7 @@ class Shift(Family):
     @override
     def from_state(cls, state: dict[str, Any]) -> "Shift":
         features, weights, near_known = map(unpack, state["pool"])
+        features = features.astype(np.float32)
         near_recent = deque(map(unpack, state["near_recent"]), maxlen=RECENT_WINDOWS)
         arrays = {key: unpack(value) for key, value in state["arrays"].items()}
         family = cls(arrays, _Pool(features, weights, near_known, near_recent))

@@ -94,5 +94,5 @@ def surface_features(texts: Sequence[str]) -> NDArray[np.float64]:
         row[2] = (n - letters - spaces) / n
         row[3] = sum(map(str.isupper, text)) / max(letters, 1)
         row[4] = (n - letters - spaces - digits) / n
-        row[5] = sum(ord(character) > 127 for character in text) / n
+        row[5] = 0.0 if text.isascii() else sum(character > "\x7f" for character in text) / n
     return rows

@@ -46,11 +46,20 @@ def load() -> Messages:
     return Messages([row["text"] for row in rows], intents, sorted(set(intents.tolist())))
 
 
-def remembered(embed: Embed | None, messages: Messages) -> Embed | None:
-    """The embedding with the vectors of all messages kept, so that a thousand runs pay for them once."""
+def remembered(embed: Embed | None, messages: Messages, cache: Path | None = None) -> Embed | None:
+    """The embedding with the vectors of all messages kept, so that a thousand runs pay for them once.
+
+    `cache` is an .npz of `vectors`, row by row those of `messages.texts`; made where it is absent.
+    """
     if embed is None:
         return None
-    known = dict(zip(messages.texts, embed(messages.texts), strict=True))
+    if cache is not None and cache.exists():
+        vectors = np.load(cache)["vectors"]
+    else:
+        vectors = embed(messages.texts)
+        if cache is not None:
+            np.savez(cache, vectors=vectors)
+    known = dict(zip(messages.texts, vectors, strict=True))
 
     def looked_up(texts: object) -> NDArray[np.floating]:
         asked = list(texts)  # type: ignore[call-overload]

@@ -47,6 +47,8 @@ class Cluster(Record):
     known: bool
     """Whether the reference asks the same: a surge, not something new."""
     examples: tuple[str, ...]
+    messages: tuple[int, ...] = ()
+    """Numbers of the messages that lie in it, since the onset: where labels are worth most."""
 
 
 class SliceEvidence(Record):

@@ -50,6 +50,18 @@ class Rereference(Record):
     """Episode that it ended."""
 
 
+class Ruling(Record):
+    """What somebody decided about the alarm: silence for a while, or that this traffic is usual from now on."""
+
+    ruling_id: str
+    kind: Literal["snooze", "accept"]
+    at: datetime
+    who: str = Field(min_length=1)
+    why: str = Field(min_length=1)
+    until: datetime | None = None
+    """End of a snooze."""
+
+
 class Announcement(Record):
     """Something that a person should hear: an episode opened, got worse, or ended."""
 

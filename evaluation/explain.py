@@ -189,6 +189,8 @@ def _clusters(
         share = near_share(centre, vectors, at_least)
         usual_share = near_share(centre, usual_vectors, at_least)
         texts = [past.texts[rows[i]] or "" for i in group]
+        usual_near = float((usual_vectors @ centre).mean())
+        bound = usual_near + _APART * (at_least - usual_near)
         cluster = Cluster(
             name=telling_words(texts, usual_texts),
             size=len(group),
@@ -196,10 +198,10 @@ def _clusters(
             usual_share=usual_share,
             known=surge or is_known(past.p[_NOVELTY][rows[vectors @ centre >= at_least]]),
             examples=examples(texts, order),
+            messages=tuple(past.numbers[rows[vectors @ centre >= bound]].tolist()),
         )
         risen = (share - usual_share) / np.sqrt(max(usual_share, 1e-3))
-        usual_near = float((usual_vectors @ centre).mean())
-        found.append((float(risen), usual_near + _APART * (at_least - usual_near), centre, cluster))
+        found.append((float(risen), bound, centre, cluster))
     return _distinct(sorted(found, key=lambda one: -one[0]))
 
 

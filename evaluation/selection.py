@@ -1,13 +1,14 @@
 """Which traces are worth a person's time, each with the probability with which it was picked.
 
 Two parts with different duties: traces on the gate's side are picked uniformly at random, because the gate's
-evidence must be a random sample; on the training side the picks go where the agent is unsure or the traffic is
-new, and a random share always remains.
+evidence must be a random sample; on the training side the picks go where the agent is unsure, the request is new
+or the traffic drifted, and a random share always remains.
 """
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pydantic import Field
 
@@ -42,6 +43,7 @@ def select(
     *,
     salt: str = "",
     novelty: Callable[[Trace], float] = lambda _: 0.0,
+    drifted: Mapping[str, str] | None = None,
 ) -> list[Pick]:
     """Pick traces for labelling; one that the infrastructure broke is left out.
 
@@ -50,6 +52,7 @@ def select(
         settings: numbers and shares.
         salt: the project's name, as in `role_of`.
         novelty: how new a request is in [0, 1]; added to the doubt (1 − confidence).
+        drifted: trace ids in the region that drifted, each with its words; they come first.
     """
     ordered = sorted(traces, key=lambda t: t.case.case_id)
     usable = [t for t in ordered if t.error is None and t.action is not None]
@@ -59,7 +62,26 @@ def select(
     train = [t for t in usable if _role(t, settings, salt) == "train"]
     rng = random.Random(settings.seed)
     picks = _uniform(gate, settings.gate_labels, rng, "a random sample for the gate")
-    return picks + _interesting(train, settings, rng, novelty)
+    return picks + _interesting(train, settings, rng, _Interest(novelty, drifted or {}))
+
+
+@dataclass(frozen=True)
+class _Interest:
+    """How much a person's answer would teach: the agent's doubt, the request's novelty, and the drift."""
+
+    novelty: Callable[[Trace], float]
+    drifted: Mapping[str, str] = field(default_factory=dict)
+
+    def __call__(self, trace: Trace) -> float:
+        return _doubt(trace) + self.novelty(trace) + (2.0 if trace.trace_id in self.drifted else 0.0)
+
+    def why(self, trace: Trace) -> str:
+        """For the person who is asked."""
+        told = (
+            f"the agent is unsure ({1 - _doubt(trace):.2f}), the request is new ({self.novelty(trace):.2f})"
+        )
+        words = self.drifted.get(trace.trace_id)
+        return told if words is None else f"the traffic drifted here ({words}); {told}"
 
 
 def _role(trace: Trace, settings: SelectionSettings, salt: str) -> str:
@@ -73,10 +95,10 @@ def _uniform(traces: list[Trace], n: int, rng: random.Random, reason: str) -> li
 
 
 def _interesting(
-    traces: list[Trace], settings: SelectionSettings, rng: random.Random, novelty: Callable[[Trace], float]
+    traces: list[Trace], settings: SelectionSettings, rng: random.Random, interest: _Interest
 ) -> list[Pick]:
     """A random share first, then the most interesting of what is left."""
-    ranked = sorted(traces, key=lambda t: (-_interest(t, novelty), t.case.case_id))
+    ranked = sorted(traces, key=lambda t: (-interest(t), t.case.case_id))
     n = min(settings.train_labels, len(ranked))
     n_random = min(max(round(n * settings.random_share), 1), n)
     at_random = rng.sample(range(len(ranked)), n_random)
@@ -86,7 +108,7 @@ def _interesting(
         Pick(
             trace_id=ranked[rank].trace_id,
             propensity=_propensity(rank, len(ranked), n_random, n - n_random),
-            reason="a random share" if rank in taken else _why(ranked[rank], novelty),
+            reason="a random share" if rank in taken else interest.why(ranked[rank]),
         )
         for rank in (*at_random, *chosen)
     ]
@@ -107,14 +129,6 @@ def _propensity(rank: int, n: int, n_random: int, n_chosen: int) -> float:
     return min(drawn + (1 - drawn) * (ways / math.comb(n - 1, n_random)), 1.0)
 
 
-def _interest(trace: Trace, novelty: Callable[[Trace], float]) -> float:
-    return _doubt(trace) + novelty(trace)
-
-
 def _doubt(trace: Trace) -> float:
     confidence = trace.attempts[0].steps[0].confidence if trace.attempts and trace.attempts[0].steps else None
     return 0.5 if confidence is None else 1 - confidence
-
-
-def _why(trace: Trace, novelty: Callable[[Trace], float]) -> str:
-    return f"the agent is unsure ({1 - _doubt(trace):.2f}), the request is new ({novelty(trace):.2f})"

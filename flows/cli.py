@@ -8,6 +8,7 @@ import sys
 import typer
 
 from agent.errors import RatchetError
+from flows.commands import alarm as alarm_commands
 from flows.commands import approve as approve_command
 from flows.commands import budget as budget_command
 from flows.commands import doctor as doctor_command
@@ -54,6 +55,7 @@ app.command("init")(init_command.init)
 app.command("status")(status_command.status)
 app.command("history")(history_command.history)
 app.command("explain")(explain_command.explain)
+app.add_typer(alarm_commands.app, name="alarm")
 app.add_typer(label_commands.app, name="label")
 app.command("approve")(approve_command.approve)
 app.command("budget")(budget_command.budget)

@@ -7,8 +7,9 @@ from prefect.events import emit_event
 
 from agent.project import load_project
 from agent.record import Record
+from evaluation.watching import WatchSettings
 from tasks.collect import collect_new
-from tasks.watch import Watched, WatchSettings, watch
+from tasks.watch import Watched, start_improve, watch
 
 
 class MonitorReport(Record):
@@ -17,14 +18,20 @@ class MonitorReport(Record):
     new_traces: int
     problems: tuple[str, ...] = ()
     watched: Watched
+    improve: str | None = None
+    """Name of the `improve` run that the alarm started."""
 
 
 @flow(name="monitor", persist_result=False)
 def monitor(project: str = ".", settings: WatchSettings | None = None) -> MonitorReport:
-    """Collect → watch; an alarm pages the on-call team and emits `ratchet.drift`, for automations."""
+    """Collect → watch; an alarm pages the on-call team and starts `improve`, which asks people where it drifted."""
     agent = load_project(Path(project))
     collection = collect_new(agent.name)
     watched = watch(agent.name, collection, settings or WatchSettings())
-    if any(announcement.event == "opened" for announcement in watched.announced):
+    started = None
+    if watched.improve is not None:
         emit_event("ratchet.drift", resource={"prefect.resource.id": f"ratchet.project.{agent.name}"})
-    return MonitorReport(new_traces=collection.n_new_traces, problems=collection.problems, watched=watched)
+        started = start_improve(agent.name, project, watched.improve)
+    return MonitorReport(
+        new_traces=collection.n_new_traces, problems=collection.problems, watched=watched, improve=started
+    )

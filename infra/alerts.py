@@ -31,6 +31,8 @@ class Alert(Record):
     body: str
     since: datetime | None = None
     link: str | None = None
+    key: str | None = None
+    """The same each time one alert is sent, so that a receiver can drop a repeat."""
 
 
 class Delivery(Record):

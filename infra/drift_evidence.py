@@ -56,19 +56,19 @@ def evidence_metric(state: DriftState, attribution: Attribution | None, left_out
 
 
 def _verdict(state: DriftState, attribution: Attribution | None) -> list[BaseWidgetInfo]:
-    since = "–" if state.since is None else f"message {state.since}"
+    since, bounds = "–" if state.since is None else f"message {state.since:,}", ""
     if attribution is not None:
         onset = attribution.onset
-        since = f"message {onset.message} ({onset.low} to {onset.high})"
-        since += "" if onset.at is None else f", {onset.at:%Y-%m-%d %H:%M}"
+        since, bounds = f"message {onset.message:,}", f" ({onset.low:,} to {onset.high:,})"
+        bounds += "" if onset.at is None else f", {onset.at:%Y-%m-%d %H:%M}"
     figures = [
         CounterData("Verdict", "Drift" if state.alarm else "No drift"),
-        CounterData(f"Evidence R (alarm at {state.threshold:,.0f})", f"{state.e_value:,.1f}"),
-        CounterData("Since", since),
+        CounterData(f"Evidence R (alarm at {state.threshold:,.0f})", _figure(state.e_value)),
+        CounterData(f"Since{bounds}", since),
         CounterData("Messages seen", f"{state.n_seen:,}"),
     ]
     families = [
-        [name, f"{value:,.1f}"] for name, value in sorted(state.families.items(), key=lambda kv: -kv[1])
+        [name, _figure(value)] for name, value in sorted(state.families.items(), key=lambda kv: -kv[1])
     ]
     return [
         counter(counters=figures, title="Drift evidence"),
@@ -76,6 +76,10 @@ def _verdict(state: DriftState, attribution: Attribution | None) -> list[BaseWid
             column_names=["Family of evidence", "R"], data=families, title="What carries the evidence"
         ),
     ]
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def _details(attribution: Attribution | None, left_out: list[str]) -> list[BaseWidgetInfo]:

@@ -1,4 +1,7 @@
-"""Drift over time in MLflow: one run per project, one step per look, the report beside it."""
+"""Drift over time in MLflow: one run per project, a step per window, reports, and what people ruled.
+
+Why rulings lie here and not in a file: who snoozes an alarm sits elsewhere than the worker that raises it.
+"""
 
 import tempfile
 import time
@@ -6,11 +9,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copy2
+from typing import Final
 
 from mlflow.entities import Metric, Run
 
 from agent.record import Record
+from evaluation.episodes import Ruling
 from infra.tracking import Connection, connect, mlflow_errors
+
+_RULING: Final = "ruling."
+_DESCRIPTION: Final = "mlflow.note.content"
+"""The tag that MLflow shows, as Markdown, on top of a run's page."""
+_TAG_LIMIT: Final = 5_000
 
 
 def log_drift(
@@ -19,12 +29,17 @@ def log_drift(
     values: Mapping[str, float],
     report: Path | None = None,
     pictures: Mapping[str, Path] | None = None,
+    *,
+    at: datetime | None = None,
 ) -> str:
-    """Add one look to the project's drift run, whose id is returned; a step again replaces its files."""
+    """Add one look to the project's drift run, whose id is returned.
+
+    A step again replaces its files; with the same `at` and values, it adds nothing.
+    """
     with mlflow_errors(f"logging drift step {step}"):
         connection = connect(project)
         run_id = _run(connection)
-        now = int(time.time() * 1000)
+        now = int((at.timestamp() if at else time.time()) * 1000)
         connection.client.log_batch(
             run_id, metrics=[Metric(name, float(value), now, step) for name, value in values.items()]
         )
@@ -33,6 +48,31 @@ def log_drift(
         for name, picture in (pictures or {}).items():
             _log_file(connection, run_id, picture, f"step_{step:05d}_{name}{picture.suffix}", "pictures")
     return run_id
+
+
+def describe_drift(project: str, text: str) -> str:
+    """Show this Markdown on top of the drift run's page; returns the run's id."""
+    with mlflow_errors("describing the drift"):
+        connection = connect(project)
+        run_id = _run(connection)
+        connection.client.set_tag(run_id, _DESCRIPTION, text[:_TAG_LIMIT])
+    return run_id
+
+
+def add_ruling(project: str, ruling: Ruling) -> None:
+    """Record what somebody decided; the next look obeys it."""
+    with mlflow_errors("recording a ruling on drift"):
+        connection = connect(project)
+        connection.client.set_tag(_run(connection), f"{_RULING}{ruling.ruling_id}", ruling.to_json())
+
+
+def rulings(project: str) -> list[Ruling]:
+    """Everything that was ruled, in order."""
+    with mlflow_errors("reading the rulings on drift"):
+        found = _find_run(connect(project))
+    tags = found.data.tags if found is not None else {}
+    told = [Ruling.from_json(tags[name], where=name) for name in tags if name.startswith(_RULING)]
+    return sorted(told, key=lambda ruling: (ruling.at, ruling.ruling_id))
 
 
 class DriftLook(Record):

@@ -5,6 +5,7 @@ count, and take the reference as exact. Only descriptors that never try a downlo
 """
 
 import os
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from infra.report_columns import ReportColumns, prepare_columns
 _MIN_TEXTS: Final = 50
 _CHARACTERS: Final = "characters of text"
 _NON_LETTERS: Final = "non-letters of text, %"
+_VERDICT: Final = re.compile(r"Data drift (not )?detected\. Drift detection method: ")
 
 
 def write_report(
@@ -37,11 +39,18 @@ def write_report(
     the report. Of more than 5,000 rows a fixed random sample is drawn; our evidence is over all of them.
     """
     snapshot = build_report(reference, current, evidence, attribution=attribution, text_column=text_column)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    snapshot.save_html(str(path))
-    path.with_suffix(".json").write_text(snapshot.json(), encoding="utf-8")
+    save_report(snapshot, path)
     answer: dict[str, Any] = snapshot.dict()
     return answer
+
+
+def save_report(snapshot: Any, path: Path) -> None:
+    """Write `path` (HTML) and its sibling `.json`; the HTML appears last and whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_text(snapshot.json(), encoding="utf-8")
+    partial = path.with_suffix(".partial")
+    snapshot.save_html(str(partial))
+    partial.replace(path)
 
 
 def build_report(
@@ -51,8 +60,9 @@ def build_report(
     *,
     attribution: Attribution | None = None,
     text_column: str | None = "text",
+    title: str | None = None,
 ) -> Any:
-    """The report as an Evidently `Snapshot`, to write or to add to a Workspace."""
+    """The report as an Evidently `Snapshot`, to save or to add to a Workspace, where it shows its title."""
     os.environ.setdefault("DO_NOT_TRACK", "1")
     columns = prepare_columns(reference, current, text_column=text_column)
     with _evidently_muted():
@@ -61,7 +71,10 @@ def build_report(
         from infra.drift_evidence import evidence_metric
 
         metrics = [evidence_metric(evidence, attribution, columns.left_out), *_column_metrics(columns)]
-        return Report(metrics).run(*_datasets(columns))
+        snapshot = Report(metrics).run(*_datasets(columns), name=title)
+    for widget in snapshot._widgets:
+        _without_verdict(widget.params)
+    return snapshot
 
 
 def add_to_workspace(folder: Path, project_name: str, snapshot: Any) -> str:
@@ -82,6 +95,15 @@ def _evidently_muted() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _without_verdict(params: Any) -> None:
+    """Leave a column's distance standing, and take away whether Evidently calls it drift."""
+    for counter in params.get("counters", ()) if isinstance(params, dict) else ():
+        verdict = _VERDICT.match(counter["label"])
+        if verdict is not None:
+            counter["label"] = counter["label"][verdict.end() :]
+            counter["value"] = counter["value"].removeprefix("Drift in column ").strip("'")
 
 
 def _column_metrics(columns: ReportColumns) -> list[Any]:

@@ -25,6 +25,8 @@ class ProjectState(Record):
     """Traces that the drift monitor has seen, reference included."""
     asked: tuple[str, ...] = ()
     """Traces that people were asked about in this round."""
+    asked_about_episode: int = 0
+    """Newest episode of drift whose region people were asked about."""
     spent_gate_cases: tuple[str, ...] = ()
     """Cases that a gate used: they chose a champion and can never judge again."""
 

@@ -61,6 +61,11 @@ def review_queue(experiment_id: str) -> Page:
     return Page("review_queue", f"#/experiments/{experiment_id}/review-queue", ("review",))
 
 
+def drift_run(experiment_id: str, run_id: str, shows: tuple[str, ...]) -> Page:
+    """The drift monitor's page: what it says now, and its evidence window by window."""
+    return Page("drift", f"#/experiments/{experiment_id}/runs/{run_id}", shows, clicks=("Show more",))
+
+
 def find_browser() -> str | None:
     """Path of an installed Chromium; None where there is none."""
     return next((path for name in _BROWSERS if (path := shutil.which(name))), None)

@@ -1,7 +1,10 @@
 """Hand to people: pick what is worth their time, with known propensities, and queue it in MLflow.
 
-Nothing waits here: what is not answered yet is picked up by the next run.
+Nothing waits here: what is not answered yet is picked up by the next run. While an alarm stands, the picks go to
+the region that drifted first; a round that was open when it came is widened by that region, once.
 """
+
+from collections.abc import Mapping
 
 from prefect import task
 
@@ -14,6 +17,7 @@ from evaluation.selection import SelectionSettings, select
 from infra.dataset_store import read_dataset
 from infra.project_state import read_state, update_state
 from infra.review_queue import ReviewItem, ask_people, pending
+from infra.watch_store import read_watch
 from tasks.collect import Collection
 
 
@@ -32,21 +36,43 @@ class Asked(Record):
 @task(name="ask people")
 def ask_for_labels(name: str, collection: Collection, settings: SelectionSettings) -> Asked:
     """Queue this round's questions, once; later calls count what is still open."""
-    if not read_state(name).asked:
-        picks = select_traces(name, collection, settings)
-        ask_people(name, picks)
-        update_state(name, asked=tuple(pick.trace_id for pick in picks))
+    watch, state = read_watch(name), read_state(name)
+    episode = watch.episodes.open.number if watch.episodes.open and watch.drifted else 0
+    if not state.asked:
+        _ask(name, select_traces(name, collection, settings, watch.drifted), episode)
+    elif episode > state.asked_about_episode:
+        more = settings.model_copy(update={"gate_labels": 0, "train_labels": settings.train_labels // 2})
+        _ask(name, select_traces(name, collection, more, watch.drifted, only_drifted=True), episode)
     asked = set(read_state(name).asked)
     waiting = {item.trace_id for item in pending(name)}
     return Asked(n_asked=len(asked), n_waiting=len(asked & waiting))
 
 
-def select_traces(name: str, collection: Collection, settings: SelectionSettings) -> list[ReviewItem]:
+def _ask(name: str, picks: list[ReviewItem], episode: int) -> None:
+    ask_people(name, picks)
+    state = read_state(name)
+    update_state(
+        name,
+        asked=(*state.asked, *(pick.trace_id for pick in picks)),
+        asked_about_episode=max(episode, state.asked_about_episode),
+    )
+
+
+def select_traces(
+    name: str,
+    collection: Collection,
+    settings: SelectionSettings,
+    drifted: Mapping[str, str] | None = None,
+    *,
+    only_drifted: bool = False,
+) -> list[ReviewItem]:
     """What to ask about among the traces that nobody was asked about before."""
     traces, labels = read_dataset(collection.traces, Trace), read_dataset(collection.labels, Label)
     known = {label.trace_id for label in labels if label.source == "human"}
     known |= {item.trace_id for item in pending(name)}
     taught = [case_text(trace.case) for trace in traces if trace.trace_id in known]
     fresh = [trace for trace in traces if trace.trace_id not in known]
-    picks = select(fresh, settings, salt=name, novelty=novelty(taught))
+    if only_drifted:
+        fresh = [trace for trace in fresh if trace.trace_id in (drifted or {})]
+    picks = select(fresh, settings, salt=name, novelty=novelty(taught), drifted=drifted)
     return [ReviewItem(trace_id=p.trace_id, propensity=p.propensity, reason=p.reason) for p in picks]

@@ -62,6 +62,10 @@ def monitor(project: Folder = ".", as_json: Json = False) -> None:
     else:
         say(f"{report.new_traces} new traces")
         show_drift(report.watched)
+        if report.improve:
+            say(f"the alarm started `improve` ({report.improve})")
+        elif report.watched.improve:
+            say("no `improve` is deployed here (`ratchet up` does): run `ratchet improve` yourself")
         for problem in report.problems:
             console.print(f"  [yellow]{problem}")
     raise typer.Exit(NO if report.watched.alarm else YES)

@@ -13,6 +13,7 @@ from agent.project import Proposer
 from agent.record import Record
 from evaluation.curate import CurateSettings
 from evaluation.selection import SelectionSettings
+from evaluation.watching import WatchSettings
 from flows.demo.final_test import FinalTest, final_test
 from flows.demo.planted import Planted, plant
 from flows.demo.stand_in import answer_queue
@@ -27,7 +28,6 @@ from infra.settings import Settings
 from tasks.gate import GateSettings, Judged, gate_candidates
 from tasks.learn import ProposeSettings
 from tasks.serve import serve_waiting
-from tasks.watch import WatchSettings
 
 FOLDER = str(Path(__file__).parent)
 GATE = GateSettings(min_cases=8, batch=8)

@@ -2,10 +2,10 @@
 
 import pytest
 
+from evaluation.watching import WatchSettings
 from flows.monitor import monitor
 from infra.drift_log import last_look
 from infra.trace_store import log_traces
-from tasks.watch import WatchSettings
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
 

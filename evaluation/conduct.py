@@ -1,0 +1,141 @@
+"""What the agent does and how well it goes, watched for each version: a promotion changes both on purpose.
+
+So a version is compared with its own first traces, and the watch begins anew with the next one. What people ask is
+watched across versions, elsewhere; `together` makes one verdict of both.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from agent.record import Record
+from agent.trace import Trace
+from evaluation.attribution import Attribution
+from evaluation.drift import DriftMonitor
+from evaluation.drift_state import DriftState
+from evaluation.observation import GROUPS, Group, Observation
+
+CONDUCT: Final[tuple[Group, ...]] = ("behaviour", "outcome")
+
+
+class Conduct(Record):
+    """What is remembered of the version that serves."""
+
+    candidate: str
+    reference: tuple[str, ...] = ()
+    """Ids of its first traces: what is usual for it."""
+    seen: tuple[str, ...] = ()
+    """Trace ids in the order of the monitor's message numbers."""
+    monitor: str | None = None
+    """The drift monitor's own JSON; None while the reference is gathered."""
+
+
+class ConductWatch:
+    """Follows the version that most of a window was served by."""
+
+    def __init__(self, conduct: Conduct | None, *, reference: int, alpha: float) -> None:
+        self.conduct = conduct
+        self._reference, self._alpha = reference, alpha
+        self._monitor = DriftMonitor.from_json(conduct.monitor) if conduct and conduct.monitor else None
+
+    def update(self, window: Sequence[Trace], traces: Mapping[str, Trace]) -> DriftState | None:
+        """Evidence after the window; None while there is no reference."""
+        if not window:
+            return None
+        serving = Counter(trace.candidate_id for trace in window).most_common(1)[0][0]
+        if self.conduct is None or self.conduct.candidate != serving:
+            self.conduct, self._monitor = Conduct(candidate=serving), None
+        own = [trace for trace in window if trace.candidate_id == serving]
+        ids = tuple(trace.trace_id for trace in own)
+        if self._monitor is not None:
+            self.conduct = self.conduct.model_copy(update={"seen": (*self.conduct.seen, *ids)})
+            return self._monitor.update([as_conduct(trace) for trace in own])
+        usual = (*self.conduct.reference, *ids)
+        self.conduct = self.conduct.model_copy(update={"reference": usual})
+        there = [as_conduct(traces[i]) for i in usual if i in traces]
+        if len(there) >= self._reference:
+            self._monitor = DriftMonitor(there, alpha=self._alpha)
+        return None
+
+    def explain(self, place: Mapping[str, int]) -> Attribution | None:
+        """What changed, in the message numbers that `place` gives for trace ids; None before any window."""
+        if self._monitor is None or self.conduct is None or not self._monitor.n_seen:
+            return None
+        said, seen = self._monitor.explain(), self.conduct.seen
+        low, message, high = (
+            place.get(seen[number], 0) for number in (said.onset.low, said.onset.message, said.onset.high)
+        )
+        onset = said.onset.model_copy(update={"low": low, "message": message, "high": high})
+        told = said.reason.replace(_numbers(said), _numbers(said.model_copy(update={"onset": onset})))
+        return said.model_copy(update={"onset": onset, "reason": told})
+
+    def since(self, state: DriftState, place: Mapping[str, int]) -> int | None:
+        """The state's onset in the message numbers that `place` gives for trace ids."""
+        if state.since is None or self.conduct is None:
+            return None
+        return place.get(self.conduct.seen[state.since], 0)
+
+    def record(self) -> Conduct | None:
+        """What to remember, with the monitor as it is now."""
+        if self.conduct is None or self._monitor is None:
+            return self.conduct
+        return self.conduct.model_copy(update={"monitor": self._monitor.to_json()})
+
+
+def as_conduct(trace: Trace) -> Observation:
+    """What the agent did about a request and how it went, without the request."""
+    first = trace.attempts[0].steps[0] if trace.attempts and trace.attempts[0].steps else None
+    return Observation(
+        session=trace.session_id,
+        at=trace.started_at,
+        slice=trace.case.slice,
+        tool=trace.first_action.name if trace.first_action else None,
+        steps=trace.n_steps,
+        retries=max(len(trace.attempts) - 1, 0),
+        latency_s=trace.latency_s,
+        confidence=first.confidence if first else None,
+        outcome=trace.first_score,
+        numbers={"tokens": float(trace.usage.input_tokens + trace.usage.output_tokens)},
+    )
+
+
+def together(asked: DriftState, conduct: DriftState | None, since: int | None) -> DriftState:
+    """One state of both: the mean over the groups that have evidence; `since` is the conduct's onset."""
+    if conduct is None:
+        return asked
+    groups = {"input": asked.input, "behaviour": conduct.behaviour, "outcome": conduct.outcome}
+    known = [value for value in groups.values() if value > 0.0]
+    e_value = float(np.mean(known)) if known else 0.0
+    alarm = e_value >= asked.threshold
+    begun = [one for one in (asked.since, since) if one is not None]
+    return asked.model_copy(
+        update={
+            **groups,
+            "e_value": e_value,
+            "alarm": alarm,
+            "since": min(begun, default=0) if alarm else None,
+            "families": asked.families | conduct.families,
+        }
+    )
+
+
+def explained(state: DriftState, asked: Attribution, conduct: Attribution | None) -> Attribution:
+    """What changed, the cause first: what people ask explains what the agent does, not the reverse."""
+    kinds = tuple(group for group in GROUPS if group in state.groups) or asked.kinds
+    if conduct is None or not set(kinds) & set(CONDUCT):
+        said = asked
+    elif "input" in kinds:
+        said = asked.model_copy(update={"reason": f"{asked.reason} Then: {conduct.reason}"})
+    else:
+        said = conduct
+    carried = sum(state.families.values())
+    shares = {name: value / carried for name, value in state.families.items()} if carried else {}
+    return said.model_copy(
+        update={"kinds": kinds, "families": shares, "surge": said.surge and len(kinds) == 1}
+    )
+
+
+def _numbers(said: Attribution) -> str:
+    return f"message {said.onset.message:,} ({said.onset.low:,} to {said.onset.high:,})"

@@ -1,0 +1,159 @@
+"""`ratchet alarm`: what the drift alarm says, silence for a while, or "this is the new normal".
+
+Why rulings are recorded in MLflow and obeyed by the next look: the person on call and the worker that watches
+seldom sit at the same machine, and who decided what, and why, must be readable by everybody afterwards.
+"""
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from agent.errors import BadInput
+from flows.commands.terminal import NO, YES, console, emit_json
+from flows.commands.which_project import HERE, AsJson, Folder, Name, Person, which_project
+
+if TYPE_CHECKING:
+    from evaluation.episodes import Episodes, Ruling
+    from evaluation.watching import WatchState
+
+app = typer.Typer(
+    help="The drift alarm: show it, silence it, or accept the traffic as usual.", no_args_is_help=True
+)
+
+Why = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
+
+
+@app.command("show")
+def show(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -> None:
+    """Show whether an alarm stands, since when, what changed, and what was ruled: exit 3 while one stands."""
+    from infra.drift_log import rulings
+    from infra.watch_store import read_watch
+
+    chosen = which_project(project, name)
+    state, ruled = read_watch(chosen), rulings(chosen)
+    if as_json:
+        emit_json(_answer(chosen, state, ruled))
+    else:
+        _show(state, ruled)
+    raise typer.Exit(NO if state.episodes.open else YES)
+
+
+@app.command("snooze")
+def snooze(
+    hours: Annotated[float, typer.Option(min=0.01, max=24 * 90, help="For how long.")] = 24.0,
+    by: Person = "",
+    reason: Why = "",
+    project: Folder = HERE,
+    name: Name = None,
+    as_json: AsJson = False,
+) -> None:
+    """Announce nothing for a while; evidence and episodes go on being recorded."""
+    now = datetime.now(UTC)
+    ruling = _rule("snooze", by, reason, now, until=now + timedelta(hours=hours))
+    _record(which_project(project, name), ruling, as_json=as_json)
+
+
+@app.command("accept")
+def accept(
+    by: Person = "",
+    reason: Why = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
+    project: Folder = HERE,
+    name: Name = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take the present traffic as the new normal: a new reference, and the end of the episode."""
+    from infra.watch_store import read_watch
+
+    chosen = which_project(project, name)
+    ruling = _rule("accept", by, reason, datetime.now(UTC), until=None)
+    if yes:
+        _record(chosen, ruling, as_json=as_json)
+        return
+    episode = read_watch(chosen).episodes.open
+    what = f"end episode {episode.number} and learn" if episode else "learn"
+    if as_json:
+        emit_json({"project": chosen, "ruling": ruling.model_dump(mode="json"), "done": False})
+    else:
+        since = "from its onset on" if episode else "from the newest traces"
+        console.print(f"would {what} what is usual anew, {since}; add --yes to do it")
+
+
+def _rule(kind: str, by: str, reason: str, at: datetime, *, until: datetime | None) -> "Ruling":
+    from uuid import uuid4
+
+    from evaluation.episodes import Ruling
+
+    if not by.strip() or not reason.strip():
+        raise BadInput(f'{kind} is recorded with who and why: add --by NAME --reason "…"')
+    return Ruling.model_validate(
+        {
+            "ruling_id": uuid4().hex[:12],
+            "kind": kind,
+            "at": at,
+            "who": by.strip(),
+            "why": reason.strip(),
+            "until": until,
+        }
+    )
+
+
+def _record(project: str, ruling: "Ruling", *, as_json: bool) -> None:
+    from infra.drift_log import add_ruling
+
+    add_ruling(project, ruling)
+    if as_json:
+        emit_json({"project": project, "ruling": ruling.model_dump(mode="json"), "done": True})
+    elif ruling.until is not None:
+        console.print(
+            f"[green]✓[/] nothing is announced until {ruling.until:%Y-%m-%d %H:%M} UTC; it is still recorded"
+        )
+    else:
+        console.print("[green]✓[/] recorded; the next `ratchet monitor` learns the new normal")
+
+
+def _answer(project: str, state: "WatchState", ruled: "list[Ruling]") -> dict[str, Any]:
+    return {
+        "project": project,
+        "alarm": state.episodes.open is not None,
+        "learning": state.monitor is None,
+        "e_value": state.states[-1].e_value if state.states else None,
+        "episodes": state.episodes.model_dump(mode="json"),
+        "attribution": state.attribution.model_dump(mode="json") if state.attribution else None,
+        "drifted_traces": len(state.drifted),
+        "rulings": [one.model_dump(mode="json") | {"obeyed": one.ruling_id in state.ruled} for one in ruled],
+    }
+
+
+def _show(state: "WatchState", ruled: "list[Ruling]") -> None:
+    from flows.commands.wording import outside
+
+    episodes = state.episodes
+    if episodes.open is not None and state.attribution is not None:
+        told = Text.assemble(("alarm  ", "bold red"), outside(state.attribution.reason, 600))
+        console.print(told, soft_wrap=True)
+        console.print(f"episode {episodes.open.number}, {episodes.open.severity}; {_asked(state)}")
+    elif state.monitor is None:
+        console.print("[yellow]learning[/]  what is usual is being gathered; nothing is decided yet")
+    else:
+        console.print("[bold green]no alarm[/]")
+    _show_rulings(episodes, state, ruled)
+
+
+def _asked(state: "WatchState") -> str:
+    n = len(state.drifted)
+    return f"{n} traces lie where it drifted: labels go there first" if n else "no region to label"
+
+
+def _show_rulings(episodes: "Episodes", state: "WatchState", ruled: "list[Ruling]") -> None:
+    from flows.commands.wording import moment, outside
+
+    if episodes.past:
+        console.print(f"{len(episodes.past)} earlier episodes")
+    for one in ruled:
+        waits = "" if one.ruling_id in state.ruled else ", waits for the next look"
+        what = f"snoozed until {moment(one.until)}" if one.until else "accepted as the new normal"
+        said = (f"{moment(one.at)}  ", outside(one.who, 40), f" {what}: ", outside(one.why, 160), waits)
+        console.print(Text.assemble(*said), soft_wrap=True)

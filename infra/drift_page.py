@@ -1,0 +1,122 @@
+"""What a person sees of a look for drift: report, timeline and Workspace on disk, and the run's page in MLflow."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from agent.trace import Trace
+from evaluation.attribution import Attribution
+from evaluation.cases import case_text
+from evaluation.watching import Traces, WatchState
+from infra.drift_log import describe_drift, log_drift
+from infra.drift_picture import draw_drift
+from infra.drift_report import add_to_workspace, build_report, save_report
+from infra.project_state import project_folder
+from infra.settings import Settings
+
+_SHOWN: Final = 200
+"""Newest traces in the report."""
+_WORDS: Final = 160
+_SENTENCES: Final = 800
+
+
+def workspace_folder() -> Path:
+    """Evidently's Workspace, for `evidently ui --workspace`."""
+    return Settings().home / "evidently"
+
+
+def draw_look(name: str, state: WatchState, traces: Traces) -> Path:
+    """Report and timeline of the last window, below the project's folder, and in the Workspace; once."""
+    number = len(state.states)
+    report = project_folder(name) / "drift" / f"window_{number:05d}.html"
+    if report.exists():
+        return report
+    attribution = state.attribution if state.episodes.open else None
+    snapshot = build_report(
+        as_frame([traces[i] for i in state.reference if i in traces]),
+        as_frame([traces[i] for i in state.watched[-_SHOWN:] if i in traces]),
+        state.states[-1],
+        attribution=attribution,
+        title=f"window {number}",
+    )
+    draw_drift(state.states[state.first_window :], report.with_suffix(".png"), attribution=attribution)
+    add_to_workspace(workspace_folder(), name, snapshot)
+    save_report(snapshot, report)
+    return report
+
+
+def publish_look(name: str, state: WatchState, report: Path) -> None:
+    """Every window that MLflow does not have yet, the report beside the last, and the page's text."""
+    for number in range(state.published + 1, len(state.states) + 1):
+        drift, last = state.states[number - 1], number == len(state.states)
+        values = {
+            "drift_e_value": drift.e_value,
+            "drift_alarm": float(drift.alarm),
+            "messages": float(drift.n_seen),
+        }
+        values |= {
+            f"drift_{group}": float(getattr(drift, group)) for group in ("input", "behaviour", "outcome")
+        }
+        files = (report, {"timeline": report.with_suffix(".png")}) if last else (None, {})
+        log_drift(name, number, values, *files, at=state.times[number - 1])
+    describe_drift(name, page_text(state))
+
+
+def page_text(state: WatchState) -> str:
+    """Markdown: whether an alarm stands, since when, what changed, and the messages that weigh most."""
+    last = state.states[-1]
+    if state.episodes.open is None or state.attribution is None:
+        reached = f"evidence {last.e_value:,.1f}, alarm at {last.threshold:,.0f}"
+        return f"**No drift** in {last.n_seen:,} messages: {reached}."
+    said = state.attribution
+    when = "" if said.onset.at is None else f", {said.onset.at:%Y-%m-%d %H:%M}"
+    lines = [
+        f"**Drift** since message {said.onset.message:,} ({said.onset.low:,} to {said.onset.high:,}{when})",
+        "",
+        _plain(said.reason, _SENTENCES),
+        "",
+    ]
+    if said.clusters:
+        lines += ["| what people ask since then | kind | share | usual |", "|---|---|---|---|"]
+        lines += [
+            f"| {_plain(c.name)} | {'known' if c.known else 'new'} | {c.share:.0%} | {c.usual_share:.0%} |"
+            for c in said.clusters
+        ]
+        lines.append("")
+    return "\n".join([*lines, *_messages(said)])
+
+
+def _messages(said: Attribution) -> list[str]:
+    if not said.top_messages:
+        return []
+    rows = [f"| {_plain(m.text)} | {m.family} | {m.message:,} |" for m in said.top_messages]
+    return ["| messages that weigh most | strangest in | number |", "|---|---|---|", *rows]
+
+
+def _plain(text: str, limit: int = _WORDS) -> str:
+    """Text from outside as one short cell that no Markdown or HTML in it can leave."""
+    flat = " ".join(text.split())
+    cut = flat if len(flat) <= limit else flat[: limit - 1] + "…"
+    for mark in "\\`*_{}[]<>#|!":
+        cut = cut.replace(mark, f"\\{mark}" if mark not in "<>" else {"<": "&lt;", ">": "&gt;"}[mark])
+    return cut
+
+
+def as_frame(traces: Sequence[Trace]) -> pd.DataFrame:
+    """Text, tool, outcome, confidence, latency, tokens and attempts, a row per trace."""
+    return pd.DataFrame(
+        {
+            "text": [case_text(t.case) for t in traces],
+            "tool": [t.first_action.name if t.first_action else None for t in traces],
+            "outcome": [t.first_score for t in traces],
+            "confidence": [
+                t.attempts[0].steps[0].confidence if t.attempts and t.attempts[0].steps else None
+                for t in traces
+            ],
+            "latency_s": [t.latency_s for t in traces],
+            "tokens": [t.usage.input_tokens + t.usage.output_tokens for t in traces],
+            "attempts": [len(t.attempts) for t in traces],
+        }
+    )

@@ -1,0 +1,177 @@
+"""A watch counts each trace once, in order, owes what it did not say, and obeys what people ruled."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from agent.environment import Case
+from evaluation.episodes import Ruling
+from evaluation.watching import WatchSettings, WatchState, look
+
+NOW = datetime(2026, 3, 1, tzinfo=UTC)
+SETTINGS = WatchSettings(window=20, reference=60)
+TOWNS = ("Oslo", "Bergen", "Molde", "Lund", "Turku", "Narva", "Riga")
+USUAL, NEW = "what is the weather in {town} on day {n}?", "cancel my contract number {n}, please"
+
+
+@pytest.fixture
+def traffic(make_trace):
+    """Traces by id, `n` of them, the first of number `start`."""
+
+    def make(n, text=USUAL, start=0):
+        made = {}
+        for i in range(start, start + n):
+            case = Case(inputs={"request": text.format(town=TOWNS[i % 7], n=i % 9)})
+            trace_id = f"{i:032x}"
+            at = NOW + timedelta(minutes=i)
+            made[trace_id] = make_trace(case=case, trace_id=trace_id, session_id=None, started_at=at)
+        return made
+
+    return make
+
+
+def seen(traces, state=None, rulings=(), at=NOW):
+    return look(state or WatchState(), traces, rulings, SETTINGS, at)
+
+
+def ruling(kind, number=1, **changes):
+    fields = {"ruling_id": f"r{number}", "kind": kind, "at": NOW, "who": "ana", "why": "new product line"}
+    return Ruling(**fields | changes)
+
+
+@pytest.fixture
+def drifted(traffic):
+    """120 usual traces, then 80 of a new kind; and the watch after them."""
+    traces = traffic(120) | traffic(80, NEW, 120)
+    return traces, seen(traces)
+
+
+def test_each_full_window_is_counted_once(traffic):
+    state = seen(traffic(105))
+    assert (len(state.reference), len(state.watched), len(state.states)) == (60, 40, 2)
+    assert seen(traffic(105), state) == state
+
+
+def test_missed_windows_are_caught_up_in_order_and_late_traces_are_not_lost(traffic):
+    traces = traffic(200)
+    late = dict(list(traces.items())[70:75])
+    without = {i: trace for i, trace in traces.items() if i not in late}
+    state = seen(without)
+    assert list(state.watched) == list(without)[60:180]
+    again = seen(traces, state)
+    assert again.watched[:120] == state.watched
+    assert set(late) <= set(again.watched)
+    assert len(set(again.watched)) == len(again.watched) == 140
+
+
+def test_one_look_or_many_with_restarts_between_give_the_same_numbers(traffic, drifted):
+    traces, whole = drifted
+    state = WatchState()
+    for n in range(0, len(traces) + 1, 10):
+        state = WatchState.from_json(seen(dict(list(traces.items())[:n]), state).to_json())
+    assert state == whole
+
+
+def test_an_alarm_is_owed_once_and_starts_one_improve(traffic, drifted):
+    traces, state = drifted
+    assert state.episodes.open is not None
+    assert [notice.announcement.event for notice in state.outbox] == ["opened"]
+    assert state.improve is not None
+    first = state.improve.removeprefix("drift-")
+    assert int(first, 16) in range(100, 140)
+    settled = state.model_copy(update={"outbox": (), "improve": None})
+    later = seen(traces | traffic(40, NEW, 200), settled)
+    assert (later.outbox, later.improve) == ((), None)
+
+
+def test_the_drifted_region_holds_new_requests_and_hardly_a_usual_one(drifted):
+    _, state = drifted
+    new = [int(trace_id, 16) >= 120 for trace_id in state.drifted]
+    assert sum(new) >= 20
+    assert sum(new) >= 0.9 * len(new)
+    assert all("cancel" in words or "contract" in words for words in state.drifted.values())
+
+
+def test_a_snoozed_alarm_is_recorded_and_nobody_is_told(traffic):
+    traces = traffic(120) | traffic(80, NEW, 120)
+    state = seen(traces, rulings=[ruling("snooze", until=NOW + timedelta(hours=1))])
+    assert state.episodes.open is not None
+    assert (state.outbox, state.improve) == ((), None)
+    assert state.ruled == ("r1",)
+
+
+def test_the_new_normal_is_learned_from_the_onset_on_and_is_quiet_afterwards(traffic, drifted):
+    traces, state = drifted
+    settled = state.model_copy(update={"outbox": (), "improve": None})
+    accepted = seen(traces, settled, [ruling("accept")])
+    assert [notice.announcement.event for notice in accepted.outbox] == ["accepted"]
+    assert accepted.episodes.rereferences[0].why == "new product line"
+    assert (accepted.episodes.open, accepted.drifted) == (None, {})
+    more = traces | traffic(200, NEW, 200)
+    normal = seen(more, accepted, [ruling("accept")])
+    assert normal.monitor is not None
+    assert sum(int(i, 16) >= 120 for i in normal.reference) >= 58
+    assert len(normal.states) > len(accepted.states)
+    assert normal.episodes.open is None
+    everything = [*normal.retired, *normal.reference, *normal.watched]
+    both = {*normal.reference} & {*normal.watched}
+    assert len(everything) - len(both) == len(set(everything))
+    back = seen(more | traffic(100, USUAL, 400), normal)
+    assert back.episodes.open is not None
+    assert back.episodes.open.number == 2
+
+
+def test_until_the_new_normal_is_learned_nothing_is_decided(traffic, drifted):
+    traces, state = drifted
+    hasty = look(state, traces, [ruling("accept")], WatchSettings(window=20, reference=120), NOW)
+    assert hasty.monitor is None
+    assert len(hasty.states) == len(state.states)
+
+
+@pytest.fixture
+def served(make_trace):
+    """Usual requests from number `start` on, answered by a version with this share of successes."""
+
+    def make(start, n, success, candidate="v1", latency_s=0.25):
+        made = {}
+        for i in range(start, start + n):
+            made[f"{i:032x}"] = make_trace(
+                case=Case(inputs={"request": USUAL.format(town=TOWNS[i % 7], n=i % 9)}),
+                trace_id=f"{i:032x}",
+                session_id=None,
+                started_at=NOW + timedelta(minutes=i),
+                candidate_id=candidate,
+                score=float((i * 37) % 100 < 100 * success),
+                latency_s=latency_s + (i * 13) % 10 / 100,
+            )
+        return made
+
+    return make
+
+
+def test_a_version_that_gets_worse_on_the_same_requests_pages_and_says_so(served):
+    state = seen(served(0, 160, 0.9) | served(160, 160, 0.3))
+    (notice,) = state.outbox[:1]
+    assert notice.announcement.severity == "page"
+    assert notice.announcement.episode.kinds == ("outcome",)
+    assert "rollback" in notice.attribution.reason
+    assert notice.attribution.onset.low <= 100 <= notice.attribution.onset.high
+    assert f"({notice.attribution.onset.low:,} to" in notice.attribution.reason
+    assert state.drifted == {}
+
+
+def test_a_promotion_is_no_drift_and_the_new_version_is_watched_from_its_own_first_traces(served):
+    promoted = served(0, 160, 0.5) | served(160, 160, 0.9, candidate="v2", latency_s=2.0)
+    state = seen(promoted)
+    assert state.episodes.open is None
+    assert state.conduct.candidate == "v2"
+    assert state.conduct.monitor is not None
+    worse = seen(promoted | served(320, 160, 0.3, candidate="v2", latency_s=2.0), state)
+    assert worse.episodes.open.kinds == ("outcome",)
+
+
+def test_a_slower_agent_is_a_ticket_about_behaviour(served):
+    state = seen(served(0, 160, 0.9) | served(160, 160, 0.9, latency_s=0.9))
+    assert state.episodes.open.kinds == ("behaviour",)
+    assert state.episodes.open.severity == "ticket"
+    assert max(state.attribution.families, key=state.attribution.families.get) == "latency_s"

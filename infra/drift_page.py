@@ -7,7 +7,6 @@ from typing import Final
 import pandas as pd
 
 from agent.trace import Trace
-from evaluation.attribution import Attribution
 from evaluation.cases import case_text
 from evaluation.watching import Traces, WatchState
 from infra.drift_log import describe_drift, log_drift
@@ -79,20 +78,17 @@ def page_text(state: WatchState) -> str:
         "",
     ]
     if said.clusters:
-        lines += ["| what people ask since then | kind | share | usual |", "|---|---|---|---|"]
+        lines += ["**What people ask since then**", ""]
         lines += [
-            f"| {_plain(c.name)} | {'known' if c.known else 'new'} | {c.share:.0%} | {c.usual_share:.0%} |"
+            f"- {_plain(c.name)} ({'known' if c.known else 'new'}): {c.share:.0%} of messages, "
+            f"usually {c.usual_share:.0%}"
             for c in said.clusters
         ]
         lines.append("")
-    return "\n".join([*lines, *_messages(said)])
-
-
-def _messages(said: Attribution) -> list[str]:
-    if not said.top_messages:
-        return []
-    rows = [f"| {_plain(m.text)} | {m.family} | {m.message:,} |" for m in said.top_messages]
-    return ["| messages that weigh most | strangest in | number |", "|---|---|---|", *rows]
+    if said.top_messages:
+        lines += ["**Messages that weigh most**", ""]
+        lines += [f"- {_plain(m.text)} ({m.family}, message {m.message:,})" for m in said.top_messages]
+    return "\n".join(lines)
 
 
 def _plain(text: str, limit: int = _WORDS) -> str:

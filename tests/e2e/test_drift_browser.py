@@ -102,7 +102,7 @@ def test_the_report_shows_alarm_onset_and_the_messages_that_weigh_most(seen, tab
 
 def test_the_page_in_mlflow_shows_alarm_onset_and_the_messages_that_weigh_most(seen, tab, tmp_path):
     said = seen.watched.attribution
-    page = drift_run(seen.experiment_id, seen.run_id, ("drift_e_value", "messages that weigh most"))
+    page = drift_run(seen.experiment_id, seen.run_id, ("drift_e_value", "Messages that weigh most"))
     text = open_page(tab, seen.server, page)
     assert f"Drift since message {said.onset.message:,} ({said.onset.low:,} to {said.onset.high:,}" in text
     assert said.top_messages[0].text in text

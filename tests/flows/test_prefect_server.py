@@ -3,16 +3,13 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import httpx
 import pytest
 
-from agent.environment import Case
 from infra.scheduler import crash_abandoned_runs
 from infra.stack import PREFECT_FILE, Stack, apply_deployments
-from infra.trace_store import log_traces
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -64,30 +61,9 @@ def test_the_shipped_schedule_makes_runs_one_at_a_time(api, shipped, name):
 
 def test_the_shipped_monitor_runs_on_a_project_without_traces(api, shipped, stack):
     deployment = read(api, "monitor/monitor")
-    ended = executed(api, deployment, {})
+    made = api.post(f"/deployments/{deployment['id']}/create_flow_run", json={}).raise_for_status().json()
+    ended = first(lambda: [run for run in [flow_run(api, made["id"])] if run["end_time"]])
     assert ended["state_type"] == "COMPLETED", stack.services[-1].log_tail()
-
-
-def test_an_alarm_of_the_deployed_monitor_starts_improve_once(api, shipped, stack, make_trace, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", stack.mlflow_url)
-    start, wanted = datetime.now(UTC) - timedelta(hours=9), {"settings": {"window": 20, "reference": 60}}
-    texts = [f"the invoice of month {i % 12} is wrong" for i in range(120)]
-    texts += [f"open the door of locker {i % 90} for me" for i in range(60)]
-    cases = [Case(inputs={"ticket": f"D{i}", "request": text}) for i, text in enumerate(texts)]
-    times = [start + timedelta(minutes=i) for i in range(len(texts))]
-    log_traces(
-        "my_agent",
-        [make_trace(case=c, session_id=None, started_at=at) for c, at in zip(cases, times, strict=True)],
-    )
-    improve = read(api, "improve/improve")
-    for _ in range(2):
-        ended = executed(api, read(api, "monitor/monitor"), wanted)
-        assert ended["state_type"] == "COMPLETED", stack.services[-1].log_tail()
-        started = [run for run in runs_of(api, improve) if "drift" in run["tags"]]
-        assert len(started) == 1
-        assert started[0]["parameters"]["project"] == str(stack.plan.project)
-        state = {"state": {"type": "CANCELLED", "name": "Cancelled"}, "force": True}
-        api.post(f"/flow_runs/{started[0]['id']}/set_state", json=state).raise_for_status()
 
 
 def test_a_run_that_a_killed_worker_left_is_closed_and_another_workers_is_not(api):
@@ -111,13 +87,6 @@ def runs_of(api: httpx.Client, deployment: dict[str, Any]) -> list[Run]:
     chosen = {"deployments": {"id": {"any_": [deployment["id"]]}}, "sort": "EXPECTED_START_TIME_ASC"}
     found: list[Run] = api.post("/flow_runs/filter", json=chosen).raise_for_status().json()
     return found
-
-
-def executed(api: httpx.Client, deployment: dict[str, Any], parameters: dict[str, Any]) -> Run:
-    """A run of the deployment, made now and waited for; on top of the parameters that it was deployed with."""
-    fields = {"parameters": deployment["parameters"] | parameters}
-    made = api.post(f"/deployments/{deployment['id']}/create_flow_run", json=fields).raise_for_status().json()
-    return first(lambda: [run for run in [flow_run(api, made["id"])] if run["end_time"]])
 
 
 def flow_run(api: httpx.Client, run_id: str) -> Run:

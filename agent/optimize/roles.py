@@ -127,13 +127,28 @@ def _cases(board: Board, example: Example) -> list[Example]:
 def propose_role(
     parent: Candidate, name: str, examples: Sequence[Example], propose: Propose, files: Mapping[str, Path]
 ) -> Proposal:
-    """The team with one role improved by a single agent's proposer; the cases seen are those of the whole."""
-    role = role_named(parent, name)
+    """The team with one role improved by a single agent's proposer; the cases seen are those of the whole.
+
+    Raises:
+        BadInput: the examples hold nothing that the role could learn.
+    """
     learned = role_examples(Team(parent, files), name, examples)
     if not learned:
         raise BadInput(
             f"role {name!r} has nothing to learn from {len(examples)} examples: label more, or leave the role out"
         )
+    return _improved(parent, role_named(parent, name), learned, examples, propose, files)
+
+
+def _improved(
+    parent: Candidate,
+    role: Role,
+    learned: Sequence[Example],
+    examples: Sequence[Example],
+    propose: Propose,
+    files: Mapping[str, Path],
+) -> Proposal:
+    name = role.name
     made = propose(seat_of(parent, role), learned, files_of(files, name))
     others = {key: path for key, path in files.items() if not key.endswith(f".{name}")}
     origin = made.candidate.origin
@@ -182,7 +197,19 @@ def propose_jointly(
     seen = {example.view.case_id for example in examples}
     cost: dict[str, float] = {}
     for role in parent.topology.roles:
-        current = propose_role(current.candidate, role.name, taught, propose, current.files)
+        if parent.base_model != NAME and role.duty in ("criticize", "judge"):
+            continue  # what it would have read is not known without log-probabilities
+        learned = role_examples(Team(current.candidate, current.files), role.name, taught)
+        if not learned:
+            continue
+        current = _improved(
+            current.candidate,
+            role_named(current.candidate, role.name),
+            learned,
+            taught,
+            propose,
+            current.files,
+        )
         notes.append(current.candidate.origin.note)
         seen |= set(current.seen_case_ids)
         for unit, amount in current.cost.items():

@@ -350,3 +350,15 @@ def test_an_experience_of_one_role_is_recalled_by_it_alone(lm, examples, tmp_pat
     (decision,) = team.decide([examples[0].view])
     assert {part.actor for part in decision.parts if part.recalled} == {"critic"}
     assert decision.recalled == ("t",)
+
+
+def test_behind_an_endpoint_only_those_who_answer_learn_from_examples(endpoint_team, examples, tmp_path):
+    team = endpoint_team(SOLVER_CRITIC_JUDGE, by_role("a", "right", "a")).candidate
+
+    def remember(parent, learned, files):
+        return propose_experience(parent, learned, tmp_path, ExperienceSettings(recalls=1))
+
+    proposal = propose_jointly(team, examples[:3], remember, {})
+    assert set(proposal.files) == {"memory.solver"}
+    with pytest.raises(BadInput, match="role 'critic' learns from how the embedded LM scores"):
+        propose_role(team, "critic", examples[:3], remember, {})

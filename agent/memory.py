@@ -2,64 +2,103 @@
 
 Decision: only steps of winning trajectories are kept (outcome or a person's correction, never an unaudited
 judge), as an immutable snapshot whose id is the hash of its entries, so that a memory is gated like any other
-change. Source: Sarukkai et al., Self-Generated In-Context Examples (2025). Recall here is exact and lexical.
+change. Source: Sarukkai et al., Self-Generated In-Context Examples (2025). Decisions on their own are recalled
+exactly, by character n-grams; steps of trajectories as `agent.library` recalls them, which also says how the
+millions of steps are kept that a snapshot is chosen from.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from agent.candidate import Demo
+from agent.errors import BadInput
+from agent.experience import Experience, Recalled
+from agent.library import Library
+from agent.recall import Embed, Query, RecallSettings
 from agent.record import Record, content_hash
+
+__all__ = ["NEIGHBOURS", "Experience", "Memory", "Recalled", "as_demos"]
 
 NEIGHBOURS = 10
 """Entries that vote on an option."""
 
 
-class Experience(Record):
-    """One step that led to success."""
+class _Header(Record):
+    """First line of a snapshot that does not recall by default."""
 
-    observation: str
-    action: str
-    options: tuple[str, ...] = ()
-    trace_id: str
-    case_id: str
-    source: Literal["own", "human"]
-    """`own`: the agent did this and succeeded; `human`: a person corrected it to this."""
-
-
-class Recalled(Record):
-    """An experience with how similar its observation is, in [0, 1]."""
-
-    experience: Experience
-    similarity: float
+    recall: RecallSettings
 
 
 class Memory:
-    """An immutable snapshot of experience with exact lexical recall."""
+    """An immutable snapshot of experience."""
 
-    def __init__(self, experiences: Iterable[Experience]) -> None:
-        """Index the experiences; of several with one case and action, a person's is kept, whatever their order."""
+    def __init__(
+        self,
+        experiences: Iterable[Experience],
+        *,
+        settings: RecallSettings | None = None,
+        embed: Embed | None = None,
+    ) -> None:
+        """Index the experiences; of several with one case and action, a person's is kept, whatever their order.
+
+        Args:
+            experiences: decisions on their own, and steps of trajectories, which are kept each at its place.
+            settings: how to recall; part of the snapshot's identity. None = the default.
+            embed: the embedding that the settings name.
+
+        Raises:
+            BadInput: the settings name an embedding and none is given: the agent would not be the one gated.
+        """
+        self.settings = settings
+        if (named := settings and settings.embedding) and embed is None:
+            raise BadInput(
+                f"the memory recalls by embedding {named!r}, which is not given: pass `embed`, or configure it"
+            )
+        self._embed = embed if named else None
         by_preference = sorted(experiences, key=lambda e: (e.source != "human", e.to_json()))
-        unique = {(e.case_id, e.action): e for e in reversed(by_preference)}
-        self.experiences = tuple(sorted(unique.values(), key=lambda e: (e.case_id, e.action)))
-        self._vectorizer, self._vectors = _index([e.observation for e in self.experiences])
+        unique = {_place(e): e for e in reversed(by_preference)}
+        self.experiences = tuple(sorted(unique.values(), key=_place))
+        self._by_step = settings is not None or any(e.index is not None for e in self.experiences)
+        texts = [] if self._by_step else [e.observation for e in self.experiences]
+        self._vectorizer, self._vectors = _index(texts)
 
     @property
     def memory_id(self) -> str:
-        """Hash of what is remembered; the traces that it came from are provenance, not content."""
-        return content_hash([e.model_dump(mode="json", exclude={"trace_id"}) for e in self.experiences])
+        """Hash of what is remembered; the trace of a decision on its own is provenance, not content."""
+        content: list[Any] = [_content(e) for e in self.experiences]
+        if self.settings is None:
+            return content_hash(content)
+        return content_hash({"recall": self.settings.model_dump(mode="json"), "experiences": content})
 
-    def recall(self, observation: str, *, k: int, exclude_case: str | None = None) -> list[Recalled]:
-        """The `k` experiences with the most similar observations, most similar first.
+    def recall(
+        self,
+        observation: str,
+        *,
+        k: int,
+        exclude_case: str | None = None,
+        goal: str = "",
+        thought: str = "",
+        role: str | None = None,
+    ) -> list[Recalled]:
+        """The `k` most similar experiences, most similar first.
 
         Args:
             observation: what the agent sees now.
             k: how many at most; those without any similarity are left out.
             exclude_case: the case at hand: its own answer must not be shown to it.
+            goal: what it is after; counts where the memory holds steps of trajectories, like the next two.
+            thought: what it reasons at this step.
+            role: only what this member of a team did.
         """
+        if self._by_step:
+            query = Query(
+                observation=observation, goal=goal, thought=thought, exclude_case=exclude_case, role=role
+            )
+            return self._library.recall(query, k=k, settings=self.settings)
         if self._vectors is None or k <= 0:
             return []
         similarity = (self._vectors @ self._vectorizer.transform([observation]).T).toarray().ravel()
@@ -82,20 +121,42 @@ class Memory:
         share: np.ndarray = votes / (votes.sum() + 0.1)
         return share
 
+    @cached_property
+    def _library(self) -> Library:
+        """The steps in an index of their own, in memory; made when first asked."""
+        library = Library(embed=self._embed, embedding=self.settings and self.settings.embedding)
+        library.add(self.experiences)
+        return library
+
     def save(self, path: Path) -> None:
-        """One experience a line."""
-        path.write_text("".join(e.to_json() + "\n" for e in self.experiences), encoding="utf-8")
+        """One experience a line; before them, where it is not the default, how to recall."""
+        lines = [] if self.settings is None else [_Header(recall=self.settings).to_json()]
+        lines += [e.to_json() for e in self.experiences]
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
     @classmethod
-    def load(cls, path: Path) -> "Memory":
+    def load(cls, path: Path, *, embeddings: Callable[[str], Embed | None] = lambda _: None) -> "Memory":
         """Read a snapshot back.
+
+        Args:
+            path: where it was saved.
+            embeddings: gives the embedding of a name, for a snapshot that recalls by one.
 
         Raises:
             CorruptRecord: a line does not parse; names the line.
+            BadInput: it recalls by an embedding and none is given.
         """
         # only \n ends a record: splitlines would also break at U+2028 and the like inside a text
         lines = path.read_bytes().removesuffix(b"\n").split(b"\n") if path.stat().st_size else []
-        return cls(Experience.from_json(line, where=f"{path.name}:{n}") for n, line in enumerate(lines, 1))
+        settings, first = None, 1
+        if lines and lines[0].startswith(b'{"recall":'):
+            settings, first = _Header.from_json(lines[0], where=f"{path.name}:1").recall, 2
+        found = (
+            Experience.from_json(line, where=f"{path.name}:{n}")
+            for n, line in enumerate(lines[first - 1 :], first)
+        )
+        named = settings and settings.embedding
+        return cls(found, settings=settings, embed=embeddings(named) if named else None)
 
 
 def as_demos(recalled: Sequence[Recalled]) -> list[Demo]:
@@ -104,6 +165,18 @@ def as_demos(recalled: Sequence[Recalled]) -> list[Demo]:
         Demo(inputs=r.experience.observation, output=r.experience.action, case_id=r.experience.case_id)
         for r in reversed(recalled)
     ]
+
+
+def _place(step: Experience) -> tuple[str, str, str, int, str]:
+    """What makes two entries the same: case and action, or the place in one trajectory."""
+    if step.index is None:
+        return step.case_id, step.action, "", 0, ""
+    return step.case_id, "", step.trajectory, step.index, step.role
+
+
+def _content(step: Experience) -> Any:
+    provenance = {"trace_id"} if step.index is None else None
+    return step.model_dump(mode="json", exclude=provenance)
 
 
 def _index(texts: list[str]) -> tuple[Any, Any]:

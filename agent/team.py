@@ -6,7 +6,7 @@ in `agent.deliberation`. Roles after Zhao et al., SiriuS (2025): solver, critic,
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from agent.embedded_lm import Prompt
 from agent.environment import Observation, Option
 from agent.memory import Memory, Recalled
 from agent.program import Program
+from agent.recall import Embed
 from agent.roles import check_team, files_of, seat_of
 from agent.weights import NAME
 
@@ -102,21 +103,29 @@ class Team(Program):
 
 
 def single(
-    candidate: Candidate, files: Mapping[str, Path], *, endpoint: dict[str, Any] | None = None
+    candidate: Candidate,
+    files: Mapping[str, Path],
+    *,
+    endpoint: dict[str, Any] | None = None,
+    embeddings: Callable[[str], Embed | None] = lambda _: None,
 ) -> Program:
     """A single agent from its candidate and files (`memory`, `adapter`)."""
-    memory = Memory.load(files["memory"]) if "memory" in files else None
+    memory = Memory.load(files["memory"], embeddings=embeddings) if "memory" in files else None
     return Program(candidate, memory=memory, adapter=files.get("adapter"), endpoint=endpoint)
 
 
 def make_program(
-    candidate: Candidate, files: Mapping[str, Path], *, endpoint: dict[str, Any] | None = None
+    candidate: Candidate,
+    files: Mapping[str, Path],
+    *,
+    endpoint: dict[str, Any] | None = None,
+    embeddings: Callable[[str], Embed | None] = lambda _: None,
 ) -> Program:
-    """A candidate, ready to act, whether it is one agent or a team.
+    """A candidate, ready to act, whether it is one agent or a team; `embeddings` gives those that a memory names.
 
     Raises:
         BadInput: it names a memory or an adapter that is not among the files.
     """
     if candidate.topology.roles:
         return Team(candidate, files, endpoint=endpoint)
-    return single(candidate, files, endpoint=endpoint)
+    return single(candidate, files, endpoint=endpoint, embeddings=embeddings)

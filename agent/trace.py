@@ -13,6 +13,8 @@ from agent.environment import Action, Case, Outcome
 from agent.record import Record
 
 SCHEMA_VERSION = 1
+IMPORTED = "imported:"
+"""Begins the candidate's id in a trace of an agent that is not ours: its cases are not our environment's."""
 
 
 class Usage(Record):
@@ -97,6 +99,11 @@ class Trace(Record):
     usage: Usage = Usage()
     attempts: tuple[Attempt, ...] = ()
     error: RunError | None = None
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether another agent's log was read, so that its case cannot be played again."""
+        return self.candidate_id.startswith(IMPORTED)
 
     @property
     def first_score(self) -> float | None:

@@ -6,6 +6,7 @@ Heavy libraries are imported inside the commands, so that `ratchet --help` answe
 import sys
 
 import typer
+from rich.markup import escape
 
 from agent.errors import RatchetError
 from flows.commands import alarm as alarm_commands
@@ -16,6 +17,7 @@ from flows.commands import drift as drift_command
 from flows.commands import explain as explain_command
 from flows.commands import gate as gate_commands
 from flows.commands import history as history_command
+from flows.commands import import_log as import_command
 from flows.commands import improve as flow_commands
 from flows.commands import init as init_command
 from flows.commands import label as label_commands
@@ -52,6 +54,7 @@ app.command("monitor")(flow_commands.monitor)
 app.command("up")(up_command.up)
 app.command("doctor")(doctor_command.doctor)
 app.command("init")(init_command.init)
+app.command("import")(import_command.import_log)
 app.command("status")(status_command.status)
 app.command("history")(history_command.history)
 app.command("explain")(explain_command.explain)
@@ -68,5 +71,5 @@ def main() -> None:
     try:
         app()
     except RatchetError as error:
-        console.print(f"[bold red]error[/] {error}", soft_wrap=True)
+        console.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(BAD_INPUT)

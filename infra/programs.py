@@ -8,6 +8,7 @@ from agent.program import Program
 from agent.team import make_program
 from infra.registry import fetch_files, history
 from infra.settings import Settings
+from infra.text_embedding import embedding_named
 from infra.version import Version
 
 
@@ -20,7 +21,7 @@ def load_program(project: str, candidate_id: str) -> Program:
 
 def build(candidate: Candidate, files: dict[str, Path]) -> Program:
     """A program from a candidate and its files."""
-    return make_program(candidate, files, endpoint=Settings().endpoint)
+    return make_program(candidate, files, endpoint=Settings().endpoint, embeddings=embedding_named)
 
 
 def find(project: str, candidate_id: str) -> Version:

@@ -28,6 +28,7 @@ class ServedAgent(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Build the program from the candidate and its files; the LM loads at the first request."""
         from agent.team import make_program
+        from infra.text_embedding import embedding_named
 
         folder = Path(context.artifacts["agent"])
         manifest = folder / "candidate.json"
@@ -35,6 +36,7 @@ class ServedAgent(PythonModel):
             Candidate.from_json(manifest.read_text(), where=str(manifest)),
             _files(folder / "files"),
             endpoint=Settings().endpoint,
+            embeddings=embedding_named,
         )
 
     def predict(

@@ -55,6 +55,11 @@ class Settings(BaseSettings):
     lm_api_key: SecretStr | None = None
     lm_timeout_s: float = Field(default=120, gt=0)
     """Seconds until an endpoint's answer is given up; the trace then carries the error."""
+    embedding: str = "hashing"
+    """What experience is recalled by beside its words: `minilm`, a sentence-transformers name or folder, or a URL
+    (…/v1); `hashing` = nothing."""
+    embedding_model: str = ""
+    """Name of the model at the URL."""
     alert_webhook: SecretStr | None = None
     """URL that alerts are POSTed to as JSON; secret because such URLs hold their own key."""
     seed: int = 0

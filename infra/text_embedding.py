@@ -46,6 +46,12 @@ def embedding(setting: str, *, model: str = "") -> Embed | None:
     return _sentence_transformer(setting)
 
 
+def embedding_named(name: str) -> Embed | None:
+    """The embedding of a name as a memory or library keeps it: the setting, and after a blank the URL's model."""
+    setting, _, model = name.partition(" ")
+    return embedding(setting, model=model)
+
+
 def _packaged_minilm() -> Embed:
     found = find_spec(_PACKAGE)
     if found is None or found.origin is None:

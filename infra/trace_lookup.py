@@ -17,6 +17,8 @@ from infra.assessments import Problem, to_labels
 from infra.trace_spans import RECORD, mlflow_id, own_id
 from infra.tracking import connect, mlflow_errors
 
+_BATCH = 300
+
 
 class FoundTrace(Record):
     """One trace with its labels."""
@@ -55,6 +57,22 @@ def find_traces(project: str, trace_ids: Sequence[str]) -> Lookup:
         except CorruptRecord as error:
             lookup.unreadable[trace_id] = str(error)
     return lookup
+
+
+def known_traces(project: str, trace_ids: Sequence[str]) -> set[str]:
+    """Those of the ids that the project has.
+
+    Raises:
+        ServiceUnavailable: MLflow did not answer.
+    """
+    known: set[str] = set()
+    with mlflow_errors(f"looking for {len(trace_ids)} traces"):
+        connection = connect(project)
+        for start in range(0, len(trace_ids), _BATCH):
+            wanted = [mlflow_id(one) for one in trace_ids[start : start + _BATCH]]
+            infos = connection.tracing.store.batch_get_trace_infos(wanted)
+            known |= {own_id(i.trace_id) for i in infos if i.experiment_id == connection.experiment_id}
+    return known
 
 
 def _read(found: MlflowTrace) -> FoundTrace:

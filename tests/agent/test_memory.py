@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import CorruptRecord
+from agent.errors import BadInput, CorruptRecord
 from agent.memory import NEIGHBOURS, Experience, Memory, as_demos
+from agent.recall import RecallSettings
 
 
 def experience(observation, action="a", case_id=None, **changes):
@@ -159,3 +160,78 @@ def test_recalled_steps_stand_in_the_prompt_with_the_nearest_last():
     demos = as_demos(memory.recall("weather in Oslo", k=2))
     assert [demo.output for demo in demos] == ["b", "a"]
     assert demos[1].case_id == "case of weather in Oslo"
+
+
+def test_a_memory_of_single_decisions_has_the_id_and_the_file_that_it_always_had(tmp_path):
+    memory = Memory(
+        [
+            experience("weather in Oslo", options=("a", "b"), case_id="c"),
+            experience("x", "b", trace_id="t2", case_id="d", source="human"),
+        ]
+    )
+    assert memory.memory_id == "2ebe3c4a6bc15370"  # as before there were steps of trajectories
+    memory.save(tmp_path / "m.jsonl")
+    assert (tmp_path / "m.jsonl").read_text().splitlines()[0] == (
+        '{"observation":"weather in Oslo","action":"a","options":["a","b"],"trace_id":"t","case_id":"c","source":"own"}'
+    )
+
+
+def walk(trace_id, *observations, **changes):
+    return [
+        experience(text, f"do {i}", trace_id=trace_id, index=i, **({"case_id": trace_id} | changes))
+        for i, text in enumerate(observations)
+    ]
+
+
+WALKS = [
+    *walk("t1", "a closed door", "an open door", goal="leave the house"),
+    *walk("t2", "a closed box", "an open box", goal="find the coin"),
+]
+
+
+def test_steps_of_a_trajectory_are_recalled_by_goal_and_reasoning_with_their_neighbours():
+    memory = Memory([*WALKS, *walk("t3", "nothing here", thought="the coin is elsewhere", goal="x")])
+    (found,) = memory.recall("an open thing", k=1, goal="find the coin")
+    assert (found.experience.observation, [s.observation for s in found.before]) == (
+        "an open box",
+        ["a closed box"],
+    )
+    assert memory.recall("", k=1, thought="the coin is elsewhere")[0].experience.case_id == "t3"
+    assert "t2" not in {
+        r.experience.case_id
+        for r in memory.recall("an open box", k=3, goal="find the coin", exclude_case="t2")
+    }
+
+
+def test_equal_steps_of_two_trajectories_are_both_remembered_each_at_its_place():
+    assert len(Memory([*walk("t1", "x", "x"), *walk("t2", "x", "x")]).experiences) == 4
+
+
+def test_how_a_memory_recalls_is_part_of_what_it_is_and_comes_back_from_its_file(tmp_path):
+    plain, set_up = Memory(WALKS), Memory(WALKS, settings=RecallSettings(window=1))
+    assert len({plain.memory_id, set_up.memory_id, Memory(WALKS, settings=RecallSettings()).memory_id}) == 3
+    set_up.save(tmp_path / "m.jsonl")
+    again = Memory.load(tmp_path / "m.jsonl")
+    assert (again.memory_id, again.settings, again.experiences) == (
+        set_up.memory_id, set_up.settings, set_up.experiences,
+    )  # fmt: skip
+
+
+def of_doors(texts):
+    return np.array([[float("door" in t or "gate" in t), float("box" in t), 0.01] for t in texts])
+
+
+def test_a_memory_that_recalls_by_an_embedding_needs_it(tmp_path):
+    named = RecallSettings(embedding="doors")
+    Memory(WALKS, settings=named, embed=of_doors).save(tmp_path / "m.jsonl")
+    with pytest.raises(BadInput, match="recalls by embedding 'doors', which is not given"):
+        Memory.load(tmp_path / "m.jsonl")
+    memory = Memory.load(tmp_path / "m.jsonl", embeddings={"doors": of_doors}.get)
+    assert memory.recall("gate", k=1)[0].experience.case_id == "t1"
+    assert Memory(WALKS).recall("gate", k=1) == [], "words alone do not know that a gate is a door"
+
+
+def test_a_corrupt_first_line_of_settings_is_named(tmp_path):
+    (tmp_path / "m.jsonl").write_text('{"recall": {"window": -1}}\n')
+    with pytest.raises(CorruptRecord, match=r"m\.jsonl:1: .*recall\.window"):
+        Memory.load(tmp_path / "m.jsonl")

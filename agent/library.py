@@ -1,0 +1,239 @@
+"""The library of everything that ever worked: up to millions of steps on disk, recalled in milliseconds.
+
+Decision: `StepStore` holds the steps and is the only truth; both indexes are made from it and catch up by
+themselves. `add` returns once the store has the steps on disk, so a kill at any moment loses nothing that was
+acknowledged. A candidate's memory is a snapshot chosen from it (`agent.optimize.memory_curation`), never it.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Self
+
+import numpy as np
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+
+from agent.errors import BadInput
+from agent.experience import Experience, Recalled
+from agent.recall import Embed, Found, Query, RecallSettings, choose, embedded, fused, scaled
+from agent.step_store import DAY, Row, StepStore
+from agent.trace import Trace
+from agent.vector_index import VectorIndex
+from agent.word_index import FIELDS, WordIndex
+
+SHORTLIST: Final = 32
+"""Steps that each index is asked for at least."""
+CROWD: Final = 500
+"""At most so many more, where the case at hand has many steps of its own to be passed over."""
+_INDEXED_AT_ONCE: Final = 50_000
+_VECTORS_AT_ONCE: Final = 5_000
+_EMBEDDED_AT_ONCE: Final = 500
+_EVEN: Final = dict.fromkeys(FIELDS, 1.0)
+
+
+class Library:
+    """Steps of winning trajectories, on disk or in memory; safe for threads, and for one writer among processes."""
+
+    def __init__(
+        self, folder: Path | None = None, *, embed: Embed | None = None, embedding: str | None = None
+    ) -> None:
+        """Open the library in `folder`, made where absent; None = in memory.
+
+        Args:
+            folder: where it lies.
+            embed: also recall by meaning, with the vectors of this; it embeds what has no vector yet.
+            embedding: name of `embed`, kept so that vectors of two models never mix.
+
+        Raises:
+            BadInput: the library has vectors of another embedding.
+        """
+        self._folder, self._embed = folder, embed
+        self._lock = threading.RLock()
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        self._store = StepStore(None if folder is None else folder / "steps.db")
+        self._words = WordIndex(None if folder is None else folder / "words")
+        self._vectors: VectorIndex | None = None
+        self._seen_version = -1
+        if embed is not None:
+            self._check_embedding(embedding or "unnamed")
+        self._catch_up_unless_busy()
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the files; nothing is lost without it."""
+        self._store.close()
+
+    def add(self, experiences: Iterable[Experience]) -> int:
+        """Remember the steps, each once; when it returns they are on disk and can be recalled.
+
+        Returns:
+            How many were new.
+        """
+        with self._lock, self._only_writer():
+            added = self._store.insert(experiences)
+            if added:
+                self._catch_up()
+        return added
+
+    def credit(self, traces: Iterable[Trace]) -> int:
+        """Count which exemplars were shown to these runs, and which runs won; a trace is counted once.
+
+        Returns:
+            How many of the traces had not been counted yet.
+        """
+        with self._lock, self._only_writer():
+            return self._store.credit(traces)
+
+    def steps(self) -> Iterator[Experience]:
+        """Every step with its credit, in the order in which they came."""
+        return self._store.steps()
+
+    def recall(
+        self, query: Query, *, k: int, settings: RecallSettings | None = None, now: datetime | None = None
+    ) -> list[Recalled]:
+        """The `k` steps that help most with what is at hand, best first, each with the steps around it.
+
+        Words (BM25) and, where the library has an embedding, vectors are asked, and their ranks fused.
+        """
+        settings = settings or RecallSettings()
+        if k <= 0:
+            return []
+        with self._lock:
+            self._see_others()
+            n = max(SHORTLIST, 4 * k)
+            found = self._found(query, settings, n, now, exact=False)
+            chosen = choose(found, query, settings, k)
+            narrowed = query.exclude_case is not None or query.role is not None
+            if len(chosen) < k and narrowed and len(found) >= n:  # what was passed over left too few
+                chosen = choose(self._found(query, settings, n, now, exact=True), query, settings, k)
+            return [self._with_window(one, settings.window) for one in chosen]
+
+    def _found(
+        self, query: Query, settings: RecallSettings, n: int, now: datetime | None, *, exact: bool
+    ) -> list[Found]:
+        if query.exclude_case is not None:
+            n += self._store.crowd(query.exclude_case, CROWD)
+        asked: dict[str, Any] = {"without_case": query.exclude_case, "role": query.role} if exact else {}
+        by_words = dict(self._words.search(query.fields, settings.weights, n, **asked))
+        rankings = [list(by_words)]
+        vector = self._vector_of(query, settings)
+        if vector is not None and self._vectors is not None:
+            rankings.append([number for number, _ in self._vectors.search(vector, n)])
+        worth = fused(rankings)
+        today = None if now is None else now.timestamp() / DAY
+        rows = self._store.compared(list(worth))
+        return [_compared(row, worth, by_words, vector, settings, today) for row in rows]
+
+    def _vector_of(self, query: Query, settings: RecallSettings) -> NDArray[np.float32] | None:
+        if self._embed is None or self._vectors is None or not any(query.fields.values()):
+            return None
+        vector: NDArray[np.float32] = embedded(self._embed, [query.fields], settings.weights)[0]
+        return vector
+
+    def _with_window(self, one: Found, window: int) -> Recalled:
+        step = self._store.step(one.number)
+        around = self._store.around(step, one.number, window)
+        return Recalled(
+            experience=step,
+            similarity=one.similarity,
+            before=tuple(s for s in around if (s.index or 0) < (step.index or 0)),
+            after=tuple(s for s in around if (s.index or 0) >= (step.index or 0)),
+        )
+
+    def _check_embedding(self, name: str) -> None:
+        known = self._store.about("embedding", name)
+        if known != name:
+            raise BadInput(
+                f"the library in {self._folder} has vectors of embedding {known!r}, not {name!r}: "
+                "open it with that one, or add its steps to a new library"
+            )
+
+    def _catch_up_unless_busy(self) -> None:
+        """A crash may have left the indexes behind; if another process is writing, it is the one to mend them."""
+        try:
+            with self._only_writer(timeout=0):
+                self._catch_up()
+        except Timeout:
+            self._see_others()
+
+    def _catch_up(self) -> None:
+        """Index what the store has and the indexes do not; the last write tells other processes to look again."""
+        while rows := self._store.after(self._words.last, _INDEXED_AT_ONCE):
+            self._words.add((number, _fields(step), step.case_id, step.role) for number, step in rows)
+        if self._embed is not None:
+            self._embed_new(self._embed)
+            self._follow_vectors()
+            if self._vectors is not None:
+                self._vectors.write_if_due()
+        self._store.about("indexed", str(self._words.last), replace=True)
+
+    def _embed_new(self, embed: Embed) -> None:
+        while rows := self._store.after(self._store.last_vector, _EMBEDDED_AT_ONCE):
+            values = embedded(embed, [_fields(step) for _, step in rows], _EVEN).astype(np.float16)
+            self._store.insert_vectors(
+                (number, value.tobytes() if value.any() else b"")  # a step without words lies nowhere
+                for (number, _), value in zip(rows, values, strict=True)
+            )
+
+    def _follow_vectors(self) -> None:
+        """Take the vectors that the store has into the index."""
+        if self._vectors is None:
+            first = self._store.vectors_after(0, 1)
+            if not first:
+                return
+            folder = None if self._folder is None else self._folder / "vectors"
+            self._vectors = VectorIndex(folder, len(first[0][1]) // 2)
+        while rows := self._store.vectors_after(self._vectors.last, _VECTORS_AT_ONCE):
+            numbers = np.array([number for number, _ in rows], dtype=np.int64)
+            values = np.stack([np.frombuffer(value, dtype=np.float16) for _, value in rows])
+            self._vectors.add([(numbers, values.astype(np.float32))])
+
+    def _see_others(self) -> None:
+        """Look at what other processes have added since the last time."""
+        if self._store.version != self._seen_version:
+            self._seen_version = self._store.version
+            self._words.refresh()
+            if self._embed is not None:
+                self._follow_vectors()
+
+    @contextmanager
+    def _only_writer(self, timeout: float = 600) -> Iterator[None]:
+        if self._folder is None:
+            yield
+            return
+        with FileLock(self._folder / "writer.lock", timeout=timeout):
+            yield
+
+
+def _compared(
+    row: Row,
+    worth: dict[int, float],
+    by_words: dict[int, float],
+    vector: NDArray[np.float32] | None,
+    settings: RecallSettings,
+    today: float | None,
+) -> Found:
+    number, case_id, role, trajectory, said, day, shown, won, stored = row
+    similarity = by_words.get(number, 0.0)
+    if vector is not None and stored:
+        cosine = float(np.frombuffer(stored, dtype=np.float16).astype(np.float32) @ vector)
+        similarity = (similarity + min(max(cosine, 0.0), 1.0)) / 2
+    age = None if today is None or day is None else today - day
+    order = scaled(worth[number] * similarity, settings, credit=(won + 1) / (shown + 2), age_days=age)
+    return Found(number, case_id, role, trajectory, said, similarity, order)
+
+
+def _fields(step: Experience) -> dict[str, str]:
+    return {field: str(getattr(step, field)) for field in FIELDS}

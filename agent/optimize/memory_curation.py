@@ -1,0 +1,108 @@
+"""A smaller memory that is worth more: what led to success is kept, what says the same twice is not.
+
+Decision: whole trajectories are kept or left, because a step is shown with those around it. Each next one is
+that of the greatest credit and difference from those already chosen (maximal marginal relevance, Carbonell &
+Goldstein 1998), so a memory of a given size covers the most. Pure: the snapshot that goes in stays as it is.
+Source of curation by what the exemplars led to: Sarukkai et al., Self-Generated In-Context Examples (2025).
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from pydantic import Field
+
+from agent.experience import Credit, Experience, credited
+from agent.memory import Memory
+from agent.recall import Embed
+from agent.record import Record
+
+
+class CurationSettings(Record):
+    """What stays."""
+
+    trajectories: int = Field(default=1_000, ge=1)
+    """At most this many; a decision on its own counts as one."""
+    least_credit: float = Field(default=0.25, ge=0, le=1)
+    """Share of runs shown it that won, below which a trajectory is dropped once it was shown often enough."""
+    least_shown: int = Field(default=5, ge=1)
+    """Scored runs from which on the share is believed."""
+    diversity: float = Field(default=0.5, ge=0, le=1)
+    """Weight of difference beside credit: 0 = credit alone, 1 = difference alone."""
+
+
+class Curated(Record, arbitrary_types_allowed=True):
+    """The new snapshot, and what became of the rest."""
+
+    memory: Memory
+    kept: int
+    """Trajectories."""
+    left_out: dict[str, int]
+    """Trajectories by reason."""
+
+
+def curate_memory(
+    memory: Memory,
+    settings: CurationSettings,
+    *,
+    credit: Mapping[str, Credit] | None = None,
+    embed: Embed | None = None,
+) -> Curated:
+    """The trajectories that are worth most, as a new snapshot.
+
+    Args:
+        memory: what is chosen from; a library's steps make one, `Memory(library.steps())`.
+        settings: how many, and what counts.
+        credit: what came of showing them since the snapshot was made, by trace id (`agent.experience.tally`).
+        embed: the embedding that the memory recalls by.
+    """
+    groups = _trajectories(credited(memory.experiences, credit or {}))
+    believed = [g for g in groups if not _failed(g, settings)]
+    chosen = _diverse(believed, settings)
+    kept = [step for group in chosen for step in group]
+    left_out = {
+        "shown and seldom led to success": len(groups) - len(believed),
+        "no room": len(believed) - len(chosen),
+    }
+    return Curated(
+        memory=Memory(kept, settings=memory.settings, embed=embed),
+        kept=len(chosen),
+        left_out={reason: count for reason, count in left_out.items() if count},
+    )
+
+
+def _trajectories(steps: list[Experience]) -> list[list[Experience]]:
+    """Steps by trajectory, in an order that does not depend on how they came."""
+    groups: dict[tuple[str, str], list[Experience]] = {}
+    for step in steps:
+        own = step.action if step.index is None else ""
+        groups.setdefault((f"{step.case_id}/{step.trajectory}", own), []).append(step)
+    return [groups[key] for key in sorted(groups)]
+
+
+def _failed(group: list[Experience], settings: CurationSettings) -> bool:
+    shown = max(step.shown for step in group)
+    won = max(step.led_to_success for step in group)
+    from_a_person = any(step.source == "human" for step in group)  # a person's word is never dropped
+    return not from_a_person and shown >= settings.least_shown and won / shown < settings.least_credit
+
+
+def _diverse(groups: list[list[Experience]], settings: CurationSettings) -> list[list[Experience]]:
+    """Greedy; people's first, and among equals the earlier in order."""
+    if len(groups) <= settings.trajectories:
+        return groups
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = [" ".join(f"{step.goal} {step.observation} {step.action}" for step in group) for group in groups]
+    vectors = TfidfVectorizer(token_pattern=r"\w+", sublinear_tf=True).fit_transform(texts)
+    credit = np.array([max(step.credit for step in group) for group in groups])
+    human = np.array([any(step.source == "human" for step in group) for group in groups])
+    nearest = np.zeros(len(groups))
+    left = np.ones(len(groups), dtype=bool)
+    chosen: list[int] = []
+    while len(chosen) < settings.trajectories:
+        value = (1 - settings.diversity) * credit + settings.diversity * (1 - nearest) + 2.0 * human
+        best = int(np.where(left, value, -np.inf).argmax())
+        chosen.append(best)
+        left[best] = False
+        nearest = np.maximum(nearest, (vectors @ vectors[best].T).toarray().ravel())
+    return [groups[i] for i in sorted(chosen)]

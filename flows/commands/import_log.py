@@ -1,0 +1,102 @@
+"""`ratchet import FILE`: real logs become traces like any other, and what won in them becomes experience.
+
+Why nothing is imported while one record is malformed: a log that was half taken cannot be told from a whole one
+afterwards; who wants the rest says so with `--skip-malformed`.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from agent.errors import BadInput
+from flows.commands.terminal import console, emit_json
+from flows.commands.which_project import HERE, AsJson, Folder, Name, which_project
+
+if TYPE_CHECKING:
+    from infra.chat_log import ChatLog
+
+SHOWN = 5
+"""Malformed records that the error names one by one."""
+
+
+def import_log(
+    file: Annotated[Path, typer.Argument(help="Conversations: a JSON array, or one JSON object a line.")],
+    format_: Annotated[
+        Literal["openai-chat"],
+        typer.Option("--format", help="Messages with tool calls, and a reward where it is known."),
+    ],
+    skip_malformed: Annotated[
+        bool, typer.Option("--skip-malformed", help="Import the rest, and name what was left out.")
+    ] = False,
+    agent: Annotated[
+        str | None, typer.Option(help="Who acted; else the record's `model`, or the file's name.")
+    ] = None,
+    project: Folder = HERE,
+    name: Name = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import an agent's logs as traces; those that won become experience. Importing twice adds nothing."""
+    from infra.chat_log import read_chat_log
+
+    chosen = which_project(project, name)
+    log = read_chat_log(file, agent=agent)
+    if log.malformed and not skip_malformed:
+        raise BadInput(f"{file}: {_faults(log)}; correct them, or leave them out with --skip-malformed")
+    report = {"project": chosen, "file": str(file), "format": format_, **_take(chosen, log)}
+    if as_json:
+        emit_json(report)
+        return
+    _show(log, report)
+
+
+def _show(log: "ChatLog", report: dict[str, Any]) -> None:
+    from rich.text import Text
+
+    from flows.commands.wording import outside
+
+    for fault in log.malformed:
+        name = (f"skipped {log.unit} {fault.number}  ", "yellow")
+        console.print(Text.assemble(name, outside(fault.reason, 300)), soft_wrap=True)
+    console.print(
+        f"{report['new']:,} of {report['conversations']:,} conversations are new in {report['project']!r}: "
+        f"{report['won']:,} won, {report['unscored']:,} without a reward, {report['sessions']:,} tasks; "
+        f"{report['remembered']:,} new steps of experience, {report['library']:,} in all",
+        soft_wrap=True,
+    )
+
+
+def _faults(log: "ChatLog") -> str:
+    named = "; ".join(f"{log.unit} {fault.number}: {fault.reason}" for fault in log.malformed[:SHOWN])
+    more = f"; and {len(log.malformed) - SHOWN} more" if len(log.malformed) > SHOWN else ""
+    return (
+        f"{len(log.malformed)} of {log.n_records} records are malformed, nothing was imported: {named}{more}"
+    )
+
+
+def _take(project: str, log: "ChatLog") -> dict[str, Any]:
+    """Log and remember; everything is counted by id, so a repeat adds nothing."""
+    from agent.experience import WON
+    from infra.experience_store import open_library, remember
+    from infra.trace_lookup import known_traces
+    from infra.trace_store import log_traces
+
+    traces = list({trace.trace_id: trace for trace in log.traces}.values())
+    known = known_traces(project, [trace.trace_id for trace in traces])
+    log_traces(project, traces)
+    remembered = remember(project, traces)
+    with open_library(project) as library:
+        in_all = len(library)
+    return {
+        "conversations": len(log.traces),
+        "new": len(traces) - len(known),
+        "already_there": len(known),
+        "repeated": len(log.traces) - len(traces),
+        "won": sum(trace.score is not None and trace.score >= WON for trace in traces),
+        "unscored": sum(trace.score is None for trace in traces),
+        "sessions": len({trace.session_id for trace in traces if trace.session_id}),
+        "steps": sum(trace.n_steps for trace in traces),
+        "remembered": remembered,
+        "library": in_all,
+        "malformed": [fault.model_dump() for fault in log.malformed],
+    }

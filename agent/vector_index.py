@@ -1,6 +1,7 @@
 """Vectors of remembered steps, nearest first: an HNSW graph, memory-mapped, with a small part that still grows.
 
-Why usearch: see the measurements in `agent.library`. The large part on disk is only viewed; what came since is
+Why usearch: its graph can be viewed on disk and grows without training, where faiss's inverted lists are trained
+on a sample first (`tests/bench/bench_index_choice.py` measures both). The large part on disk is only viewed; what came since is
 a second graph in memory, and the two become one file when the second reaches a quarter of the first. The file
 is replaced whole, and named after the last step in it, so that a crash leaves a file that says what it lacks.
 """

@@ -45,7 +45,7 @@ class WordIndex:
         self._schema = builder.build()
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        self._index = tantivy.Index(self._schema, path=None if folder is None else str(folder))
+        self._index: Any = tantivy.Index(self._schema, path=None if folder is None else str(folder))
         self._index.config_reader("manual")  # else a thread looks for changes twice a second
         self._searcher = self._index.searcher()
 

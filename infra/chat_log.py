@@ -44,8 +44,8 @@ class ChatLog(Record):
         return len(self.traces) + len(self.malformed)
 
 
-def read_chat_log(path: Path, *, agent: str | None = None) -> ChatLog:
-    """The file's conversations as traces; the same conversation has the same id in every file.
+def read_chat_log(path: Path, *, project: str = "", agent: str | None = None) -> ChatLog:
+    """The file's conversations as traces; the same conversation has the same id in every file, one in each project.
 
     A record is an object with `messages` (or `traj`, `trajectory`, `conversation`), and, where known, `reward`
     (or `score`, `outcome`, `success`) in [0, 1], `task_id` (or `task`, `session_id`), which groups the trials of one
@@ -53,6 +53,7 @@ def read_chat_log(path: Path, *, agent: str | None = None) -> ChatLog:
 
     Args:
         path: a JSON array, or JSON lines.
+        project: whose traces they become; MLflow's trace ids are shared by all projects.
         agent: who acted; None = the record's `model`, or the file's name.
 
     Raises:
@@ -67,8 +68,9 @@ def read_chat_log(path: Path, *, agent: str | None = None) -> ChatLog:
     for number, raw in _array(path) if unit == "record" else _lines(path):
         try:
             record = _parsed(raw) if isinstance(raw, bytes) else raw
+            trace = to_trace(record, agent=agent or path.stem, named=agent is not None, seen_at=seen_at)
             traces.append(
-                to_trace(record, agent=agent or path.stem, named=agent is not None, seen_at=seen_at)
+                trace.model_copy(update={"trace_id": content_hash([project, trace.trace_id], length=32)})
             )
         except BadInput as error:
             malformed.append(Malformed(number=number, reason=str(error)))

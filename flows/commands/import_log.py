@@ -40,7 +40,7 @@ def import_log(
     from infra.chat_log import read_chat_log
 
     chosen = which_project(project, name)
-    log = read_chat_log(file, agent=agent)
+    log = read_chat_log(file, project=chosen, agent=agent)
     if log.malformed and not skip_malformed:
         raise BadInput(f"{file}: {_faults(log)}; correct them, or leave them out with --skip-malformed")
     report = {"project": chosen, "file": str(file), "format": format_, **_take(chosen, log)}

@@ -63,6 +63,17 @@ def test_importing_twice_adds_nothing(imports):
     assert len(collect(imports.project).traces) == 1
 
 
+def test_the_same_log_can_be_imported_into_two_projects(imports, ratchet, project, tmp_path):
+    imports(conversation("cancel my trip"))
+    other = tmp_path / "other"
+    other.mkdir()
+    text = (tmp_path / imports.project / "project.py").read_text()
+    (other / "project.py").write_text(text.replace(imports.project, f"{imports.project}-b"))
+    options = ("--format", "openai-chat", "--project", other, "--json")
+    assert json.loads(ratchet("import", tmp_path / "log.jsonl", *options).stdout)["new"] == 1
+    assert len(collect(f"{imports.project}-b").traces) == 1
+
+
 def test_a_malformed_line_stops_the_import_and_is_named(imports):
     done = imports(conversation("a"), "{broken", conversation("b"))
     assert done.returncode == 2

@@ -1,7 +1,11 @@
 """Collecting: idempotent, and what cannot be read is named and left where it is."""
 
+from datetime import UTC, datetime
+
+from evaluation.label import Label
 from infra.dataset_store import read_dataset
-from infra.trace_store import log_traces
+from infra.experience_store import open_library
+from infra.trace_store import attach_label, log_traces
 from tasks.collect import collect_new, traces_by_id
 
 
@@ -37,3 +41,41 @@ def test_an_empty_project_collects_empty_datasets(project):
     from agent.trace import Trace
 
     assert read_dataset(collection.traces, Trace) == []
+
+
+def test_what_won_becomes_experience_and_another_agents_log_is_not_played_again(project, make_trace):
+    won, lost, foreign = (
+        make_trace("a"),
+        make_trace("b", score=0.0),
+        make_trace("c", candidate_id="imported:old"),
+    )
+    log_traces(project, [won, lost, foreign])
+    assert collect_new.fn(project).n_new_traces == 2
+    assert set(traces_by_id(project)) == {won.trace_id, lost.trace_id}
+    with open_library(project) as library:
+        assert {step.trace_id for step in library.steps()} == {won.trace_id, foreign.trace_id}
+
+
+def test_a_person_who_says_later_that_it_was_right_makes_it_experience(project, make_trace):
+    trace = make_trace(score=None)
+    log_traces(project, [trace])
+    collect_new.fn(project)
+    said = Label(
+        trace_id=trace.trace_id, score=1.0, source="human", rater="anna", created_at=datetime.now(UTC)
+    )
+    attach_label(project, said)
+    collect_new.fn(project)
+    with open_library(project) as library:
+        assert [(step.trace_id, step.source) for step in library.steps()] == [(trace.trace_id, "human")]
+
+
+def test_a_judge_makes_nothing_experience(project, make_trace):
+    trace = make_trace(score=None)
+    log_traces(project, [trace])
+    judged = Label(
+        trace_id=trace.trace_id, score=1.0, source="judge", rater="j1", created_at=datetime.now(UTC)
+    )
+    attach_label(project, judged)
+    collect_new.fn(project)
+    with open_library(project) as library:
+        assert list(library.steps()) == []

@@ -1,9 +1,9 @@
 """Vectors of remembered steps, nearest first: an HNSW graph, memory-mapped, with a small part that still grows.
 
 Why usearch: its graph can be viewed on disk and grows without training, where faiss's inverted lists are trained
-on a sample first (`tests/bench/bench_index_choice.py` measures both). The large part on disk is only viewed; what came since is
-a second graph in memory, and the two become one file when the second reaches a quarter of the first. The file
-is replaced whole, and named after the last step in it, so that a crash leaves a file that says what it lacks.
+on a sample first (`tests/bench/bench_index_choice.py` can measure both). The large part on disk is only viewed;
+what came since is a second graph in memory, and the two become one file when the second reaches a quarter of the
+first. The file is replaced whole, and named after the last step in it, so that after a crash it says what it lacks.
 """
 
 import os

@@ -107,7 +107,7 @@ class WordIndex:
         if len(conditions) > 1:
             asked = t.Query.boolean_query(conditions)
         hits = self._searcher.search(asked, n, count=False).hits
-        numbers = self._searcher.fast_field_values("id", [place for _, place in hits])
+        numbers: Any = self._searcher.fast_field_values("id", [place for _, place in hits])
         whole = sum(words.values())
         return [(int(i), min(score / whole, 1.0)) for i, (score, _) in zip(numbers, hits, strict=True)]
 

@@ -36,6 +36,9 @@ class PromptSettings(Record):
     """Sets of random demos to try, for each instruction."""
     validation: int = Field(default=16, ge=1)
     """Training cases on which every program is scored."""
+    lead: float = Field(default=0.1, ge=0, le=1)
+    """Smallest lead in accuracy over the parent's prompt without demos; with less nothing is proposed, because a
+    test of what luck found costs the project error budget and labels."""
     instructions: tuple[str, ...] = INSTRUCTIONS
     seed: int = 0
 
@@ -79,21 +82,27 @@ def propose_prompt(
         progress(1)
         return bool(example.choice == prediction.choice)
 
-    best = max(
-        (
-            _search(student, training, validation, metric, settings)
-            for student in _students(parent, files or {}, settings)
-        ),
-        key=lambda found: (found[1], len(found[0].demos) > 0),
-    )
-    predictor, score = best
+    found = [
+        one
+        for student in _students(parent, files or {}, settings)
+        for one in _search(student, training, validation, metric, settings)
+    ]
+    # of equally good programs one with demos: what a few cases cannot tell apart, the gate can
+    predictor, score = max(found, key=lambda one: (one[1], len(one[0].demos) > 0))
+    plain = next(rate for one, rate in found if one == _plain(parent))
+    if score - plain < settings.lead:
+        predictor = parent.predictors[CHOOSE]
     candidate = parent.model_copy(
         update={
             "predictors": {**parent.predictors, CHOOSE: predictor},
             "parent": parent.candidate_id,
             "origin": Origin(
                 proposer="prompt",
-                parameters={**settings.model_dump(), "accuracy_on_validation": score},
+                parameters={
+                    **settings.model_dump(),
+                    "accuracy_on_validation": score,
+                    "accuracy_without_demos": plain,
+                },
                 data_digest=data_digest,
                 note=f"DSPy few-shot search: {len(predictor.demos)} demos, “{predictor.instructions}”",
             ),
@@ -126,10 +135,15 @@ def _split(
 def _students(parent: Candidate, files: Mapping[str, Path], settings: PromptSettings) -> Iterator[Program]:
     """The parent with each instruction, without demos."""
     memory = Memory.load(files["memory"]) if "memory" in files else None
-    for text in dict.fromkeys([parent.predictors[CHOOSE].instructions, *settings.instructions]):
+    for text in dict.fromkeys([_plain(parent).instructions, *settings.instructions]):
         predictors = {**parent.predictors, CHOOSE: Predictor(instructions=text)}
         changed = parent.model_copy(update={"predictors": predictors})
         yield Program(changed, memory=memory, adapter=files.get("adapter"))
+
+
+def _plain(parent: Candidate) -> Predictor:
+    """The parent's prompt without demos: what others must lead."""
+    return Predictor(instructions=parent.predictors[CHOOSE].instructions)
 
 
 def _search(
@@ -138,8 +152,8 @@ def _search(
     validation: list[dspy.Example],
     metric: Callable[..., bool],
     settings: PromptSettings,
-) -> tuple[Predictor, float]:
-    """The best prompt that DSPy found for one instruction, and its score in [0, 1] on the validation cases."""
+) -> list[tuple[Predictor, float]]:
+    """The prompts that DSPy tried for one instruction, each with its score in [0, 1] on the validation cases."""
     with dspy.context(lm=student.lm, adapter=LeanAdapter()), _muted():
         search = dspy.BootstrapFewShotWithRandomSearch(
             metric=metric,
@@ -149,16 +163,20 @@ def _search(
             num_threads=1,
         )
         found = search.compile(student, trainset=training, valset=validation)
-    # of equally good programs one with demos: what a few cases cannot tell apart, the gate can
-    best = max(found.candidate_programs, key=lambda p: (p["score"], len(p["program"].choose.demos) > 0))
     # DSPy keeps only what the prompt needs
     cases = {example.request: example.case_id for example in training}
-    demos = tuple(
-        Demo(inputs=demo["request"], output=demo["choice"], case_id=cases[demo["request"]])
-        for demo in best["program"].choose.demos
-    )
     instructions = student.candidate.predictors[CHOOSE].instructions
-    return Predictor(instructions=instructions, demos=demos), best["score"] / 100
+    return [
+        (Predictor(instructions=instructions, demos=_demos(tried["program"], cases)), tried["score"] / 100)
+        for tried in found.candidate_programs
+    ]
+
+
+def _demos(program: Program, cases: Mapping[str, str]) -> tuple[Demo, ...]:
+    return tuple(
+        Demo(inputs=demo["request"], output=demo["choice"], case_id=cases[demo["request"]])
+        for demo in program.choose.demos
+    )
 
 
 @contextmanager

@@ -21,11 +21,14 @@ from agent.lm import embedded_lm
 from agent.optimize.proposal import Example
 from agent.program import Program
 
-RETRIEVAL = (0.0, 10.0, 20.0, 40.0)
-RECALL = (0.0, 5.0, 10.0, 20.0)
+RETRIEVAL = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+RECALL = (0.0, 5.0, 10.0, 20.0, 40.0)
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """What the scores are divided by before they are compared: a small LM is far too sure of itself."""
-EXTRA = (-30.0, -20.0, -15.0, -10.0, -5.0, 0.0, 5.0)
+EXTRA = (-30.0, -20.0, -10.0, -5.0, -2.5, 0.0, 2.5, 5.0, 10.0)
+KEEP = 2.0
+"""How much an offered action counts beside one of the candidate's own: a slice that gets worse blocks a promotion,
+whatever is gained elsewhere."""
 
 
 class Grid(NamedTuple):
@@ -67,13 +70,14 @@ def tune(
         rows.append(_row(program, example))
         progress(1)
     weights = np.array([example.weight for example in examples])
+    keep = weights * np.array([KEEP if example.is_offered else 1.0 for example in examples])
     grid = grid or Grid()
     tried = itertools.product(
         grid.retrieval,
         grid.recall if program.memory else (0.0,),
         grid.extra if program.candidate.extra_options else (0.0,),
     )
-    scored = [(_likelihood(rows, weights, values), values) for values in tried]
+    scored = [(_likelihood(rows, keep, values), values) for values in tried]
     _, values = max(scored, key=lambda found: (round(found[0], 9), -sum(map(abs, found[1]))))
     names = ("retrieval_weight", "recall_weight", "extra_bias")
     topology = program.candidate.topology.model_copy(update=dict(zip(names, values, strict=True)))

@@ -33,9 +33,9 @@ FOLDER = str(Path(__file__).parent)
 GATE = GateSettings(min_cases=8, batch=8)
 REFERENCE = 110
 """Requests of week 1 that are what is usual; the rest of the week must raise no alarm."""
-USUAL = SelectionSettings(gate_labels=46, train_labels=60, gate_share=0.5)
+USUAL = SelectionSettings(gate_labels=40, train_labels=60, gate_share=0.5)
 DRIFTED = SelectionSettings(gate_labels=110, train_labels=110, gate_share=0.5)
-MOST = (40, 76)
+MOST = (40, 84)
 """Fresh cases for each week's challengers; the rest is left for those that come after."""
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -109,8 +109,10 @@ def rules(
         curation=CurateSettings(own_per_human=0.5, seed=seed),
         proposing=ProposeSettings(
             experience=ExperienceSettings(similarity=True, tune_on=40),
-            lora=LoraSettings(epochs=2, max_examples=80, seed=seed),
-            prompt=PromptSettings(programs=1, validation=8, instructions=INSTRUCTIONS[:1], seed=seed),
+            lora=LoraSettings(epochs=2, max_examples=64, seed=seed),
+            prompt=PromptSettings(
+                programs=1, validation=8, lead=0.2, instructions=INSTRUCTIONS[:1], seed=seed
+            ),
         ),
         gate=GATE.model_copy(update={"max_cases": most}),
         proposers=proposers,

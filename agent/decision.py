@@ -16,7 +16,9 @@ class View(Record):
     observation: Observation
     reflections: tuple[str, ...] = ()
     tried: tuple[str, ...] = ()
-    """Actions that already failed at this case: not taken again."""
+    """Actions that already failed at this case, or that were repeated too often: not taken again."""
+    done: tuple[str, ...] = ()
+    """What was done last in this attempt, oldest first."""
 
 
 class Decision(Record):

@@ -1,61 +1,32 @@
 """recall → act → observe → on failure reflect → retry, for many cases side by side.
 
-One boundary attributes every failure: what the agent got wrong is a score, what broke is a trace with `error`.
+One boundary attributes every failure: what the agent got wrong is a score, what broke is a trace with `error`,
+what used up a limit is scored where it stood, with the limit's name in `stopped`.
 Source of the retry with verbal reflections: Shinn et al., Reflexion (2023).
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TypeVar
 
 from agent.arguments import fill_arguments
 from agent.environment import Case, Environment, Observation, Outcome
-from agent.errors import LMFailure
+from agent.errors import BadInput, LMFailure
+from agent.limits import Limits
+from agent.prices import price_usd
 from agent.program import Decision, Program, View
 from agent.record import content_hash
-from agent.trace import Attempt, RunError, Step, Trace, Usage
+from agent.reflection import reflect
+from agent.rollout import Rollout
+from agent.trace import Attempt, RunError, Step, Stop, Trace
 from agent.weights import NAME
 
 T = TypeVar("T")
 
-MAX_STEPS = 30
-"""Steps of one attempt before it is cut."""
 BATCH = 16
 """Cases that go side by side."""
-
-
-@dataclass
-class Rollout:
-    """One case on its way."""
-
-    case: Case
-    environment: Environment | None = None
-    """None = it could not be made; then `error` says why."""
-    observation: Observation = field(default_factory=lambda: Observation(text=""))
-    steps: list[Step] = field(default_factory=list)
-    recalled: list[str] = field(default_factory=list)
-    attempts: list[Attempt] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
-    error: RunError | None = None
-    seconds: float = 0.0
-
-    @property
-    def tried(self) -> tuple[str, ...]:
-        """Actions that, after the same steps as those taken so far, ended a failed attempt."""
-        so_far = [step.action for step in self.steps]
-        return tuple(
-            attempt.steps[-1].action.name
-            for attempt in self.attempts
-            if attempt.steps and [step.action for step in attempt.steps[:-1]] == so_far
-        )
-
-    @property
-    def reflections(self) -> tuple[str, ...]:
-        """What was concluded from failed attempts, oldest first."""
-        return tuple(attempt.reflection for attempt in self.attempts if attempt.reflection)
 
 
 def run(
@@ -66,6 +37,8 @@ def run(
     at: Callable[[int], datetime],
     session: Callable[[int], str | None] = lambda _: None,
     with_arguments: bool = False,
+    limits: Limits | None = None,
+    earlier: Mapping[str, Sequence[str]] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Trace]:
     """Play every case to its end; one trace each, in order, whatever happens on the way.
@@ -77,23 +50,36 @@ def run(
         at: when the case with this index came (UTC).
         session: conversation of the case with this index.
         with_arguments: also fill the arguments of the final action (costs a generation).
+        limits: what one case may take; None = `Limits()`.
+        earlier: reflections on a case from earlier runs, by case id (see `reflection.by_case`).
         progress: called with the number of cases finished since the last call.
+
+    Raises:
+        BadInput: a limit on money for a model whose price is not known.
     """
+    limits = limits or Limits()
+    if limits.cost_usd is not None and price_usd(program.candidate.base_model, 1, 1) is None:
+        raise BadInput(
+            f"limits.cost_usd is {limits.cost_usd} but the price of {program.candidate.base_model!r} is not known "
+            "to LiteLLM: limit `tokens` instead, or register the price with litellm.register_model"
+        )
     traces: list[Trace] = []
     for start in range(0, len(cases), BATCH):
-        batch = [_begin(case, make_environment) for case in cases[start : start + BATCH]]
+        batch = [_begin(case, make_environment, earlier or {}) for case in cases[start : start + BATCH]]
         active = [rollout for rollout in batch if rollout.error is None]
         while active:
-            _act(program, active, with_arguments=with_arguments)
-            active = [r for r in active if not _finished(program, r)]
+            _act(program, active, limits, with_arguments=with_arguments)
+            active = [r for r in active if not _finished(program, r, limits)]
         for index, rollout in enumerate(batch, start):
             traces.append(_trace(program, rollout, at(index), session(index)))
         progress(len(batch))
     return traces
 
 
-def _begin(case: Case, make_environment: Callable[[], Environment]) -> Rollout:
-    rollout = Rollout(case)
+def _begin(
+    case: Case, make_environment: Callable[[], Environment], earlier: Mapping[str, Sequence[str]]
+) -> Rollout:
+    rollout = Rollout(case, earlier=tuple(earlier.get(case.case_id, ())))
     try:
         rollout.environment = make_environment()
         rollout.observation = _checked(Observation, rollout.environment.reset(case))
@@ -102,31 +88,33 @@ def _begin(case: Case, make_environment: Callable[[], Environment]) -> Rollout:
     return rollout
 
 
-def _act(program: Program, active: list[Rollout], *, with_arguments: bool) -> None:
+def _act(program: Program, active: list[Rollout], limits: Limits, *, with_arguments: bool) -> None:
     """One decision and one step for every active rollout."""
-    for rollout, decision in _decide(program, active, with_arguments=with_arguments):
-        _step(rollout, decision)
+    for rollout, decision in _decide(program, active, limits, with_arguments=with_arguments):
+        _step(program, rollout, decision, limits)
 
 
 def _decide(
-    program: Program, active: list[Rollout], *, with_arguments: bool
+    program: Program, active: list[Rollout], limits: Limits, *, with_arguments: bool
 ) -> list[tuple[Rollout, Decision]]:
     """The agent's decisions; a rollout whose LM fails gets its error and is left out."""
+    views = [_view(rollout, limits) for rollout in active]
     if program.candidate.base_model == NAME:  # an endpoint is asked one by one anyway, and paid by the call
         began = time.perf_counter()
         with suppress(Exception):  # whose fault it was is found out one by one below
-            decisions = _answers(program, active, with_arguments=with_arguments)
+            decisions = _answers(program, views, with_arguments=with_arguments)
             for rollout in active:
                 rollout.seconds += (time.perf_counter() - began) / len(active)
             return list(zip(active, decisions, strict=True))
-    alone = ((r, _decide_alone(program, r, with_arguments=with_arguments)) for r in active)
+    pairs = zip(active, views, strict=True)
+    alone = ((r, _decide_alone(program, r, view, with_arguments=with_arguments)) for r, view in pairs)
     return [(rollout, decision) for rollout, decision in alone if decision is not None]
 
 
-def _decide_alone(program: Program, rollout: Rollout, *, with_arguments: bool) -> Decision | None:
+def _decide_alone(program: Program, rollout: Rollout, view: View, *, with_arguments: bool) -> Decision | None:
     began = time.perf_counter()
     try:
-        return _answers(program, [rollout], with_arguments=with_arguments)[0]
+        return _answers(program, [view], with_arguments=with_arguments)[0]
     except LMFailure as error:
         rollout.error = RunError(kind="agent", message=str(error))
     except Exception as error:  # noqa: BLE001  any endpoint's error: recorded as this trace's error
@@ -136,24 +124,28 @@ def _decide_alone(program: Program, rollout: Rollout, *, with_arguments: bool) -
     return None
 
 
-def _answers(program: Program, rollouts: list[Rollout], *, with_arguments: bool) -> list[Decision]:
-    views = [_view(rollout) for rollout in rollouts]
+def _answers(program: Program, views: list[View], *, with_arguments: bool) -> list[Decision]:
     decisions = program.decide(views)
     return fill_arguments(program, views, decisions) if with_arguments else decisions
 
 
-def _view(rollout: Rollout) -> View:
+def _view(rollout: Rollout, limits: Limits) -> View:
     return View(
         case_id=rollout.case.case_id,
         observation=rollout.observation,
         reflections=rollout.reflections,
-        tried=rollout.tried,
+        tried=rollout.tried(limits.repeats),
+        done=rollout.done,
     )
 
 
-def _step(rollout: Rollout, decision: Decision) -> None:
+def _step(program: Program, rollout: Rollout, decision: Decision, limits: Limits) -> None:
     rollout.usage += decision.usage
     rollout.recalled += decision.recalled
+    if rollout.is_circling(decision.action, limits.repeats):
+        _end_attempt(program, rollout, "repeats")
+        return
+    rollout.count(decision.action)
     step = Step(
         actor=decision.actor,
         observation=rollout.observation.text,
@@ -161,20 +153,21 @@ def _step(rollout: Rollout, decision: Decision) -> None:
         action=decision.action,
         confidence=decision.confidence,
     )
-    environment, call = rollout.environment, "step"
+    environment, began = rollout.environment, time.perf_counter()
     assert environment is not None, "a rollout without an environment has an error and does not act"
+    done = False
     try:
         seen, done = environment.step(decision.action)
         rollout.observation = _checked(Observation, seen)
         step = step.model_copy(update={"result": rollout.observation.text})
-        call = "outcome"
-        over = done or len(rollout.steps) + 1 >= MAX_STEPS
-        outcome = _checked(Outcome, environment.outcome()) if over else None
     except Exception as error:  # noqa: BLE001  a user's environment may raise anything; it is recorded, not lost
-        rollout.error, outcome = _broken(call, error), None
+        rollout.error = _broken("step", error)
+    rollout.seconds += time.perf_counter() - began
     rollout.steps.append(step)
-    if outcome is not None:
-        _end_attempt(rollout, outcome)
+    if rollout.error is None and done:
+        _end_attempt(program, rollout, None)
+    elif rollout.error is None and len(rollout.steps) >= limits.steps:
+        _end_attempt(program, rollout, "steps")
 
 
 def _checked(kind: type[T], value: object) -> T:
@@ -187,35 +180,46 @@ def _broken(call: str, error: Exception) -> RunError:
     return RunError(kind="infrastructure", message=f"environment.{call}: {error!r}"[:500])
 
 
-def _end_attempt(rollout: Rollout, outcome: Outcome) -> None:
-    failed = outcome.score is not None and outcome.score < 1
+def _end_attempt(program: Program, rollout: Rollout, stopped: Stop | None) -> None:
+    """Score the attempt where it stands, and reflect if it failed."""
+    assert rollout.environment is not None, "it played the attempt"
+    try:
+        outcome = _checked(Outcome, rollout.environment.outcome())
+    except Exception as error:  # noqa: BLE001  a user's environment may raise anything; it is recorded, not lost
+        rollout.error = _broken("outcome", error)
+        return
+    reflection = None
+    if outcome.score is not None and outcome.score < 1:
+        reflection, usage = reflect(program, rollout.steps, outcome, stopped)
+        rollout.usage += usage
     rollout.attempts.append(
         Attempt(
             steps=tuple(rollout.steps),
             outcome=outcome,
-            reflection=reflect(rollout.steps[-1], outcome) if failed else None,
+            reflection=reflection,
             recalled=tuple(dict.fromkeys(rollout.recalled)),
         )
     )
+    rollout.stopped = stopped
     rollout.steps, rollout.recalled = [], []
+    rollout.taken.clear()
 
 
-def reflect(step: Step, outcome: Outcome) -> str:
-    """What to remember of a failure.
-
-    A template: a model of 135 M parameters cannot write useful reflections, it can read them.
-    """
-    return f"{step.action.name} was wrong here. {outcome.feedback}".strip()
-
-
-def _finished(program: Program, rollout: Rollout) -> bool:
+def _finished(program: Program, rollout: Rollout, limits: Limits) -> bool:
     """Whether the case is over; begins the next attempt if it is not."""
     if rollout.error is not None:
         return True
+    spent = limits.spent(rollout.usage, rollout.seconds)
     if rollout.steps:
-        return False
+        if spent is not None:
+            _end_attempt(program, rollout, spent)
+        return spent is not None
     last = rollout.attempts[-1]
-    if last.reflection is None or len(rollout.attempts) >= program.attempts:
+    most = min(program.attempts, limits.attempts or program.attempts)
+    if last.reflection is None or len(rollout.attempts) >= most:
+        return True
+    if spent is not None:
+        rollout.stopped = spent
         return True
     assert rollout.environment is not None, "it played the attempt before"
     try:
@@ -243,4 +247,5 @@ def _trace(program: Program, rollout: Rollout, at: datetime, session: str | None
         usage=rollout.usage,
         attempts=tuple(attempts),
         error=rollout.error,
+        stopped=rollout.stopped,
     )

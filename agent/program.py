@@ -20,6 +20,7 @@ from agent.errors import BadInput, LMFailure
 from agent.lean_adapter import LeanAdapter, nearest
 from agent.lm import embedded_lm, make_lm
 from agent.memory import NEIGHBOURS, Memory, Recalled, as_demos
+from agent.prices import usage_of
 from agent.prompt_format import choice_prompt
 from agent.similarity import option_similarity, words_of
 from agent.tool_overrides import as_shown, check_names, overridden, predictor_as_shown, shown_name
@@ -156,6 +157,7 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
             as_shown(observation, tools),
             recalled=self._demos(recalled),
             reflections=view.reflections,
+            done=view.done,
         )
         return prompt, observation, recalled
 
@@ -244,13 +246,10 @@ def _decide_by_endpoint(program: Program, view: View) -> Decision:
         )
     if prompt.choices:
         name = observation.options[prompt.choices.index(name)].name
-    usage = Usage(
-        input_tokens=response.usage.input_tokens or 0,
-        output_tokens=response.usage.output_tokens or 0,
-        lm_calls=1,
-    )
     return Decision(
-        action=Action(name=name), recalled=tuple(r.experience.trace_id for r in recalled), usage=usage
+        action=Action(name=name),
+        recalled=tuple(r.experience.trace_id for r in recalled),
+        usage=usage_of(program.candidate.base_model, response),
     )
 
 

@@ -29,6 +29,7 @@ def choice_prompt(
     tools: dict[str, str] | None = None,
     recalled: Sequence[Demo] = (),
     reflections: Sequence[str] = (),
+    done: Sequence[str] = (),
 ) -> Prompt:
     """Prompt whose admissible continuations are the names of the observation's options.
 
@@ -38,12 +39,16 @@ def choice_prompt(
         tools: descriptions that override those of the options, by name.
         recalled: own successes on similar requests, most similar last.
         reflections: what the agent concluded from failed attempts; the last three are shown.
+        done: what was done so far in this attempt, oldest first.
     """
     lines = [predictor.instructions]
     lines += [f"Example: {_demo(demo)}" for demo in predictor.demos]
-    lines += ["Options:", *(_option(option, tools or {}) for option in observation.options)]
+    if observation.options:
+        lines += ["Options:", *(_option(option, tools or {}) for option in observation.options)]
     new = [f"Before: {_demo(demo)}" for demo in recalled]
     new += [f"Note: {data(text, RECALL_CHARS)}" for text in reflections[-3:]]
+    if done:
+        new.append(f"Done: {'; '.join(data(text, DESCRIPTION_CHARS) for text in done)}")
     new.append(f"Request: {data(observation.text, REQUEST_CHARS)}")
     return Prompt(
         prefix=f"{USER}{LINE.join(lines)}\n",

@@ -16,6 +16,9 @@ SCHEMA_VERSION = 1
 IMPORTED = "imported:"
 """Begins the candidate's id in a trace of an agent that is not ours: its cases are not our environment's."""
 
+Stop = Literal["steps", "repeats", "tokens", "seconds", "cost_usd"]
+"""Limits that end an attempt or a run (see `agent.limits`)."""
+
 
 class Usage(Record):
     """What a run consumed."""
@@ -99,6 +102,8 @@ class Trace(Record):
     usage: Usage = Usage()
     attempts: tuple[Attempt, ...] = ()
     error: RunError | None = None
+    stopped: Stop | None = None
+    """The limit that ended the last attempt or kept a retry from beginning; the outcome is where it stood then."""
 
     @property
     def is_imported(self) -> bool:

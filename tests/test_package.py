@@ -58,7 +58,7 @@ def test_the_lock_keeps_the_bounds_without_which_it_installs_and_does_not_work(l
 
 def test_the_extras_are_those_that_the_readme_names():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(project["optional-dependencies"]) == {"ray", "label-studio", "gpu", "dev"}
+    assert set(project["optional-dependencies"]) == {"ray", "label-studio", "gpu", "textworld", "dev"}
 
 
 def test_the_wheel_holds_every_file_of_every_room_and_nothing_else(wheel):

@@ -10,6 +10,7 @@ from agent.candidate import Demo
 from agent.environment import Case
 from agent.errors import BadInput
 from agent.lean_adapter import LeanAdapter
+from agent.limits import Limits
 from agent.loop import run
 from agent.optimize.lora import LoraSettings, train
 from agent.program import Program, base_candidate
@@ -27,9 +28,9 @@ def _warnings_of_litellm():
         yield
 
 
-def program(endpoint, *, attempts=1, **settings):
+def program(endpoint, *, attempts=1, model="openai/scripted", **settings):
     where = {"api_base": endpoint.url, "api_key": "x", "num_retries": 0, "timeout": 20} | settings
-    return Program(base_candidate("Pick one.", model="openai/scripted", attempts=attempts), endpoint=where)
+    return Program(base_candidate("Pick one.", model=model, attempts=attempts), endpoint=where)
 
 
 def said_in(prompt):
@@ -107,11 +108,48 @@ def test_nobody_listens_is_the_infrastructures_error(scripted_endpoint, scripted
 
 
 def test_a_retry_is_not_offered_what_failed(scripted_endpoint, scripted_environment, at):
-    scripted_endpoint.answer = lambda prompt: "left" if "- left" in prompt else "right"
+    def answer(prompt):
+        return "Left is closed." if "BEGIN" in prompt else "left" if "- left" in prompt else "right"
+
+    scripted_endpoint.answer = answer
     (trace,) = run(program(scripted_endpoint, attempts=2), CASES[1:2], scripted_environment, at=at)
     assert [a.steps[0].action.name for a in trace.attempts] == ["left", "right"]
     assert trace.score == 1.0
-    assert "Note: left was wrong here." in scripted_endpoint.prompts[1]
+    _, reflecting, retrying = scripted_endpoint.prompts
+    assert "did: left\nended: Try the other one.\nEND" in reflecting
+    assert "Note: Left is closed." in retrying
+    assert trace.attempts[0].reflection == "Left is closed."
+    assert trace.usage.lm_calls == 3
+
+
+def test_an_endpoint_that_does_not_reflect_leaves_the_template_and_the_retry(
+    scripted_endpoint, scripted_environment, at, caplog
+):
+    def answer(prompt):
+        return (500, "no") if "BEGIN" in prompt else "left" if "- left" in prompt else "right"
+
+    scripted_endpoint.answer = answer
+    (trace,) = run(program(scripted_endpoint, attempts=2), CASES[1:2], scripted_environment, at=at)
+    assert (trace.score, trace.error) == (1.0, None)
+    assert trace.attempts[0].reflection == "left was wrong here. Try the other one."
+    assert "the LM did not reflect" in caplog.text
+
+
+def test_money_is_counted_at_known_prices_and_stops_the_run(scripted_endpoint, scripted_environment, at):
+    priced = Limits(cost_usd=1e-9)
+    known = program(scripted_endpoint, model="openai/gpt-4o-mini", attempts=3)
+    scripted_endpoint.answer = lambda prompt: "left"
+    (trace,) = run(known, CASES[1:2], scripted_environment, at=at, limits=priced)
+    assert trace.usage.cost_usd > 0
+    assert (trace.stopped, len(trace.attempts), trace.score, trace.error) == ("cost_usd", 1, 0.0, None)
+
+
+def test_a_limit_on_money_is_refused_where_the_price_is_not_known(
+    scripted_endpoint, scripted_environment, at
+):
+    unknown = program(scripted_endpoint, model="hosted_vllm/nobody-knows")
+    with pytest.raises(BadInput, match="limit `tokens` instead"):
+        run(unknown, CASES, scripted_environment, at=at, limits=Limits(cost_usd=1))
 
 
 def test_without_options_the_answer_is_taken_as_it_is(scripted_endpoint, scripted_environment, at):

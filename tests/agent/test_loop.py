@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from agent import loop
-from agent.environment import Action, Case, Outcome
+from agent.environment import Action, Case, Observation, Option, Outcome
 from agent.errors import LMFailure
+from agent.limits import Limits
 from agent.loop import run
 from agent.program import Decision, Program, base_candidate, pick
-from agent.trace import Usage
+from agent.reflection import by_case, by_template
+from agent.trace import Step, Usage
 
 
 class ScriptedProgram(Program):
@@ -165,8 +167,8 @@ def test_a_run_of_many_steps_is_played_to_its_end(scripted_environment, at):
 
 def test_a_run_without_end_is_cut_and_scored(scripted_environment, at):
     (trace,) = run(ScriptedProgram(), cases("left"), lambda: scripted_environment(n_steps=10**6), at=at)
-    assert trace.n_steps == loop.MAX_STEPS
-    assert trace.score == 1.0
+    assert trace.n_steps == Limits().steps
+    assert (trace.score, trace.stopped) == (1.0, "steps")
 
 
 def test_what_failed_as_the_last_step_may_still_be_taken_earlier(scripted_environment, at):
@@ -212,9 +214,16 @@ def test_what_was_recalled_is_recorded_once(scripted_environment, at):
     assert trace.attempts[0].recalled == ("old",)
 
 
-def test_a_reflection_without_feedback_names_the_action(at):
-    step = loop.Step(observation="o", action=Action(name="left"))
-    assert loop.reflect(step, Outcome(score=0)) == "left was wrong here."
+def test_a_reflection_without_feedback_names_the_action():
+    step = Step(observation="o", action=Action(name="left"))
+    assert by_template([step], Outcome(score=0)) == "left was wrong here."
+
+
+def test_a_reflection_on_many_steps_names_the_last_ones_and_the_limit():
+    steps = [Step(observation="o", action=Action(name=name)) for name in "abcd"]
+    assert by_template(steps, Outcome(score=0, feedback="Not there."), "steps") == (
+        "This did not work: b; c; d. It took too many steps. Not there."
+    )
 
 
 def test_the_best_option_that_has_not_failed_is_picked_with_its_own_probability():
@@ -223,3 +232,66 @@ def test_the_best_option_that_has_not_failed_is_picked_with_its_own_probability(
     assert pick(score, "abc", ("a",)) == (1, pytest.approx(0.3))
     assert pick(score, "abc", tuple("abc"))[0] == 0
     assert pick(np.array([-9000.0, -9001.0]), "ab", ())[0] == 0
+
+
+def test_budgets_stop_a_run_where_it_stands_and_say_which(scripted_environment, at):
+    make = lambda: scripted_environment(n_steps=10)  # noqa: E731
+    (trace,) = run(ScriptedProgram(), cases("left"), make, at=at, limits=Limits(tokens=30))
+    assert (trace.stopped, trace.n_steps, trace.usage.input_tokens) == ("tokens", 3, 30)
+    assert (trace.score, trace.error) == (1.0, None)
+    (trace,) = run(ScriptedProgram(), cases("left"), make, at=at, limits=Limits(seconds=1e-9))
+    assert (trace.stopped, trace.n_steps) == ("seconds", 1)
+
+
+def test_a_budget_that_is_used_up_keeps_a_retry_from_beginning(scripted_environment, at):
+    program = ScriptedProgram(attempts=3)
+    (trace,) = run(program, cases("nowhere"), scripted_environment, at=at, limits=Limits(tokens=20))
+    assert (trace.stopped, len(trace.attempts), trace.score) == ("tokens", 2, 0.0)
+
+
+def test_limits_may_allow_fewer_attempts_than_the_topology(scripted_environment, at):
+    program = ScriptedProgram(attempts=3)
+    (trace,) = run(program, cases("nowhere"), scripted_environment, at=at, limits=Limits(attempts=2))
+    assert (len(trace.attempts), trace.stopped) == (2, None)
+
+
+@pytest.fixture
+def still(scripted_environment):
+    """Nothing that is done shows."""
+
+    class Still(scripted_environment):
+        def _see(self):
+            return Observation(text="a wall", options=tuple(Option(name=name) for name in self.options))
+
+    return lambda: Still(n_steps=99)
+
+
+def test_an_option_repeated_in_one_state_is_not_offered_again_and_circling_is_cut(still, at):
+    program = ScriptedProgram(attempts=2)
+    (trace,) = run(program, cases("up"), still, at=at, limits=Limits(repeats=2, attempts=1))
+    assert [step.action.name for step in trace.attempts[0].steps] == ["left", "left", "right", "right"]
+    assert trace.stopped == "repeats"
+    assert trace.score == 0.0
+    assert "It went in circles." in trace.attempts[0].reflection
+
+
+def test_each_attempt_counts_its_own_repetitions(still, at):
+    program = ScriptedProgram(attempts=2)
+    (trace,) = run(program, cases("up"), still, at=at, limits=Limits(repeats=1))
+    assert [a.steps[0].action.name for a in trace.attempts] == ["left", "left"]
+
+
+def test_what_was_done_in_the_attempt_is_in_the_view(scripted_environment, at):
+    program = ScriptedProgram()
+    run(program, cases("left"), lambda: scripted_environment(n_steps=6), at=at)
+    assert [len(view.done) for view in program.views] == [0, 1, 2, 3, 4, 4]
+
+
+def test_reflections_are_kept_per_case_and_a_later_run_may_begin_with_them(scripted_environment, at):
+    both = cases("right", "left")
+    first = run(ScriptedProgram(), both, scripted_environment, at=at)
+    kept = by_case(first)
+    assert kept == {both[0].case_id: ("left was wrong here. Try the other one.",)}
+    program = ScriptedProgram()
+    run(program, both, scripted_environment, at=at, earlier=kept)
+    assert [view.reflections for view in program.views] == [kept[both[0].case_id], ()]

@@ -1,0 +1,301 @@
+"""The rows of bench_agent: each makes an agent from the task's own experience."""
+
+import itertools
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dspy
+import numpy as np
+from agent_tasks import Task
+
+from agent.candidate import Candidate
+from agent.environment import Action, Case, Environment, Observation, Outcome
+from agent.errors import LMFailure
+from agent.explore import Explorer
+from agent.lean_adapter import LeanAdapter
+from agent.lm import EmbeddedEngine, embedded_lm
+from agent.loop import run
+from agent.memory import Experience, Memory
+from agent.optimize.lora import LoraSettings, train
+from agent.optimize.proposal import Example
+from agent.program import Decision, Program, View, base_candidate
+from agent.trace import Trace, Usage
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+RECALLS = 2
+"""Examples in the prompt, the same number for ours and for DSPy's: equal tokens."""
+VOTE = 10.0
+"""Nats that the recalled steps' vote for an option may add."""
+
+
+def as_traces(task: Task, program: Program, cases: Sequence[Case], **settings: Any) -> list[Trace]:
+    """Play the cases."""
+    return run(program, cases, task.environment, at=lambda _: NOW, limits=task.limits, **settings)
+
+
+def base(task: Task, attempts: int, **topology: float) -> Candidate:
+    """The agent on its first day."""
+    candidate = base_candidate(task.instructions, attempts=attempts)
+    return candidate.model_copy(update={"topology": candidate.topology.model_copy(update=topology)})
+
+
+class Forgetful(Program):
+    """Retries without reading what it concluded."""
+
+    def decide(self, views: Sequence[View]) -> list[Decision]:
+        return super().decide([view.model_copy(update={"reflections": ()}) for view in views])
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a seed's exploration found: steps of winning trajectories, with what was offered at each."""
+
+    steps: tuple[Example, ...]
+    tried: int
+    won: int
+
+    def memory(self, most: int) -> Memory:
+        """The first `most` steps, in the order in which they were found."""
+        return Memory(
+            Experience(
+                observation=step.view.observation.text,
+                action=step.answer,
+                options=tuple(option.name for option in step.view.observation.options),
+                trace_id=step.trace_id,
+                case_id=step.view.case_id,
+                source="own",
+            )
+            for step in self.steps[:most]
+        )
+
+
+def explore(task: Task, training: Sequence[Case], seed: int) -> Learned:
+    """Random play on the training cases; only trajectories that the environment says won are kept."""
+    limits = task.limits.model_copy(update={"steps": task.limits.steps * 2})
+    found, tried, won = [], 0, 0
+    explorer = Explorer(Program(base(task, 1)), seed=seed)
+    open_cases = list(training)
+    for round_ in range(task.explored):
+        traces = run(
+            explorer,
+            open_cases,
+            task.environment,
+            at=lambda _: NOW,
+            limits=limits,
+            session=lambda _, r=round_: str(r),
+        )
+        tried += len(traces)
+        won += sum(trace.score == 1 for trace in traces)
+        for trace in traces:
+            if trace.score == 1:
+                case = next(case for case in open_cases if case.case_id == trace.case.case_id)
+                found += replayed(task, case, trace)
+        done = {trace.case.case_id for trace in traces if trace.score == 1}
+        open_cases = [case for case in open_cases if case.case_id not in done]
+    return Learned(tuple(found), tried, won)
+
+
+def replayed(task: Task, case: Case, trace: Trace) -> list[Example]:
+    """The winning steps with their options, and without loops: from a state that came twice, the last visit counts."""
+    environment = task.environment()
+    seen, steps = environment.reset(case), []
+    names: list[str] = []
+    for step in trace.attempts[-1].steps:
+        view = View(case_id=case.case_id, observation=seen, done=tuple(names[-4:]))
+        steps.append(Example(view=view, answer=step.action.name, trace_id=trace.trace_id, source="own"))
+        names.append(step.action.name)
+        seen, _ = environment.step(step.action)
+    last = {step.view.observation.text: index for index, step in enumerate(steps)}
+    kept, index = [], 0
+    while index < len(steps):
+        index = last[steps[index].view.observation.text]
+        kept.append(steps[index])
+        index += 1
+    return kept
+
+
+def adapter(task: Task, learned: Learned, folder: Path, *, most: int, memory: Memory | None) -> Path | None:
+    """LoRA on own winning steps: a random share of at most `most`."""
+    steps = list(learned.steps)
+    random.Random(0).shuffle(steps)
+    if not steps:
+        return None
+    topology = {"recalls": RECALLS, "recall_weight": VOTE} if memory else {}
+    program = Program(base(task, 1, **topology), memory=memory)
+    digest, _ = train(program, steps[:most], folder, LoraSettings(epochs=2))
+    return folder / digest
+
+
+class Knn(Program):
+    """dspy.KNNFewShot over the same steps, with as many examples in the prompt, on the same LM and format."""
+
+    def __init__(self, task: Task, attempts: int, learned: Learned) -> None:
+        super().__init__(base(task, attempts))
+        signature = dspy.Signature("request: str, options: list -> choice: str", task.instructions)
+        trainset = [
+            dspy.Example(
+                request=step.view.observation.text,
+                options=[option.name for option in step.view.observation.options],
+                choice=step.answer,
+            ).with_inputs("request", "options")
+            for step in learned.steps
+        ]
+        vectorizer = dspy.Embedder(_vectors, caching=False)
+        few_shot = dspy.KNNFewShot(
+            RECALLS, trainset, vectorizer, max_bootstrapped_demos=0, max_labeled_demos=RECALLS
+        )
+        dspy.disable_logging()
+        self.knn = few_shot.compile(dspy.Predict(signature))
+
+    def decide(self, views: Sequence[View]) -> list[Decision]:
+        return [self._decide(view) for view in views]
+
+    def _decide(self, view: View) -> Decision:
+        options = [o for o in view.observation.options if o.name not in view.tried] or list(
+            view.observation.options
+        )
+        lm = embedded_lm()
+        before = lm.input_tokens
+        with dspy.context(lm=self.lm, adapter=LeanAdapter()):
+            said = self.knn(
+                request=view.observation.text, options=[{"name": option.name} for option in options]
+            )
+        usage = Usage(input_tokens=lm.input_tokens - before, lm_calls=1)
+        return Decision(action=Action(name=said.choice), usage=usage)
+
+
+def _vectors(texts: list[str]) -> list[list[float]]:
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    hashing = HashingVectorizer(
+        analyzer="char_wb", ngram_range=(3, 5), n_features=2**11, alternate_sign=False
+    )
+    return np.asarray(hashing.transform(texts).todense()).tolist()
+
+
+class Budgeted(EmbeddedEngine):
+    """The embedded LM until its tokens are used up."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.left, self.used = tokens, 0
+
+    def complete(self, request: Any) -> Any:
+        if self.left <= 0:
+            raise LMFailure("the token budget is used up")
+        response = super().complete(request)
+        spent = (response.usage.input_tokens or 0) + (response.usage.output_tokens or 0)
+        self.left -= spent
+        self.used += spent
+        return response
+
+
+def react(task: Task, case: Case, tokens: int) -> tuple[Outcome, int]:
+    """Plain dspy.ReAct with one tool, in DSPy's own format, until it ends or its tokens do."""
+    environment: Environment = task.environment()
+    seen = environment.reset(case)
+    engine = Budgeted(tokens)
+    lm = dspy.LM("embedded/react", engine=engine, cache=False, max_tokens=64)
+    over = False
+
+    def act(command: str) -> str:
+        """Carry out one of the offered commands."""
+        nonlocal seen, over
+        if over:
+            return "It is over: finish."
+        seen, over = environment.step(Action(name=str(command)))
+        return _told(seen)
+
+    dspy.disable_logging()
+    with dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
+        agent = dspy.ReAct(
+            dspy.Signature("observation: str -> answer: str", task.instructions),
+            tools=[act], max_iters=task.limits.steps,
+        )  # fmt: skip
+        try:
+            agent(observation=_told(seen))
+        except Exception as error:  # noqa: BLE001  DSPy's parsers raise many kinds; the world is scored where it stands
+            print(f"    ReAct ended with {type(error).__name__}", flush=True)
+    return environment.outcome(), engine.used
+
+
+def _told(seen: Observation) -> str:
+    names = ", ".join(option.name for option in seen.options)
+    return f"{seen.text} Commands: {names}" if names else seen.text
+
+
+ROWS: dict[str, Callable[..., Program | None]] = {}
+"""Name → (task, attempts, learned, folder, lora steps) → program; None = there is nothing to learn from."""
+
+
+def row(name: str) -> Callable[[Any], Any]:
+    def register(make: Any) -> Any:
+        ROWS[name] = make
+        return make
+
+    return register
+
+
+@row("chance")
+def _chance(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program:
+    return Explorer(Program(base(task, attempts)), seed=1)
+
+
+@row("zero-shot")
+def _zero(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program:
+    return Forgetful(base(task, attempts))
+
+
+@row("+ reflection")
+def _reflecting(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program:
+    return Program(base(task, attempts))
+
+
+def _experienced(most: int) -> Callable[..., Program | None]:
+    def make(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program | None:
+        if len(learned.steps) <= {100: 0, 300: 100, 1000: 300}[most]:
+            return None  # the row before has all there is
+        candidate = base(task, attempts, recalls=RECALLS, recall_weight=VOTE)
+        return Program(candidate, memory=learned.memory(most))
+
+    return make
+
+
+for _most in (100, 300, 1000):
+    ROWS[f"+ experience {_most}"] = _experienced(_most)
+
+
+@row("experience, prompt only")
+def _recalling(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program | None:
+    return (
+        Program(base(task, attempts, recalls=RECALLS), memory=learned.memory(1000)) if learned.steps else None
+    )
+
+
+@row("dspy.KNNFewShot")
+def _knn(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program | None:
+    kept = Learned(learned.steps[:1000], learned.tried, learned.won)
+    return Knn(task, attempts, kept) if learned.steps else None
+
+
+@row("+ LoRA")
+def _tuned(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program | None:
+    found = adapter(task, learned, folder, most=lora, memory=None)
+    return Program(base(task, attempts), adapter=found) if found else None
+
+
+@row("+ LoRA + experience")
+def _both(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program | None:
+    memory = learned.memory(1000)
+    found = adapter(task, learned, folder, most=lora, memory=memory)
+    candidate = base(task, attempts, recalls=RECALLS, recall_weight=VOTE)
+    return Program(candidate, memory=memory, adapter=found) if found else None
+
+
+def distinct(learned: Learned) -> int:
+    """Different actions among the learned ones."""
+    return len(dict.fromkeys(itertools.chain(step.answer for step in learned.steps)))

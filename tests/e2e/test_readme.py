@@ -4,10 +4,16 @@ import os
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent.environment import Case
+from agent.explore import Explorer
+from agent.loop import run
+from agent.program import Program, base_candidate
 from agent.project import load_project
 
 ROOT = Path(__file__).parents[2]
@@ -57,3 +63,17 @@ def test_every_picture_of_the_readme_is_there_and_small():
 
 def test_no_path_of_a_machine_stands_in_the_readme():
     assert not re.search(r"/(home|tmp|root|work|Users)/", README)
+
+
+def test_the_environment_of_20_lines_is_played_over_several_steps():
+    code = block("python", "class Warehouse")
+    assert len(code.strip().splitlines()) <= 27
+    space: dict[str, Any] = {}
+    exec(code, space)  # the README is ours
+    shelves = {"left": ["lamp"], "right": ["rope", "saw"]}
+    cases = [Case(inputs={"wanted": thing, "shelves": shelves}) for thing in ("lamp", "saw")]
+    explorer = Explorer(Program(base_candidate("Fetch it.", attempts=10)))
+    traces = run(explorer, cases, space["Warehouse"], at=lambda _: datetime(2026, 1, 1, tzinfo=UTC))
+    assert [trace.error for trace in traces] == [None, None]
+    assert [trace.score for trace in traces] == [1.0, 1.0]
+    assert all(trace.n_steps >= 2 for trace in traces)

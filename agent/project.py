@@ -14,6 +14,7 @@ from typing import Literal
 
 from agent.environment import Case, Environment
 from agent.errors import BadInput
+from agent.limits import Limits
 from agent.record import content_hash
 
 Proposer = Literal["experience", "lora", "prompt", "team", "tools"]
@@ -46,6 +47,8 @@ class Project:
     scores_itself: bool = False
     """Whether the environment can score any action at any case (a game, a database, a ticket that closes): then
     its outcome is the ground truth of the gate, and no person is asked."""
+    limits: Limits = Limits()
+    """What one case may take: steps, repetitions, tokens, seconds, money. The gate plays under the same."""
     with_arguments: bool = False
     """Also fill the chosen option's arguments."""
     proposers: tuple[Proposer, ...] = ("experience", "lora", "prompt")

@@ -65,8 +65,8 @@ def evaluate(
     cases = {item.case_id: item.case for item in read_dataset(labelled, LabelledCase)}
     program, project = load_program(name, candidate_id), load_project(Path(folder))
     environment = project.labelled_environment or project.environment
-    now = datetime.now(UTC)
-    return run(program.single_attempt(), [cases[i] for i in case_ids], environment, at=lambda _: now)
+    now, waiting = datetime.now(UTC), [cases[i] for i in case_ids]
+    return run(program.single_attempt(), waiting, environment, at=lambda _: now, limits=project.limits)
 
 
 @task(name="gate")

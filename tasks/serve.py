@@ -42,6 +42,7 @@ def serve_waiting(folder: str) -> int:
                     project.environment,
                     at=lambda i, cases=cases: cases[i].seen_at or datetime.now(UTC),  # type: ignore[misc]
                     with_arguments=project.with_arguments,
+                    limits=project.limits,
                     progress=advance,
                 ),
             )

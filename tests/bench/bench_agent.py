@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from agent_rows import ROWS, Learned, as_traces, distinct, explore, react
-from agent_tasks import Task, tasks
+from agent_tasks import SQL_FOLDER, Task, tasks
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student
@@ -30,7 +31,7 @@ FREE = ("zero-shot", "+ reflection", REACT)
 def main() -> int:
     options = parsed()
     options.out.mkdir(parents=True, exist_ok=True)
-    chosen = [tasks()[name] for name in options.tasks.split(",")]
+    chosen = [tasks()[name] for name in options.tasks.split(",") if is_there(name)]
     for seed in range(options.seeds):
         for task in chosen:
             for name in wanted(task, options.only):
@@ -39,6 +40,18 @@ def main() -> int:
     for task in chosen:
         console.print(table(task, options))
     return 0
+
+
+def is_there(name: str) -> bool:
+    """Whether the task's data or library is; says what is missing."""
+    missing = ""
+    if name.startswith("sql") and not SQL_FOLDER.is_dir():
+        missing = f"no data in {SQL_FOLDER}: set RATCHET_SHARED"
+    if name in ("coin", "cooking") and find_spec("textworld") is None:
+        missing = 'TextWorld is not installed: pip install "ratchet[textworld]"'
+    if missing:
+        print(f"{name} is left out: {missing}", flush=True)
+    return not missing
 
 
 def parsed() -> argparse.Namespace:

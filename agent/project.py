@@ -8,7 +8,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -47,7 +47,7 @@ class Project:
     scores_itself: bool = False
     """Whether the environment can score any action at any case (a game, a database, a ticket that closes): then
     its outcome is the ground truth of the gate, and no person is asked."""
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     """What one case may take: steps, repetitions, tokens, seconds, money. The gate plays under the same."""
     with_arguments: bool = False
     """Also fill the chosen option's arguments."""

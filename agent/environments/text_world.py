@@ -91,7 +91,7 @@ class TextWorld:
             return Outcome(score=1.0)
         if self._state["lost"]:
             return Outcome(score=0.0, feedback="The game is lost: something was spoilt.")
-        share = self._state["score"] / max(self._state["max_score"], 1)
+        share = (self._state.get("score") or 0) / max(self._state["max_score"], 1)
         return Outcome(score=min(max(share, 0.0), 0.99), feedback="The goal was not reached.")
 
     def _observe(self) -> Observation:

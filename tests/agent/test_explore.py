@@ -1,8 +1,8 @@
 """Rolling out with chance: what is random, what is the agent's own, and that it repeats with its seed."""
 
 from agent.decision import Decision
-from agent.environment import Action, Case
-from agent.explore import Explorer
+from agent.environment import Action, Case, Observation, Option, Outcome
+from agent.explore import Explorer, search
 from agent.limits import Limits
 from agent.loop import run
 from agent.program import Program, base_candidate
@@ -43,3 +43,36 @@ def test_at_share_0_and_without_options_the_agent_decides(scripted_environment, 
     free = Explorer(Program(base_candidate("Say one.")), share=1.0)
     (trace,) = run(free, cases(1), lambda: scripted_environment(options=()), at=at)
     assert trace.action.name == "d"
+
+
+class Corridor:
+    """Five doors in a row; the way on is `east`, `west` leads back; points on the way."""
+
+    def reset(self, case):
+        self.at, self.pits = 0, case.inputs["pits"]
+        return self._see()
+
+    def step(self, action):
+        self.at = max(self.at + {"east": 1, "west": -1}[action.name], 0)
+        return self._see(), self.at in (5, *self.pits)
+
+    def outcome(self):
+        return Outcome(score=0.0 if self.at in self.pits else self.at / 5)
+
+    def _see(self):
+        return Observation(text=f"door {self.at}", options=(Option(name="west"), Option(name="east")))
+
+
+def test_a_search_goes_on_from_where_it_stood_and_gives_the_way_without_its_loops():
+    case = Case(inputs={"pits": []})
+    way = search(Corridor(), case, tries=40, steps=2)
+    assert [action.name for _, action in way] == ["east"] * 5
+    assert [seen.text for seen, _ in way] == [f"door {i}" for i in range(5)]
+    assert search(Corridor(), case, tries=40, steps=2) == way
+
+
+def test_a_search_that_finds_nothing_says_so(scripted_environment):
+    assert search(Corridor(), Case(inputs={"pits": [3]}), tries=20, steps=8) is None
+    (case,) = cases(1)
+    assert search(scripted_environment(options=()), case, tries=3, steps=3) is None
+    assert search(scripted_environment(scored=False), case, tries=3, steps=3) is None

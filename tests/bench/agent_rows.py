@@ -15,7 +15,7 @@ from agent_tasks import Task
 from agent.candidate import Candidate
 from agent.environment import Action, Case, Environment, Observation, Outcome
 from agent.errors import LMFailure
-from agent.explore import Explorer
+from agent.explore import Explorer, search
 from agent.lean_adapter import LeanAdapter
 from agent.lm import EmbeddedEngine, embedded_lm
 from agent.loop import run
@@ -23,6 +23,7 @@ from agent.memory import Experience, Memory
 from agent.optimize.lora import LoraSettings, train
 from agent.optimize.proposal import Example
 from agent.program import Decision, Program, View, base_candidate
+from agent.record import content_hash
 from agent.trace import Trace, Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -74,48 +75,20 @@ class Learned:
 
 
 def explore(task: Task, training: Sequence[Case], seed: int) -> Learned:
-    """Random play on the training cases; only trajectories that the environment says won are kept."""
-    limits = task.limits.model_copy(update={"steps": task.limits.steps * 2})
-    found, tried, won = [], 0, 0
-    explorer = Explorer(Program(base(task, 1)), seed=seed)
-    open_cases = list(training)
-    for round_ in range(task.explored):
-        traces = run(
-            explorer,
-            open_cases,
-            task.environment,
-            at=lambda _: NOW,
-            limits=limits,
-            session=lambda _, r=round_: str(r),
+    """What a search without LM, scored by the environment alone, wins of the training cases."""
+    found, won = [], 0
+    for number, case in enumerate(training):
+        way = search(
+            task.environment(), case, tries=task.explored, steps=task.limits.steps, seed=1000 * seed + number
         )
-        tried += len(traces)
-        won += sum(trace.score == 1 for trace in traces)
-        for trace in traces:
-            if trace.score == 1:
-                case = next(case for case in open_cases if case.case_id == trace.case.case_id)
-                found += replayed(task, case, trace)
-        done = {trace.case.case_id for trace in traces if trace.score == 1}
-        open_cases = [case for case in open_cases if case.case_id not in done]
-    return Learned(tuple(found), tried, won)
-
-
-def replayed(task: Task, case: Case, trace: Trace) -> list[Example]:
-    """The winning steps with their options, and without loops: from a state that came twice, the last visit counts."""
-    environment = task.environment()
-    seen, steps = environment.reset(case), []
-    names: list[str] = []
-    for step in trace.attempts[-1].steps:
-        view = View(case_id=case.case_id, observation=seen, done=tuple(names[-4:]))
-        steps.append(Example(view=view, answer=step.action.name, trace_id=trace.trace_id, source="own"))
-        names.append(step.action.name)
-        seen, _ = environment.step(step.action)
-    last = {step.view.observation.text: index for index, step in enumerate(steps)}
-    kept, index = [], 0
-    while index < len(steps):
-        index = last[steps[index].view.observation.text]
-        kept.append(steps[index])
-        index += 1
-    return kept
+        won += way is not None
+        names: list[str] = []
+        for seen, action in way or ():
+            view = View(case_id=case.case_id, observation=seen, done=tuple(names[-4:]))
+            trace_id = content_hash([case.case_id, seed], length=32)
+            found.append(Example(view=view, answer=action.name, trace_id=trace_id, source="own"))
+            names.append(action.name)
+    return Learned(tuple(found), len(training), won)
 
 
 def adapter(task: Task, learned: Learned, folder: Path, *, most: int, memory: Memory | None) -> Path | None:

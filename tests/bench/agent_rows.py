@@ -3,8 +3,10 @@
 import itertools
 import random
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +135,8 @@ class Knn(Program):
         )
         lm = embedded_lm()
         before = lm.input_tokens
-        with dspy.context(lm=self.lm, adapter=LeanAdapter()):
+        quiet = StringIO()  # DSPy draws a bar for each question
+        with dspy.context(lm=self.lm, adapter=LeanAdapter()), redirect_stdout(quiet), redirect_stderr(quiet):
             said = self.knn(
                 request=view.observation.text, options=[{"name": option.name} for option in options]
             )

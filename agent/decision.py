@@ -14,6 +14,8 @@ class View(Record):
 
     case_id: str
     observation: Observation
+    goal: str = ""
+    """What the case is for, in words: steps of trajectories are recalled by it as well."""
     reflections: tuple[str, ...] = ()
     tried: tuple[str, ...] = ()
     """Actions that already failed at this case, or that were repeated too often: not taken again."""

@@ -14,6 +14,7 @@ from typing import TypeVar
 from agent.arguments import fill_arguments
 from agent.environment import Case, Environment, Observation, Outcome
 from agent.errors import BadInput, LMFailure
+from agent.experience import goal_of
 from agent.limits import Limits
 from agent.prices import price_usd
 from agent.program import Decision, Program, View
@@ -133,6 +134,7 @@ def _view(rollout: Rollout, limits: Limits) -> View:
     return View(
         case_id=rollout.case.case_id,
         observation=rollout.observation,
+        goal=goal_of(rollout.case),
         reflections=rollout.reflections,
         tried=rollout.tried(limits.repeats),
         done=rollout.done,

@@ -151,7 +151,7 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         topology, tools = self.candidate.topology, self.candidate.tools
         observation = self._own(view.observation)
         k = max(topology.recalls, NEIGHBOURS)
-        recalled = self.memory.recall(observation.text, k=k, exclude_case=view.case_id) if self.memory else []
+        recalled = self._recall(view, observation.text, k)
         prompt = choice_prompt(
             predictor_as_shown(self.candidate.predictors[CHOOSE], tools),
             as_shown(observation, tools),
@@ -160,6 +160,11 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
             done=view.done,
         )
         return prompt, observation, recalled
+
+    def _recall(self, view: View, text: str, k: int) -> list[Recalled]:
+        if self.memory is None:
+            return []
+        return self.memory.recall(text, k=k, exclude_case=view.case_id, goal=view.goal)
 
     def _demos(self, recalled: Sequence[Recalled]) -> list[Demo]:
         shown = as_demos(recalled[: self.candidate.topology.recalls])

@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 
 from agent import loop
+from agent.candidate import Topology
+from agent.decision import View
 from agent.environment import Action, Case, Observation, Option, Outcome
 from agent.errors import LMFailure
+from agent.experience import Experience
 from agent.limits import Limits
 from agent.loop import run
+from agent.memory import Memory
 from agent.program import Decision, Program, base_candidate, pick
 from agent.reflection import by_case, by_template
 from agent.trace import Step, Usage
@@ -295,3 +299,31 @@ def test_reflections_are_kept_per_case_and_a_later_run_may_begin_with_them(scrip
     program = ScriptedProgram()
     run(program, both, scripted_environment, at=at, earlier=kept)
     assert [view.reflections for view in program.views] == [kept[both[0].case_id], ()]
+
+
+def test_the_view_tells_what_the_case_is_for(scripted_environment, at):
+    program = ScriptedProgram()
+    run(program, cases("left"), lambda: scripted_environment(n_steps=2), at=at)
+    assert [view.goal for view in program.views] == ["0: go left"] * 2
+
+
+def test_steps_of_a_won_trajectory_are_recalled_by_the_goal_as_well(at):
+    def step(index, goal, action):
+        return Experience(
+            observation="a corridor",
+            action=action,
+            goal=goal,
+            index=index,
+            trace_id=goal,
+            case_id=goal,
+            source="own",
+        )
+
+    steps = [step(0, "bring the lamp", "go left"), step(0, "feed the otter", "go right")]
+    program = Program(
+        base_candidate("Go.").model_copy(update={"topology": Topology(recalls=1)}), memory=Memory(steps)
+    )
+    seen = Observation(text="a corridor", options=(Option(name="go left"), Option(name="go right")))
+    for goal, action in (("feed an otter", "go right"), ("find a lamp", "go left")):
+        prompt, _, _ = program.prompt(View(case_id="new", observation=seen, goal=goal))
+        assert f"Before: a corridor -> {action}" in prompt.text

@@ -124,7 +124,8 @@ class Memory:
     @cached_property
     def _library(self) -> Library:
         """The steps in an index of their own, in memory; made when first asked."""
-        library = Library(embed=self._embed, embedding=self.settings and self.settings.embedding)
+        embedding = None if self.settings is None else self.settings.embedding
+        library = Library(embed=self._embed, embedding=embedding)
         library.add(self.experiences)
         return library
 

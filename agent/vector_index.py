@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 SMALLEST: Final = 20_000
 """Vectors that may stand in memory before they are written."""
-_SHAPE: Final = {"metric": "cos", "dtype": "f16", "connectivity": 16}
-_EFFORT: Final = {"expansion_add": 64, "expansion_search": 64}
+_SHAPE: dict[str, Any] = {"metric": "cos", "dtype": "f16", "connectivity": 16}
+_EFFORT: dict[str, Any] = {"expansion_add": 64, "expansion_search": 64}
 
 Batch = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -90,7 +90,7 @@ class VectorIndex:
         from usearch.index import Index
 
         newest = max(self.folder.glob("to-*.usearch")) if self.folder else None
-        whole = Index.restore(str(newest), view=False, **_EFFORT)
+        whole: Any = Index.restore(str(newest), view=False, **_EFFORT)
         keys = np.asarray(self._fresh.keys, dtype=np.uint64)
         whole.add(keys, np.vstack(self._fresh.get(keys, dtype=np.float32)))
         return whole

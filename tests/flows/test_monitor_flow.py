@@ -1,11 +1,16 @@
 """`monitor` on a scripted project: a real Prefect server and a real MLflow over SQLite."""
 
+from contextlib import contextmanager
+
 import pytest
+from prefect.client.orchestration import get_client
 
 from evaluation.watching import WatchSettings
+from flows.improve import improve
 from flows.monitor import monitor
 from infra.drift_log import last_look
 from infra.trace_store import log_traces
+from tasks.watch import start_improve
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
 
@@ -47,6 +52,43 @@ def test_changed_traffic_raises_an_alarm_once_with_what_changed(make_project, us
     assert "cancel" in report.watched.reason
     assert report.watched.report.exists()
     assert monitor(str(ours.folder), SETTINGS).watched.announced == ()
+
+
+def test_an_alarm_starts_the_deployed_improve_once_with_the_projects_folder(make_project, usual):
+    improve.to_deployment("improve").apply()
+    ours = make_project()
+    log_traces(ours.name, usual(100))
+    assert monitor(str(ours.folder), SETTINGS).improve is None
+    log_traces(ours.name, usual(100, "cancel my contract number {n}, please"))
+    report = monitor(str(ours.folder), SETTINGS)
+    with get_client(sync_client=True) as client:
+        runs = [run for run in client.read_flow_runs() if "drift" in run.tags]
+        assert [(run.name, run.parameters) for run in runs] == [
+            (report.improve, {"project": str(ours.folder)})
+        ]
+        key = report.watched.improve
+        assert (
+            start_improve.fn(ours.name, str(ours.folder), key) == report.improve
+        )  # killed before it was noted
+        assert len([run for run in client.read_flow_runs() if "drift" in run.tags]) == 1
+    later = monitor(str(ours.folder), SETTINGS)
+    assert (later.improve, later.watched.improve) == (None, None)
+
+
+def test_without_a_deployed_improve_the_alarm_stands_and_says_so(make_project, usual):
+    ours = make_project()
+    log_traces(ours.name, [*usual(100), *usual(100, "cancel my contract number {n}, please")])
+    with temporary_deployment_name("nobody deployed this/improve"):
+        report = monitor(str(ours.folder), SETTINGS)
+    assert report.watched.alarm
+    assert (report.improve, report.watched.improve is not None) == (None, True)
+
+
+@contextmanager
+def temporary_deployment_name(name):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.watch.IMPROVE", name)
+        yield
 
 
 def test_a_corrupt_trace_is_a_problem_and_the_others_are_looked_at(make_project, usual, log_corrupt):

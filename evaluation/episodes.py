@@ -17,6 +17,8 @@ from evaluation.observation import Group
 Severity = Literal["page", "ticket", "notice"]
 """Wake somebody up; look at it today; for information."""
 
+_LOUDNESS: Final[dict[Severity, int]] = {"notice": 0, "ticket": 1, "page": 2}
+
 QUIET_WINDOWS: Final = 3
 """Windows in a row without an alarm after which an episode is over."""
 
@@ -168,7 +170,8 @@ def _alarmed(
         opened = Announcement(event="opened", severity=loud, episode=episode, silent=silent)
         return episodes.model_copy(update={"open": episode}), opened
     before = episodes.open
-    worse = loud == "page" and before.severity != "page"
+    # Also what looked like a surge of known requests until more of them were seen.
+    worse = _LOUDNESS[loud] > _LOUDNESS[before.severity]
     episode = before.model_copy(
         update={
             "quiet": 0,

@@ -181,9 +181,9 @@ def _watch_window(
     if said is None or said.silent:
         return state
     owed = _changed(state, outbox=(*state.outbox, Notice(announcement=said, attribution=state.attribution)))
-    if said.event != "opened" or surge:
+    if said.event not in ("opened", "worsened") or surge:
         return owed
-    # The first drifted trace tells episodes apart, also after all local state was lost.
+    # The first drifted trace tells episodes apart, also after all local state was lost; the same key starts once.
     return _changed(owed, improve=f"drift-{watched[state.base + said.episode.since]}")
 
 

@@ -57,6 +57,19 @@ def test_worse_results_later_in_an_episode_page() -> None:
     assert [(one.event, one.severity) for one in said] == [("opened", "ticket"), ("worsened", "page")]
 
 
+def test_what_looked_like_a_surge_and_is_new_becomes_a_ticket_once() -> None:
+    episodes, first = follow(Episodes(), state(1, True), NOW, surge=True)
+    episodes, second = follow(episodes, state(2, True), NOW, surge=False)
+    _, third = follow(episodes, state(3, True), NOW, surge=False)
+    assert first is not None
+    assert second is not None
+    assert [(one.event, one.severity) for one in (first, second)] == [
+        ("opened", "notice"),
+        ("worsened", "ticket"),
+    ]
+    assert third is None
+
+
 def test_severity_goes_by_kind() -> None:
     assert severity(("outcome",)) == "page"
     assert severity(("input", "outcome"), surge=False) == "page"

@@ -62,8 +62,9 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         prefect_file=folder / "prefect.yaml",
     )
     settings = Settings(home=folder / "home")
+    here = Path(__file__)  # where the worker finds the flow, and this checkout's code before an installed one
     with (
-        patch.dict(os.environ, {"PYTHONPATH": str(Path(__file__).parent)}),  # where the worker finds the flow
+        patch.dict(os.environ, {"PYTHONPATH": f"{here.parent}{os.pathsep}{here.parents[2]}"}),
         running_stack(plan, settings, lambda name, seconds: None) as running,
     ):
         yield running

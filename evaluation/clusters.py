@@ -31,7 +31,7 @@ _STOP: Final = frozenset(
 
 
 def strange_groups(
-    vectors: Vectors, strangeness: Floats, *, share: float = 0.25, reach: float = 0.45
+    vectors: Vectors, strangeness: Floats, *, share: float = 0.2, reach: float = 0.5
 ) -> list[Ints]:
     """Rows of each group among the strangest `share` of the messages, largest first.
 

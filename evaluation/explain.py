@@ -30,7 +30,7 @@ _MESSAGES: Final = 10
 _MIN_SLICE: Final = 10
 _STRANGE: Final = 0.1
 _NOVELTY: Final = "novelty"
-_APART: Final = 0.75
+_APART: Final = 0.65
 """Two clusters are one where their centres are this far on the way from usual messages to the cluster's own."""
 
 

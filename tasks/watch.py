@@ -130,4 +130,4 @@ def _body(notice: Notice) -> str:
     if event == "accepted" or attribution is None:
         return "the traffic of the episode is the new normal"
     new = "; ".join(f"{c.name} ({c.size})" for c in attribution.clusters[:3])
-    return f"{attribution.reason}; new: {new}" if new else attribution.reason
+    return f"{attribution.reason.removesuffix('.')}; new: {new}" if new else attribution.reason

@@ -36,7 +36,7 @@ class Leanings(Record):
 
     recalls: int = Field(default=0, ge=0, le=20)
     """Own successes shown as examples at each step."""
-    retrieval_weight: float = Field(default=0.0, ge=0, le=100)
+    retrieval_weight: float = Field(default=0.0, ge=0, le=1000)
     """Weight of lexical similarity of request and option, added to the LM's log-probability (nats)."""
     recall_weight: float = Field(default=0.0, ge=0, le=100)
     """Weight of the recalled successes' vote for an option, added to the LM's log-probability (nats)."""

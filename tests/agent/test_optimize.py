@@ -1,5 +1,6 @@
 """Proposers on a handful of real cases: what they learn, what they record, and that seeds repeat."""
 
+import itertools
 import json
 
 import numpy as np
@@ -60,6 +61,13 @@ def test_tuning_takes_the_smallest_helpful_weight_and_leaves_useless_ones_at_zer
     )
     assert (topology.retrieval_weight, topology.recall_weight, topology.extra_bias) == (100, 0, 0)
     assert accuracy == 1
+
+
+def test_every_weight_that_tuning_tries_can_be_read_back():
+    for values in itertools.product(*Grid()):
+        names = ("retrieval_weight", "recall_weight", "extra_bias")
+        tuned = Topology().model_copy(update=dict(zip(names, values, strict=True)))
+        assert Topology.from_json(tuned.to_json(), where="a candidate") == tuned
 
 
 def test_tuning_without_examples_is_refused():

@@ -20,6 +20,11 @@ class Onset(Record):
     at: datetime | None = None
     """Time of the first message of the most likely window, where messages carry times."""
 
+    @property
+    def words(self) -> str:
+        """As it stands in an attribution's sentence."""
+        return f"message {self.message:,} ({self.low:,} to {self.high:,})"
+
 
 class StrangeMessage(Record):
     """One of the messages that weigh most."""

@@ -68,7 +68,7 @@ class ConductWatch:
             place.get(seen[number], 0) for number in (said.onset.low, said.onset.message, said.onset.high)
         )
         onset = said.onset.model_copy(update={"low": low, "message": message, "high": high})
-        told = said.reason.replace(_numbers(said), _numbers(said.model_copy(update={"onset": onset})))
+        told = said.reason.replace(said.onset.words, onset.words)
         return said.model_copy(update={"onset": onset, "reason": told})
 
     def since(self, state: DriftState, place: Mapping[str, int]) -> int | None:
@@ -135,7 +135,3 @@ def explained(state: DriftState, asked: Attribution, conduct: Attribution | None
     return said.model_copy(
         update={"kinds": kinds, "families": shares, "surge": said.surge and len(kinds) == 1}
     )
-
-
-def _numbers(said: Attribution) -> str:
-    return f"message {said.onset.message:,} ({said.onset.low:,} to {said.onset.high:,})"

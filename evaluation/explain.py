@@ -256,6 +256,6 @@ def _reason(
     names = "; ".join(f"“{cluster.name}”" for cluster in clusters)
     told = f", mostly {names}" if names else ""
     return (
-        f"Since message {onset.message:,} ({onset.low:,} to {onset.high:,}) {what}{after}{told}; "
+        f"Since {onset.words} {what}{after}{told}; "
         f"evidence {state.e_value:,.0f} against {state.threshold:,.0f}."
     )

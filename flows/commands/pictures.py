@@ -3,6 +3,7 @@
 Why a command: a picture that nobody can take again shows a product that no longer exists.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from flows.commands.which_project import HERE, Folder, Name, which_project
 
 if TYPE_CHECKING:
     from infra.screenshots import Page
+    from infra.version import Version
 
 
 def pictures(
@@ -54,10 +56,16 @@ def pages(project: str) -> "list[Page]":
             "run `ratchet demo` first"
         )
     where, label = connect(project).experiment_id, labels[-1]
-    runs = [version.run_id for version in judged[:2]]
+    pair = unlike(judged)
     return [
-        compared(where, runs, ("reason", judged[0].verdict.decision if judged[0].verdict else "")),
+        compared(where, [version.run_id for version in pair], ("reason", pair[0].decision or "")),
         trace(where, f"tr-{label.trace_id}", ("expected", label.rater)),
         model(project),
         review_queue(where),
     ]
+
+
+def unlike(judged: Sequence["Version"]) -> "tuple[Version, Version]":
+    """The first judged version, and the first that was decided otherwise; the last where all were decided alike."""
+    first = judged[0]
+    return first, next((v for v in judged if v.decision != first.decision), judged[-1])

@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from flows.commands.pictures import pages
+from flows.commands.pictures import pages, unlike
 from infra.registry import history
 from infra.screenshots import browser_tab, find_browser, model, open_page, review_queue, take
 from infra.tracking import connect
@@ -66,8 +66,8 @@ def test_the_models_page_shows_the_versions_and_which_one_is_champion(demo_home,
 
 def test_two_versions_compared_differ_and_show_their_verdicts_sentences(demo_home, mlflow_pages, tab):
     text = open_page(tab, mlflow_pages, page_named("versions_compared"))
-    judged = [version for version in history("demo") if version.verdict is not None][:2]
-    for version in judged:
+    pair = unlike([version for version in history("demo") if version.verdict is not None])
+    for version in pair:
         assert version.candidate_id in text
         assert version.candidate.origin.proposer in text
         assert version.reason in text

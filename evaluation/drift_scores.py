@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from evaluation.conformal import Floats, Ints, RankCounts
-from evaluation.observation import Group, Observation, numeric_column
+from evaluation.observation import HARMLESS_FALLS, Group, Observation, numeric_column
 from evaluation.packing import pack, unpack
 
 Vectors = NDArray[np.float32]
@@ -212,7 +212,10 @@ class Doubt(FixedFamily):
 
 
 class Number(FixedFamily):
-    """A numeric column that rises or falls: latency, cost, steps, confidence, outcome, judge score."""
+    """A numeric column that rises or falls: steps, confidence, outcome, judge score; latency and cost only rise.
+
+    Why: an agent that gets quicker or cheaper (a cache that warms up) is no incident, and nobody is to be woken.
+    """
 
     kind = "number"
 
@@ -226,7 +229,8 @@ class Number(FixedFamily):
         known = values[~np.isnan(values)]
         if len(known) < _MIN_VALUES:
             return None
-        family = cls(name, group, (f"{name} rises", f"{name} falls"), {}, np.unique(known))
+        both = (f"{name} rises", f"{name} falls")
+        family = cls(name, group, both[:1] if name in HARMLESS_FALLS else both, {}, np.unique(known))
         for half in halves:
             family.absorb(half)
         return family

@@ -52,6 +52,8 @@ Batch = Sequence[str] | Sequence[Observation] | NDArray[np.floating]
 
 BEHAVIOUR_NUMBERS: Final = ("steps", "retries", "latency_s", "cost_usd", "confidence")
 OUTCOME_NUMBERS: Final = ("outcome", "judge")
+HARMLESS_FALLS: Final = ("latency_s", "cost_usd")
+"""Numbers of which only a rise is drift."""
 
 
 def observe(batch: Batch) -> list[Observation]:

@@ -175,3 +175,9 @@ def test_a_slower_agent_is_a_ticket_about_behaviour(served):
     assert state.episodes.open.kinds == ("behaviour",)
     assert state.episodes.open.severity == "ticket"
     assert max(state.attribution.families, key=state.attribution.families.get) == "latency_s"
+
+
+def test_an_agent_that_gets_quicker_is_no_incident(served):
+    state = seen(served(0, 160, 0.9, latency_s=0.9) | served(160, 160, 0.9))
+    assert state.episodes.open is None
+    assert state.states[-1].behaviour < 100

@@ -17,7 +17,7 @@ from agent.errors import BadInput
 from agent.limits import Limits
 from agent.record import content_hash
 
-Proposer = Literal["experience", "lora", "prompt", "team", "tools"]
+Proposer = Literal["experience", "lora", "prompt", "trajectories", "lessons", "team", "tools"]
 PROJECT_FILE = "project.py"
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
 
@@ -52,7 +52,8 @@ class Project:
     with_arguments: bool = False
     """Also fill the chosen option's arguments."""
     proposers: tuple[Proposer, ...] = ("experience", "lora", "prompt")
-    """Who makes challengers; the last is tested first, and each test costs a smaller share of the error budget."""
+    """Who makes challengers; the last is tested first, and each test costs a smaller share of the error budget.
+    `trajectories` and `lessons` learn from whole runs: for environments of several steps, or with retries."""
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):

@@ -15,6 +15,7 @@ import dspy
 
 from agent.environment import Action, Case, Environment, Observation, Outcome
 from agent.lean_adapter import LeanAdapter
+from agent.limits import Limits
 from agent.loop import run
 from agent.program import Program
 from agent.record import Json, Record
@@ -46,6 +47,7 @@ def repair(
     at: Callable[[int], datetime],
     attempts: int = 3,
     reword: Callable[[str], str] | None = None,
+    limits: Limits | None = None,
 ) -> Repaired:
     """Play failed cases again with feedback, and keep what then worked.
 
@@ -57,12 +59,15 @@ def repair(
         at: time of the repaired run of the trace with this index.
         attempts: tries at most.
         reword: says a thought anew, such as `reworded_by`; None = thoughts that mention hints are dropped.
+        limits: what one case may take; None = `Limits()`.
     """
     wanted = [
         trace for trace in failed if trace.score is not None and trace.score < 1 and trace.error is None
     ]
     known = [cases.get(trace.case.case_id, trace.case) for trace in wanted]
-    again = run(program.with_attempts(attempts), known, lambda: Discreet(make_environment()), at=at)
+    again = run(
+        program.with_attempts(attempts), known, lambda: Discreet(make_environment()), at=at, limits=limits
+    )
     left_out = {
         "no failure with a score": len(failed) - len(wanted),
         "failed again": 0,

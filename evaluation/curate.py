@@ -11,8 +11,10 @@ from collections.abc import Collection, Sequence
 from pydantic import Field
 
 from agent.record import Record
-from evaluation.cases import LabelledCase, case_text
+from agent.trace import Trace
+from evaluation.cases import LabelledCase, case_text, role_of
 from evaluation.contamination import find_overlap
+from evaluation.label import Label
 
 
 class CurateSettings(Record):
@@ -36,6 +38,46 @@ class Curated(Record):
     def n_human(self) -> int:
         """Cases that a person answered."""
         return sum(case.source == "human" for case in self.cases)
+
+
+def practised(
+    traces: Sequence[Trace],
+    labelled: Sequence[LabelledCase],
+    labels: Sequence[Label],
+    *,
+    gate_share: float,
+    salt: str = "",
+    released: Collection[str] = (),
+) -> list[Trace]:
+    """Whole runs that a proposer may learn from, won or lost, in the order of time.
+
+    Left out: the gate's cases and what is nearly the same as a labelled one of them, runs that broke, and those that
+    a person scored below 1 although the environment was content.
+
+    Args:
+        traces: all runs.
+        labelled: all labelled cases.
+        labels: people's answers.
+        gate_share: share of the cases that is the gate's, as `labelled` was made with.
+        salt: the project.
+        released: gate cases that a gate already used.
+    """
+    refused = {
+        one.trace_id for one in labels if one.source == "human" and one.score is not None and one.score < 1
+    }
+    mine = [
+        trace
+        for trace in traces
+        if trace.error is None
+        and trace.trace_id not in refused
+        and (
+            trace.case.case_id in released
+            or role_of(trace.case.case_id, gate_share=gate_share, salt=salt) == "train"
+        )
+    ]
+    gate = {c.case_id: case_text(c.case) for c in labelled if c.role == "gate" and c.case_id not in released}
+    near = {o.case_id for o in find_overlap({t.case.case_id: case_text(t.case) for t in mine}, gate)}
+    return sorted((t for t in mine if t.case.case_id not in near), key=lambda t: (t.started_at, t.trace_id))
 
 
 def curate(

@@ -16,6 +16,7 @@ from tasks.collect import collect_new
 from tasks.gate import GateSettings, Judged, gate_candidates
 from tasks.learn import Lessons, ProposeSettings, able, curate_lessons, propose
 from tasks.people import Asked, ask_for_labels
+from tasks.practice import FROM_RUNS
 from tasks.promote import Decision, promote_best
 from tasks.serve import serve_waiting
 
@@ -76,7 +77,10 @@ def improve(project: str = ".", settings: ImproveSettings | None = None) -> Impr
     wanted = able(rules.proposers or agent.proposers, agent.name, lessons.champion)
     for proposer in wanted if lessons.training.n_rows else ():
         parent = [lessons.champion, *made.values()][-1 if rules.stacked else 0]
-        made[proposer] = propose(project, agent.name, proposer, parent, lessons.training, rules.proposing)
+        runs = lessons.practice if proposer in FROM_RUNS else None
+        made[proposer] = propose(
+            project, agent.name, proposer, parent, lessons.training, rules.proposing, runs
+        )
     challengers = [one for one in dict.fromkeys(reversed(made.values())) if one != lessons.champion]
     judged = gate_candidates(project, lessons, challengers, rules.gate)
     decision = promote_best(agent.name, judged, approved_by=rules.approved_by)

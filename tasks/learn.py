@@ -8,19 +8,21 @@ from pydantic import Field
 
 from agent.candidate import Candidate
 from agent.optimize.experience import ExperienceSettings, propose_experience
+from agent.optimize.lessons import LessonSettings
 from agent.optimize.lora import LoraSettings, propose_lora
 from agent.optimize.prompts import PromptSettings, propose_prompt
 from agent.optimize.proposal import Example, Proposal
 from agent.optimize.roles import propose_jointly
 from agent.optimize.team_search import MOVES, TeamSettings, propose_team
 from agent.optimize.tools import ToolSettings, propose_tools
+from agent.optimize.trajectories import TrajectorySettings
 from agent.program import View
 from agent.project import Proposer, load_project
 from agent.record import Record
 from agent.trace import Trace
 from agent.weights import NAME
 from evaluation.cases import LabelledCase, labelled_cases
-from evaluation.curate import CurateSettings, curate
+from evaluation.curate import CurateSettings, curate, practised
 from evaluation.label import Label
 from infra.dataset_store import DatasetVersion, read_dataset, write_dataset
 from infra.programs import find
@@ -30,6 +32,7 @@ from infra.review_queue import contradictions
 from infra.settings import Settings
 from tasks.caching import cached_by
 from tasks.collect import Collection
+from tasks.practice import propose_from_runs
 from tasks.progress import progress
 
 
@@ -41,6 +44,8 @@ class ProposeSettings(Record):
     prompt: PromptSettings = PromptSettings()
     team: TeamSettings = TeamSettings()
     tools: ToolSettings = ToolSettings()
+    trajectories: TrajectorySettings = TrajectorySettings()
+    lessons: LessonSettings = LessonSettings()
 
 
 class Lessons(Record):
@@ -49,6 +54,8 @@ class Lessons(Record):
     training: DatasetVersion
     labelled: DatasetVersion
     """All labelled cases, those of the gate included."""
+    practice: DatasetVersion
+    """Whole runs, won and lost, of cases that are not the gate's."""
     champion: str
     n_human: int = Field(ge=0)
     left_out: dict[str, int]
@@ -60,15 +67,17 @@ def curate_lessons(
 ) -> Lessons:
     """Split and curate what was collected; versions of both sides."""
     project = load_project(Path(folder))
-    labels = read_dataset(collection.labels, Label)
+    labels, traces = read_dataset(collection.labels, Label), read_dataset(collection.traces, Trace)
     labelled = labelled_cases(
-        read_dataset(collection.traces, Trace),
+        traces,
         labels,
         gate_share=gate_share,
         salt=project.name,
         self_scoring=project.scores_itself,
     )
-    curated = curate(labelled, settings, released=read_state(project.name).spent_gate_cases)
+    released = read_state(project.name).spent_gate_cases
+    curated = curate(labelled, settings, released=released)
+    runs = practised(traces, labelled, labels, gate_share=gate_share, salt=project.name, released=released)
     disputed = len(contradictions(labels))
     weighted = [
         Lesson(case=c, weight=1.0 if c.source == "human" else settings.own_weight) for c in curated.cases
@@ -78,6 +87,7 @@ def curate_lessons(
     return Lessons(
         training=write_dataset("training", weighted),
         labelled=write_dataset("labelled", labelled),
+        practice=write_dataset("practice", runs),
         champion=serving.candidate_id,
         n_human=curated.n_human,
         left_out=curated.left_out | ({"people contradict each other": disputed} if disputed else {}),
@@ -91,7 +101,7 @@ class Lesson(Record):
     weight: float
 
 
-@task(name="propose", **cached_by("name", "proposer", "parent", "training", "settings"))
+@task(name="propose", **cached_by("name", "proposer", "parent", "training", "practice", "settings"))
 def propose(
     folder: str,
     name: str,
@@ -99,17 +109,35 @@ def propose(
     parent: str,
     training: DatasetVersion,
     settings: ProposeSettings,
+    practice: DatasetVersion | None = None,
 ) -> str:
-    """Make and register one challenger; returns its candidate id."""
-    lessons = read_dataset(training, Lesson)
-    proposal = make(name, proposer, parent, as_examples(folder, lessons), lessons, training.digest, settings)
+    """Make and register one challenger; returns its candidate id.
+
+    Args:
+        folder: the project's.
+        name: the project's.
+        proposer: who makes it.
+        parent: candidate id that it starts from.
+        training: `Lesson`s.
+        settings: of all proposers.
+        practice: whole runs, for a proposer that learns from these; else None.
+    """
+    if practice is not None:
+        runs = read_dataset(practice, Trace)
+        proposal = propose_from_runs(
+            Path(folder), proposer, parent, runs, practice.digest, settings.trajectories, settings.lessons
+        )
+    else:
+        lessons = read_dataset(training, Lesson)
+        examples = as_examples(folder, lessons)
+        proposal = make(name, proposer, parent, examples, lessons, training.digest, settings)
     register(
         name,
         proposal.candidate,
         files=proposal.files,
         seen_case_ids=proposal.seen_case_ids,
         cost=proposal.cost,
-        dataset=training,
+        dataset=practice or training,
     )
     return proposal.candidate.candidate_id
 

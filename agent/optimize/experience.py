@@ -1,23 +1,19 @@
 """Experience replay as a proposer: a new memory snapshot, and how much its vote counts.
 
-Two kinds: of examples with one right action each (`propose_experience`), and of the steps of trajectories that
-won (`propose_trajectories`), curated from everything that ever worked. Both end in the gate like anything else.
+Here of examples with one right action each; `trajectories` does the same for the steps of whole runs.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from agent.candidate import Candidate, Origin
-from agent.experience import Credit, Experience
 from agent.memory import Memory
-from agent.optimize.memory_curation import CurationSettings, curate_memory
 from agent.optimize.proposal import Example, Proposal, as_experience, learned_options, usable
 from agent.optimize.topology import Grid, tune
 from agent.program import Program
-from agent.recall import Embed, RecallSettings
 from agent.record import Record
 from agent.weights import NAME
 
@@ -75,7 +71,7 @@ def propose_experience(
     )
     grid = Grid() if settings.similarity else Grid(retrieval=(parent.topology.retrieval_weight,))
     unknown = [example for example in known if example.view.case_id not in set(seen)]
-    sample = _spread(unknown or known, settings.tune_on)
+    sample = spread(unknown or known, settings.tune_on)
     topology, estimate = draft.topology, None
     if draft.base_model == NAME:  # an endpoint gives no log-probabilities to weigh against
         program = Program(draft, memory=memory, adapter=adapter)
@@ -106,71 +102,7 @@ def propose_experience(
     )
 
 
-class TrajectorySettings(Record):
-    """What a snapshot of trajectories keeps, and how it is recalled."""
-
-    recalls: int = Field(default=3, ge=1, le=20)
-    """Steps shown in the prompt."""
-    curation: CurationSettings = CurationSettings()
-    recall: RecallSettings | None = None
-    """None = the default."""
-
-
-def propose_trajectories(
-    parent: Candidate,
-    steps: Iterable[Experience],
-    folder: Path,
-    settings: TrajectorySettings,
-    *,
-    credit: Mapping[str, Credit] | None = None,
-    embed: Embed | None = None,
-    adapter: Path | None = None,
-    seen: Sequence[str] = (),
-    data_digest: str | None = None,
-) -> Proposal:
-    """The parent with a curated memory of steps that won.
-
-    Args:
-        parent: what is changed; its prompts, adapter and weights stay.
-        steps: everything that may be remembered, such as `Library.steps()`; the gate's cases left out by the caller.
-        folder: where the snapshot is written.
-        settings: what is kept, and how it is recalled.
-        credit: what came of showing them, where the steps do not carry it yet.
-        embed: the embedding that the recall settings name.
-        adapter: the parent's adapter.
-        seen: cases that shaped the parent.
-        data_digest: digest of the dataset that the steps come from.
-    """
-    began = time.perf_counter()
-    whole = Memory(steps, settings=settings.recall, embed=embed)
-    curated = curate_memory(whole, settings.curation, credit=credit, embed=embed)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{curated.memory.memory_id}.jsonl"
-    curated.memory.save(path)
-    left_out = "".join(f", {count} left out: {reason}" for reason, count in curated.left_out.items())
-    note = (
-        f"Remembers {len(curated.memory.experiences)} steps of {curated.kept} trajectories that won{left_out}; "
-        f"shows {settings.recalls}."
-    )
-    candidate = parent.model_copy(
-        update={
-            "memory": curated.memory.memory_id,
-            "topology": parent.topology.model_copy(update={"recalls": settings.recalls}),
-            "parent": parent.candidate_id,
-            "origin": Origin(
-                proposer="experience", parameters=settings.model_dump(), data_digest=data_digest, note=note
-            ),
-        }
-    )
-    return Proposal(
-        candidate=candidate,
-        files={"memory": path} | ({"adapter": adapter} if adapter else {}),
-        seen_case_ids=tuple(sorted({*seen, *(step.case_id for step in whole.experiences)})),
-        cost={"seconds": time.perf_counter() - began},
-    )
-
-
-def _spread(examples: Sequence[Example], n: int) -> list[Example]:
+def spread(examples: Sequence[Example], n: int) -> list[Example]:
     """At most `n` examples, evenly over the order of case ids: a hash, hence a random sample that stays."""
     ordered = sorted(examples, key=lambda e: e.view.case_id)
     step = max(len(ordered) / n, 1.0)

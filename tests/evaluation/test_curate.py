@@ -1,12 +1,16 @@
 """What proposers may learn from: people's word whole, the agent's own capped, the gate's cases untouched."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.environment import Case
-from evaluation.cases import LabelledCase
-from evaluation.curate import CurateSettings, curate
+from agent.trace import RunError
+from evaluation.cases import LabelledCase, role_of
+from evaluation.curate import CurateSettings, curate, practised
+from evaluation.label import Label
 
 
 def case(number, source="human", role="train", request=None):
@@ -113,3 +117,33 @@ def test_nothing_gives_nothing():
 def test_settings_out_of_bounds_are_refused(wrong):
     with pytest.raises(ValueError, match="Input should be"):
         CurateSettings(**wrong)
+
+
+def test_runs_of_the_gate_broken_ones_and_those_that_a_person_refused_teach_nothing(make_trace):
+    at = datetime(2026, 1, 5, tzinfo=UTC)
+    requests = [f"{'abcdefghij'[n % 10] * 9} {n * 104729 % 9973}" for n in range(40)]
+    runs = [
+        make_trace(
+            trace_id=f"{n:032x}", case=Case(inputs={"request": text}), started_at=at - timedelta(hours=n)
+        )
+        for n, text in enumerate(requests)
+    ]
+    broken = make_trace(trace_id="b" * 32, error=RunError(kind="infrastructure", message="gone"))
+    train = [run for run in runs if role_of(run.case.case_id, gate_share=0.5) == "train"]
+    refused = Label(
+        trace_id=train[0].trace_id, score=0.0, source="human", rater="anna", created_at=datetime.now(UTC)
+    )
+    judged = refused.model_copy(update={"trace_id": train[1].trace_id, "source": "judge"})
+    released = next(run for run in runs if run not in train)
+    learned = practised(
+        [*runs, broken], [], [refused, judged], gate_share=0.5, released={released.case.case_id}
+    )
+    assert {run.trace_id for run in learned} == {run.trace_id for run in (*train[1:], released)}
+    assert learned == sorted(learned, key=lambda run: run.started_at)
+
+
+def test_a_run_nearly_the_same_as_a_labelled_gate_case_teaches_nothing(make_trace):
+    gate = case(1, role="gate", request="please book me a flight to Paris on Monday morning")
+    near = Case(inputs={"request": "please book me a flight to Paris on Monday mornings"})
+    assert practised([make_trace(case=near)], [], [], gate_share=0.0)
+    assert practised([make_trace(case=near)], [gate], [], gate_share=0.0) == []

@@ -5,12 +5,15 @@ from datetime import UTC, datetime
 import pytest
 
 from agent.errors import ServiceUnavailable
+from agent.trace import Trace
+from evaluation.cases import LabelledCase
 from evaluation.label import Label
 from evaluation.selection import SelectionSettings
 from flows.improve import ImproveSettings, improve
+from infra.dataset_store import read_dataset
 from infra.ledger_store import read_ledger
 from infra.project_state import read_state
-from infra.registry import champion, history
+from infra.registry import champion, history, seen_case_ids
 from infra.review_queue import answer, pending
 from infra.trace_store import attach_label, collect, spool_folder
 from tasks.collect import collect_new
@@ -130,3 +133,32 @@ def test_only_so_many_are_asked_as_the_settings_say(make_project):
     few = SelectionSettings(gate_labels=2, train_labels=3)
     report = improve(str(ours.folder), RULES.model_copy(update={"selection": few}))
     assert report.asked.n_asked == len(pending(ours.name)) == 5
+
+
+def test_whole_runs_become_lessons_and_a_memory_of_trajectories(make_project):
+    ours = make_project()
+    ours.ask(*requests(24))
+    rules = RULES.model_copy(update={"proposers": ("trajectories", "lessons")})
+    report = improve(str(ours.folder), rules)
+    made = {v.candidate.origin.proposer: v for v in history(ours.name)}
+    assert {judged.candidate_id for judged in report.judged} == {
+        made[name].candidate_id for name in ("trajectories", "lessons")
+    }
+    assert made["trajectories"].candidate.memory is not None
+    assert made["lessons"].candidate.predictors["choose"].demos
+    practice = read_dataset(report.lessons.practice, Trace)
+    taught = seen_case_ids(ours.name, made["trajectories"].candidate_id)
+    assert taught <= {run.case.case_id for run in practice}
+    gate = {
+        case.case_id for case in read_dataset(report.lessons.labelled, LabelledCase) if case.role == "gate"
+    }
+    assert gate
+    assert not gate & {run.case.case_id for run in practice}
+
+
+def test_runs_that_won_at_once_teach_no_lesson_and_cost_no_test(make_project):
+    ours = make_project()
+    ours.ask("only this one goes left")
+    rules = RULES.model_copy(update={"proposers": ("lessons",)})
+    report = improve(str(ours.folder), rules)
+    assert report.judged == ()

@@ -1,0 +1,86 @@
+"""Trajectories: what a run was offered is found again by playing it, and the memory's vote is weighed on it."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from agent.environment import Case, Observation, Option, Outcome
+from agent.experience import winning_steps
+from agent.explore import Explorer
+from agent.loop import run
+from agent.optimize.trajectories import TrajectorySettings, propose_trajectories, replayed
+from agent.program import Program, base_candidate
+from agent.rollout import HISTORY
+
+WAY = ("north", "east", "take")
+
+
+class Walk:
+    """Three steps; each wrong one ends it."""
+
+    def __init__(self, sign="A sign: room"):
+        self.sign = sign
+
+    def reset(self, case):
+        self.steps, self.alive = 0, True
+        return self.seen()
+
+    def seen(self):
+        names = sorted({*WAY, "wait"})
+        return Observation(
+            text=f"{self.sign} {self.steps}", options=tuple(Option(name=name) for name in names)
+        )
+
+    def step(self, action):
+        self.alive = self.alive and action.name == WAY[self.steps]
+        self.steps += 1
+        return self.seen(), not self.alive or self.steps == len(WAY)
+
+    def outcome(self):
+        return Outcome(score=float(self.alive and self.steps == len(WAY)))
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Random play of some cases: a few win."""
+    cases = [Case(inputs={"goal": f"find the coin of house {n}"}) for n in range(120)]
+    return run(
+        Explorer(Program(base_candidate("Walk.")), seed=3),
+        cases,
+        Walk,
+        at=lambda _: datetime(2026, 1, 1, tzinfo=UTC),
+    )
+
+
+@pytest.fixture(scope="module")
+def won(runs):
+    return [trace for trace in runs if trace.score == 1]
+
+
+def test_every_step_of_a_winning_run_comes_back_with_what_was_offered(runs, won):
+    assert 0 < len(won) < len(runs)
+    steps = replayed(won[0], Walk())
+    assert [step.answer for step in steps] == list(WAY)
+    assert all(step.is_offered for step in steps)
+    assert [step.view.done for step in steps] == [(), WAY[:1], WAY[:2][-HISTORY:]]
+    assert {step.view.goal for step in steps} == {won[0].case.inputs["goal"]}
+
+
+def test_a_lost_run_gives_nothing_and_a_world_that_changed_stops_the_replay(runs, won):
+    lost = next(trace for trace in runs if trace.score == 0)
+    assert replayed(lost, Walk()) == []
+    assert replayed(won[0], Walk(sign="Another sign:")) == []
+
+
+@pytest.mark.slow
+def test_the_memory_of_what_won_gets_a_vote_that_decides(won, tmp_path):
+    proposal = propose_trajectories(
+        base_candidate("Walk."),
+        [step for trace in won for step in winning_steps(trace)],
+        tmp_path,
+        TrajectorySettings(recalls=1),
+        examples=[step for trace in won for step in replayed(trace, Walk())],
+    )
+    assert proposal.candidate.topology.recall_weight > 0
+    assert proposal.candidate.origin.parameters["accuracy_left_one_out"] == 1.0
+    assert proposal.seen_case_ids == tuple(sorted(trace.case.case_id for trace in won))

@@ -32,7 +32,7 @@ from evaluation.observation import (
     session_groups,
 )
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 MIN_REFERENCE: Final = 40
 MAX_REFERENCE: Final = 2_000
 _CEILING: Final = 10.0

@@ -7,6 +7,7 @@ learned score follows the last windows (`drift_shift`): it finds weaker drift by
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -19,6 +20,8 @@ from evaluation.packing import pack, unpack
 
 Vectors = NDArray[np.float32]
 
+_LOOKS: Final = 16
+_DOUBT: Final = 0.5
 _UNIT_GRID: Final = np.linspace(0.0, 1.0, 4_097)
 _MIN_VALUES: Final = 10
 
@@ -162,27 +165,48 @@ class Novelty(FixedFamily):
 
 
 class Surface(FixedFamily):
-    """How unusual length, capitals, punctuation and the like are together (Mahalanobis distance)."""
+    """How unusual length, capitals, punctuation and the like are together (Mahalanobis distance), and the look.
+
+    The look is whether there are capitals, mostly capitals, punctuation, letters beyond ASCII: a text without any
+    capital lies near the mean of their share, and yet hardly anybody writes so.
+    """
 
     kind = "surface"
 
     @classmethod
     def fit(cls, view: View) -> "Surface":
-        """Learn the mean and the spread of the features."""
+        """Learn mean and spread of the features, and how common each look is."""
         known = view.surface[view.texts]
         spread = np.cov(known, rowvar=False) + np.diag(0.1 * known.var(axis=0) + 1e-4)
-        params = {"mean": known.mean(axis=0), "precision": np.linalg.inv(spread)}
+        counts = np.bincount(_looks(known), minlength=_LOOKS)
+        params = {
+            "mean": known.mean(axis=0),
+            "precision": np.linalg.inv(spread),
+            "rarity": -2.0 * np.log((counts + 0.5) / (counts.sum() + 0.5 * _LOOKS)),
+        }
         return cls("surface", "input", ("surface",), params, _UNIT_GRID)
 
     @override
     def score(self, view: View) -> Floats:
         away = view.surface - self.params["mean"]
         squared = np.einsum("ij,jk,ik->i", away, self.params["precision"], away)
+        squared += self.params["rarity"][_looks(view.surface)]
         return np.asarray(squared / (squared + away.shape[1]))
 
 
+def _looks(surface: Floats) -> Ints:
+    """Number (n,) of each text's look, from its surface features; where there is none any number will do."""
+    capitals, punctuation, beyond = np.nan_to_num(surface[:, 3:6]).T
+    bits = (capitals == 0, capitals > 0.5, punctuation == 0, beyond > 0)
+    return np.asarray(sum(bit.astype(np.int64) << place for place, bit in enumerate(bits)))
+
+
 class Doubt(FixedFamily):
-    """One minus the confidence of a light classifier that learned to tell the agent's tools from the text."""
+    """One minus the confidence of a light classifier that learned to tell the agent's tools from the text.
+
+    Half of it is added to the distance to the nearest known message: a request of a new kind is both, and the sum
+    tells it sooner than either does alone.
+    """
 
     kind = "doubt"
 
@@ -199,7 +223,11 @@ class Doubt(FixedFamily):
             return None
         model = LogisticRegression(C=30.0, max_iter=200)
         model.fit(view.vectors[kept].astype(np.float64), [str(view.rows[i].tool) for i in kept])
-        params = {"weights": model.coef_.T.copy(), "bias": model.intercept_.copy()}
+        params = {
+            "weights": model.coef_.T.copy(),
+            "bias": model.intercept_.copy(),
+            "known": view.vectors[view.texts].astype(np.float16),
+        }
         return cls("doubt", "input", ("doubt",), params, _UNIT_GRID)
 
     @override
@@ -208,7 +236,13 @@ class Doubt(FixedFamily):
         if logits.shape[1] == 1:
             logits = np.hstack([np.zeros_like(logits), logits])
         odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return np.asarray(1.0 - 1.0 / odds.sum(axis=1))
+        doubt = 1.0 - 1.0 / odds.sum(axis=1)
+        away = 1.0 - (view.vectors @ self._known.T).max(axis=1)
+        return np.asarray((away + _DOUBT * doubt) / (1.0 + _DOUBT), dtype=np.float64)
+
+    @cached_property
+    def _known(self) -> Vectors:
+        return self.params["known"].astype(np.float32)
 
 
 class Number(FixedFamily):

@@ -4,6 +4,7 @@ Why the browser of the machine: Playwright's own download is one more thing that
 """
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -35,7 +36,9 @@ class Page(NamedTuple):
     path: str
     shows: tuple[str, ...]
     clicks: tuple[str, ...] = ()
-    """Texts to click before the picture is taken, every one that shows this text."""
+    """Texts to click before the picture is taken, all that show exactly this, or this with a count behind it."""
+    then: tuple[str, ...] = ()
+    """Texts that stand on it after the clicks."""
 
 
 def compared(experiment_id: str, run_ids: list[str], shows: tuple[str, ...]) -> Page:
@@ -53,12 +56,13 @@ def model(name: str) -> Page:
 def trace(experiment_id: str, mlflow_trace_id: str, shows: tuple[str, ...]) -> Page:
     """One answer of the agent, opened, with its assessments."""
     where = f"#/experiments/{experiment_id}/traces?selectedEvaluationId={mlflow_trace_id}"
-    return Page("trace_with_label", where, shows, clicks=("Assess",))
+    return Page("trace_with_label", where, ("Assess",), clicks=("Assess",), then=shows)
 
 
 def review_queue(experiment_id: str) -> Page:
-    """Where people answer."""
-    return Page("review_queue", f"#/experiments/{experiment_id}/review-queue", ("review",))
+    """Where people answer; MLflow opens its own, empty queue first."""
+    where = f"#/experiments/{experiment_id}/review-queue"
+    return Page("review_queue", where, ("To do",), clicks=("review",), then=("question",))
 
 
 def drift_run(experiment_id: str, run_id: str, shows: tuple[str, ...]) -> Page:
@@ -116,8 +120,12 @@ def open_page(tab: "Tab", server: str, page: Page) -> str:
         for button in tab.locator(_CLOSE_CHAT).all():
             button.click()
         for text in page.clicks:
-            for element in tab.get_by_text(text, exact=True).all():
+            wanted = tab.get_by_text(re.compile(rf"^{re.escape(text)}\s*\d*$"))
+            wanted.first.wait_for(state="attached")
+            for element in wanted.all():
                 element.click()
+        for text in page.then:
+            tab.get_by_text(text).first.wait_for(state="attached")
         return tab.inner_text("body")
     except Error as error:
         raise ServiceUnavailable(f"{page.name} of {server} is not complete: {error.message}") from error
@@ -126,6 +134,7 @@ def open_page(tab: "Tab", server: str, page: Page) -> str:
 def take(tab: "Tab", server: str, page: Page, folder: Path) -> Path:
     """A PNG of the page as a person sees it; returns its path."""
     open_page(tab, server, page)
+    tab.get_by_text((page.then or page.shows)[0]).first.scroll_into_view_if_needed()
     tab.wait_for_timeout(1500)  # fades and late columns
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{page.name}.png"

@@ -13,7 +13,7 @@ from agent.repair import repair
 from agent.trace import Trace
 from infra.programs import find, load_program
 from infra.project_state import project_folder
-from infra.registry import fetch_files, seen_case_ids
+from infra.registry import fetch_files, history, seen_case_ids
 from tasks.progress import progress
 
 FROM_RUNS: Final[tuple[Proposer, ...]] = ("trajectories", "lessons")
@@ -50,12 +50,14 @@ def propose_from_runs(
         if not turnings(runs):
             return same
         return propose_lessons(parent, runs, lessons, files=files, seen=seen, data_digest=digest)
+    versions = {version.candidate_id for version in history(project.name)}
+    own = [run for run in runs if run.candidate_id in versions]  # an imported run's world is not ours to play
     with progress("trajectories: playing what failed again", trajectories.repairs) as done:
-        mended = repaired(project, parent_id, runs, trajectories.repairs, done)
+        mended = repaired(project, parent_id, own, trajectories.repairs, done)
     steps = [step for run in (*runs, *mended) for step in winning_steps(run)]
     if not steps:
         return same
-    examples = [example for run in runs for example in replayed(run, project.environment())]
+    examples = [example for run in own for example in replayed(run, project.environment())]
     with progress("trajectories: weighing the memory", min(len(examples), trajectories.tune_on)) as done:
         return propose_trajectories(
             parent, steps, project_folder(project.name) / "memory", trajectories,

@@ -18,6 +18,7 @@ from agent.errors import BadInput
 from agent.memory import Experience
 from agent.optimize.lora import MIN_TUNING
 from agent.optimize.proposal import Example, Proposal
+from agent.optimize.topology import likelihood
 from agent.record import content_hash
 from agent.roles import RIGHT, WRONG, criticism, files_for, files_of, role_named, seat_of, with_seat
 from agent.team import Team
@@ -226,7 +227,7 @@ def propose_jointly(
 def tune_weights(
     team: Team, examples: Sequence[Example], weights: Sequence[float] = WEIGHTS
 ) -> tuple[tuple[Role, ...], float]:
-    """The roles with the weights that are right most often, and how often; of equally good ones the smallest.
+    """The roles with the likeliest weights, and how often these are right; of equally good ones the smallest.
 
     What a role says does not depend on the weights, so the LM is asked once. The first solver's weight stays.
 
@@ -245,14 +246,19 @@ def best_weights(
     """As `tune_weights`, from boards that are there already."""
     anchor = next(place for place, role in enumerate(roles) if role.duty == "solve")
     grid = [(role.weight,) if place == anchor else weights for place, role in enumerate(roles)]
+    known = [
+        (board, board.names.index(example.answer), example.weight)
+        for board, example in zip(boards, examples, strict=True)
+        if example.answer in board.names
+    ]
     best: tuple[float, float, tuple[Role, ...]] | None = None
     for values in itertools.product(*grid):
         tried = tuple(r.model_copy(update={"weight": w}) for r, w in zip(roles, values, strict=True))
-        score = accuracy(tried, boards, examples)
-        if best is None or (round(score, 9), -sum(values)) > best[:2]:
-            best = (round(score, 9), -sum(values), tried)
+        likely = likelihood([(board.total(tried), answer, weight) for board, answer, weight in known])
+        if best is None or (round(likely, 9), -sum(values)) > best[:2]:
+            best = (round(likely, 9), -sum(values), tried)
     assert best is not None, "the grid holds at least one point"
-    return best[2], best[0]
+    return best[2], accuracy(best[2], boards, examples)
 
 
 def accuracy(

@@ -25,6 +25,8 @@ RETRIEVAL = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 RECALL = (0.0, 5.0, 10.0, 20.0, 40.0)
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """What the scores are divided by before they are compared: a small LM is far too sure of itself."""
+FLOOR = -1e3
+"""Log-probability (nats) of an answer that was ruled out: one such example must not decide alone."""
 EXTRA = (-30.0, -20.0, -10.0, -5.0, -2.5, 0.0, 2.5, 5.0, 10.0)
 KEEP = 2.0
 """How much an offered action counts beside one of the candidate's own: a slice that gets worse blocks a promotion,
@@ -77,7 +79,7 @@ def tune(
         grid.recall if program.memory else (0.0,),
         grid.extra if program.candidate.extra_options else (0.0,),
     )
-    scored = [(_likelihood(rows, keep, values), values) for values in tried]
+    scored = [(likelihood(_weighed(rows, values, keep)), values) for values in tried]
     _, values = max(scored, key=lambda found: (round(found[0], 9), -sum(map(abs, found[1]))))
     names = ("retrieval_weight", "recall_weight", "extra_bias")
     topology = program.candidate.topology.model_copy(update=dict(zip(names, values, strict=True)))
@@ -93,17 +95,33 @@ def _row(program: Program, example: Example) -> Row:
     )
 
 
-def _likelihood(rows: Sequence[Row], weights: np.ndarray, values: tuple[float, float, float]) -> float:
-    """Weighted mean log-likelihood of the answers (nats), at the best of the temperatures."""
-    log_p = np.array([_log_p(row.lm + np.array(values) @ row.features, row.answer) for row in rows])
+def _weighed(
+    rows: Sequence[Row], values: tuple[float, float, float], keep: np.ndarray
+) -> list[tuple[np.ndarray, int, float]]:
+    return [
+        (row.lm + np.array(values) @ row.features, row.answer, weight)
+        for row, weight in zip(rows, keep.tolist(), strict=True)
+    ]
+
+
+def likelihood(scored: Sequence[tuple[np.ndarray, int, float]]) -> float:
+    """Weighted mean log-likelihood of the answers (nats), at the best of the temperatures; 0 for no answers.
+
+    Args:
+        scored: of each example the score of every option (nats, [n_options]), the answer's place, the weight.
+    """
+    if not scored:
+        return 0.0
+    log_p = np.array([_log_p(score, answer) for score, answer, _ in scored])
+    weights = np.array([weight for *_, weight in scored])
     return float((weights @ log_p).max() / weights.sum())
 
 
 def _log_p(score: np.ndarray, answer: int) -> np.ndarray:
-    """The answer's log-probability (nats) at each temperature, [n_temperatures]."""
+    """The answer's log-probability (nats) at each temperature, [n_temperatures]; at least `FLOOR`."""
     scaled = (score - score.max()) / np.array(TEMPERATURES)[:, None]
     log_p: np.ndarray = scaled[:, answer] - np.log(np.exp(scaled).sum(axis=1))
-    return log_p
+    return np.maximum(log_p, FLOOR)
 
 
 def _accuracy(rows: Sequence[Row], weights: np.ndarray, values: tuple[float, float, float]) -> float:

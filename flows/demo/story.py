@@ -34,8 +34,8 @@ GATE = GateSettings(min_cases=8, batch=8)
 REFERENCE = 110
 """Requests of week 1 that are what is usual; the rest of the week must raise no alarm."""
 USUAL = SelectionSettings(gate_labels=40, train_labels=60, gate_share=0.5)
-DRIFTED = SelectionSettings(gate_labels=110, train_labels=110, gate_share=0.5)
-MOST = (40, 84)
+DRIFTED = SelectionSettings(gate_labels=140, train_labels=110, gate_share=0.5)
+MOST = (40, 120)
 """Fresh cases for each week's challengers; the rest is left for those that come after."""
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -108,7 +108,7 @@ def rules(
         selection=selection.model_copy(update={"seed": seed}),
         curation=CurateSettings(own_per_human=0.5, seed=seed),
         proposing=ProposeSettings(
-            experience=ExperienceSettings(similarity=True, tune_on=40),
+            experience=ExperienceSettings(similarity=True, tune_on=60),
             lora=LoraSettings(epochs=2, max_examples=64, seed=seed),
             prompt=PromptSettings(
                 programs=1, validation=8, lead=0.2, instructions=INSTRUCTIONS[:1], seed=seed

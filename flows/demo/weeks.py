@@ -17,7 +17,7 @@ from infra.project_state import project_folder, write_whole
 
 NAME = "demo"
 WEEK_1 = 150
-WEEK_2_USUAL, WEEK_2_NO_TOOL, WEEK_2_NEW_TOOLS = 40, 130, 40
+WEEK_2_USUAL, WEEK_2_NO_TOOL, WEEK_2_NEW_TOOLS = 50, 160, 50
 HELD_OUT = 40
 """Requests in each of the two final tests."""
 

@@ -263,7 +263,7 @@ def test_weights_are_tuned_without_asking_again_and_a_useless_role_weighs_nothin
     ]
     tuned, score = best_weights(roles, rows, asked, (0.0, 0.5, 1.0))
     assert score == 1
-    assert [role.weight for role in tuned] == [1.0, 0.5, 0.0]
+    assert [role.weight for role in tuned] == [1.0, 1.0, 0.0]
     assert accuracy(roles[:1], rows, asked) == 0.5
     assert accuracy(roles[:1], rows, asked, within=2) == 1
 

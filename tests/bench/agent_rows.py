@@ -24,13 +24,18 @@ from agent.loop import run
 from agent.memory import Experience, Memory
 from agent.optimize.lora import LoraSettings, train
 from agent.optimize.proposal import Example
+from agent.optimize.roles import tune_weights
 from agent.program import Decision, Program, View, base_candidate
 from agent.record import content_hash
+from agent.roles import SOLVER_CRITIC_JUDGE, as_team
+from agent.team import Team
 from agent.trace import Trace, Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RECALLS = 2
 """Examples in the prompt, the same number for ours and for DSPy's: equal tokens."""
+TEAM_STEPS = 24
+"""Steps that a team's weights are tuned on; each is read by every role."""
 VOTE = 10.0
 """Nats that the recalled steps' vote for an option may add."""
 
@@ -270,6 +275,18 @@ def _both(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) 
     found = adapter(task, learned, folder, most=lora, memory=memory)
     candidate = base(task, attempts, recalls=RECALLS, recall_weight=VOTE)
     return Program(candidate, memory=memory, adapter=found) if found else None
+
+
+@row("team: solver, critic, judge")
+def _team(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program | None:
+    """Its weights are tuned on own winning steps; without any it stays as it is."""
+    team = as_team(base(task, attempts), SOLVER_CRITIC_JUDGE)
+    steps = list(learned.steps)
+    random.Random(0).shuffle(steps)
+    if steps:
+        roles, _ = tune_weights(Team(team, {}), steps[:TEAM_STEPS])
+        team = team.model_copy(update={"topology": team.topology.model_copy(update={"roles": roles})})
+    return Team(team, {})
 
 
 def distinct(learned: Learned) -> int:

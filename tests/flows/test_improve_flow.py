@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
+from agent.environment import Case
 from agent.errors import ServiceUnavailable
 from agent.trace import Trace
-from evaluation.cases import LabelledCase
+from evaluation.cases import LabelledCase, role_of
 from evaluation.label import Label
 from evaluation.selection import SelectionSettings
 from flows.improve import ImproveSettings, improve
@@ -15,7 +16,7 @@ from infra.ledger_store import read_ledger
 from infra.project_state import read_state
 from infra.registry import champion, history, seen_case_ids
 from infra.review_queue import answer, pending
-from infra.trace_store import attach_label, collect, spool_folder
+from infra.trace_store import attach_label, collect, log_traces, spool_folder
 from tasks.collect import collect_new
 from tasks.gate import GateSettings
 
@@ -162,3 +163,17 @@ def test_runs_that_won_at_once_teach_no_lesson_and_cost_no_test(make_project):
     rules = RULES.model_copy(update={"proposers": ("lessons",)})
     report = improve(str(ours.folder), rules)
     assert report.judged == ()
+
+
+def test_an_imported_run_is_remembered_though_its_world_cannot_be_played(make_project, make_trace):
+    ours = make_project()
+    case = Case(inputs={"goal": "what no environment of ours can begin"})
+    log_traces(ours.name, [make_trace(case=case, candidate_id="another agent", session_id=None)])
+    ours.ask(*requests(12))
+    report = improve(str(ours.folder), RULES.model_copy(update={"proposers": ("trajectories",)}))
+    practice = read_dataset(report.lessons.practice, Trace)
+    role = role_of(case.case_id, gate_share=RULES.selection.gate_share, salt=ours.name)
+    assert (case.case_id in {run.case.case_id for run in practice}) == (role == "train")
+    made = {v.candidate.origin.proposer: v for v in history(ours.name)}
+    taught = seen_case_ids(ours.name, made["trajectories"].candidate_id)
+    assert (case.case_id in taught) == (role == "train")

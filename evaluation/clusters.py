@@ -9,11 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluation.conformal import Floats, Ints
+from evaluation.embedding import unit_rows
 
 Vectors = NDArray[np.float32]
 
-_MAX_STRANGE: Final = 400
-_DIRECTIONS: Final = 8
+_GROUPS: Final = 3
+_MAX_CENTRES: Final = 400
+_SMALLEST: Final = 4
+_LARGEST: Final = 40
+_LEAST_ALIKE: Final = 0.05
+"""Cosine below which messages have nothing in common."""
+_SURROUNDINGS: Final = 0.6
+"""Share of a group's own similarity within which nothing else is named: it would be another wording of the same."""
 _EXAMPLES: Final = 3
 _WORDS: Final = 4
 _KNOWN_RANK: Final = 0.4
@@ -30,30 +37,54 @@ _STOP: Final = frozenset(
 )
 
 
-def strange_groups(
-    vectors: Vectors, strangeness: Floats, *, share: float = 0.2, reach: float = 0.5
-) -> list[Ints]:
-    """Rows of each group among the strangest `share` of the messages, largest first.
+def risen_groups(vectors: Vectors, usual: Vectors, strangeness: Floats) -> list[Ints]:
+    """Rows of at most three groups of like messages that came far more often than usual, the clearest first.
 
-    Average linkage on the cosine in the few directions in which strange messages differ most, which brings
-    different wordings of one request together; `reach` is the cut, in median distances.
+    A scan statistic (Kulldorff, *A spatial scan statistic*, 1997): around each message, and for each number of its
+    nearest new messages, the Poisson likelihood ratio of that many against what the usual messages in the same
+    reach let one expect. The best ball is a group; it and its surroundings are set aside, and the scan repeated. A
+    further group must be so clear that chance would give less than one among the messages tried.
+
+    Args:
+        vectors: new messages (n, dimensions), of length one.
+        usual: messages from before (m, dimensions).
+        strangeness: (n,); balls are tried around the 400 strangest.
     """
-    from scipy.cluster.hierarchy import fcluster, linkage
-    from scipy.spatial.distance import pdist
+    middle = usual.mean(axis=0)
+    here, there = unit_rows(vectors - middle), unit_rows(usual - middle)
+    alike = here @ here.T
+    known = np.sort(here @ there.T, axis=1)
+    ratio = len(here) / max(len(there), 1)
+    centres = np.argsort(-strangeness, kind="stable")[:_MAX_CENTRES]
+    left = np.ones(len(here), dtype=bool)
+    groups: list[Ints] = []
+    while len(groups) < _GROUPS:
+        found = [(*_best_ball(alike[i][left], known[i], ratio), int(i)) for i in centres if left[i]]
+        if not found:
+            break
+        clear, reach, i = max(found)
+        if clear <= 0.0 or (groups and clear < np.log(len(found))):
+            break
+        group = np.flatnonzero(left & (alike[i] >= reach))
+        groups.append(group)
+        centre, at_least, _ = central(here[group])
+        left &= here @ centre < _SURROUNDINGS * at_least
+        left[group] = False
+    return groups
 
-    keep = int(np.clip(share * len(vectors), min(len(vectors), 12), _MAX_STRANGE))
-    strange = np.sort(np.argsort(-strangeness, kind="stable")[:keep])
-    if len(strange) < 2 * _DIRECTIONS:
-        return [strange]
-    centred = vectors[strange].astype(np.float64) - vectors.mean(axis=0)
-    left, scale, _ = np.linalg.svd(centred, full_matrices=False)
-    # A message at the very centre has no direction; the smallest nudge keeps its cosine defined.
-    places = left[:, :_DIRECTIONS] * scale[:_DIRECTIONS] + 1e-12
-    distances = np.maximum(pdist(places, metric="cosine"), 0.0)
-    cut = max(reach * float(np.median(distances)), 1e-9)
-    labels = fcluster(linkage(distances, method="average"), cut, "distance")
-    groups = [strange[labels == label] for label in np.unique(labels)]
-    return sorted((group for group in groups if len(group) >= 3), key=len, reverse=True)
+
+def _best_ball(near: Vectors, known: Vectors, ratio: float) -> tuple[float, float]:
+    """The clearest number of neighbours as log-likelihood ratio (0 = none rose), and the cosine that it reaches.
+
+    `near` are cosines to the new messages, `known` those to the usual ones in rising order.
+    """
+    reach = -np.sort(-near)[:_LARGEST]
+    count = np.arange(1, len(reach) + 1)
+    expected = (len(known) - np.searchsorted(known, reach, side="left") + 0.5) * ratio
+    rose = (count >= _SMALLEST) & (reach > _LEAST_ALIKE) & (count > expected)
+    clear = np.where(rose, count * np.log(count / expected) - (count - expected), 0.0)
+    best = int(clear.argmax()) if len(clear) else 0
+    return (float(clear[best]), float(reach[best])) if len(clear) else (0.0, 1.0)
 
 
 def near_share(centre: Vectors, vectors: Vectors, at_least: float) -> float:

@@ -15,7 +15,7 @@ from evaluation.clusters import (
     is_known,
     is_surge,
     near_share,
-    strange_groups,
+    risen_groups,
     telling_words,
 )
 from evaluation.conformal import Floats, Ints
@@ -25,13 +25,12 @@ from evaluation.drift_state import DriftState
 from evaluation.observation import GROUPS, Group
 from evaluation.onset import Ranks, locate_onset
 
-_CLUSTERS: Final = 3
 _MESSAGES: Final = 10
 _MIN_SLICE: Final = 10
 _STRANGE: Final = 0.1
 _NOVELTY: Final = "novelty"
 _APART: Final = 0.65
-"""Two clusters are one where their centres are this far on the way from usual messages to the cluster's own."""
+"""A message belongs to a cluster's region this far on the way from usual messages to the cluster's own."""
 
 
 @dataclass
@@ -175,7 +174,7 @@ def _clusters(
     *,
     surge: bool,
 ) -> tuple[Cluster, ...]:
-    """The three groups of strange messages whose share rose most."""
+    """The three groups of messages whose share rose most."""
     rows = np.flatnonzero(since & ~np.isnan(past.vectors[:, 0]))
     before = np.flatnonzero(~since & ~np.isnan(past.vectors[:, 0]))
     if not len(rows) or _NOVELTY not in past.p:
@@ -183,35 +182,24 @@ def _clusters(
     vectors = past.vectors[rows]
     usual_texts = [*usual[0], *(past.texts[i] or "" for i in before)]
     usual_vectors = np.concatenate([usual[1], past.vectors[before]])
-    found: list[tuple[float, float, NDArray[np.float32], Cluster]] = []
-    for group in strange_groups(vectors, strangeness[rows]):
+    found = []
+    for group in risen_groups(vectors, usual_vectors, strangeness[rows]):
         centre, at_least, order = central(vectors[group])
-        share = near_share(centre, vectors, at_least)
-        usual_share = near_share(centre, usual_vectors, at_least)
         texts = [past.texts[rows[i]] or "" for i in group]
         usual_near = float((usual_vectors @ centre).mean())
         bound = usual_near + _APART * (at_least - usual_near)
-        cluster = Cluster(
-            name=telling_words(texts, usual_texts),
-            size=len(group),
-            share=share,
-            usual_share=usual_share,
-            known=surge or is_known(past.p[_NOVELTY][rows[vectors @ centre >= at_least]]),
-            examples=examples(texts, order),
-            messages=tuple(past.numbers[rows[vectors @ centre >= bound]].tolist()),
+        found.append(
+            Cluster(
+                name=telling_words(texts, usual_texts),
+                size=len(group),
+                share=near_share(centre, vectors, at_least),
+                usual_share=near_share(centre, usual_vectors, at_least),
+                known=surge or is_known(past.p[_NOVELTY][rows[vectors @ centre >= at_least]]),
+                examples=examples(texts, order),
+                messages=tuple(past.numbers[rows[vectors @ centre >= bound]].tolist()),
+            )
         )
-        risen = (share - usual_share) / np.sqrt(max(usual_share, 1e-3))
-        found.append((float(risen), bound, centre, cluster))
-    return _distinct(sorted(found, key=lambda one: -one[0]))
-
-
-def _distinct(found: Sequence[tuple[float, float, NDArray[np.float32], Cluster]]) -> tuple[Cluster, ...]:
-    """The first three clusters that are not wordings of one another."""
-    kept: list[tuple[float, NDArray[np.float32], Cluster]] = []
-    for _, bound, centre, cluster in found:
-        if all(float(centre @ other) < other_bound for other_bound, other, _ in kept):
-            kept.append((bound, centre, cluster))
-    return tuple(cluster for _, _, cluster in kept[:_CLUSTERS])
+    return tuple(found)
 
 
 def _slices(past: _Past, since: NDArray[np.bool_], strangeness: Floats) -> tuple[SliceEvidence, ...]:

@@ -1,6 +1,7 @@
 """`ratchet improve`, `ratchet monitor` and `ratchet demo`: the flows, called by hand, without a server to set up."""
 
 import os
+import signal
 from typing import Annotated
 
 import typer
@@ -22,6 +23,25 @@ def prepare_flows() -> None:
     os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(home / "results"))
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
+    _start_server()
+
+
+def _start_server() -> None:
+    """Start Prefect's temporary server where none is set, deaf to Ctrl-C.
+
+    A terminal sends Ctrl-C to every process in it. A server that ended first would leave the flow, which wants to
+    report that it was stopped, asking for minutes.
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL
+
+    if PREFECT_API_URL.value():
+        return
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits what is blocked
+    try:
+        SubprocessASGIServer().start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 def improve(

@@ -2,12 +2,16 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 
 from flows.commands.terminal import NO, YES, console, emit_json
 
+INTERRUPTED = 130
+"""What a shell says of a command that Ctrl-C ended."""
 Folder = Annotated[str, typer.Option("--project", help="Folder with your project.py.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
@@ -44,6 +48,16 @@ def _start_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Say on Ctrl-C what becomes of the work done so far."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("stopped; the same command goes on from here")
+        raise typer.Exit(INTERRUPTED) from None
+
+
 def improve(
     project: Folder = ".",
     approve_as: Annotated[
@@ -59,7 +73,8 @@ def improve(
     from infra.registry import history
     from tasks.project_name import name_of
 
-    report = flow(project, ImproveSettings(approved_by=approve_as or None))
+    with resumable():
+        report = flow(project, ImproveSettings(approved_by=approve_as or None))
     if as_json:
         emit_json(report)
     else:
@@ -76,7 +91,8 @@ def monitor(project: Folder = ".", as_json: Json = False) -> None:
     from flows.demo.telling import say, show_drift
     from flows.monitor import monitor as flow
 
-    report = flow(project)
+    with resumable():
+        report = flow(project)
     if as_json:
         emit_json(report)
     else:
@@ -110,6 +126,7 @@ def demo(
     if fresh:
         forget()
     begin(size)
-    story = tell(auto_approve=auto_approve)
+    with resumable():
+        story = tell(auto_approve=auto_approve)
     if as_json:
         emit_json(story)

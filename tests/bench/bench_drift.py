@@ -109,7 +109,11 @@ def delay(bench: Bench, reference: list[Observation], traffic: list[Observation]
 
 
 def delays(
-    bench: Bench, name: str, bars: tuple[float | None, float | None], length: int, make: Callable[[int], tuple]
+    bench: Bench,
+    name: str,
+    bars: tuple[float | None, float | None],
+    length: int,
+    make: Callable[[int], tuple],
 ) -> None:
     found = []
     early = 0
@@ -138,7 +142,9 @@ def new_intents(bench: Bench) -> None:
     onset = ONSET_WINDOWS * WINDOW
     for n_new in (3, 10):
         for share, median, p90 in ((0.1, 750, 1_600), (0.2, 300, 500), (0.4, 100, 250)):
-            bars = (median, p90) if n_new == 3 else (None, None)  # ten at once are harder than what is promised
+            bars = (
+                (median, p90) if n_new == 3 else (None, None)
+            )  # ten at once are harder than what is promised
             name = f"delay, {share:.0%} of {n_new} new intents"
             make = lambda seed, s=share, n=n_new: drifted_stream(  # noqa: E731
                 bench.messages, seed, lambda _: s, onset=onset, length=onset + 3_000, n_new=n
@@ -306,7 +312,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--embedding", default="minilm", help="hashing needs no package; `make minilm` gets MiniLM's")
+    parser.add_argument(
+        "--embedding", default="minilm", help="hashing needs no package; `make minilm` gets MiniLM's"
+    )
     parser.add_argument("--null-windows", type=int, default=20_000)
     parser.add_argument("--runs", type=int, default=60)
     parser.add_argument("--evidently", type=int, default=0, help="runs of Evidently's default beside ours")

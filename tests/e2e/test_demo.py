@@ -116,8 +116,9 @@ def test_ctrl_c_and_a_second_run_continue_and_nothing_is_doubled(tmp_path, start
         assert time.monotonic() < until, "week 1 does not end"
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)  # proposers are at work now
-    process.communicate(timeout=120)
-    assert process.returncode != 0
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from here" in stderr
     story = run_demo(home).story
     monkeypatch.setenv("RATCHET_HOME", str(home))
     traces = collect(NAME).traces

@@ -20,7 +20,9 @@ Severity = Literal["page", "ticket", "notice"]
 _LOUDNESS: Final[dict[Severity, int]] = {"notice": 0, "ticket": 1, "page": 2}
 
 QUIET_WINDOWS: Final = 3
-"""Windows in a row without an alarm after which an episode is over."""
+"""Calm windows in a row after which an episode is over."""
+CALM: Final = 0.1
+"""Share of the threshold below which a window is calm: evidence that wavers about the threshold is one episode."""
 
 
 class Episode(Record):
@@ -36,7 +38,7 @@ class Episode(Record):
     peak: float
     """Largest evidence R so far."""
     quiet: int = 0
-    """Windows without an alarm since the last one with."""
+    """Calm windows in a row until now."""
     closed_window: int | None = None
 
 
@@ -110,7 +112,8 @@ def follow(
         return _alarmed(moved, state, surge=surge, silent=silent)
     if moved.open is None:
         return moved, None
-    quieter = moved.open.model_copy(update={"quiet": moved.open.quiet + 1})
+    calm = state.e_value < CALM * state.threshold
+    quieter = moved.open.model_copy(update={"quiet": moved.open.quiet + 1 if calm else 0})
     if quieter.quiet < QUIET_WINDOWS:
         return moved.model_copy(update={"open": quieter}), None
     return _close(moved, quieter, "recovered", silent=silent)

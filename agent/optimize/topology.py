@@ -120,8 +120,8 @@ def likelihood(scored: Sequence[tuple[np.ndarray, int, float]]) -> float:
 def _log_p(score: np.ndarray, answer: int) -> np.ndarray:
     """The answer's log-probability (nats) at each temperature, [n_temperatures]; at least `FLOOR`."""
     scaled = (score - score.max()) / np.array(TEMPERATURES)[:, None]
-    log_p: np.ndarray = scaled[:, answer] - np.log(np.exp(scaled).sum(axis=1))
-    return np.maximum(log_p, FLOOR)
+    log_p: np.ndarray = np.maximum(scaled[:, answer] - np.log(np.exp(scaled).sum(axis=1)), FLOOR)
+    return log_p
 
 
 def _accuracy(rows: Sequence[Row], weights: np.ndarray, values: tuple[float, float, float]) -> float:

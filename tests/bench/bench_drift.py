@@ -1,6 +1,6 @@
 """Does drift detection keep its promises? Each line of them, measured on Banking77 streams, with its interval.
 
-python tests/bench/bench_drift.py [--embedding minilm|hashing] [--null-windows 20000] [--runs 60] [--evidently 0]
+python tests/bench/bench_drift.py [--embedding minilm|hashing] [--null-windows 20000] [--runs 60] [--evidently 5]
     [--only null delay ramp corrupt attribution outcome] [--cache VECTORS.npz]
 Exits with 1 when a bar is missed. One core: about 12 ms a window; the defaults take an hour.
 """
@@ -323,7 +323,7 @@ def main() -> int:
     parser.add_argument("--null-windows", type=int, default=20_000)
     parser.add_argument("--null-kinds", nargs="+", choices=NULL_KINDS, default=NULL_KINDS)
     parser.add_argument("--runs", type=int, default=60)
-    parser.add_argument("--evidently", type=int, default=0, help="runs of Evidently's default beside ours")
+    parser.add_argument("--evidently", type=int, default=5, help="runs of Evidently's default beside ours")
     parser.add_argument("--cache", type=Path, help="vectors of all messages, kept for the next run")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     chosen = parser.parse_args()

@@ -34,7 +34,9 @@ def start_demo() -> Callable[[Path], "subprocess.Popen[str]"]:
     """Start `ratchet demo`, small, in a home, or go on with the demo that stands there."""
 
     def start(home: Path) -> "subprocess.Popen[str]":
-        code = "from flows.cli import main; main()"
+        # As in a terminal: who starts the tests in the background hands down an ignored Ctrl-C.
+        listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+        code = f"{listening}; from flows.cli import main; main()"
         command = [sys.executable, "-c", code, "demo", "--auto-approve", "--size", SIZE, "--json"]
         return subprocess.Popen(
             command,

@@ -23,16 +23,18 @@ from numpy.typing import NDArray
 
 from agent.errors import BadInput
 from agent.experience import Experience, Recalled
-from agent.recall import Embed, Found, Query, RecallSettings, choose, embedded, fused, scaled
+from agent.recall import Embed, Found, Query, RecallSettings, choose, embedded, fields_of, fused, scaled
 from agent.step_store import DAY, Row, StepStore
 from agent.trace import Trace
 from agent.vector_index import VectorIndex
-from agent.word_index import FIELDS, WordIndex
+from agent.word_index import FIELDS, TEXTS, WordIndex
 
 SHORTLIST: Final = 32
 """Steps that each index is asked for at least."""
 CROWD: Final = 500
 """At most so many more, where the case at hand has many steps of its own to be passed over."""
+WORDS: Final = "words-2"
+"""Folder of the index of words, which is made anew from the steps where its fields changed."""
 _INDEXED_AT_ONCE: Final = 50_000
 _VECTORS_AT_ONCE: Final = 5_000
 _EMBEDDED_AT_ONCE: Final = 500
@@ -60,7 +62,7 @@ class Library:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
         self._store = StepStore(None if folder is None else folder / "steps.db")
-        self._words = WordIndex(None if folder is None else folder / "words")
+        self._words = WordIndex(None if folder is None else folder / WORDS)
         self._vectors: VectorIndex | None = None
         self._seen_version = -1
         if embed is not None:
@@ -142,7 +144,7 @@ class Library:
         return [_compared(row, worth, by_words, vector, settings, today) for row in rows]
 
     def _vector_of(self, query: Query, settings: RecallSettings) -> NDArray[np.float32] | None:
-        if self._embed is None or self._vectors is None or not any(query.fields.values()):
+        if self._embed is None or self._vectors is None or not any(query.fields[text] for text in TEXTS):
             return None
         vector: NDArray[np.float32] = embedded(self._embed, [query.fields], settings.weights)[0]
         return vector
@@ -241,4 +243,4 @@ def _compared(
 
 
 def _fields(step: Experience) -> dict[str, str]:
-    return {field: str(getattr(step, field)) for field in FIELDS}
+    return fields_of(step.goal, step.observation, step.thought, step.options)

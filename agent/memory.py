@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from agent.analogy import form, forms
 from agent.candidate import Demo
 from agent.errors import BadInput
 from agent.experience import Experience, Recalled
@@ -82,6 +83,7 @@ class Memory:
         exclude_case: str | None = None,
         goal: str = "",
         thought: str = "",
+        offered: Sequence[str] = (),
         role: str | None = None,
     ) -> list[Recalled]:
         """The `k` most similar experiences, most similar first.
@@ -90,14 +92,16 @@ class Memory:
             observation: what the agent sees now.
             k: how many at most; those without any similarity are left out.
             exclude_case: the case at hand: its own answer must not be shown to it.
-            goal: what it is after; counts where the memory holds steps of trajectories, like the next two.
+            goal: what it is after; counts where the memory holds steps of trajectories, like the next three.
             thought: what it reasons at this step.
+            offered: the actions that it can choose from.
             role: only what this member of a team did.
         """
         if self._by_step:
             query = Query(
-                observation=observation, goal=goal, thought=thought, exclude_case=exclude_case, role=role
-            )
+                observation=observation, goal=goal, thought=thought, offered=tuple(offered),
+                exclude_case=exclude_case, role=role,
+            )  # fmt: skip
             return self._library.recall(query, k=k, settings=self.settings)
         if self._vectors is None or k <= 0:
             return []
@@ -108,16 +112,21 @@ class Memory:
         )
         return [r for r in found if r.similarity > 0 and r.experience.case_id != exclude_case][:k]
 
-    def vote(self, recalled: Sequence[Recalled], options: Sequence[str]) -> np.ndarray:
+    def vote(self, recalled: Sequence[Recalled], options: Sequence[str], goal: str = "") -> np.ndarray:
         """Share of squared similarity that the neighbours give to each option, [n_options] in [0, 1].
 
-        An experience votes only where its action is among the options.
+        An experience votes for its action where that is among the options; a step of a trajectory, which came from
+        another world with other names, else for the options of the same form (`agent.analogy`), in equal parts.
         """
         votes = np.zeros(len(options))
-        place = {name: index for index, name in enumerate(options)}
+        known = np.array(forms(options, goal))
         for item in recalled[:NEIGHBOURS]:
-            if item.experience.action in place:
-                votes[place[item.experience.action]] += item.similarity**2
+            step = item.experience
+            same = np.array(options) == step.action
+            if not same.any() and goal and step.index is not None:
+                same = known == form(step.action, step.goal or step.observation)
+            if same.any():
+                votes += item.similarity**2 * same / same.sum()
         share: np.ndarray = votes / (votes.sum() + 0.1)
         return share
 

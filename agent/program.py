@@ -111,7 +111,7 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
                 options=list(shown.options),
                 before=self._demos(recalled),
                 notes=list(notes),
-                prior=self.prior(observation, recalled).tolist(),
+                prior=self.prior(observation, recalled, view.goal).tolist(),
             )
         names = [option.name for option in shown.options]
         if (theirs := observation.options[names.index(chosen.choice)].name) == chosen.choice:
@@ -139,7 +139,7 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         lm = embedded_lm()
         prompt, observation, recalled = self.prompt(view)
         before = lm.input_tokens
-        nats = lm.score([prompt], adapter=self.adapter)[0] + self.prior(observation, recalled)
+        nats = lm.score([prompt], adapter=self.adapter)[0] + self.prior(observation, recalled, view.goal)
         names = tuple(option.name for option in observation.options)
         return Scored(names, nats, tuple(r.experience.trace_id for r in recalled), lm.input_tokens - before)
 
@@ -151,7 +151,7 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         topology, tools = self.candidate.topology, self.candidate.tools
         observation = self._own(view.observation)
         k = max(topology.recalls, NEIGHBOURS)
-        recalled = self._recall(view, observation.text, k)
+        recalled = self._recall(view, observation, k)
         prompt = choice_prompt(
             predictor_as_shown(self.candidate.predictors[CHOOSE], tools),
             as_shown(observation, tools),
@@ -161,16 +161,19 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         )
         return prompt, observation, recalled
 
-    def _recall(self, view: View, text: str, k: int) -> list[Recalled]:
+    def _recall(self, view: View, observation: Observation, k: int) -> list[Recalled]:
         if self.memory is None:
             return []
-        return self.memory.recall(text, k=k, exclude_case=view.case_id, goal=view.goal)
+        names = tuple(option.name for option in observation.options)
+        return self.memory.recall(
+            observation.text, k=k, exclude_case=view.case_id, goal=view.goal, offered=names
+        )
 
     def _demos(self, recalled: Sequence[Recalled]) -> list[Demo]:
         shown = as_demos(recalled[: self.candidate.topology.recalls])
         return [d.model_copy(update={"output": shown_name(self.candidate.tools, d.output)}) for d in shown]
 
-    def features(self, observation: Observation, recalled: Sequence[Recalled]) -> np.ndarray:
+    def features(self, observation: Observation, recalled: Sequence[Recalled], goal: str = "") -> np.ndarray:
         """What stands beside the LM: similarity, the memory's vote, own extra option; float64 [3, n_options]."""
         names = [option.name for option in observation.options]
         texts = [f"{words_of(option.name)} {option.description}" for option in observation.options]
@@ -178,18 +181,20 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         return np.stack(
             [
                 option_similarity(observation.text, texts),
-                self.memory.vote(recalled, names) if self.memory else np.zeros(len(names)),
+                self.memory.vote(recalled, names, goal or observation.text)
+                if self.memory
+                else np.zeros(len(names)),
                 np.array([float(name in extra) for name in names]),
             ]
         )
 
-    def prior(self, observation: Observation, recalled: Sequence[Recalled]) -> np.ndarray:
+    def prior(self, observation: Observation, recalled: Sequence[Recalled], goal: str = "") -> np.ndarray:
         """Weighted sum of the features, in nats: added to the LM's log-probabilities; float64 [n_options]."""
         topology = self.candidate.topology
         weights = np.array([topology.retrieval_weight, topology.recall_weight, topology.extra_bias])
         if not weights.any():
             return np.zeros(len(observation.options))
-        prior: np.ndarray = weights @ self.features(observation, recalled)
+        prior: np.ndarray = weights @ self.features(observation, recalled, goal)
         return prior
 
     def _own(self, observation: Observation) -> Observation:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from agent.analogy import kinds
 from agent.record import Record
-from agent.word_index import FIELDS
+from agent.word_index import FIELDS, TEXTS
 
 Embed = Callable[[Sequence[str]], NDArray[np.floating]]
 """Texts (n) → vectors (n, dimensions); must not change while a memory lives."""
@@ -30,6 +31,8 @@ class RecallSettings(Record):
     """Weight of the goal, beside those of observation and reasoning."""
     observation: float = Field(default=1.0, ge=0, le=10)
     thought: float = Field(default=1.0, ge=0, le=10)
+    offered: float = Field(default=1.0, ge=0, le=10)
+    """Weight of the kinds of action that were offered."""
     window: int = Field(default=5, ge=0, le=20)
     """Steps before and after a recalled one that come with it."""
     max_distance: float = Field(default=1.0, ge=0, le=1)
@@ -45,7 +48,7 @@ class RecallSettings(Record):
 
     @property
     def weights(self) -> dict[str, float]:
-        """Of the three fields."""
+        """Of the four fields."""
         return {field: float(getattr(self, field)) for field in FIELDS}
 
 
@@ -57,13 +60,21 @@ class Query(Record):
     thought: str = ""
     exclude_case: str | None = None
     """The case at hand: its own steps must not be shown to it."""
+    offered: tuple[str, ...] = ()
+    """The actions to choose from."""
     role: str | None = None
     """Only steps of this member of a team; None = of any."""
 
     @property
     def fields(self) -> dict[str, str]:
-        """The three texts that are compared."""
-        return {field: str(getattr(self, field)) for field in FIELDS}
+        """The texts that are compared."""
+        return fields_of(self.goal, self.observation, self.thought, self.offered)
+
+
+def fields_of(goal: str, observation: str, thought: str, offered: Sequence[str]) -> dict[str, str]:
+    """What an index compares of a step; without a goal, what is seen says what is wanted."""
+    texts = {"goal": goal, "observation": observation, "thought": thought}
+    return texts | {"offered": kinds(offered, goal or observation) if offered else ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,19 +135,19 @@ def choose(found: Iterable[Found], query: Query, settings: RecallSettings, k: in
 def embedded(
     embed: Embed, texts: Sequence[Mapping[str, str]], weights: Mapping[str, float]
 ) -> NDArray[np.float32]:
-    """One vector of length one for each text of three fields: the weighted sum of the fields' vectors.
+    """One vector of length one for goal, observation and reasoning of each: the weighted sum of the fields' vectors.
 
     One instead of three, so that one index and one search serve any weighting of a query; what goal and
     observation share counts for both.
     """
-    distinct = list(dict.fromkeys(fields[f] for fields in texts for f in FIELDS if fields[f]))
+    distinct = list(dict.fromkeys(fields[f] for fields in texts for f in TEXTS if fields[f]))
     if not distinct:
         return np.zeros((len(texts), 0), dtype=np.float32)
     vectors = np.asarray(embed(distinct), dtype=np.float32)
     place = {text: row for row, text in enumerate(distinct)}
     sums = np.zeros((len(texts), vectors.shape[1]), dtype=np.float32)
     for row, fields in enumerate(texts):
-        for field in FIELDS:
+        for field in TEXTS:
             if fields[field]:
                 vector = vectors[place[fields[field]]]
                 sums[row] += weights[field] * vector / max(float(np.linalg.norm(vector)), 1e-12)

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-FIELDS: Final = ("goal", "observation", "thought")
+TEXTS: Final = ("goal", "observation", "thought")
+FIELDS: Final = (*TEXTS, "offered")
+"""`offered` holds the kinds of the actions that were offered, one word each (`agent.analogy`)."""
 RAREST: Final = 12
 """Words of a field that are looked up at most."""
 POSTINGS: Final = 50_000
@@ -22,7 +24,7 @@ _HEAP: Final = 32_000_000
 _WORD: Final = re.compile(r"[^\W_]+")
 
 Fields = Mapping[str, str]
-"""`goal`, `observation` and `thought`; an empty one is not looked at."""
+"""`goal`, `observation`, `thought` and `offered`; an empty one is not looked at."""
 
 
 def words_in(text: str) -> set[str]:
@@ -31,7 +33,7 @@ def words_in(text: str) -> set[str]:
 
 
 class WordIndex:
-    """Texts by number, in three fields."""
+    """Texts by number, in four fields."""
 
     def __init__(self, folder: Path | None) -> None:
         """Open the index in `folder`, made where absent; None = in memory."""

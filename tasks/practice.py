@@ -57,7 +57,7 @@ def propose_from_runs(
     steps = [step for run in (*runs, *mended) for step in winning_steps(run)]
     if not steps:
         return same
-    examples = [example for run in own for example in replayed(run, project.environment())]
+    examples = [example for run in (*own, *mended) for example in replayed(run, project.environment())]
     seen = sorted({*seen, *(run.case.case_id for run in runs)})  # lost ones, too, decide what is kept
     with progress("trajectories: weighing the memory", min(len(examples), trajectories.tune_on)) as done:
         return propose_trajectories(

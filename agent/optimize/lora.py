@@ -141,7 +141,7 @@ def _prepare(program: Program, example: Example) -> Prepared:
             f"case {example.view.case_id}: answer {example.answer!r} is not among {names}: "
             "drop the example or add the option to the candidate"
         )
-    prior = torch.tensor(program.prior(observation, recalled), dtype=torch.float32)
+    prior = torch.tensor(program.prior(observation, recalled, example.view.goal), dtype=torch.float32)
     return Prepared(prompt, prior, names.index(example.answer), example.weight)
 
 

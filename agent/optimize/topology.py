@@ -90,7 +90,7 @@ def _row(program: Program, example: Example) -> Row:
     prompt, observation, recalled = program.prompt(example.view)
     return Row(
         lm=embedded_lm().score([prompt], adapter=program.adapter)[0],
-        features=program.features(observation, recalled),
+        features=program.features(observation, recalled, example.view.goal),
         answer=[option.name for option in observation.options].index(example.answer),
     )
 

@@ -62,7 +62,8 @@ def propose_trajectories(
         steps: everything that may be remembered; the gate's cases left out by the caller.
         folder: where the snapshot is written.
         settings: what is kept, and how it is recalled.
-        examples: won steps with what was offered (`replayed`), to weigh the memory's vote on; none = it stays.
+        examples: won steps with what was offered (`replayed`): they tell the memory what there was to choose from,
+            and the memory's vote is weighed on them; none = it stays.
         credit: what came of showing them, where the steps do not carry it yet.
         embed: the embedding that the recall settings name.
         adapter: the parent's adapter.
@@ -71,7 +72,7 @@ def propose_trajectories(
         progress: called with the number of examples done since the last call.
     """
     began = time.perf_counter()
-    whole = Memory(steps, settings=settings.recall, embed=embed)
+    whole = Memory(with_offered(steps, examples), settings=settings.recall, embed=embed)
     curated = curate_memory(whole, settings.curation, credit=credit, embed=embed)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{curated.memory.memory_id}.jsonl"
@@ -105,6 +106,20 @@ def propose_trajectories(
         seen_case_ids=tuple(sorted({*seen, *(step.case_id for step in whole.experiences)})),
         cost={"seconds": time.perf_counter() - began, "lm_calls": float(len(sample) if estimate else 0)},
     )
+
+
+def with_offered(steps: Iterable[Experience], examples: Iterable[Example]) -> list[Experience]:
+    """The steps with what was offered at each, as far as the examples tell."""
+    offered = {
+        (e.trace_id, e.view.observation.text, e.answer): tuple(o.name for o in e.view.observation.options)
+        for e in examples
+    }
+    return [
+        step.model_copy(update={"options": names})
+        if (names := offered.get((step.trace_id, step.observation, step.action))) and not step.options
+        else step
+        for step in steps
+    ]
 
 
 def replayed(trace: Trace, environment: Environment) -> list[Example]:

@@ -1,5 +1,7 @@
 """Rolling out with chance: what is random, what is the agent's own, and that it repeats with its seed."""
 
+import pytest
+
 from agent.decision import Decision
 from agent.environment import Action, Case, Observation, Option, Outcome
 from agent.explore import Explorer, search
@@ -69,6 +71,33 @@ def test_a_search_goes_on_from_where_it_stood_and_gives_the_way_without_its_loop
     assert [action.name for _, action in way] == ["east"] * 5
     assert [seen.text for seen, _ in way] == [f"door {i}" for i in range(5)]
     assert search(Corridor(), case, tries=40, steps=2) == way
+
+
+class Kitchen:
+    """A meal has points whatever is in it, and wins only if the food was cut first; waiting changes nothing."""
+
+    def reset(self, case):
+        self.cut, self.meal, self.waited = False, False, 0
+        return self._see()
+
+    def step(self, action):
+        self.cut |= action.name == "cut" and not self.meal
+        self.meal |= action.name == "prepare"
+        self.waited = min(self.waited + (action.name == "wait"), 3)
+        return self._see(), self.meal and self.cut
+
+    def outcome(self):
+        return Outcome(score=1.0 if self.meal and self.cut else 0.5 * self.meal)
+
+    def _see(self):
+        text = f"cut {self.cut}, meal {self.meal}, waited {self.waited}"
+        return Observation(text=text, options=tuple(Option(name=name) for name in ("cut", "prepare", "wait")))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_search_leaves_a_dead_end_that_has_points_and_drops_the_steps_that_nothing_needed(seed):
+    way = search(Kitchen(), Case(inputs={}), tries=60, steps=2, seed=seed)
+    assert [action.name for _, action in way] == ["cut", "prepare"]
 
 
 def test_a_search_that_finds_nothing_says_so(scripted_environment):

@@ -13,7 +13,7 @@ import pytest
 from agent.environment import Case, Outcome
 from agent.errors import BadInput
 from agent.experience import Experience
-from agent.library import Library
+from agent.library import WORDS, Library
 from agent.recall import Query, RecallSettings
 from agent.trace import Attempt, Trace
 
@@ -203,7 +203,7 @@ def test_vectors_of_two_embeddings_never_mix(tmp_path):
         Library(tmp_path, embed=by_meaning, embedding="other")
 
 
-@pytest.mark.parametrize("lost", ["words", "vectors"])
+@pytest.mark.parametrize("lost", [WORDS, "vectors"])
 def test_a_lost_index_is_made_anew_from_the_steps(tmp_path, lost, monkeypatch):
     monkeypatch.setattr("agent.vector_index.SMALLEST", 2)
     with Library(tmp_path, embed=by_meaning, embedding="toy") as library:
@@ -227,7 +227,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from agent.experience import Experience
-from agent.library import Library
+from agent.library import WORDS, Library
 with Library(Path(sys.argv[1])) as library:
     for n in range(10**6):
         library.add([Experience(observation=f"seen w{n} x{i}", action="a", trace_id=f"{n:032x}", case_id=str(n),

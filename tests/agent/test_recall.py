@@ -56,11 +56,11 @@ def test_fields_weigh_in_the_vector_as_they_were_told():
 
 
 def row(number, text):
-    return number, {"goal": "", "observation": text, "thought": ""}, "case", ""
+    return number, asked(text), "case", ""
 
 
 def asked(text):
-    return {"goal": "", "observation": text, "thought": ""}
+    return dict.fromkeys(FIELDS, "") | {"observation": text}
 
 
 def test_words_of_any_script_and_case_are_found_and_signs_are_not_words():

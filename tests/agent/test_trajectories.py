@@ -8,7 +8,7 @@ from agent.environment import Case, Observation, Option, Outcome
 from agent.experience import winning_steps
 from agent.explore import Explorer
 from agent.loop import run
-from agent.optimize.trajectories import TrajectorySettings, propose_trajectories, replayed
+from agent.optimize.trajectories import TrajectorySettings, propose_trajectories, replayed, with_offered
 from agent.program import Program, base_candidate
 from agent.rollout import HISTORY
 
@@ -70,6 +70,13 @@ def test_a_lost_run_gives_nothing_and_a_world_that_changed_stops_the_replay(runs
     lost = next(trace for trace in runs if trace.score == 0)
     assert replayed(lost, Walk()) == []
     assert replayed(won[0], Walk(sign="Another sign:")) == []
+
+
+def test_steps_learn_from_the_replay_what_they_were_chosen_from_and_others_stay_as_they_are(won):
+    steps = winning_steps(won[0])
+    known = with_offered(steps, replayed(won[0], Walk())[:2])
+    assert [step.options for step in known] == [("east", "north", "take", "wait")] * 2 + [()]
+    assert [step.model_copy(update={"options": ()}) for step in known] == steps
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """The rows of bench_agent: each makes an agent from the task's own experience."""
 
-import itertools
 import random
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -13,31 +12,34 @@ from typing import Any
 import dspy
 import numpy as np
 from agent_tasks import Task
+from rich.progress import track
 
 from agent.candidate import Candidate
 from agent.environment import Action, Case, Environment, Observation, Outcome
 from agent.errors import LMFailure
+from agent.experience import Experience, goal_of
 from agent.explore import Explorer, search
 from agent.lean_adapter import LeanAdapter
 from agent.lm import EmbeddedEngine, embedded_lm
 from agent.loop import run
-from agent.memory import Experience, Memory
+from agent.memory import Memory
+from agent.optimize.experience import ExperienceSettings, propose_experience
 from agent.optimize.lora import LoraSettings, train
-from agent.optimize.proposal import Example
+from agent.optimize.proposal import Example, Proposal
 from agent.optimize.roles import tune_weights
+from agent.optimize.trajectories import TrajectorySettings, propose_trajectories
 from agent.program import Decision, Program, View, base_candidate
 from agent.record import content_hash
 from agent.roles import SOLVER_CRITIC_JUDGE, as_team
-from agent.team import Team
+from agent.rollout import HISTORY
+from agent.team import Team, make_program
 from agent.trace import Trace, Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RECALLS = 2
 """Examples in the prompt, the same number for ours and for DSPy's: equal tokens."""
-TEAM_STEPS = 24
-"""Steps that a team's weights are tuned on; each is read by every role."""
-VOTE = 10.0
-"""Nats that the recalled steps' vote for an option may add."""
+TUNED_ON = 24
+"""Steps that the weight of the memory's vote, and those of a team's roles, are tuned on."""
 
 
 def as_traces(task: Task, program: Program, cases: Sequence[Case], **settings: Any) -> list[Trace]:
@@ -64,11 +66,15 @@ class Learned:
 
     steps: tuple[Example, ...]
     tried: int
-    won: int
 
-    def memory(self, most: int) -> Memory:
-        """The first `most` steps, in the order in which they were found."""
-        return Memory(
+    @property
+    def won(self) -> int:
+        """Cases that were won."""
+        return len({step.view.case_id for step in self.steps})
+
+    def remembered(self, most: int) -> list[Experience]:
+        """The first `most` steps, in the order in which they were found, as the loop would have kept them."""
+        return [
             Experience(
                 observation=step.view.observation.text,
                 action=step.answer,
@@ -76,35 +82,63 @@ class Learned:
                 trace_id=step.trace_id,
                 case_id=step.view.case_id,
                 source="own",
+                goal=step.view.goal,
+                index=len([s for s in self.steps[:place] if s.trace_id == step.trace_id]),
             )
-            for step in self.steps[:most]
-        )
+            for place, step in enumerate(self.steps[:most])
+        ]
 
 
 def explore(task: Task, training: Sequence[Case], seed: int) -> Learned:
     """What a search without LM, scored by the environment alone, wins of the training cases."""
-    found, won = [], 0
-    for number, case in enumerate(training):
+    found = []
+    for number, case in enumerate(track(training, f"exploring {task.name}, seed {seed}", transient=True)):
         way = search(
             task.environment(), case, tries=task.explored, steps=task.limits.steps, seed=1000 * seed + number
         )
-        won += way is not None
-        names: list[str] = []
-        for seen, action in way or ():
-            view = View(case_id=case.case_id, observation=seen, done=tuple(names[-4:]))
-            trace_id = content_hash([case.case_id, seed], length=32)
-            found.append(Example(view=view, answer=action.name, trace_id=trace_id, source="own"))
-            names.append(action.name)
-    return Learned(tuple(found), len(training), won)
+        found += as_examples(case, [(seen, action.name) for seen, action in way or ()], seed)
+    return Learned(tuple(found), len(training))
 
 
-def adapter(task: Task, learned: Learned, folder: Path, *, most: int, memory: Memory | None) -> Path | None:
+def as_examples(case: Case, way: Sequence[tuple[Observation, str]], seed: int) -> list[Example]:
+    """The steps of one winning trajectory."""
+    trace_id = content_hash([case.case_id, seed], length=32)
+    names = [name for _, name in way]
+    return [
+        Example(
+            view=View(
+                case_id=case.case_id, observation=seen, goal=goal_of(case),
+                done=tuple(names[max(place - HISTORY, 0) : place]),
+            ),
+            answer=name, trace_id=trace_id, source="own",
+        )
+        for place, (seen, name) in enumerate(way)
+    ]  # fmt: skip
+
+
+def recalling(task: Task, attempts: int, learned: Learned, folder: Path, most: int) -> Proposal:
+    """The challenger that `improve` would make of these steps, its vote weighed on steps left out."""
+    if task.name == "tools":  # decisions on their own, as the demo remembers them
+        settings = ExperienceSettings(recalls=RECALLS, tune_on=TUNED_ON)
+        return propose_experience(base(task, attempts), learned.steps[:most], folder, settings)
+    return propose_trajectories(
+        base(task, attempts),
+        learned.remembered(most),
+        folder,
+        TrajectorySettings(recalls=RECALLS, tune_on=TUNED_ON),
+        examples=learned.steps[:most],
+    )
+
+
+def adapter(
+    task: Task, learned: Learned, folder: Path, *, most: int, memory: Memory | None = None, vote: float = 0
+) -> Path | None:
     """LoRA on own winning steps: a random share of at most `most`."""
     steps = list(learned.steps)
     random.Random(0).shuffle(steps)
     if not steps:
         return None
-    topology = {"recalls": RECALLS, "recall_weight": VOTE} if memory else {}
+    topology = {"recalls": RECALLS, "recall_weight": vote} if memory else {}
     program = Program(base(task, 1, **topology), memory=memory)
     digest, _ = train(program, steps[:most], folder, LoraSettings(epochs=2))
     return folder / digest
@@ -240,8 +274,7 @@ def _experienced(most: int) -> Callable[..., Program | None]:
     def make(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program | None:
         if len(learned.steps) <= {100: 0, 300: 100, 1000: 300}[most]:
             return None  # the row before has all there is
-        candidate = base(task, attempts, recalls=RECALLS, recall_weight=VOTE)
-        return Program(candidate, memory=learned.memory(most))
+        return make_program(*_parts(recalling(task, attempts, learned, folder, most)))
 
     return make
 
@@ -250,31 +283,39 @@ for _most in (100, 300, 1000):
     ROWS[f"+ experience {_most}"] = _experienced(_most)
 
 
+def _parts(proposal: Proposal) -> tuple[Candidate, dict[str, Path]]:
+    return proposal.candidate, proposal.files
+
+
 @row("experience, prompt only")
-def _recalling(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program | None:
-    return (
-        Program(base(task, attempts, recalls=RECALLS), memory=learned.memory(1000)) if learned.steps else None
-    )
+def _prompting(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program | None:
+    if not learned.steps:
+        return None
+    candidate, files = _parts(recalling(task, attempts, learned, folder, 1000))
+    silent = candidate.topology.model_copy(update={"recall_weight": 0.0})
+    return Program(candidate.model_copy(update={"topology": silent}), memory=Memory.load(files["memory"]))
 
 
 @row("dspy.KNNFewShot")
 def _knn(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program | None:
-    kept = Learned(learned.steps[:1000], learned.tried, learned.won)
-    return Knn(task, attempts, kept) if learned.steps else None
+    return Knn(task, attempts, Learned(learned.steps[:1000], learned.tried)) if learned.steps else None
 
 
 @row("+ LoRA")
 def _tuned(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program | None:
-    found = adapter(task, learned, folder, most=lora, memory=None)
+    found = adapter(task, learned, folder, most=lora)
     return Program(base(task, attempts), adapter=found) if found else None
 
 
 @row("+ LoRA + experience")
 def _both(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program | None:
-    memory = learned.memory(1000)
-    found = adapter(task, learned, folder, most=lora, memory=memory)
-    candidate = base(task, attempts, recalls=RECALLS, recall_weight=VOTE)
-    return Program(candidate, memory=memory, adapter=found) if found else None
+    """The adapter is trained with the memory's vote beside it, as `improve` does where experience came first."""
+    if not learned.steps:
+        return None
+    candidate, files = _parts(recalling(task, attempts, learned, folder, 1000))
+    memory, vote = Memory.load(files["memory"]), candidate.topology.recall_weight
+    found = adapter(task, learned, folder, most=lora, memory=memory, vote=vote)
+    return Program(candidate, memory=memory, adapter=found)
 
 
 @row("team: solver, critic, judge")
@@ -284,11 +325,6 @@ def _team(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) 
     steps = list(learned.steps)
     random.Random(0).shuffle(steps)
     if steps:
-        roles, _ = tune_weights(Team(team, {}), steps[:TEAM_STEPS])
+        roles, _ = tune_weights(Team(team, {}), steps[:TUNED_ON])
         team = team.model_copy(update={"topology": team.topology.model_copy(update={"roles": roles})})
     return Team(team, {})
-
-
-def distinct(learned: Learned) -> int:
-    """Different actions among the learned ones."""
-    return len(dict.fromkeys(itertools.chain(step.answer for step in learned.steps)))

@@ -1,5 +1,6 @@
 """The tasks of bench_agent: which cases a seed draws, where they are played, and how far an agent may go."""
 
+import itertools
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from agent.environments.sql import Sql, sql_cases
 from agent.environments.sql_queries import simple_queries
 from agent.environments.text_world import TextWorld, World, text_world_cases
 from agent.environments.tool_calling import ToolCalling, live_cases
+from agent.explore import search
 from agent.limits import Limits
 
 SQL_FOLDER = Path(os.environ.get("RATCHET_SHARED", "../shared")) / "data" / "intercode_sql"
@@ -31,6 +33,8 @@ class Task:
     """Cases to learn from."""
     explored: int
     """Tries at each of them."""
+    about: str
+    """What the table's reader should know."""
 
 
 def tool_cases(seed: int, n: int, training: int) -> tuple[Sequence[Case], Sequence[Case]]:
@@ -42,8 +46,19 @@ def tool_cases(seed: int, n: int, training: int) -> tuple[Sequence[Case], Sequen
 
 
 def sql_draw(seed: int, n: int, training: int) -> tuple[Sequence[Case], Sequence[Case]]:
-    """Real questions; paraphrases of one question may fall on both sides, as they would in production."""
-    return split(sql_cases(SQL_FOLDER), seed, n, training)
+    """Real questions, tested on those that one of the offered queries answers: else nobody could win three in four.
+
+    Paraphrases of one question may fall on both sides, as they would in production.
+    """
+    shuffled, _ = split(sql_cases(SQL_FOLDER), seed, 10**6, 0)
+    test = list(itertools.islice(filter(answerable, shuffled), n))
+    return test, [case for case in shuffled if case not in test][:training]
+
+
+def answerable(case: Case) -> bool:
+    """Whether one of the offered queries is right."""
+    world = Sql(SQL_FOLDER, offer=offered)
+    return search(world, case, tries=len(world.reset(case).options), steps=1) is not None
 
 
 def split(pool: Sequence[Case], seed: int, n: int, training: int) -> tuple[Sequence[Case], Sequence[Case]]:
@@ -82,19 +97,26 @@ def tasks() -> dict[str, Task]:
     once = Limits(steps=1, repeats=1)
     walk = "You play a text game. Choose the next command towards the goal."
     made = [
-        Task("tools", "Choose the function that does what is asked.", ToolCalling, tool_cases, once, 400, 5),
+        Task(
+            "tools", "Choose the function that does what is asked.", ToolCalling, tool_cases, once, 1000, 5,
+            "the demo's task: one of 2 to 5 functions for a real request (BFCL live)",
+        ),
         Task(
             "coin", walk, TextWorld, games(game="coin", rooms=4, detours=1),
-            Limits(steps=10, repeats=1), 60, 30,
+            Limits(steps=10, repeats=1), 60, 30, "TextWorld: find the coin, at least 5 steps",
         ),
-        Task("cooking", walk, TextWorld, games(game="cooking"), Limits(steps=8, repeats=1), 40, 60),
+        Task(
+            "cooking", walk, TextWorld, games(game="cooking"), Limits(steps=8, repeats=1), 200, 400,
+            "TextWorld: 5 right steps of at most 8, some 8 commands offered at each, foods that seldom recur",
+        ),
         Task(
             "sql", "Choose the SQL query that answers the question.", lambda: Sql(SQL_FOLDER, offer=offered),
-            sql_draw, once, 160, 10,
+            sql_draw, once, 460, 10,
+            "InterCode-SQL: one of 10 simple queries; questions that one of them answers",
         ),
         Task(
             "sql-free", "Write one SQLite query that answers the question.", lambda: Sql(SQL_FOLDER),
-            sql_draw, once, 0, 0,
+            sql_draw, once, 0, 0, "InterCode-SQL: written freely",
         ),
     ]  # fmt: skip
     return {task.name: task for task in made}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from agent.experience import winning_steps
 from agent.library import Library
+from agent.recall import Embed, RecallSettings
 from agent.trace import Trace
 from infra.settings import Settings
 from infra.text_embedding import embedding_named
@@ -21,9 +22,22 @@ def library_folder(project: str) -> Path:
 
 def open_library(project: str) -> Library:
     """The project's library, recalling by meaning too where `RATCHET_EMBEDDING` names a model."""
-    settings = Settings()
-    name = f"{settings.embedding} {settings.embedding_model}".strip()
+    name = _configured()
     return Library(library_folder(project), embed=embedding_named(name), embedding=name)
+
+
+def recall_of_snapshots(settings: RecallSettings | None) -> tuple[RecallSettings | None, Embed | None]:
+    """How a new snapshot recalls, and by what: as told, or by meaning, too, where a model is configured."""
+    name = _configured() if settings is None else settings.embedding
+    embed = embedding_named(name) if name else None
+    if settings is None and embed is not None:
+        settings = RecallSettings(embedding=name)
+    return settings, embed
+
+
+def _configured() -> str:
+    settings = Settings()
+    return f"{settings.embedding} {settings.embedding_model}".strip()
 
 
 def remember(project: str, traces: Sequence[Trace], verdicts: Mapping[str, float] | None = None) -> int:

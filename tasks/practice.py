@@ -11,6 +11,7 @@ from agent.optimize.trajectories import TrajectorySettings, propose_trajectories
 from agent.project import Project, Proposer, load_project
 from agent.repair import repair
 from agent.trace import Trace
+from infra.experience_store import recall_of_snapshots
 from infra.programs import find, load_program
 from infra.project_state import project_folder
 from infra.registry import fetch_files, history, seen_case_ids
@@ -59,11 +60,13 @@ def propose_from_runs(
         return same
     examples = [example for run in (*own, *mended) for example in replayed(run, project.environment())]
     seen = sorted({*seen, *(run.case.case_id for run in runs)})  # lost ones, too, decide what is kept
+    recall, embed = recall_of_snapshots(trajectories.recall)
+    settings = trajectories.model_copy(update={"recall": recall})
     with progress("trajectories: weighing the memory", min(len(examples), trajectories.tune_on)) as done:
         return propose_trajectories(
-            parent, steps, project_folder(project.name) / "memory", trajectories,
-            examples=examples, credit=tally(runs), adapter=files.get("adapter"), seen=seen, data_digest=digest,
-            progress=done,
+            parent, steps, project_folder(project.name) / "memory", settings,
+            examples=examples, credit=tally(runs), embed=embed, adapter=files.get("adapter"), seen=seen,
+            data_digest=digest, progress=done,
         )  # fmt: skip
 
 

@@ -4,7 +4,7 @@
     python tests/bench/bench_recall.py --kinds
 
 Steps are recombined from real messages (`synthetic_steps`). A query is a step of a trajectory that is not
-stored, with goal, observation and reasoning, k = 6 and a window of ±5. `--hybrid` adds vectors of 384
+stored, with goal, observation, reasoning and the tools to choose from, k = 6 and a window of ±5. `--hybrid` adds vectors of 384
 dimensions, the hashed n-grams of `evaluation.embedding`: a model's would cost hours for 10⁶ steps, and the
 index does not know the difference in time. Every size is measured by a process of its own that only opens the
 library; `cpu` is its processor time, which is what an idle machine would need. `--kinds` is `kinds_of_task`.
@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 from rich.console import Console
 from rich.table import Table
-from synthetic_steps import Sources
+from synthetic_steps import TOOLS, Sources
 
 from agent.experience import Experience
 from agent.library import Library
@@ -98,7 +98,11 @@ def measure(folder: Path, n: int, *, hybrid: bool) -> int:
     sources = Sources()
     library = opened(folder, sources, hybrid=hybrid)
     queries = [
-        Query(**{f: step[f] for f in ("goal", "observation", "thought")}, exclude_case=step["case_id"])
+        Query(
+            **{f: step[f] for f in ("goal", "observation", "thought")},
+            offered=TOOLS,
+            exclude_case=step["case_id"],
+        )
         for step in sources.steps(0, QUERIES * 3, seed=1)
     ][::3]
     gc.collect()

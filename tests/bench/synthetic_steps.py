@@ -46,6 +46,7 @@ class Sources:
                     "observation": f"{rng.choice(self.requests)}\n{rng.choice(self.said)}",
                     "thought": rng.choice(self.thought),
                     "action": rng.choice(TOOLS),
+                    "options": TOOLS,
                     "index": index,
                     "trace_id": f"{trajectory:032x}",
                     "case_id": f"{trajectory // 4:016x}",

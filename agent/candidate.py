@@ -67,6 +67,8 @@ class Topology(Leanings):
 
     attempts: int = Field(default=1, ge=1, le=10)
     """Tries within one case; retries need an environment that says that it failed."""
+    reflections: int = Field(default=3, ge=0, le=3)
+    """What was concluded from failed attempts that a retry reads, the last so many; 0 = it tries again without."""
     roles: tuple[Role, ...] = ()
     """A team, in the order in which its members speak; empty = one agent."""
 

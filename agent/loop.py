@@ -99,7 +99,7 @@ def _decide(
     program: Program, active: list[Rollout], limits: Limits, *, with_arguments: bool
 ) -> list[tuple[Rollout, Decision]]:
     """The agent's decisions; a rollout whose LM fails gets its error and is left out."""
-    views = [_view(rollout, limits) for rollout in active]
+    views = [_view(program, rollout, limits) for rollout in active]
     if program.candidate.base_model == NAME:  # an endpoint is asked one by one anyway, and paid by the call
         began = time.perf_counter()
         with suppress(Exception):  # whose fault it was is found out one by one below
@@ -130,12 +130,13 @@ def _answers(program: Program, views: list[View], *, with_arguments: bool) -> li
     return fill_arguments(program, views, decisions) if with_arguments else decisions
 
 
-def _view(rollout: Rollout, limits: Limits) -> View:
+def _view(program: Program, rollout: Rollout, limits: Limits) -> View:
+    shown = program.candidate.topology.reflections
     return View(
         case_id=rollout.case.case_id,
         observation=rollout.observation,
         goal=goal_of(rollout.case),
-        reflections=rollout.reflections,
+        reflections=rollout.reflections[-shown:] if shown else (),
         tried=rollout.tried(limits.repeats),
         done=rollout.done,
     )

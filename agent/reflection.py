@@ -56,13 +56,14 @@ def reflect(
     """The reflection on a failed attempt, and what it cost.
 
     Args:
-        program: the agent; an endpoint's LM is asked.
+        program: the agent; an endpoint's LM is asked, unless its retries read no reflections.
         steps: the attempt.
         outcome: how it ended.
         stop: the limit that cut it.
     """
     template = by_template(steps, outcome, stop)
-    if program.candidate.base_model == NAME or stop in BUDGETS:
+    unread = program.candidate.topology.reflections == 0
+    if program.candidate.base_model == NAME or stop in BUDGETS or unread:
         return template, Usage()
     try:
         return _by_lm(program, steps, outcome, stop, template)

@@ -49,7 +49,7 @@ def as_team(candidate: Candidate, seats: Seats = SOLVER_CRITIC_JUDGE) -> Candida
             "predictors": predictors,
             "adapter": None,
             "memory": None,
-            "topology": Topology(attempts=candidate.topology.attempts, roles=roles),
+            "topology": Topology(roles=roles, **_of_loop(candidate)),
         }
     )
     check_team(team)
@@ -60,13 +60,19 @@ def as_single(team: Candidate) -> Candidate:
     """A team of one solver as the single agent that it is."""
     (role,) = team.topology.roles
     seat = seat_of(team, role)
-    topology = seat.topology.model_copy(update={"attempts": team.topology.attempts})
+    topology = seat.topology.model_copy(update=_of_loop(team))
     predictors = {name: p for name, p in team.predictors.items() if name == ARGUMENTS} | seat.predictors
     return team.model_copy(
         update={
             "predictors": predictors, "adapter": seat.adapter, "memory": seat.memory, "topology": topology,
         }
     )  # fmt: skip
+
+
+def _of_loop(candidate: Candidate) -> dict[str, int]:
+    """What the loop does whoever acts."""
+    topology = candidate.topology
+    return {"attempts": topology.attempts, "reflections": topology.reflections}
 
 
 def check_team(candidate: Candidate) -> None:

@@ -79,6 +79,17 @@ def test_a_retry_reads_the_reflection_and_does_something_else(scripted_environme
     assert trace.usage.lm_calls == 2
 
 
+@pytest.mark.parametrize(("shown", "expected"), [(0, 0), (1, 1), (3, 2)])
+def test_a_retry_reads_as_many_reflections_as_the_candidate_says(scripted_environment, at, shown, expected):
+    program = ScriptedProgram(attempts=3)
+    topology = program.candidate.topology.model_copy(update={"reflections": shown})
+    program.candidate = program.candidate.model_copy(update={"topology": topology})
+    make = lambda: scripted_environment(options=tuple("abc"))  # noqa: E731
+    (trace,) = run(program, cases("c"), make, at=at)
+    assert len(program.views[2].reflections) == expected
+    assert all(attempt.reflection for attempt in trace.attempts[:2]), "the trace keeps them all"
+
+
 def test_attempts_end_at_the_limit_and_no_failed_action_is_repeated(scripted_environment, at):
     make = lambda: scripted_environment(options=tuple("abcdef"))  # noqa: E731
     (trace,) = run(ScriptedProgram(attempts=4), cases("none of them"), make, at=at)

@@ -153,7 +153,11 @@ def test_a_team_is_not_run_as_a_single_agent_and_its_files_are_asked_for():
 
 def test_a_single_agent_becomes_a_team_and_is_itself_again():
     learned = PARENT.model_copy(
-        update={"memory": "m", "adapter": "a", "topology": Topology(attempts=3, recalls=2, extra_bias=-5)}
+        update={
+            "memory": "m",
+            "adapter": "a",
+            "topology": Topology(attempts=3, reflections=1, recalls=2, extra_bias=-5),
+        }
     )
     team = as_team(learned, (("solver", "solve"),))
     assert (team.memory, team.adapter, team.topology.recalls) == (None, None, 0)

@@ -53,13 +53,6 @@ def base(task: Task, attempts: int, **topology: float) -> Candidate:
     return candidate.model_copy(update={"topology": candidate.topology.model_copy(update=topology)})
 
 
-class Forgetful(Program):
-    """Retries without reading what it concluded."""
-
-    def decide(self, views: Sequence[View]) -> list[Decision]:
-        return super().decide([view.model_copy(update={"reflections": ()}) for view in views])
-
-
 @dataclass(frozen=True)
 class Learned:
     """What a seed's exploration found: steps of winning trajectories, with what was offered at each."""
@@ -262,7 +255,7 @@ def _chance(task: Task, attempts: int, learned: Learned, folder: Path, lora: int
 
 @row("zero-shot")
 def _zero(task: Task, attempts: int, learned: Learned, folder: Path, lora: int) -> Program:
-    return Forgetful(base(task, attempts))
+    return Program(base(task, attempts, reflections=0))
 
 
 @row("+ reflection")

@@ -46,7 +46,7 @@ def main() -> int:
             for task in chosen:
                 for name in wanted(task, options.only):
                     cell(task, name, seed, options)
-    console = Console(width=126)
+    console = Console(width=132)
     for task in chosen:
         console.print(table(task, options))
     return 0
@@ -187,11 +187,12 @@ def reacted(
 
 def table(task: Task, options: argparse.Namespace) -> Table:
     """What is there of the task's cells."""
-    shown = Table(title=f"{task.name}: success, mean over seeds [95 % interval]\n{task.about}")
+    title = f"{task.name}: success, mean over seeds [95 % interval]\n{task.about}"
+    shown = Table(title=title, title_justify="left")
     last = f"up to {options.attempts} attempts"
-    heads = "row", "first attempt", last, "tokens a case", "seeds × cases", "gate: first", f"gate: {last}"
+    heads = "row", "first attempt", last, "tokens", "seeds × cases", "gate, first", "gate, retried"
     for head in heads:
-        shown.add_column(head, justify="left" if head == "row" else "right")
+        shown.add_column(head, justify="left" if head == "row" else "right", no_wrap=True)
     zero = cells(task, ZERO, options)
     for name in wanted(task, ""):
         found = cells(task, name, options)

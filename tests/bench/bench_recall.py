@@ -3,10 +3,10 @@
     python tests/bench/bench_recall.py [--steps 10000 100000 1000000] [--hybrid] [--keep FOLDER]
     python tests/bench/bench_recall.py --kinds
 
-Steps are recombined from real messages (`synthetic_steps`). A query is a step of a trajectory that is not
-stored, with goal, observation, reasoning and the tools to choose from, k = 6 and a window of ±5. `--hybrid` adds vectors of 384
-dimensions, the hashed n-grams of `evaluation.embedding`: a model's would cost hours for 10⁶ steps, and the
-index does not know the difference in time. Every size is measured by a process of its own that only opens the
+Steps are recombined from real messages (`synthetic_steps`). A query is a step of a trajectory that is not stored,
+with goal, observation, reasoning and the tools to choose from, k = 6 and a window of ±5. `--hybrid` adds vectors of
+384 dimensions, the hashed n-grams of `evaluation.embedding`: a model's would cost hours for 10⁶ steps, and the index
+does not know the difference in time. Every size is measured by a process of its own that only opens the
 library; `cpu` is its processor time, which is what an idle machine would need. `--kinds` is `kinds_of_task`.
 Exits with 1 where p95 is above 10 ms.
 """

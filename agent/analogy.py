@@ -5,7 +5,7 @@ both `* with knife`; `SELECT count(*) FROM singer` for "How many singers are the
 step is recalled where the same *kinds* of action were offered, and votes for the one of its own kind.
 
 Why not an LM's or an embedding's analogy: the words are there already, this costs microseconds, and a model of 135 M
-parameters draws none. Measured by `tests/bench/bench_agent.py` on games whose foods never recur.
+parameters draws none. Measured by `tests/bench/bench_agent.py` on games whose foods seldom recur.
 """
 
 import hashlib

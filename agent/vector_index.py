@@ -2,9 +2,10 @@
 
 Why usearch: its graph can be viewed on disk and grows without training, where faiss's inverted lists are trained
 on a sample first. 10⁵ vectors, p95: 0.8 ms at a recall of 0.62 of the ten nearest; faiss 2.8 ms at 0.59, though it
-inserts five times as fast (`python tests/bench/bench_index_choice.py --steps 100000 --only usearch`, or `faiss`). The large part on disk is only viewed;
-what came since is a second graph in memory, and the two become one file when the second reaches a quarter of the
-first. The file is replaced whole, and named after the last step in it, so that after a crash it says what it lacks.
+inserts five times as fast (`python tests/bench/bench_index_choice.py --steps 100000 --only usearch`, or `faiss`).
+The large part on disk is only viewed; what came since is a second graph in memory, and the two become one file when
+the second reaches a quarter of the first. The file is replaced whole, and named after the last step in it, so that
+after a crash it says what it lacks.
 """
 
 import os

@@ -26,7 +26,7 @@ from infra.project_state import project_folder, write_whole
 from infra.registry import champion, history
 from infra.settings import Settings
 from tasks.gate import GateSettings, Judged, gate_candidates
-from tasks.learn import ProposeSettings
+from tasks.learn import ProposeSettings, propose
 from tasks.serve import serve_waiting
 
 FOLDER = str(Path(__file__).parent)
@@ -59,9 +59,11 @@ class Week(Record):
 
 
 class Refusal(Record):
-    """The planted challenger and its verdict."""
+    """The planted challenger, the one that reflection made, and their verdicts."""
 
     planted: Planted
+    lessons: str
+    """Its candidate id: the champion's own where no retry after a reflection won."""
     judged: tuple[Judged, ...]
 
 
@@ -82,9 +84,9 @@ def tell(*, auto_approve: bool) -> Story:
     with stages("Week 2 · new challengers, the gate decides"):
         second = once("round 2", ImproveReport, lambda: improve(FOLDER, then_rules))
         show_round(second, history(NAME))
-    with stages("A challenger that learned its few cases by heart"):
-        refused = once("planted", Refusal, lambda: plant_and_judge(second))
-        show_planted(refused.planted, refused.judged, history(NAME))
+    with stages("One challenger knows its few cases by heart, one keeps what reflection taught"):
+        refused = once("two challengers", Refusal, lambda: plant_and_judge(second, then_rules.proposing))
+        show_planted(refused.planted, refused.lessons, refused.judged, history(NAME))
     with stages("The last word · requests that nothing ever touched"):
         tests = last_word()
         show_final(tests)
@@ -151,15 +153,19 @@ def show_week(played: Week) -> None:
     )
 
 
-def plant_and_judge(second: ImproveReport) -> Refusal:
-    """Let a challenger that is better on its own cases face fresh ones."""
+def plant_and_judge(second: ImproveReport, settings: ProposeSettings) -> Refusal:
+    """Let one that is better on its own cases, and one whose reflections were made lasting, face fresh ones."""
     serving = champion(NAME)
     if second.lessons is None or serving is None:
         raise RuntimeError("the planted challenger needs a finished round")
     lessons = second.lessons.model_copy(update={"champion": serving.candidate_id})
     planted = plant(FOLDER, NAME, lessons)
-    judged = gate_candidates(FOLDER, lessons, [planted.candidate_id], GATE)
-    return Refusal(planted=planted, judged=tuple(judged))
+    taught = propose(
+        FOLDER, NAME, "lessons", serving.candidate_id, lessons.training, settings, lessons.practice
+    )
+    challengers = [planted.candidate_id, *{taught} - {serving.candidate_id}]
+    judged = gate_candidates(FOLDER, lessons, challengers, GATE)
+    return Refusal(planted=planted, lessons=taught, judged=tuple(judged))
 
 
 def last_word() -> dict[str, FinalTest]:

@@ -91,11 +91,19 @@ def show_drift(watched: Watched) -> None:
         say(f"[dim]report: {watched.report}")
 
 
-def show_planted(planted: Planted, judged: Sequence[Judged], versions: Sequence[Version]) -> None:
-    """Its shine on what it knows, and its verdict on what it does not."""
+def show_planted(
+    planted: Planted, lessons: str, judged: Sequence[Judged], versions: Sequence[Version]
+) -> None:
+    """What each has to show for itself, and its verdict on what it does not know."""
     say(
-        f"on its own {planted.own_cases.n} training cases it is right in {planted.own_cases.mean:.0%}, "
+        f"by heart: on its own {planted.own_cases.n} training cases it is right in {planted.own_cases.mean:.0%}, "
         f"the champion in {planted.champion_on_them.mean:.0%}"
+    )
+    taught = next(version.candidate.origin for version in versions if version.candidate_id == lessons)
+    say(
+        f"reflection: {taught.note}"
+        if taught.proposer == "lessons"
+        else "reflection: no retry after one won, so there is nothing to keep"
     )
     show_verdicts(judged, versions)
 

@@ -44,7 +44,7 @@ def test_an_example_becomes_experience_with_its_source(examples):
 class ScriptedFeatures(Program):
     """Scripted: the first feature names the answer, the others are noise that never helps."""
 
-    def features(self, observation, recalled):
+    def features(self, observation, recalled, goal=""):
         answers = {e.view.observation.text: e.answer for e in self.examples}
         names = [option.name for option in observation.options]
         right = np.array([float(name == answers[observation.text]) for name in names])

@@ -1,9 +1,9 @@
 """Which index carries the experience: tantivy, SQLite's FTS5 and bm25s for words, usearch and faiss for vectors.
 
-    pip install --target /tmp/indexes --no-deps tantivy bm25s usearch numkong faiss-cpu
-    PYTHONPATH=/tmp/indexes:. python tests/bench/bench_index_choice.py --steps 1000000 --only tantivy
+    pip install --target indexes --no-deps bm25s faiss-cpu
+    PYTHONPATH=indexes python tests/bench/bench_index_choice.py [--steps 1000000] [--only tantivy]
 
-One index a process, so that resident memory is its own. Steps are those of `synthetic_steps`; a query is a step
+Those that are not installed are named and left out. One index a process, so that resident memory is its own. Steps are those of `synthetic_steps`; a query is a step
 of trajectories that are not stored. Words: the three fields, OR of all words, best 50 by BM25. Vectors: 384
 dimensions, clusters around 20,000 centres (a model's vectors cluster, uniform ones do not), best 50; recall
 is against the exact best ten of 100 queries. `fts5-rare` asks for the rarest words only, up to 3,000 postings.
@@ -12,9 +12,12 @@ is against the exact best ten of 100 queries. `fts5-rare` asks for the rarest wo
 import argparse
 import re
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +39,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=100_000)
-    parser.add_argument("--only", choices=[*WORDS, *VECTORS], required=True)
+    parser.add_argument("--only", choices=[*WORDS, *VECTORS], help="default: all that are installed")
     given = parser.parse_args()
+    if given.only is None:
+        for name in (*WORDS, *VECTORS):
+            if find_spec(package := PACKAGES.get(name, "sqlite3")) is None:
+                print(f"{name} is left out: {package} is not installed")
+                continue
+            again = [sys.executable, __file__, "--steps", str(given.steps), "--only", name]
+            subprocess.run(again, check=True)
+        return
     table = Table(
         "index", "steps", "insert /s", "p50 ms", "p95 ms", "p95 cpu ms", "resident MB", "disk MB", "recall@10"
     )
@@ -253,6 +264,7 @@ WORDS: dict[str, Callable[..., Any]] = {
     "bm25s": bm25s,
 }
 VECTORS: dict[str, Callable[..., Any]] = {"usearch": usearch, "faiss": faiss}
+PACKAGES = {name: name for name in ("tantivy", "bm25s", "usearch", "faiss")}
 
 if __name__ == "__main__":
     main()

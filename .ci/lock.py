@@ -43,7 +43,7 @@ def resolve(packages: list[str], bounds: Path, *options: str) -> dict[str, str]:
     subprocess.run([*pip, "-c", str(bounds), "--report", str(report), *options, *packages], check=True)
     found = [entry["metadata"] for entry in json.loads(report.read_text())["install"]]
     pins = {re.sub(r"[-_.]+", "-", one["name"]).lower(): one["version"].split("+")[0] for one in found}
-    pins.pop("ratchet", None)
+    pins.pop("ratchet-loop", None)
     return pins
 
 

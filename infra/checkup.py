@@ -25,7 +25,7 @@ from agent.errors import BadInput
 from agent.record import Record
 from infra.scheduler import answers
 from infra.service import require_free_port
-from infra.settings import Settings, prepare_environment
+from infra.settings import DISTRIBUTION, Settings, prepare_environment
 from infra.stack import StackPlan
 
 State = Literal["ok", "warning", "failed"]
@@ -88,7 +88,13 @@ def _python() -> Check:
 
 def _pins() -> Iterator[Check]:
     """The bounds are those of our own package: one place states them."""
-    for requirement in map(Requirement, requires("ratchet") or []):
+    try:
+        requirements = requires(DISTRIBUTION) or []
+    except PackageNotFoundError:
+        remedy = "run `make setup`, or pip install --editable . in the checkout"
+        yield Check(name=DISTRIBUTION, state="failed", found="not installed", remedy=remedy)
+        return
+    for requirement in map(Requirement, requirements):
         if requirement.name in _CONSEQUENCE and requirement.marker is None:
             yield _pin(requirement)
 

@@ -88,7 +88,7 @@ def browser_tab(width: int = 1400, height: int = 900) -> Iterator["Tab"]:
     try:
         from playwright.sync_api import sync_playwright
     except ModuleNotFoundError as error:
-        raise BadInput("Playwright is missing: `pip install 'ratchet[dev]'`") from error
+        raise BadInput("Playwright is missing: `pip install 'ratchet-loop[dev]'`") from error
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as profile:
         context = playwright.chromium.launch_persistent_context(
             profile,

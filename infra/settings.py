@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import AliasChoices, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+DISTRIBUTION: Final = "ratchet-loop"  # `ratchet`, our command's name, is somebody else's package
 _ENVIRONMENT: Final = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else the first LM call waits for a download
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -18,6 +19,7 @@ _ENVIRONMENT: Final = {
     "MLFLOW_SQLALCHEMYSTORE_POOL_SIZE": "50",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default, 7 with backoff, keeps a person waiting for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_LOG_UV_FILES": "false",  # else a model carries the uv.lock of the folder that it was made in
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "DO_NOT_TRACK": "true",
     "ITERATIVE_DO_NOT_TRACK": "1",

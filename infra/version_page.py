@@ -18,6 +18,7 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, 
 from agent.candidate import Candidate, Predictor
 from evaluation.scorers import Interval
 from infra.dataset_store import DatasetVersion
+from infra.settings import DISTRIBUTION
 from infra.tracking import Connection
 
 FILES: Final = "agent/files"
@@ -152,7 +153,8 @@ def write_model(connection: Connection, candidate: Candidate, run_id: str, files
             python_model=str(_SERVED),
             artifacts={"agent": str(agent)},
             signature=False,  # an agent takes any JSON; without this MLflow warns that it cannot tell
-            pip_requirements=["ratchet"],
+            pip_requirements=[],  # MLflow adds itself; a name that nobody holds on an index is a stranger's to take
+            metadata={"code": f"{DISTRIBUTION}: installed from its own checkout, beside this model"},
         )
         model = client.create_logged_model(
             connection.experiment_id,

@@ -14,6 +14,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("flows", "tasks", "agent", "evaluation", "infra")
+DISTRIBUTION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["name"]
 HEAVY = ("torch", "transformers", "mlflow", "prefect", "dspy", "datasets", "evidently", "pandas", "sklearn")
 
 
@@ -37,7 +38,7 @@ def test_every_installed_distribution_is_pinned_in_the_lock(lock):
     installed = {
         canonicalize_name(found.name): found.version for found in distributions(path=[site_packages()])
     }
-    installed.pop("ratchet")
+    installed.pop(DISTRIBUTION)
     unpinned = {
         name: version
         for name, version in installed.items()
@@ -65,6 +66,15 @@ def test_the_lock_keeps_the_bounds_without_which_it_installs_and_does_not_work(l
 def test_the_extras_are_those_that_the_readme_names():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert set(project["optional-dependencies"]) == {"ray", "label-studio", "gpu", "textworld", "dev"}
+
+
+def test_no_file_tells_a_person_to_install_the_package_that_has_our_commands_name():
+    told = ["git", "grep", "-nE", r"(pip install|requires\(|requirements=).*['\" ]ratchet(['\"[]|$)"]
+    tracked = [":(exclude)CHANGELOG.md", ":(exclude)tests/test_package.py"]
+    found = subprocess.run(
+        [*told, "--", ".", *tracked], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (found.returncode, found.stdout) == (1, "")  # 1: nothing found
 
 
 def test_the_wheel_holds_every_file_of_every_room_and_nothing_else(wheel):

@@ -2,7 +2,7 @@
 
 Decision: games are played from their logic (TextWorld's JSON backend) and described here in one line of what is true
 around the player, so that a small model reads 50 tokens a step and no game is compiled for a virtual machine.
-A cooking game's goal tells the recipe, as if the cookbook had been read. `pip install "ratchet[textworld]"`.
+A cooking game's goal tells the recipe, as if the cookbook had been read. `pip install "ratchet-loop[textworld]"`.
 Source: Côté et al., TextWorld (2018); MIT, but it needs jericho, which is GPL-2: hence an extra.
 """
 
@@ -133,7 +133,7 @@ def _game(world: World) -> Any:
         from textworld.generator.game import GameOptions
     except ModuleNotFoundError as error:
         raise BadInput(
-            f'text games need TextWorld ({error.name} is missing): run `pip install "ratchet[textworld]"`'
+            f'text games need TextWorld ({error.name} is missing): run `pip install "ratchet-loop[textworld]"`'
         ) from error
     options = GameOptions()
     options.seeds = world.seed

@@ -16,7 +16,7 @@ COOKING = World(game="cooking", seed=2)
 @pytest.fixture(autouse=True)
 def _installed(request):
     if "without_textworld" not in request.node.name:
-        pytest.importorskip("textworld", reason='install it: pip install "ratchet[textworld]"')
+        pytest.importorskip("textworld", reason='install it: pip install "ratchet-loop[textworld]"')
 
 
 def play(world, commands):
@@ -107,4 +107,4 @@ def test_without_textworld_the_remedy_is_named():
         "text_world_cases([World(game='cooking', seed=0)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert 'pip install "ratchet[textworld]"' in done.stderr
+    assert 'pip install "ratchet-loop[textworld]"' in done.stderr

@@ -58,7 +58,7 @@ def is_there(name: str) -> bool:
     if name.startswith("sql") and not SQL_FOLDER.is_dir():
         missing = f"no data in {SQL_FOLDER}: set RATCHET_SHARED"
     if name in ("coin", "cooking") and find_spec("textworld") is None:
-        missing = 'TextWorld is not installed: pip install "ratchet[textworld]"'
+        missing = 'TextWorld is not installed: pip install "ratchet-loop[textworld]"'
     if missing:
         print(f"{name} is left out: {missing}", flush=True)
     return not missing

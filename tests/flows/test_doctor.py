@@ -163,3 +163,10 @@ def test_alerts_warn_without_a_webhook_and_never_show_it(check, monkeypatch):
 def test_a_cost_map_that_would_be_fetched_warns(check, monkeypatch, value, state):
     monkeypatch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", value)
     assert check("LITELLM_LOCAL_MODEL_COST_MAP").state == state
+
+
+def test_code_that_is_not_installed_fails_with_the_command_that_installs_it(check, monkeypatch):
+    monkeypatch.setattr(checkup, "DISTRIBUTION", "ratchet-that-nobody-installed")
+    found = check("ratchet-that-nobody-installed")
+    assert (found.state, found.found) == ("failed", "not installed")
+    assert "make setup" in found.remedy

@@ -272,3 +272,19 @@ def test_the_served_model_answers_as_the_registered_candidate(project, endpoint)
     options = [{"name": "get_time"}, {"name": "get_weather", "description": "Tells the weather."}]
     (answer,) = served.predict(pd.DataFrame([{"request": "Rain in Oslo?", "options": options}]))
     assert (answer["answer"], answer["candidate_id"]) == ("get_weather", made.candidate_id)
+
+
+def test_the_logged_model_names_no_package_but_mlflow(project, tmp_path, monkeypatch):
+    (tmp_path / "uv.lock").write_text("version = 1")
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "their-product"')
+    monkeypatch.chdir(tmp_path)
+    made = registered(project, candidate())
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    model = Path(mlflow.artifacts.download_artifacts(f"models:/{project}/{made.number}", dst_path=str(kept)))
+    listed = (model / "requirements.txt").read_text().splitlines()
+    assert [line.split("==")[0] for line in listed] == ["mlflow"]
+    assert "ratchet-loop" in (model / "MLmodel").read_text()
+    texts = [path.read_text() for path in model.rglob("*") if path.suffix in (".txt", ".yaml")]
+    assert not [line for text in texts for line in text.splitlines() if line.strip(" -") == "ratchet"]
+    assert not list(model.glob("*.toml")) + list(model.glob("*.lock"))

@@ -19,7 +19,7 @@ from evaluation.drift_history import History
 from evaluation.drift_scores import FIXED, Doubt, Family, FixedFamily, Novelty, Number, Surface, View
 from evaluation.drift_shift import Shift
 from evaluation.drift_state import DriftState
-from evaluation.embedding import Embed, HashingEmbedding, surface_features, unit_rows
+from evaluation.embedding import HASHING, Embed, HashingEmbedding, surface_features, unit_rows
 from evaluation.explain import explain
 from evaluation.observation import (
     BEHAVIOUR_NUMBERS,
@@ -32,18 +32,28 @@ from evaluation.observation import (
     session_groups,
 )
 
-STATE_VERSION: Final = 2
+STATE_VERSION: Final = 3
 MIN_REFERENCE: Final = 40
 MAX_REFERENCE: Final = 2_000
 _CEILING: Final = 10.0
 _SESSION_MEMORY: Final = 20
 
 
+class OtherMonitor(CorruptRecord):
+    """A monitor's state that this code, or this embedding, cannot go on from; its reference makes a new one."""
+
+
 class DriftMonitor:
     """Watches windows of messages against a reference."""
 
     def __init__(
-        self, reference: Batch, *, alpha: float = 0.001, embed: Embed | None = None, seed: int = 0
+        self,
+        reference: Batch,
+        *,
+        alpha: float = 0.001,
+        embed: Embed | None = None,
+        embedding: str | None = None,
+        seed: int = 0,
     ) -> None:
         """Learn what is usual.
 
@@ -52,6 +62,7 @@ class DriftMonitor:
                 is learned from, half is ranked against; beyond 2,000 messages a random sample is taken.
             alpha: false alarms per window that are acceptable without drift.
             embed: texts → vectors; the default hashes n-grams and needs no model.
+            embedding: name of `embed`, kept in the state so that vectors of two models never mix.
             seed: decides the halves and splits ties; the same seed and traffic give the same numbers.
 
         Raises:
@@ -66,6 +77,7 @@ class DriftMonitor:
             )
         self.alpha = alpha
         self.seed = seed
+        self.embedding = _name(embed, embedding)
         self.n_seen = 0
         self.n_windows = 0
         self._arrays_only = isinstance(reference, np.ndarray)
@@ -191,7 +203,8 @@ class DriftMonitor:
             "n_windows": self.n_windows,
             "arrays_only": self._arrays_only,
             "dimensions": self._dimensions,
-            "embedding": hashing,
+            "embedding": self.embedding,
+            "hashing": hashing,
             "families": [family.to_state() for family in self._families],
             "evidence": {stream: list(map(float, values)) for stream, values in self._evidence.items()},
             "starts": self._starts,
@@ -202,25 +215,34 @@ class DriftMonitor:
         return json.dumps(state)
 
     @classmethod
-    def from_json(cls, text: str, *, embed: Embed | None = None) -> "DriftMonitor":
-        """The monitor that `to_json` stored; `embed` must be the callable it was made with, if one was given.
+    def from_json(
+        cls, text: str, *, embed: Embed | None = None, embedding: str | None = None
+    ) -> "DriftMonitor":
+        """The monitor that `to_json` stored; `embed` and its name must be those it was made with.
 
         Raises:
-            CorruptRecord: the text is no state of this version, or its embedding is missing.
+            OtherMonitor: the state is sound, but of another version or another embedding.
+            CorruptRecord: the text is no state.
         """
         try:
             state: dict[str, Any] = json.loads(text)
             if state["version"] != STATE_VERSION:
-                raise CorruptRecord(
-                    f"drift state has version {state['version']}, not {STATE_VERSION}: build a new monitor"
+                raise OtherMonitor(
+                    f"drift state has version {state['version']}, not {STATE_VERSION}: "
+                    "build a new monitor from its reference"
                 )
-            if state["embedding"] is None and embed is None and not state["arrays_only"]:
-                raise CorruptRecord("drift state was made with an embedding of its own: pass it as embed")
+            asked = _name(embed, embedding)
+            if state["embedding"] != asked and not state["arrays_only"]:
+                raise OtherMonitor(
+                    f"drift state reads texts by {state['embedding']!r}, not {asked!r}: "
+                    "give it that embedding, or build a new monitor from its reference"
+                )
             monitor = cls.__new__(cls)
+            monitor.embedding = state["embedding"]
             monitor.alpha, monitor.seed = state["alpha"], state["seed"]
             monitor.n_seen, monitor.n_windows = state["n_seen"], state["n_windows"]
             monitor._arrays_only, monitor._dimensions = state["arrays_only"], state["dimensions"]
-            monitor._embed = embed or HashingEmbedding.from_state(state["embedding"])
+            monitor._embed = embed or HashingEmbedding.from_state(state["hashing"])
             monitor._families = [_restore(family) for family in state["families"]]
             monitor._evidence = {stream: np.array(values) for stream, values in state["evidence"].items()}
             monitor._starts, monitor._sessions = state["starts"], state["sessions"]
@@ -229,6 +251,10 @@ class DriftMonitor:
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptRecord(f"drift state does not parse ({error}): build a new monitor") from error
         return monitor
+
+
+def _name(embed: Embed | None, embedding: str | None) -> str:
+    return HASHING if embed is None else embedding or "unnamed"
 
 
 def _halves(reference: Batch, seed: int) -> tuple[Any, Any]:
@@ -278,4 +304,4 @@ def _restore(state: dict[str, Any]) -> Family:
     return FIXED[state["kind"]].from_state(state)
 
 
-__all__ = ["DriftMonitor", "DriftState", "Observation"]
+__all__ = ["DriftMonitor", "DriftState", "Observation", "OtherMonitor"]

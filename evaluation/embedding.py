@@ -16,6 +16,8 @@ from evaluation.packing import pack, unpack
 Embed = Callable[[Sequence[str]], NDArray[np.floating]]
 """Texts (n) → vectors (n, dimensions). Must be deterministic and must not change while a monitor lives."""
 
+HASHING: Final = "hashing"
+"""Name of the default."""
 _BUCKETS: Final = 2**18
 _MAX_CHARACTERS: Final = 2_000
 

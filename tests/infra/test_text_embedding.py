@@ -1,5 +1,6 @@
 """Embedding settings: the default is the monitor's own, an endpoint is asked in batches, wrong weights are refused."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -11,7 +12,7 @@ import pytest
 
 from agent.errors import BadInput, ServiceUnavailable
 from infra import text_embedding
-from infra.text_embedding import embedding
+from infra.text_embedding import NamedEmbedding, drift_embedding, embedding
 
 
 class Endpoint(BaseHTTPRequestHandler):
@@ -70,3 +71,31 @@ def test_weights_that_are_not_the_known_ones_are_refused(
     monkeypatch.setattr(text_embedding, "find_spec", lambda name: Found)
     with pytest.raises(BadInput, match="SHA-256"):
         embedding("minilm")
+
+
+def test_auto_reads_by_the_packaged_model_only_where_its_weights_are_the_known_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
+
+    class Found:
+        origin = str(tmp_path / "__init__.py")
+
+    monkeypatch.setattr(text_embedding, "find_spec", lambda name: None)
+    assert drift_embedding("auto") == NamedEmbedding("hashing", None)
+    monkeypatch.setattr(text_embedding, "find_spec", lambda name: Found)
+    assert drift_embedding("auto") == NamedEmbedding("hashing", None)
+    known = hashlib.sha256(b"weights").hexdigest()
+    monkeypatch.setattr(text_embedding, "_WEIGHTS_SHA256", known)
+    monkeypatch.setattr(text_embedding, "_mean_pooled", lambda folder: len)
+    assert drift_embedding("auto") == NamedEmbedding("minilm", len)
+
+
+def test_drift_reads_by_what_the_environment_names(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RATCHET_EMBEDDING", url)
+    monkeypatch.setenv("RATCHET_EMBEDDING_MODEL", "any")
+    found = drift_embedding()
+    assert found.name == f"{url} any"
+    assert found.embed is not None
+    assert found.embed(["four"])[0, 0] == 4

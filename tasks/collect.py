@@ -9,7 +9,7 @@ from agent.trace import Trace
 from evaluation.label import Label
 from infra.dataset_store import DatasetVersion, read_dataset, write_dataset
 from infra.experience_store import remember
-from infra.project_state import read_state, update_state
+from infra.project_state import read_state, state_lock, update_state
 from infra.trace_store import Collected, collect, flush_spool
 
 
@@ -27,6 +27,11 @@ class Collection(Record):
 @task(name="collect", retries=2, retry_delay_seconds=5)
 def collect_new(name: str) -> Collection:
     """Read what arrived since the watermark and append it; a run again finds nothing new."""
+    with state_lock(name):
+        return _collect(name)
+
+
+def _collect(name: str) -> Collection:
     flushed = flush_spool(name)
     state = read_state(name)
     got = collect(name, state.watermark)

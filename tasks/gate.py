@@ -57,7 +57,7 @@ class Judged(Record):
     accuracy: Interval | None
 
 
-@task(name="evaluate", **cached_by("name", "candidate_id", "labelled", "case_ids"))
+@task(name="evaluate", **cached_by("name", "candidate_id", "labelled", "case_ids", result=list[Trace]))
 def evaluate(
     folder: str, name: str, candidate_id: str, labelled: DatasetVersion, case_ids: list[str]
 ) -> list[Trace]:

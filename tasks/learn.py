@@ -102,7 +102,10 @@ class Lesson(Record):
     weight: float
 
 
-@task(name="propose", **cached_by("name", "proposer", "parent", "training", "practice", "settings"))
+@task(
+    name="propose",
+    **cached_by("name", "proposer", "parent", "training", "practice", "settings", result=str),
+)
 def propose(
     folder: str,
     name: str,

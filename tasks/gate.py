@@ -20,7 +20,7 @@ from evaluation.gate import Gate, GatePolicy
 from evaluation.ledger import Entry
 from evaluation.pairs import Pair, Rollout, pair_up
 from evaluation.provenance import Registration
-from evaluation.scorers import Interval, interval
+from evaluation.scorers import Interval, anytime_interval
 from evaluation.verdict import Verdict, WealthPoint
 from infra.dataset_store import DatasetVersion, read_dataset
 from infra.gate_cases import spent_cases
@@ -115,7 +115,7 @@ class Trial:
         """Register both sides before the first case is drawn."""
         self.name, self.champion, self.challenger = name, champion, challenger
         self.entry: Entry = open_ledger_test(name, challenger, champion=champion, alpha=settings.alpha)
-        registration = Registration(champion=champion, challenger=challenger, registered_at=datetime.now(UTC))
+        registration = Registration(champion=champion, challenger=challenger)
         policy = GatePolicy(alpha=self.entry.alpha_k, min_gain=settings.min_gain)
         self.gate = Gate(policy, registration)
         self.path: list[WealthPoint] = []
@@ -144,7 +144,6 @@ class Trial:
                 "slice": item.case.slice,
                 "champion_id": self.champion,
                 "challenger_id": self.challenger,
-                "drawn_at": datetime.now(UTC),
             }
         )
 
@@ -156,7 +155,7 @@ class Trial:
         self.gate.finish()
         verdict = self.gate.verdict()
         scores = [trace.first_score for trace in self.traces]
-        accuracy = interval(scores) if any(score is not None for score in scores) else None
+        accuracy = anytime_interval(scores) if any(score is not None for score in scores) else None
         close_ledger_test(
             self.name,
             self.challenger,

@@ -249,7 +249,9 @@ class EmbeddedLM:
         rotary = self.model.model.rotary_emb(state, positions[None])
         for layer in self.model.model.layers[TRUNK:]:
             state = layer(state, attention_mask=mask[None, None], position_embeddings=rotary)
-        logits = self.model.lm_head(self.model.model.norm(state[0, packed.read].float()))
+        # not `state[0, read]`: its gradient adds rows that are read twice by a race between threads
+        last = state[0].index_select(0, packed.read)
+        logits = self.model.lm_head(self.model.model.norm(last.float()))
         token = torch.log_softmax(logits, dim=-1).gather(1, packed.targets[:, None])[:, 0]
         return torch.zeros(packed.n_options).index_add(0, packed.owner, token)
 

@@ -162,3 +162,19 @@ def test_a_batch_writes_the_same_texts_as_one_by_one(lm):
 
 def test_the_trunk_ends_below_the_last_layer(lm):
     assert 0 < TRUNK < len(lm.model.model.layers)
+
+
+def test_gradients_are_the_same_bits_whatever_else_the_machine_does(lm):
+    """Many options read the prompt's last row: its gradient must not be a race between threads."""
+    names = tuple(
+        f"{verb}_a_rather_long_option_name" for verb in ("book", "call", "find", "send", "tell", "play")
+    )
+    packed = lm.pack(prompt(choices=names))
+    assert len(packed.read) * lm.model.config.hidden_size >= 32_768  # from here on PyTorch works side by side
+    trunk = lm.trunk(prompt(choices=names), packed)
+    found = set()
+    for _ in range(25):
+        hidden = trunk.clone().requires_grad_()
+        lm.upper(hidden, packed).log_softmax(0)[0].backward()
+        found.add(hidden.grad.numpy().tobytes())
+    assert len(found) == 1

@@ -1,7 +1,7 @@
 """A drift report that people open: Evidently draws every column, our evidence comes first and decides.
 
 Evidently's own verdicts are left out on purpose: its tests are not sequential, switch method with the row
-count, and take the reference as exact. Only descriptors that never try a download are used.
+count, and take the reference as exact. A panel that it cannot draw is left out and named.
 """
 
 import os
@@ -70,8 +70,10 @@ def build_report(
 
         from infra.drift_evidence import evidence_metric
 
-        metrics = [evidence_metric(evidence, attribution, columns.left_out), *_column_metrics(columns)]
-        snapshot = Report(metrics).run(*_datasets(columns), name=title)
+        datasets = _datasets(columns)
+        drawn = _drawn(columns, datasets)
+        metrics = [evidence_metric(evidence, attribution, columns.left_out), *drawn]
+        snapshot = Report(metrics).run(*datasets, name=title)
     for widget in snapshot._widgets:
         _without_verdict(widget.params)
     return snapshot
@@ -106,6 +108,25 @@ def _without_verdict(params: Any) -> None:
             counter["value"] = counter["value"].removeprefix("Drift in column ").strip("'")
 
 
+def _drawn(columns: ReportColumns, datasets: list[Any]) -> list[Any]:
+    """The metrics that Evidently can compute; a panel that it cannot is listed, and takes no verdict with it."""
+    from evidently import Report
+
+    metrics = _column_metrics(columns)
+    try:
+        Report(metrics).run(*datasets)
+        return metrics
+    except Exception:  # noqa: BLE001  its metrics raise what their libraries raise; which one, is found below
+        drawn = []
+        for metric in metrics:
+            try:
+                Report([metric]).run(*datasets)
+                drawn.append(metric)
+            except Exception as error:  # noqa: BLE001  said in the report
+                columns.left_out.append(f"{getattr(metric, 'column', type(metric).__name__)} ({error})")
+        return drawn
+
+
 def _column_metrics(columns: ReportColumns) -> list[Any]:
     from evidently.metrics import RowCount, ValueDrift
 
@@ -120,19 +141,20 @@ def _column_metrics(columns: ReportColumns) -> list[Any]:
 
 
 def _datasets(columns: ReportColumns) -> list[Any]:
+    """Both sides, with the length and the marks of each text: Evidently's own count of them divides by the length."""
     from evidently import DataDefinition, Dataset
-    from evidently.descriptors import NonLetterCharacterPercentage, TextLength
 
+    measured = [_CHARACTERS, _NON_LETTERS] if columns.texts else []
     definition = DataDefinition(
         text_columns=columns.texts,
         categorical_columns=columns.categories,
-        numerical_columns=columns.numbers,
+        numerical_columns=[*measured, *columns.numbers],
     )
-    descriptors: list[Any] = []
-    for text in columns.texts:
-        descriptors.append(TextLength(text, alias=_CHARACTERS))
-        descriptors.append(NonLetterCharacterPercentage(text, alias=_NON_LETTERS))
-    return [
-        Dataset.from_pandas(side, data_definition=definition, descriptors=descriptors or None)
-        for side in (columns.current, columns.reference)
-    ]
+    sides = []
+    for side in (columns.current, columns.reference):
+        for text in columns.texts:
+            marks = side[text].map(lambda said: sum(not (c.isalpha() or c == " ") for c in said))
+            length = side[text].map(len)
+            side = side.assign(**{_CHARACTERS: length, _NON_LETTERS: 100 * marks / length.clip(lower=1)})
+        sides.append(Dataset.from_pandas(side, data_definition=definition))
+    return sides

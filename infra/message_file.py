@@ -1,24 +1,30 @@
-"""Messages from any team's file, a batch at a time: JSON lines, CSV or Parquet; memory for one batch only."""
+"""Messages from any team's file, a batch at a time, and which of the columns asked for it really holds.
 
-import csv
-import json
-import math
+Why the columns are counted: a column that is renamed, gone or empty compares like one that never changed, so what
+was not compared must be said.
+"""
+
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import ValidationError
 
 from agent.errors import BadInput
-from evaluation.observation import Observation
+from evaluation.observation import BEHAVIOUR_NUMBERS, OUTCOME_NUMBERS, Observation
+from infra import cells
+from infra.csv_records import short
+from infra.json_records import must_be_object
+from infra.table_file import Row, TableFile
 
-FORMATS: Final = (".jsonl", ".ndjson", ".csv", ".parquet")
-_NUMBERS: Final = ("steps", "retries", "latency_s", "cost_usd", "confidence", "outcome", "judge")
+_NUMBERS: Final = (*BEHAVIOUR_NUMBERS, *OUTCOME_NUMBERS)
 _COUNTS: Final = ("steps", "retries")
-
-Row = dict[str, Any]
+_LOOKED_AT: Final = 1_000
+"""Records of JSON in one of which a column must stand to be there."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,17 @@ class MessageColumns:
     categories: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
 
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """Columns that must be there."""
+        return (self.text, *self.categories, *self.numbers)
+
+    @property
+    def used(self) -> tuple[str, ...]:
+        """All that are read where they are there."""
+        usual = (self.session, self.at, self.slice, self.tool, *_NUMBERS)
+        return tuple(dict.fromkeys([*self.asked, *(name for name in usual if name)]))
+
 
 class MessageFile:
     """A file of messages, in order of arrival; `rows_read` says how far the last pass is."""
@@ -43,129 +60,122 @@ class MessageFile:
         Raises:
             BadInput: no such file, an unknown format, an empty file, or a column that is missing.
         """
-        if path.suffix.lower() not in FORMATS:
-            raise BadInput(f"{path}: unknown format {path.suffix!r}; give one of {', '.join(FORMATS)}")
-        if not path.is_file():
-            raise BadInput(f"{path}: no such file")
-        self.path = path
-        self.columns = columns
+        self.path, self.columns = path, columns
         self.rows_read = 0
-        first = next(iter(self.rows(1)), None)
-        if first is None:
+        self.filled: Counter[str] = Counter()
+        """Messages of the last pass that have something in this column."""
+        self.present: set[str] = set()
+        """Columns of the last pass, filled or not."""
+        self._table = TableFile(path, expected=columns.asked)
+        with closing(iter(self._table)) as records:
+            first = [self._row(*found) for found in islice(records, _LOOKED_AT)]
+        if not first:
             raise BadInput(f"{path}: no message in it; at least one row is needed")
-        wanted = {columns.text, *columns.categories, *columns.numbers}
-        missing = sorted(wanted - set(first[0]))
-        if missing and path.suffix.lower() not in (".jsonl", ".ndjson"):
-            found = ", ".join(first[0])
-            raise BadInput(f"{path}: no column {missing[0]!r}; it has {found}: choose one with --column")
+        names = self._table.names or list(dict.fromkeys(name for row in first for name in row))
+        missing = [name for name in columns.asked if name not in names]
+        if missing:
+            option = "--column" if missing[0] == columns.text else "--category or --number"
+            raise BadInput(
+                f"{path}: no column {missing[0]!r}; it has {short(names)}: choose one with {option}"
+            )
+
+    @property
+    def mended(self) -> int:
+        """Messages of the last pass in which half a character was replaced."""
+        return self._table.mended
 
     def count(self) -> int:
         """Number of rows, an upper bound where a CSV cell holds line breaks; for progress only."""
-        if self.path.suffix.lower() == ".parquet":
-            from pyarrow.parquet import ParquetFile
-
-            with ParquetFile(self.path) as file:
-                return int(file.metadata.num_rows)
-        lines = 0
-        with self.path.open("rb") as file:
-            while block := file.read(1 << 20):
-                lines += block.count(b"\n")
-        return max(lines - (self.path.suffix.lower() == ".csv"), 1)
+        return self._table.count()
 
     def batches(self, size: int) -> Iterator[tuple[list[Observation], list[Row]]]:
         """Observations and the rows they were made from, `size` at a time, the last batch shorter."""
-        for rows in self.rows(size):
-            yield [self._observation(row, i) for i, row in enumerate(rows, start=self.rows_read + 1)], rows
-            self.rows_read += len(rows)
-
-    def rows(self, size: int) -> Iterator[list[Row]]:
-        """Plain rows, `size` at a time."""
         self.rows_read = 0
-        source = self._parquet(size) if self.path.suffix.lower() == ".parquet" else self._lines()
-        batch: list[Row] = []
-        for row in source:
-            batch.append(row)
-            if len(batch) == size:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
+        self.filled, self.present = Counter(), set(self._table.names or ())
+        with closing(iter(self._table)) as records:
+            while found := list(islice(records, size)):
+                rows = [self._row(*one) for one in found]
+                seen = [self._observation(number, row) for (number, _), row in zip(found, rows, strict=True)]
+                for row in rows:
+                    self.present.update(row)
+                    self.filled.update(name for name in self.columns.used if row.get(name) not in (None, ""))
+                yield seen, rows
+                self.rows_read += len(rows)
+        if not self.filled[self.columns.text]:
+            raise BadInput(
+                f"{self.path}: column {self.columns.text!r} is empty in all {self.rows_read:,} rows; "
+                "choose the text with --column"
+            )
 
-    def _lines(self) -> Iterator[Row]:
-        return self._csv() if self.path.suffix.lower() == ".csv" else self._json_lines()
-
-    def _json_lines(self) -> Iterator[Row]:
-        with self.path.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise BadInput(f"{self.path}:{number}: not JSON in UTF-8 ({error})") from None
-                if not isinstance(row, dict):
-                    raise BadInput(f"{self.path}:{number}: {type(row).__name__} instead of an object")
-                yield row
-
-    def _csv(self) -> Iterator[Row]:
-        with self.path.open(encoding="utf-8-sig", newline="") as lines:
-            try:
-                for row in csv.DictReader(lines, strict=True):
-                    row.pop(None, None)
-                    yield {name: cell or None for name, cell in row.items()}
-            except (csv.Error, UnicodeDecodeError) as error:
-                raise BadInput(f"{self.path}: not CSV in UTF-8 ({error})") from None
-
-    def _parquet(self, size: int) -> Iterator[Row]:
-        from pyarrow.lib import ArrowInvalid
-        from pyarrow.parquet import ParquetFile
-
+    def _row(self, number: int, record: Any) -> Row:
         try:
-            with ParquetFile(self.path) as file:
-                for batch in file.iter_batches(batch_size=min(max(size, 1_000), 10_000)):
-                    yield from batch.to_pylist()
-        except ArrowInvalid as error:
-            raise BadInput(f"{self.path}: not a Parquet file ({error})") from None
+            return must_be_object(record)
+        except ValueError as error:
+            raise BadInput(f"{self._table.where(number)}: {error}") from None
 
-    def _observation(self, row: Row, number: int) -> Observation:
+    def _observation(self, number: int, row: Row) -> Observation:
         columns = self.columns
-        fields: dict[str, Any] = {
-            "text": _text(row.get(columns.text)),
-            "session": _text(_cell(row, columns.session)),
-            "slice": _text(_cell(row, columns.slice)),
-            "tool": _text(_cell(row, columns.tool)),
-            "categories": {name: str(row[name]) for name in columns.categories if row.get(name) is not None},
-        }
+        name = ""
         try:
-            fields["at"] = _time(_cell(row, columns.at))
+            fields: dict[str, Any] = {}
+            for field in ("text", "session", "slice", "tool", "at"):
+                name = getattr(columns, field)
+                if name and row.get(name) is not None:
+                    fields[field] = _READ[field](row[name])
             for name in _NUMBERS:
-                value = _number(row.get(name))
-                fields[name] = None if value is None else int(value) if name in _COUNTS else value
-            numbers = {name: _number(row.get(name)) for name in columns.numbers}
-            fields["numbers"] = {name: value for name, value in numbers.items() if value is not None}
+                fields[name] = self._number(row, name)
+                if name in _COUNTS and fields[name] is not None and not fields[name].is_integer():
+                    raise ValueError(f"= {row[name]} is not a whole number; it counts, or rename the column")
+            for name in columns.categories:
+                value = cells.text(row.get(name))
+                if value:
+                    fields.setdefault("categories", {})[name] = value
+            for name in columns.numbers:
+                if (given := self._number(row, name)) is not None:
+                    fields.setdefault("numbers", {})[name] = given
             return Observation(**fields)
-        except (ValidationError, ValueError) as error:
-            problem = error.errors()[0] if isinstance(error, ValidationError) else None
-            told = f"{problem['loc'][0]}: {problem['msg']}" if problem else str(error)
-            raise BadInput(f"{self.path}: row {number}: {told}") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            told = f"{first['loc'][0]} = {cells.shown(first['input'])}: {first['msg'][0].lower()}{first['msg'][1:]}"
+            raise BadInput(f"{self._table.where(number)}: {told}") from None
+        except ValueError as error:
+            raise BadInput(f"{self._table.where(number)}: {name} {error}") from None
+
+    def _number(self, row: Row, name: str) -> float | None:
+        value = row.get(name)
+        if value is None:
+            return None
+        found = cells.number(value, decimal_comma=self._table.decimal_comma)
+        return None if found != found else found  # NaN is a cell without a number
 
 
-def _cell(row: Row, name: str | None) -> Any:
-    return None if name is None else row.get(name)
+def _filled_text(value: Any) -> str | None:
+    return cells.text(value) or None
 
 
-def _text(value: Any) -> str | None:
-    return None if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
+_READ: Final = {
+    "text": cells.text,
+    "session": cells.identifier,
+    "slice": _filled_text,
+    "tool": _filled_text,
+    "at": cells.moment,
+}
 
 
-def _number(value: Any) -> float | None:
-    if value is None or value == "":
-        return None
-    number = float(value)
-    return None if math.isnan(number) else number
+@dataclass(frozen=True)
+class Uncompared:
+    """A column that only one of two files holds, with why: what changed in it cannot be seen."""
+
+    name: str
+    reason: str
 
 
-def _time(value: Any) -> datetime | None:
-    if value is None or isinstance(value, datetime):
-        return value
-    return datetime.fromisoformat(str(value))
+def uncompared(reference: MessageFile, current: MessageFile) -> list[Uncompared]:
+    """Columns with something in them in one file, and nothing in the other, after both were read."""
+    found = []
+    for name in current.columns.used:
+        for here, there in ((current, reference), (reference, current)):
+            if there.filled[name] and not here.filled[name]:
+                how = "empty" if name in here.present else "absent"
+                found.append(Uncompared(name, f"{name} is {how} in {here.path}"))
+    return found

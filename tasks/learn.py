@@ -25,7 +25,6 @@ from evaluation.cases import LabelledCase, labelled_cases
 from evaluation.curate import CurateSettings, curate, practised
 from evaluation.label import Label
 from infra.dataset_store import DatasetVersion, read_dataset, write_dataset
-from infra.gate_cases import spent_cases
 from infra.programs import find
 from infra.project_state import project_folder, read_state
 from infra.registry import champion, fetch_files, register, seen_case_ids
@@ -76,7 +75,7 @@ def curate_lessons(
         salt=project.name,
         self_scoring=project.scores_itself,
     )
-    released = spent_cases(project.name)
+    released = read_state(project.name).spent_gate_cases
     curated = curate(labelled, settings, released=released)
     runs = practised(traces, labelled, labels, gate_share=gate_share, salt=project.name, released=released)
     disputed = len(contradictions(labels))
@@ -102,10 +101,7 @@ class Lesson(Record):
     weight: float
 
 
-@task(
-    name="propose",
-    **cached_by("name", "proposer", "parent", "training", "practice", "settings", result=str),
-)
+@task(name="propose", **cached_by("name", "proposer", "parent", "training", "practice", "settings"))
 def propose(
     folder: str,
     name: str,

@@ -1,6 +1,5 @@
 """`ratchet drift`: has the traffic of any team changed since its reference? Two files, no server."""
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -13,7 +12,8 @@ if TYPE_CHECKING:
     from evaluation.attribution import Attribution
     from evaluation.drift import DriftMonitor, DriftState
     from evaluation.observation import Observation
-    from infra.message_file import MessageFile, Row
+    from infra.message_file import MessageFile, Uncompared
+    from infra.table_file import Row
 
 _REFERENCE_ROWS: Final = 2_000
 _SHOWN_ROWS: Final = 5_000
@@ -35,12 +35,7 @@ def drift(
     window: Annotated[
         int | None, typer.Option(min=10, help="Messages a window; by default 50 or more.")
     ] = None,
-    alpha: Annotated[
-        float,
-        typer.Option(
-            min=1e-6, max=0.5, help="Chance of exit 3 for a whole file without drift, however long."
-        ),
-    ] = 0.05,
+    alpha: Annotated[float, typer.Option(min=1e-9, max=0.5, help="False alarms per window.")] = 0.001,
     embedding: Annotated[
         str | None,
         typer.Option(
@@ -57,18 +52,28 @@ def drift(
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Decide whether CURRENT drifted away from REFERENCE: exit 0 = no drift, 3 = drift."""
-    from evaluation.drift import DriftMonitor, alpha_per_window
-    from infra.message_file import MessageColumns, MessageFile
+    from evaluation.drift import DriftMonitor
+    from infra.message_file import MessageColumns, MessageFile, uncompared
     from infra.text_embedding import drift_embedding
 
     columns = MessageColumns(column, session, time, slice, tool, tuple(category or ()), tuple(number or ()))
-    usual, usual_rows = _sample(MessageFile(reference, columns), _REFERENCE_ROWS, seed)
-    file = MessageFile(current, columns)
+    for out in (report, plot):
+        _check_folder(out)
+    usual_file, file = MessageFile(reference, columns), MessageFile(current, columns)
+    usual, usual_rows = _sample(usual_file, _REFERENCE_ROWS, seed)
     read_by = drift_embedding(embedding, model=embedding_model)
-    size = window or max(50, file.count() // _WINDOWS)
-    rate = alpha_per_window(alpha, math.ceil(file.count() / size))
-    monitor = DriftMonitor(usual, alpha=rate, embed=read_by.embed, embedding=read_by.name, seed=seed)
-    states, attribution, rows = _watch(monitor, file, size, seed)
+    monitor = DriftMonitor(usual, alpha=alpha, embed=read_by.embed, embedding=read_by.name, seed=seed)
+    states, attribution, rows = _watch(monitor, file, window, seed)
+    one_sided = uncompared(usual_file, file)
+    emptied = _emptied(usual_file, file, alpha)
+    answer = {**_answer(states, attribution, one_sided, emptied), "embedding": monitor.embedding}
+    if json:
+        emit_json(answer)
+    else:
+        _show_emptied(emptied, file)
+        if attribution is not None or not emptied:
+            _show(states, attribution, monitor.embedding)
+    _show_reading((usual_file, file), one_sided)
     if report is not None:
         _write_report(usual_rows, rows, states[-1], attribution, report, column)
     if plot is not None:
@@ -76,12 +81,40 @@ def drift(
 
         draw_drift(states, plot, attribution=attribution)
         console.print(f"picture: {plot}")
-    answer = {**_answer(states, attribution), "embedding": monitor.embedding}
-    if json:
-        emit_json(answer)
-    else:
-        _show(states, attribution, monitor.embedding)
     raise typer.Exit(NO if answer["drift"] else YES)
+
+
+def _check_folder(out: Path | None) -> None:
+    """Before hours of reading, not after."""
+    from agent.errors import BadInput
+
+    if out is None:
+        return
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{out}: its folder cannot be made ({error.strerror}); choose another place") from None
+    if out.is_dir():
+        raise BadInput(f"{out}: a folder; name the file to write")
+
+
+def _emptied(reference: "MessageFile", current: "MessageFile", alpha: float) -> list[str]:
+    """Columns that were asked for by name, and of which nothing came, though not by chance."""
+    from agent.errors import BadInput
+    from evaluation.emptied import p_all_empty
+
+    asked = (*current.columns.categories, *current.columns.numbers)
+    for name in asked:
+        if not reference.filled[name]:
+            raise BadInput(
+                f"{reference.path}: column {name!r} is empty: nothing to compare with; leave it out"
+            )
+    n = reference.rows_read, current.rows_read
+    return [
+        name
+        for name in asked
+        if not current.filled[name] and p_all_empty(n[0], reference.filled[name], n[1]) <= alpha / len(asked)
+    ]
 
 
 def _sample(file: "MessageFile", limit: int, seed: int) -> "tuple[list[Observation], list[Row]]":
@@ -102,17 +135,19 @@ def _sample(file: "MessageFile", limit: int, seed: int) -> "tuple[list[Observati
 
 
 def _watch(
-    monitor: "DriftMonitor", file: "MessageFile", size: int, seed: int
+    monitor: "DriftMonitor", file: "MessageFile", window: int | None, seed: int
 ) -> "tuple[list[DriftState], Attribution | None, list[Row]]":
     """Evidence window by window, what explains the first alarm, and a sample of the rows for the report."""
     import random
 
+    total = file.count()
+    size = window or max(50, total // _WINDOWS)
     draw = random.Random(seed)
     states: list[DriftState] = []
     rows_kept: list[Row] = []
     attribution: Attribution | None = None
     alarmed_for = 0
-    for observations, rows in _with_progress(file, size, file.count()):
+    for observations, rows in _with_progress(file, size, total):
         states.append(monitor.update(observations))
         for row in rows:
             if len(rows_kept) < _SHOWN_ROWS:
@@ -159,10 +194,17 @@ def _write_report(
     console.print(f"report: {out}")
 
 
-def _answer(states: "list[DriftState]", attribution: "Attribution | None") -> dict[str, Any]:
+def _answer(
+    states: "list[DriftState]",
+    attribution: "Attribution | None",
+    one_sided: "list[Uncompared]",
+    emptied: list[str],
+) -> dict[str, Any]:
     first = next((state for state in states if state.alarm), None)
     return {
-        "drift": first is not None,
+        "drift": first is not None or bool(emptied),
+        "emptied": emptied,
+        "not_compared": [column.name for column in one_sided],
         "e_value": max(state.e_value for state in states),
         "threshold": states[-1].threshold,
         "n_seen": states[-1].n_seen,
@@ -171,6 +213,33 @@ def _answer(states: "list[DriftState]", attribution: "Attribution | None") -> di
         "alarm_now": states[-1].alarm,
         "attribution": None if attribution is None else attribution.model_dump(mode="json"),
     }
+
+
+def _show_reading(files: "tuple[MessageFile, MessageFile]", one_sided: "list[Uncompared]") -> None:
+    """What was read otherwise than it stands in the files, or not at all."""
+    from rich.markup import escape
+
+    for column in one_sided:
+        console.print(escape(f"not compared: {column.reason}"), soft_wrap=True)
+    for file in files:
+        without = file.rows_read - file.filled[file.columns.text]
+        for n, what in (
+            (without, "without text"),
+            (file.mended, "with half a character, replaced by \ufffd"),
+        ):
+            if n:
+                console.print(escape(f"{n:,} of {file.rows_read:,} rows {what}: {file.path}"), soft_wrap=True)
+
+
+def _show_emptied(emptied: list[str], current: "MessageFile") -> None:
+    from rich.markup import escape
+
+    if emptied:
+        told = f"{' and '.join(emptied)} {'is' if len(emptied) == 1 else 'are'} empty in all"
+        console.print(
+            f"[bold red]drift[/]  {escape(told)} {current.rows_read:,} messages, and in the reference not",
+            soft_wrap=True,
+        )
 
 
 def _show(states: "list[DriftState]", attribution: "Attribution | None", embedding: str) -> None:

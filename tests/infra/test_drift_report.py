@@ -98,3 +98,15 @@ def first_metric(report: dict[str, Any]) -> dict[str, Any]:
     metric: dict[str, Any] = report["metrics"][0]
     assert "DriftEvidence" in metric["metric_name"]
     return metric
+
+
+def test_texts_that_are_empty_or_all_the_same_leave_the_report_standing():
+    for texts in (["", *[f"parcel {i}" for i in range(59)]], ["hello"] * 60, [""] * 60):
+        frame = table(60).assign(text=texts)
+        snapshot = build_report(frame, frame, QUIET)
+        assert "Drift evidence" in snapshot.get_html_str(as_iframe=False)
+
+
+def test_a_panel_that_cannot_be_drawn_is_named_in_the_report():
+    frame = table(60).assign(text="hello")
+    assert "text (After pruning, no terms remain" in build_report(frame, frame, QUIET).json()

@@ -11,7 +11,7 @@ from agent.environment import Case
 from agent.record import Json, Record, content_hash
 from agent.trace import Trace
 from evaluation.contamination import find_overlap
-from evaluation.label import Label
+from evaluation.label import Label, one_per_rater
 
 Role = Literal["gate", "train"]
 
@@ -51,12 +51,15 @@ def labelled_cases(
 ) -> list[LabelledCase]:
     """Join traces with people's answers, and with their own successes where the environment told.
 
-    A person's answer outranks the environment, and a success that a person scored below 1 is none. Of
+    A person's answer outranks the environment, and a success that a person scored below 1 is none. Only an answer
+    that was asked for judges (`Label.asked`); where one is known, what others said of the case without being asked
+    is not heard. Of
     contradicting answers of people, to one trace or to several of one case, the case is left out here (the
     answers themselves are kept: see `infra.review_queue.contradictions`). The agent's own successes teach and
     never judge: which cases it succeeded at depends on the agent. Where the environment scores every action
     (`self_scoring`), each case on the gate's side counts, whatever the agent made of it.
     """
+    labels = one_per_rater(labels)
     answers, disputed = _agreed(traces, labels)
     rejected = {
         label.trace_id
@@ -68,7 +71,8 @@ def labelled_cases(
         if trace.case.case_id in disputed:
             continue
         role = role_of(trace.case.case_id, gate_share=gate_share, salt=salt)
-        found = _by_person(trace, answers.get(trace.trace_id), role)
+        answer = answers.get(trace.trace_id)
+        found = _by_person(trace, answer, role) if role == "train" or (answer and answer.asked) else None
         if found is None and role == "train" and trace.trace_id not in rejected:
             found = _by_success(trace)
         if found is None and self_scoring and role == "gate":
@@ -81,12 +85,19 @@ def labelled_cases(
 
 
 def _agreed(traces: Sequence[Trace], labels: Sequence[Label]) -> tuple[dict[str, Label], set[str]]:
-    """People's first answer to each trace, and the ids of cases to which they gave different ones."""
+    """People's first answer to each trace, and the ids of cases to which they gave different ones.
+
+    Of a case about which people were asked, only the traces in question are looked at: a stranger's answer to
+    another of its traces must not take it from the gate.
+    """
     cases = {trace.trace_id: trace.case.case_id for trace in traces}
     by_case: dict[str, list[Label]] = {}
     for label in labels:
         if label.source == "human" and label.expected is not None and label.trace_id in cases:
             by_case.setdefault(cases[label.trace_id], []).append(label)
+    for case_id, given in by_case.items():
+        picked = [label for label in given if label.propensity is not None]
+        by_case[case_id] = sorted(picked or given, key=lambda label: not label.asked)
     disputed = {
         case_id
         for case_id, given in by_case.items()
@@ -104,7 +115,7 @@ def _by_person(trace: Trace, label: Label | None, role: Role) -> LabelledCase | 
         trace_id=trace.trace_id,
         candidate_id=trace.candidate_id,
         role=role,
-        propensity=label.propensity,
+        propensity=label.propensity or 1.0,
         session_id=trace.session_id,
         source="human",
         answer=label.expected,

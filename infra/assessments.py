@@ -1,10 +1,10 @@
 """Labels as MLflow assessments, and back.
 
 Why two names only: feedback `score` and expectation `expected` are what people, judges and environments can
-say about a trace; anything else that a person wrote is reported, never guessed at and never dropped.
+say about a trace; anything else that a person wrote is reported, never guessed at and never dropped. Whether
+somebody was asked, and with which propensity, is not read from here: whoever may label may write it.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from agent.record import Json, Record
 from agent.trace import Trace
-from evaluation.label import Label, Source
+from evaluation.label import ANONYMOUS, Label, Source, one_per_rater
 from infra.trace_spans import mlflow_id, own_id
 
 SCORE: Final = "score"
@@ -25,7 +25,7 @@ COMMENT: Final = "comment"
 OUTCOME: Final = "outcome"
 """The environment's own score, known when the trace was written; part of the trace, not a label."""
 ASKED: Final = "ratchet.asked"
-"""Trace tag: the pick for review, with the propensity that counts for answers from the Review page."""
+"""Trace tag: the pick for review as a person sees it on the trace; what counts is in the log of picks."""
 _TYPES: Final[dict[Source, str]] = {"human": "HUMAN", "judge": "LLM_JUDGE", "environment": "CODE"}
 _SOURCES: Final[dict[str, Source]] = {value: key for key, value in _TYPES.items()}
 
@@ -58,7 +58,6 @@ def to_assessments(label: Label) -> list[Assessment]:
         "metadata": {
             "label_id": label.label_id,
             "rubric_version": label.rubric_version,
-            "propensity": repr(label.propensity),
             "created_at": label.created_at.isoformat(),
             "comment": label.comment,
         },
@@ -81,7 +80,7 @@ def _arrived_ms(assessment: Assessment) -> int:
 
 
 def to_labels(info: TraceInfo, *, after_ms: int = 0) -> tuple[list[Label], list[Problem]]:
-    """Labels in the trace's valid assessments from `after_ms` on, and what a person wrote that is none."""
+    """Labels in the trace's valid assessments from `after_ms` on, a person's newest only, and what is no label."""
     trace_id = own_id(info.trace_id)
     valid = [one for one in info.assessments or [] if one.valid is not False and one.name != OUTCOME]
     remarks = {one.source.source_id: str(_value(one)) for one in valid if one.name == COMMENT}
@@ -91,37 +90,49 @@ def to_labels(info: TraceInfo, *, after_ms: int = 0) -> tuple[list[Label], list[
         if _arrived_ms(assessment) < after_ms:
             continue
         if assessment.name in (SCORE, EXPECTED):
-            key = (assessment.metadata or {}).get("label_id") or assessment.assessment_id
-            groups[str(key)].append(assessment)
+            tie = (assessment.metadata or {}).get("label_id") or assessment.assessment_id
+            groups[f"{assessment.source.source_type} {assessment.source.source_id} {tie}"].append(assessment)
         elif assessment.source.source_type == "HUMAN" and assessment.name != COMMENT:
             problems.append(Problem(trace_id=trace_id, reason=_unknown_name(assessment)))
     labels = []
     for said in groups.values():
         try:
-            labels.append(_label(trace_id, said, info.tags, remarks))
+            labels.append(_label(trace_id, said, remarks))
         except (ValidationError, ValueError) as error:
             problems.append(Problem(trace_id=trace_id, reason=_unusable(said[0], error)))
-    return sorted(labels, key=lambda label: (label.created_at, label.label_id)), problems
+    return one_per_rater(labels), problems
 
 
-def _label(
-    trace_id: str, said: Sequence[Assessment], tags: dict[str, str], remarks: dict[str | None, str]
-) -> Label:
+def _label(trace_id: str, said: Sequence[Assessment], remarks: dict[str | None, str]) -> Label:
     first = said[0]
     metadata = first.metadata or {}
-    written = datetime.fromtimestamp(_arrived_ms(first) / 1000, UTC)
-    asked = json.loads(tags.get(ASKED, "{}"))
     return Label(
         trace_id=trace_id,
         score=next((_score(_value(one)) for one in said if one.name == SCORE), None),
         expected=next((_plain(_value(one)) for one in said if one.name == EXPECTED), None),
-        source=_SOURCES[first.source.source_type],
-        rater=first.source.source_id or "default",
+        source=_source(first),
+        rater=first.source.source_id or ANONYMOUS,
         rubric_version=metadata.get("rubric_version", "1"),
-        propensity=float(metadata.get("propensity", asked.get("propensity", 1.0))),
         comment=metadata.get("comment") or first.rationale or remarks.get(first.source.source_id, ""),
-        created_at=datetime.fromisoformat(metadata["created_at"]) if "created_at" in metadata else written,
+        created_at=_said_at(first),
     )
+
+
+def _source(assessment: Assessment) -> Source:
+    kind = assessment.source.source_type
+    if kind not in _SOURCES:
+        raise ValueError(f"source type {kind!r} is none of {', '.join(_SOURCES)}")
+    return _SOURCES[kind]
+
+
+def _said_at(assessment: Assessment) -> datetime:
+    """When it says that it was made, for it may have waited in a spool; but no later than it arrived."""
+    arrived = datetime.fromtimestamp(_arrived_ms(assessment) / 1000, UTC)
+    made = (assessment.metadata or {}).get("created_at")
+    if made is None:
+        return arrived
+    at = datetime.fromisoformat(made)
+    return min(at if at.tzinfo is not None else at.replace(tzinfo=UTC), arrived)
 
 
 def _score(value: Any) -> float:

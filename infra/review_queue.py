@@ -1,12 +1,13 @@
 """What people are asked, and what they answered: one MLflow review queue per project.
 
 Why MLflow's own queue: its Review page works without another service, and since state lives there no
-process waits while people work. The probability with which a trace was picked is written on it before it is
-queued, so that an answer given on the page, which knows nothing of it, still carries it.
+process waits while people work. Why a log of picks beside it: whoever may label may also write tags, metadata and
+other people's names, and put traces into the queue. What was picked, and with which probability, is therefore
+written first where labelling rights do not reach (`infra.event_log`), and an answer judges only if its trace was
+picked and its rater is who completed the item; behind MLflow's login that is the account, else a claim.
 """
 
 import json
-from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Literal
@@ -14,17 +15,19 @@ from typing import Final, Literal
 from mlflow.entities import AssessmentSource, Expectation, TraceInfo
 from mlflow.exceptions import MlflowException
 from mlflow.genai.label_schemas import InputText
-from mlflow.genai.review_queues import ReviewQueue
+from mlflow.genai.review_queues import ReviewQueue, ReviewQueueItem
 from pydantic import Field
 
 from agent.errors import BadInput
-from agent.record import Json, Record
-from evaluation.label import Label
-from infra.assessments import ASKED, COMMENT, EXPECTED, to_labels
+from agent.record import Record
+from infra.assessments import ASKED, COMMENT, EXPECTED
+from infra.event_log import append_event, read_events
 from infra.trace_spans import mlflow_id, own_id
 from infra.tracking import Connection, connect, mlflow_errors
 
 QUEUE: Final = "review"
+PICKS: Final = "asked"
+"""Name of the log of picks."""
 _QUESTIONS: Final = (
     (
         EXPECTED,
@@ -34,6 +37,7 @@ _QUESTIONS: Final = (
     ),
     (COMMENT, "feedback", "Anything that the next person should know (optional)."),
 )
+Status = Literal["pending", "complete", "declined"]
 _PAGE: Final = 500
 _PARALLEL: Final = 8
 
@@ -42,40 +46,37 @@ class ReviewItem(Record):
     """One trace that a person is asked about."""
 
     trace_id: str
-    propensity: float = Field(gt=0, le=1)
-    """Probability with which it was picked; the first pick counts."""
+    propensity: float | None = Field(gt=0, le=1)
+    """Probability with which it was picked; the first pick counts. None = somebody put it into the queue by hand:
+    an answer teaches and does not judge."""
     reason: str
     """Why it is worth a person's time."""
-
-
-class Contradiction(Record):
-    """Two people, or one person twice, gave different answers; both labels stand."""
-
-    trace_id: str
-    answers: dict[str, Json]
-    """Rater → expected answer (or score, where no answer was given)."""
 
 
 def ask_people(project: str, items: Sequence[ReviewItem]) -> None:
     """Queue the traces; one that is queued or answered already keeps its place and its propensity.
 
     Raises:
-        BadInput: a trace is not in MLflow; nothing was queued.
+        BadInput: a trace is not in MLflow, or its propensity is not known; nothing was queued.
     """
     if not items:
         return
+    by_hand = [item.trace_id for item in items if item.propensity is None]
+    if by_hand:
+        raise BadInput(f"trace {by_hand[0]} has no propensity: say with which probability it was picked")
     with mlflow_errors(f"queueing {len(items)} traces for review"):
         connection = connect(project)
         queue = _queue(connection)
         there = {own_id(item_id) for item_id in _item_ids(connection, queue)}
         new = {item.trace_id: item for item in items if item.trace_id not in there}
-        known = _infos(connection, list(new))
+        known = trace_infos(connection, list(new))
         unknown = sorted(set(new) - set(known))
         if unknown:
             raise BadInput(
                 f"{len(unknown)} of {len(new)} traces are not in MLflow, {unknown[0]} for one: log them first"
             )
         if new:
+            _log_picks(connection, list(new.values()))
             _mark(connection, list(new.values()))
             connection.tracing._add_items_to_review_queue(
                 queue.queue_id, item_ids=[mlflow_id(trace_id) for trace_id in new]
@@ -83,7 +84,7 @@ def ask_people(project: str, items: Sequence[ReviewItem]) -> None:
 
 
 def _queue(connection: Connection) -> ReviewQueue:
-    found = _existing_queue(connection)
+    found = existing_queue(connection)
     if found is not None:
         return found
     try:
@@ -100,7 +101,8 @@ def _queue(connection: Connection) -> ReviewQueue:
         return connection.tracing._get_review_queue_by_name(connection.experiment_id, QUEUE)
 
 
-def _existing_queue(connection: Connection) -> ReviewQueue | None:
+def existing_queue(connection: Connection) -> ReviewQueue | None:
+    """The project's queue; None where nobody was ever asked."""
     try:
         return connection.tracing._get_review_queue_by_name(connection.experiment_id, QUEUE)
     except MlflowException as error:
@@ -124,30 +126,62 @@ def _schema_ids(connection: Connection) -> list[str]:
     return ids
 
 
-def _item_ids(
-    connection: Connection,
-    queue: ReviewQueue,
-    status: Literal["pending", "complete", "declined"] | None = None,
-) -> list[str]:
-    """MLflow's ids of the queue's traces, in the order in which they were queued."""
-    found: list[str] = []
+def _item_ids(connection: Connection, queue: ReviewQueue, status: Status | None = None) -> list[str]:
+    """MLflow's ids of the queue's traces."""
+    return [item.item_id for item in queue_items(connection, queue, status)]
+
+
+def queue_items(
+    connection: Connection, queue: ReviewQueue, status: Status | None = None
+) -> list[ReviewQueueItem]:
+    """What is or was in the queue, in the order in which it was queued."""
+    found: list[ReviewQueueItem] = []
     token = None
     while True:
         page = connection.tracing._list_review_queue_items(
             queue.queue_id, status=status, max_results=_PAGE, page_token=token
         )
-        found += [item.item_id for item in page]
+        found += page
         token = page.token
         if not token:
             return found[::-1]
 
 
-def _infos(connection: Connection, trace_ids: Sequence[str]) -> dict[str, TraceInfo]:
+def trace_infos(connection: Connection, trace_ids: Sequence[str]) -> dict[str, TraceInfo]:
+    """What MLflow knows of those of the traces that are this project's, by our id."""
     infos: list[TraceInfo] = []
     for start in range(0, len(trace_ids), _PAGE):
         batch = [mlflow_id(one) for one in trace_ids[start : start + _PAGE]]
         infos += connection.tracing.store.batch_get_trace_infos(batch)
     return {own_id(info.trace_id): info for info in infos if info.experiment_id == connection.experiment_id}
+
+
+def _log_picks(connection: Connection, items: Sequence[ReviewItem]) -> None:
+    for start in range(0, len(items), _PAGE):
+        picks = {item.trace_id: item.propensity for item in items[start : start + _PAGE]}
+        append_event(
+            connection,
+            PICKS,
+            json.dumps(picks),
+            about="Which traces people were asked about; none is deleted.",
+        )
+
+
+def read_picks(connection: Connection) -> dict[str, float]:
+    """Trace id → propensity of its first pick, for all that people were ever asked about."""
+    picks: dict[str, float] = {}
+    for text in read_events(connection, PICKS):
+        picks = json.loads(text) | picks
+    return picks
+
+
+def asked_before(project: str) -> set[str]:
+    """Traces that people were asked about, answered or not."""
+    with mlflow_errors("reading what people were asked"):
+        connection = connect(project)
+        queue = existing_queue(connection)
+        queued = [] if queue is None else queue_items(connection, queue)
+        return set(read_picks(connection)) | {own_id(item.item_id) for item in queued}
 
 
 def _mark(connection: Connection, items: Sequence[ReviewItem]) -> None:
@@ -173,18 +207,30 @@ def declined(project: str) -> list[ReviewItem]:
     return _items(project, "declined")
 
 
-def _items(project: str, status: Literal["pending", "declined"]) -> list[ReviewItem]:
+def _items(project: str, status: Status) -> list[ReviewItem]:
     with mlflow_errors("reading the review queue"):
         connection = connect(project)
-        queue = _existing_queue(connection)
+        queue = existing_queue(connection)
         ids = [] if queue is None else [own_id(one) for one in _item_ids(connection, queue, status)]
-        infos = _infos(connection, ids)
-    return [_item(infos[trace_id]) for trace_id in ids if trace_id in infos]
+        infos = trace_infos(connection, ids)
+        picks = read_picks(connection) if ids else {}
+    return [_item(infos[one], picks.get(one)) for one in ids if one in infos]
 
 
-def _item(info: TraceInfo) -> ReviewItem:
-    asked = json.loads(info.tags.get(ASKED) or '{"propensity": 1.0, "reason": "added by hand"}')
-    return ReviewItem(trace_id=own_id(info.trace_id), **asked)
+def _item(info: TraceInfo, propensity: float | None) -> ReviewItem:
+    return ReviewItem(
+        trace_id=own_id(info.trace_id),
+        propensity=propensity,
+        reason="added by hand" if propensity is None else _reason(info.tags.get(ASKED, "")),
+    )
+
+
+def _reason(tag: str) -> str:
+    """Why it was picked, for a person to read; the tag may be gone or anybody's."""
+    try:
+        return str(json.loads(tag)["reason"])
+    except (ValueError, KeyError, TypeError):
+        return "picked; its reason is no longer on the trace"
 
 
 def answer(project: str, trace_id: str, *, expected: str, rater: str, comment: str = "") -> None:
@@ -201,7 +247,7 @@ def answer(project: str, trace_id: str, *, expected: str, rater: str, comment: s
         )
     with mlflow_errors(f"answering trace {trace_id}"):
         connection = connect(project)
-        queue = _existing_queue(connection)
+        queue = existing_queue(connection)
         if queue is None or mlflow_id(trace_id) not in _item_ids(connection, queue):
             raise BadInput(
                 f"trace {trace_id} is not in the review queue of {project!r}: only queued traces are answered"
@@ -221,36 +267,7 @@ def answer(project: str, trace_id: str, *, expected: str, rater: str, comment: s
 
 
 def _earlier(connection: Connection, trace_id: str, rater: str) -> str | None:
-    for said in _infos(connection, [trace_id])[trace_id].assessments or []:
+    for said in trace_infos(connection, [trace_id])[trace_id].assessments or []:
         if said.name == EXPECTED and said.valid is not False and said.source.source_id == rater:
             return said.assessment_id
     return None
-
-
-def finished(project: str) -> list[Label]:
-    """People's labels on completed items, each with the propensity of its pick; contradictions are kept."""
-    with mlflow_errors("reading finished reviews"):
-        connection = connect(project)
-        queue = _existing_queue(connection)
-        ids = [] if queue is None else [own_id(one) for one in _item_ids(connection, queue, "complete")]
-        infos = _infos(connection, ids)
-    labels = [label for info in infos.values() for label in to_labels(info)[0] if label.source == "human"]
-    return sorted(labels, key=lambda label: (label.created_at, label.label_id))
-
-
-def contradictions(labels: Sequence[Label]) -> list[Contradiction]:
-    """Traces on which people do not agree; what to do about them is for a person to say."""
-    by_trace: dict[str, dict[str, Json]] = defaultdict(dict)
-    for label in labels:
-        if label.source == "human":
-            key = (
-                label.rater
-                if label.rater not in by_trace[label.trace_id]
-                else f"{label.rater} ({label.label_id})"
-            )
-            by_trace[label.trace_id][key] = label.expected if label.expected is not None else label.score
-    return [
-        Contradiction(trace_id=trace_id, answers=said)
-        for trace_id, said in by_trace.items()
-        if len({json.dumps(one, sort_keys=True) for one in said.values()}) > 1
-    ]

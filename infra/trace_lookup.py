@@ -14,6 +14,7 @@ from agent.record import Record
 from agent.trace import Trace
 from evaluation.label import Label
 from infra.assessments import Problem, to_labels
+from infra.review_answers import settled
 from infra.trace_spans import RECORD, mlflow_id, own_id
 from infra.tracking import connect, mlflow_errors
 
@@ -56,6 +57,11 @@ def find_traces(project: str, trace_ids: Sequence[str]) -> Lookup:
             lookup.traces[trace_id] = _read(one)
         except CorruptRecord as error:
             lookup.unreadable[trace_id] = str(error)
+    said: dict[str, list[Label]] = {}
+    for label in settled(project, [label for one in lookup.traces.values() for label in one.labels]):
+        said.setdefault(label.trace_id, []).append(label)
+    for trace_id, labels in said.items():
+        lookup.traces[trace_id] = lookup.traces[trace_id].model_copy(update={"labels": tuple(labels)})
     return lookup
 
 

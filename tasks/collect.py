@@ -6,7 +6,7 @@ from prefect import task
 
 from agent.record import Record
 from agent.trace import Trace
-from evaluation.label import Label
+from evaluation.label import Label, one_per_rater
 from infra.dataset_store import DatasetVersion, read_dataset, write_dataset
 from infra.experience_store import remember
 from infra.project_state import read_state, update_state
@@ -58,9 +58,9 @@ def labelled_before(traces: Mapping[str, Trace], got: Collected) -> list[Trace]:
 
 
 def people_said(labels: Iterable[Label]) -> dict[str, float]:
-    """People's score of each trace, the lowest where they differ."""
+    """People's score of each trace, each rater's newest, the lowest where they differ."""
     scores: dict[str, float] = {}
-    for label in labels:
+    for label in one_per_rater(list(labels)):
         if label.source == "human" and label.score is not None:
             scores[label.trace_id] = min(label.score, scores.get(label.trace_id, 1.0))
     return scores

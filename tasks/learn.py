@@ -28,7 +28,7 @@ from infra.dataset_store import DatasetVersion, read_dataset, write_dataset
 from infra.programs import find
 from infra.project_state import project_folder, read_state
 from infra.registry import champion, fetch_files, register, seen_case_ids
-from infra.review_queue import contradictions
+from infra.review_answers import contradictions, settled
 from infra.settings import Settings
 from tasks.caching import cached_by
 from tasks.collect import Collection
@@ -67,7 +67,8 @@ def curate_lessons(
 ) -> Lessons:
     """Split and curate what was collected; versions of both sides."""
     project = load_project(Path(folder))
-    labels, traces = read_dataset(collection.labels, Label), read_dataset(collection.traces, Trace)
+    labels = settled(project.name, read_dataset(collection.labels, Label))
+    traces = read_dataset(collection.traces, Trace)
     labelled = labelled_cases(
         traces,
         labels,

@@ -16,7 +16,7 @@ from evaluation.novelty import novelty
 from evaluation.selection import SelectionSettings, select
 from infra.dataset_store import read_dataset
 from infra.project_state import read_state, update_state
-from infra.review_queue import ReviewItem, ask_people, pending
+from infra.review_queue import ReviewItem, ask_people, asked_before, pending
 from infra.watch_store import read_watch
 from tasks.collect import Collection
 
@@ -68,9 +68,11 @@ def select_traces(
 ) -> list[ReviewItem]:
     """What to ask about among the traces that nobody was asked about before."""
     traces, labels = read_dataset(collection.traces, Trace), read_dataset(collection.labels, Label)
-    known = {label.trace_id for label in labels if label.source == "human"}
-    known |= {item.trace_id for item in pending(name)}
-    taught = [case_text(trace.case) for trace in traces if trace.trace_id in known]
+    known = asked_before(
+        name
+    )  # not who else was labelled: labels unasked for must not thin the gate's sample
+    told = known | {label.trace_id for label in labels if label.source == "human"}
+    taught = [case_text(trace.case) for trace in traces if trace.trace_id in told]
     fresh = [trace for trace in traces if trace.trace_id not in known]
     if only_drifted:
         fresh = [trace for trace in fresh if trace.trace_id in (drifted or {})]

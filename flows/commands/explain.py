@@ -12,6 +12,7 @@ from flows.commands.which_project import HERE, AsJson, Folder, Name, which_proje
 
 if TYPE_CHECKING:
     from agent.trace import Attempt, Trace
+    from evaluation.label import Label
     from infra.trace_lookup import FoundTrace
     from infra.version import Version
 
@@ -156,12 +157,20 @@ def _show_labels(found: "FoundTrace") -> None:
         said += [f"expected {label.expected}"] if label.expected is not None else []
         comment = f" ({label.comment})" if label.comment else ""
         who = f"{label.source} {label.rater}, {moment(label.created_at)}"
-        text = outside(f"{' and '.join(said)}{comment}; {who}; picked with probability {label.propensity:g}")
+        text = outside(f"{' and '.join(said)}{comment}; {who}; {_how_asked(label)}")
         console.print(Text.assemble(("label  ", "bold"), text))
     if not found.labels:
         console.print("[bold]label[/]  none: nobody was asked, or nobody has answered yet")
     for problem in found.problems:
         console.print(Text.assemble(("label  ", "bold yellow"), outside(problem.reason)))
+
+
+def _how_asked(label: "Label") -> str:
+    if label.propensity is None:
+        return "nobody was asked about it: it does not judge"
+    return f"picked with probability {label.propensity:g}" + (
+        "" if label.asked else ", but not answered by who completed the item: it does not judge"
+    )
 
 
 def _show_candidate(trace: "Trace", line: "list[Version]") -> None:

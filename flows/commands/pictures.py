@@ -44,7 +44,7 @@ def pages(project: str) -> "list[Page]":
         BadInput: there are no two versions to compare, or nobody answered a question yet.
     """
     from infra.registry import history
-    from infra.review_queue import finished
+    from infra.review_answers import finished
     from infra.screenshots import compared, model, review_queue, trace
     from infra.tracking import connect
 

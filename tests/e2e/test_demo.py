@@ -12,7 +12,8 @@ from infra.known_projects import known_projects
 from infra.ledger_store import read_ledger
 from infra.project_state import project_folder, read_state
 from infra.registry import champion, fetch_files, history, seen_case_ids
-from infra.review_queue import finished, pending
+from infra.review_answers import finished
+from infra.review_queue import pending
 from infra.trace_store import collect
 
 pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.server]
@@ -75,13 +76,14 @@ def test_what_reflection_taught_is_tested_like_anything_else_or_taught_nothing(d
 
 def test_every_queued_trace_was_answered_and_only_those(demo_home):
     assert pending(NAME) == []
-    answered = {label.trace_id for label in finished(NAME)}
+    asked = finished(NAME)
+    answered = {label.trace_id for label in asked}
     collected = collect(NAME)
     people = [label for label in collected.labels if label.source == "human"]
     assert {label.trace_id for label in people} == answered
     assert {label.rater for label in people} == {"stand-in"}
     assert answered <= {trace.trace_id for trace in collected.traces}
-    assert all(0 < label.propensity <= 1 for label in people)
+    assert all(label.asked and 0 < label.propensity <= 1 for label in asked)
 
 
 def test_no_trace_knows_the_expected_answer(demo_home):

@@ -32,6 +32,8 @@ def answer(number, expected="a", **changes):
         "rater": "ann",
         "created_at": NOW,
         "expected": expected,
+        "propensity": 1.0,
+        "asked": True,
     }
     return Label(**(fields | changes))
 
@@ -116,7 +118,7 @@ def test_a_person_outranks_the_environment_in_whatever_order_they_come():
 
 def test_contradicting_answers_to_one_trace_leave_the_case_out_even_after_a_success():
     traces = [trace(1, TRAIN[0], score=1.0), trace(2, TRAIN[1])]
-    cases = join(traces, [answer(1, "a"), answer(1, "b"), answer(2, "a")])
+    cases = join(traces, [answer(1, "a"), answer(1, "b", rater="bob"), answer(2, "a")])
     assert [c.trace_id for c in cases] == [f"{2:032x}"]
 
 

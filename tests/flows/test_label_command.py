@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 from mlflow.entities import Span
 
 from infra.known_projects import known_projects
-from infra.review_queue import ReviewItem, ask_people, finished, pending
+from infra.review_answers import finished
+from infra.review_queue import ReviewItem, ask_people, pending
 from infra.trace_rows import insert_traces
 from infra.trace_spans import RECORD, export_request, mlflow_id
 from infra.tracking import connect

@@ -10,7 +10,8 @@ from evaluation.gate import Pair, decide
 from evaluation.scorers import interval
 from infra.ledger_store import close_ledger_test, open_ledger_test, read_ledger
 from infra.registry import champion, fetch_files, history, promote, record_evaluation, register, rollback
-from infra.review_queue import ReviewItem, answer, ask_people, finished, pending
+from infra.review_answers import finished
+from infra.review_queue import ReviewItem, answer, ask_people, pending
 from infra.trace_store import attach_label, collect, log_traces
 from tests.infra.test_trace_store import label
 
@@ -29,7 +30,7 @@ def test_traces_and_labels_go_through_a_server(remote, make_trace):
     log_traces(remote, traces)
     first = collect(remote)
     assert {trace.trace_id: trace for trace in first.traces} == {trace.trace_id: trace for trace in traces}
-    said = label(traces[0], score=0.5, propensity=0.1)
+    said = label(traces[0], score=0.5)
     attach_label(remote, said)
     attach_label(remote, said)
     second = collect(remote, first.watermark)

@@ -131,7 +131,7 @@ def test_late_feedback_on_an_old_trace_is_collected_once(project, make_trace):
     trace = make_trace(started_at=datetime.now(UTC) - timedelta(days=400))
     log_traces(project, [trace])
     first = collect(project)
-    said = label(trace, score=0.5, propensity=0.1, comment="nearly")
+    said = label(trace, score=0.5, comment="nearly")
     attach_label(project, said)
     second = collect(project, first.watermark)
     assert (second.traces, second.labels) == ((), (said,))

@@ -27,6 +27,11 @@ KAPPA: Final[Floats] = np.concatenate([np.geomspace(0.004, 0.72, 24), [0.8, 0.87
 worth ten doublings), a tie costs exactly nothing at m = 0, and its final value ignores the order of bets."""
 MOST_TRUST: Final = 2.0
 """Largest ρ; above 1 for a judge whose differences are smaller than people's."""
+_HALVINGS: Final = 36
+CELL: Final = 2.0 / 2**_HALVINGS
+"""Ends of an interval are multiples of it: coarse enough that rounding in e never moves one."""
+EVERYTHING: Final = (-1.0, 1.0)
+"""The interval before the first bet."""
 RIDGE: Final = 4.0
 """Pseudo-bets against the judge: trust stays near 0 until it has paid, so a useless judge costs nothing."""
 
@@ -99,29 +104,28 @@ class Wealth:
 
 @dataclass(frozen=True)
 class Run:
-    """What a block of T bets did: the wealth after it, and on demand ln e after each bet, [..., T]."""
+    """What a block of T bets did: the wealth after each bet, and on demand ln e there, [..., T]."""
 
-    wealth: Wealth
-    _up: Floats
-    _down: Floats
-    _bets: Floats
-    _stakes: Floats
+    path: Wealth
+    """[..., T]."""
+    _bounds: Bounds
     _null: float
+
+    @property
+    def wealth(self) -> Wealth:
+        """After the last bet."""
+        path = self.path
+        return Wealth(path.up[..., -1, :], path.down[..., -1, :], path.sums[..., -1, :])
 
     @property
     def log_up(self) -> Floats:
         """Evidence against "mean ≤ null" after each bet."""
-        return self._path(self._up, self._stakes)
+        return log_e_above(self.path, self._null, self._bounds)
 
     @property
     def log_down(self) -> Floats:
         """Evidence against "mean ≥ null" after each bet."""
-        return self._path(self._down, -self._stakes)
-
-    def _path(self, products: Floats, stakes: Floats) -> Floats:
-        if not self._null:
-            return _mixture(products)
-        return _mixture(products - self._bets * np.log1p(stakes * self._null))
+        return log_e_below(self.path, self._null, self._bounds)
 
 
 def bet(wealth: Wealth, a: Floats, c: Floats, *, null: float = 0.0, bounds: Bounds | None = None) -> Run:
@@ -141,9 +145,8 @@ def bet(wealth: Wealth, a: Floats, c: Floats, *, null: float = 0.0, bounds: Boun
     up = _accumulate(wealth.up, np.log1p(step))
     down = _accumulate(wealth.down, np.log1p(-step))
     gain = _accumulate(wealth.sums[..., 3:], (a - rho * c)[..., None])
-    sums = np.concatenate([past[..., -1, :], gain[..., -1, :]], axis=-1)
-    after = Wealth(up[..., -1, :], down[..., -1, :], sums)
-    return Run(after, up[..., 1:, :], down[..., 1:, :], past[..., 1:, :1], stakes, null)
+    sums = np.concatenate([past[..., 1:, :], gain[..., 1:, :]], axis=-1)
+    return Run(Wealth(up[..., 1:, :], down[..., 1:, :], sums), bounds, null)
 
 
 def trust(past: Floats) -> Floats:
@@ -176,17 +179,56 @@ def interval(
     Covers the mean at every n at once with probability ≥ confidence; half of the error on each side.
     Both one-sided wealths are monotone in m, so the set is an interval and bisection finds its ends.
     """
-    limit = np.log(2 / (1 - confidence))
-    shape = wealth.bets.shape
-    low_out, low_in = np.full(shape, -1.0), np.full(shape, 1.0)
-    high_in, high_out = np.full(shape, -1.0), np.full(shape, 1.0)
-    for _ in range(48):
-        low, high = (low_out + low_in) / 2, (high_in + high_out) / 2
-        refuted = log_e_above(wealth, low, bounds) >= limit
-        low_out, low_in = np.where(refuted, low, low_out), np.where(refuted, low_in, low)
-        refuted = log_e_below(wealth, high, bounds) >= limit
-        high_in, high_out = np.where(refuted, high_in, high), np.where(refuted, high, high_out)
-    return low_out, high_out
+    limit = float(np.log(2 / (1 - confidence)))
+    return _low_end(wealth, limit, bounds), _high_end(wealth, limit, bounds)
+
+
+def narrowed(
+    ends: tuple[float, float], path: Wealth, *, confidence: float = 0.95, bounds: Bounds | None = None
+) -> tuple[float, float]:
+    """`ends` intersected with the interval after every bet of `path`, [T]: (low, high).
+
+    A confidence sequence holds the mean at all times at once, so what any time refuted stays refuted. Equal in
+    whatever blocks the bets come; low > high where the mean moved on the way (or in the promised 5 %).
+    """
+    limit = float(np.log(2 / (1 - confidence)))
+    low, high = ends
+    while True:  # each turn takes the bet that refutes most, so there are only a few
+        refuted = log_e_above(path, low + CELL, bounds)
+        at = int(refuted.argmax())
+        if refuted[at] < limit:
+            break
+        low = float(_low_end(_after(path, at), limit, bounds))
+    while True:
+        refuted = log_e_below(path, high - CELL, bounds)
+        at = int(refuted.argmax())
+        if refuted[at] < limit:
+            return low, high
+        high = float(_high_end(_after(path, at), limit, bounds))
+
+
+def _after(path: Wealth, bet: int) -> Wealth:
+    return Wealth(path.up[bet], path.down[bet], path.sums[bet])
+
+
+def _low_end(wealth: Wealth, limit: float, bounds: Bounds | None) -> Floats:
+    """Largest multiple of CELL that is refuted as a mean from below, [...]."""
+    out, inside = np.full(wealth.bets.shape, -1.0), np.full(wealth.bets.shape, 1.0)
+    for _ in range(_HALVINGS):
+        middle = (out + inside) / 2
+        refuted = log_e_above(wealth, middle, bounds) >= limit
+        out, inside = np.where(refuted, middle, out), np.where(refuted, inside, middle)
+    return out
+
+
+def _high_end(wealth: Wealth, limit: float, bounds: Bounds | None) -> Floats:
+    """Smallest multiple of CELL that is refuted as a mean from above, [...]."""
+    inside, out = np.full(wealth.bets.shape, -1.0), np.full(wealth.bets.shape, 1.0)
+    for _ in range(_HALVINGS):
+        middle = (inside + out) / 2
+        refuted = log_e_below(wealth, middle, bounds) >= limit
+        inside, out = np.where(refuted, inside, middle), np.where(refuted, middle, out)
+    return out
 
 
 def _accumulate(before: Floats, steps: Floats) -> Floats:
@@ -197,6 +239,8 @@ def _accumulate(before: Floats, steps: Floats) -> Floats:
 
 def _null_drift(wealth: Wealth, null: float | Floats, stakes: Floats) -> Floats:
     """N log(1 + κ_j m), [..., J]."""
+    if isinstance(null, float) and not null:
+        return np.zeros(1)
     m = np.asarray(null, dtype=np.float64)[..., None]
     drift: Floats = wealth.bets[..., None] * np.log1p(stakes * m)
     return drift

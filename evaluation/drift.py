@@ -253,6 +253,15 @@ class DriftMonitor:
         return monitor
 
 
+def alpha_per_window(alpha: float, n_windows: int) -> float:
+    """The monitor's `alpha` with which a file of so many windows alarms with probability `alpha` at most.
+
+    Without drift R is a submartingale of mean t after t windows, so P(max R ≥ c) ≤ n/c over n windows (Doob's maximal
+    inequality): c = n/alpha. Per window instead, a file of 1,000 windows would alarm by chance alone.
+    """
+    return alpha / max(n_windows, 1)
+
+
 def _name(embed: Embed | None, embedding: str | None) -> str:
     return HASHING if embed is None else embedding or "unnamed"
 

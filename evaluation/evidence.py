@@ -17,7 +17,7 @@ from evaluation.betting import Bounds
 from evaluation.pairs import Pair
 from evaluation.seen import SeenKeys
 
-INFRASTRUCTURE: Final = "infrastructure failed"
+BOTH_BROKE: Final = "infrastructure failed on both sides"
 ONE_SIDE: Final = "labelled on one side only"
 NO_SCORE: Final = "picked for labelling but without a score"
 WAITING: Final = "not picked for labelling and not judged"
@@ -31,32 +31,46 @@ class Observation(NamedTuple):
 
     a: float
     c: float
-    slice: str | None
+    parts: tuple[tuple[str, float], ...]
+    """Slices in it, each with a of its pairs alone; a slice's bets stand apart from all others'."""
+
+
+@dataclass
+class Sums:
+    """Over the pairs of the open cluster, or over those of one slice in it."""
+
+    pairs: int = 0
+    labelled: int = 0
+    d: float = 0.0
+    a: float = 0.0
+
+    def add(self, d: float | None, a: float) -> None:
+        """Count one pair."""
+        self.pairs += 1
+        self.a += a
+        if d is not None:
+            self.labelled += 1
+            self.d += d
 
 
 @dataclass(slots=True)
 class Open:
-    """The cluster that is still arriving: sums over its pairs."""
+    """The cluster that is still arriving."""
 
     cluster: str
-    slice: str | None
-    pairs: int = 0
-    labelled: int = 0
+    whole: Sums = field(default_factory=Sums)
     judged: int = 0
-    d: float = 0.0
     f: float = 0.0
-    a: float = 0.0
     c: float = 0.0
+    slices: dict[str, Sums] = field(default_factory=dict)
 
-    def collect(self, d: float | None, f: float | None, propensity: float) -> None:
+    def collect(self, d: float | None, f: float | None, pair: Pair) -> None:
         """Add one pair's differences: the human one and the judge's, None where not known."""
-        a, c = _weighted(d, f, propensity)
-        self.pairs += 1
-        self.a += a
+        a, c = _weighted(d, f, pair.propensity)
         self.c += c
-        if d is not None:
-            self.labelled += 1
-            self.d += d
+        self.whole.add(d, a)
+        if pair.slice is not None:
+            self.slices.setdefault(pair.slice, Sums()).add(d, a)
         if f is not None:
             self.judged += 1
             self.f += f
@@ -64,10 +78,17 @@ class Open:
     @property
     def means(self) -> tuple[float | None, float | None]:
         """Mean human difference and mean judge's difference; a cluster is labelled wholly or not at all."""
-        if not self.labelled:
+        labelled = self.whole.labelled
+        if not labelled:
             return None, self.f / self.judged if self.judged else None
         # Judged only in part, the two means would be over different pairs: then it bets without the judge.
-        return self.d / self.labelled, self.f / self.judged if self.judged == self.labelled else None
+        return self.whole.d / labelled, self.f / self.judged if self.judged == labelled else None
+
+    @staticmethod
+    def restore(state: dict[str, Any]) -> "Open":
+        """The inverse of `asdict`."""
+        slices = {name: Sums(**sums) for name, sums in state["slices"].items()}
+        return Open(**state | {"whole": Sums(**state["whole"]), "slices": slices})
 
 
 @dataclass
@@ -119,8 +140,8 @@ class Intake:
             return done + self._bet_pair(d, f, pair)
         if self.open is None:
             self.clusters.is_new(pair.cluster)
-            self.open = Open(pair.cluster, pair.slice)
-        self.open.collect(d, f, pair.propensity)
+            self.open = Open(pair.cluster)
+        self.open.collect(d, f, pair)
         return done
 
     def finish(self) -> list[Observation]:
@@ -135,20 +156,14 @@ class Intake:
             )
         self._refuse_propensity(pair)
         if pair.cluster is not None:
-            self._refuse_cluster(pair, pair.cluster)
+            self._refuse_returning(pair.cluster)
             if counts and self.open is not None and self.open.cluster == pair.cluster:
                 self._refuse_partial(self.open, labelled)
         if not self.cases.is_new(pair.case_id):
             raise BadInput(f"case_id {pair.case_id!r} appears twice; each case is one pair: drop the repeat")
 
-    def _refuse_cluster(self, pair: Pair, cluster: str) -> None:
-        if self.open is not None and self.open.cluster == cluster:
-            if self.open.slice != pair.slice:
-                raise BadInput(
-                    f"cluster {cluster!r} is in slice {self.open.slice!r} and in {pair.slice!r}; "
-                    "a cluster is one bet in one slice: split the cluster or give its pairs one slice"
-                )
-        elif cluster in self.clusters:
+    def _refuse_returning(self, cluster: str) -> None:
+        if (self.open is None or self.open.cluster != cluster) and cluster in self.clusters:
             raise BadInput(
                 f"cluster {cluster!r} comes back after its bet was made; "
                 "put the pairs of one cluster next to each other"
@@ -156,7 +171,7 @@ class Intake:
 
     def _refuse_partial(self, group: Open, labelled: bool) -> None:
         # Clusters with a label would be the large ones, and no random sample of all clusters.
-        if self.min_propensity is None and labelled != (group.labelled > 0):
+        if self.min_propensity is None and labelled != (group.whole.labelled > 0):
             raise BadInput(
                 f"cluster {group.cluster!r} is labelled in part; label whole clusters, or state each pair's "
                 "propensity and declare the smallest as min_propensity"
@@ -178,8 +193,8 @@ class Intake:
             )
 
     def _reason_to_exclude(self, pair: Pair, d: float | None, f: float | None) -> str | None:
-        if pair.champion_failed == "infrastructure" or pair.challenger_failed == "infrastructure":
-            return INFRASTRUCTURE
+        if pair.is_broken:
+            return BOTH_BROKE
         if d is not None:
             return None
         one_sided = (pair.champion is None) != (pair.challenger is None)
@@ -200,15 +215,21 @@ class Intake:
 
     def _bet_cluster(self, group: Open) -> list[Observation]:
         if self.min_propensity is not None:
-            return [Observation(group.a / group.pairs, group.c / group.pairs, group.slice)]
-        return self._bet_sampled(*group.means, group.slice)
+            n = group.whole.pairs
+            parts = tuple((name, part.a / part.pairs) for name, part in group.slices.items())
+            return [Observation(group.whole.a / n, group.c / n, parts)]
+        parts = tuple((name, part.d / part.labelled) for name, part in group.slices.items() if part.labelled)
+        return self._bet_sampled(*group.means, parts)
 
     def _bet_pair(self, d: float | None, f: float | None, pair: Pair) -> list[Observation]:
         if self.min_propensity is not None:
-            return [Observation(*_weighted(d, f, pair.propensity), pair.slice)]
-        return self._bet_sampled(d, f, pair.slice)
+            a, c = _weighted(d, f, pair.propensity)
+            return [Observation(a, c, () if pair.slice is None else ((pair.slice, a),))]
+        return self._bet_sampled(d, f, () if pair.slice is None or d is None else ((pair.slice, d),))
 
-    def _bet_sampled(self, d: float | None, f: float | None, part: str | None) -> list[Observation]:
+    def _bet_sampled(
+        self, d: float | None, f: float | None, parts: tuple[tuple[str, float], ...]
+    ) -> list[Observation]:
         """Labels are a random sample: the judged but unlabelled wait for the next label, each used once."""
         if d is None:
             if f is not None:
@@ -219,7 +240,7 @@ class Intake:
         if f is not None and self.unlabelled:
             c = f - self.unlabelled_sum / self.unlabelled
             self.unlabelled, self.unlabelled_sum = 0, 0.0
-        return [Observation(d, c, part)]
+        return [Observation(d, c, parts)]
 
     def state(self) -> dict[str, Any]:
         """Everything as plain JSON."""
@@ -237,7 +258,7 @@ class Intake:
         opened, cases, clusters = parts.pop("open"), parts.pop("cases"), parts.pop("clusters")
         return Intake(
             **parts,
-            open=Open(**opened) if opened else None,
+            open=Open.restore(opened) if opened else None,
             cases=SeenKeys.restore(cases),
             clusters=SeenKeys.restore(clusters),
         )
@@ -255,7 +276,7 @@ def _differences(pair: Pair) -> tuple[float | None, float | None]:
         pair.champion_judge,
         pair.challenger_judge,
     )
-    if pair.champion_failed is not None or pair.challenger_failed is not None:
+    if not pair.is_broken and (pair.champion_failed is not None or pair.challenger_failed is not None):
         picked = pair.propensity == 1.0 or ours is not None or theirs is not None
         (ours, theirs), (judged_ours, judged_theirs) = pair.labels, pair.judgements
         if not picked:

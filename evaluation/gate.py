@@ -6,6 +6,11 @@ inequality; the theorem stands in `evaluation.betting`). Slices, exclusions and 
 promotion away; a judge changes how many labels it takes, never how often it is wrong. Needs: cases drawn
 alike, and labels that are a random sample of them, or picked with the stated propensities; see
 `evaluation.evidence`.
+
+The interval beside the verdict is a two-sided confidence sequence, intersected over every bet. What that
+guarantees: where alpha ≤ (1 − confidence)/2, a promotion's interval lies above `min_gain`, for the bet that
+promoted refuted it there, too. At a larger alpha the one-sided test needs less evidence than either end of the
+interval; where the two then seem to disagree the sentence says so.
 """
 
 import json
@@ -17,7 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from agent.errors import BadInput, CorruptRecord
-from evaluation.betting import Run, Wealth, bet, interval, log_e_above, log_e_below
+from evaluation.betting import EVERYTHING, Run, Wealth, bet, interval, log_e_above, log_e_below, narrowed
 from evaluation.evidence import Intake, Observation
 from evaluation.pairs import Pair
 from evaluation.provenance import Provenance, Registration
@@ -28,7 +33,7 @@ __all__ = ["Gate", "GatePolicy", "Pair", "Registration", "SideBySide", "SliceEvi
 
 BLOCK: Final = 512
 """Bets per vectorized step: bounded memory on input of any length, and it fits into the cache."""
-STATE_SCHEMA: Final = 1
+STATE_SCHEMA: Final = 2
 _LARGEST_LOG: Final = 690.0
 """e-values are shown up to e^690, just below the largest float."""
 
@@ -52,7 +57,7 @@ class GatePolicy(BaseModel):
     min_propensity: Annotated[float, Field(gt=0, le=1)] | None = None
     """Smallest propensity that any pair may have; set = labels were chosen, unset = a plain random sample."""
     max_excluded: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of pairs that may be excluded for a fault; above it nothing is promoted."""
+    """Share of the labelled pairs that may be excluded for a fault; above it nothing is promoted."""
 
     @property
     def slice_floor(self) -> float:
@@ -89,6 +94,7 @@ class Gate:
         self._slices = Slices()
         self._tally = Tally()
         self._wealth = Wealth.start()
+        self._ends = EVERYTHING
         self._crossing: tuple[Decision, int, float] | None = None
         self._bounds = self._intake.bounds
 
@@ -121,8 +127,8 @@ class Gate:
     def verdict(self) -> Verdict:
         """What the pairs so far support."""
         rules, seen = self.policy, self._intake
-        low, high = interval(self._wealth, confidence=rules.confidence, bounds=self._bounds)
         bets = int(self._wealth.bets)
+        ci, steady = self._interval()
         slices = self._slices.evidence(rules.slice_alpha, rules.slice_floor, self._bounds)
         blocked = tuple(_blocks(slices, seen, rules))
         decision: Decision = self._crossing[0] if self._crossing else "continue"
@@ -134,7 +140,8 @@ class Gate:
         draft = Verdict(
             decision=decision,
             gain=float(self._wealth.mean) if bets else None,
-            ci=(float(low), float(high)),
+            ci=ci,
+            steady=steady,
             confidence=rules.confidence,
             min_gain=rules.min_gain,
             e_value=math.exp(min(log_e[0], _LARGEST_LOG)),
@@ -160,7 +167,7 @@ class Gate:
         bets = int(self._wealth.bets)
         if not bets:
             return None
-        low, high = interval(self._wealth, confidence=self.policy.confidence, bounds=self._bounds)
+        (low, high), _ = self._interval()
         above = log_e_above(self._wealth, self.policy.min_gain, self._bounds)
         below = log_e_below(self._wealth, self.policy.min_gain, self._bounds)
         return WealthPoint(
@@ -168,8 +175,8 @@ class Gate:
             e_value=math.exp(min(float(above), _LARGEST_LOG)),
             harm_e_value=math.exp(min(float(below), _LARGEST_LOG)),
             gain=float(self._wealth.mean),
-            low=float(low),
-            high=float(high),
+            low=low,
+            high=high,
         )
 
     def to_json(self) -> str:
@@ -183,6 +190,7 @@ class Gate:
                 "slices": self._slices.state(),
                 "tally": self._tally.state(),
                 "wealth": {name: value.tolist() for name, value in vars(self._wealth).items()},
+                "ends": self._ends,
                 "crossing": self._crossing,
             }
         )
@@ -208,6 +216,8 @@ class Gate:
         gate._slices = Slices.restore(parts["slices"])
         gate._tally = Tally.restore(parts["tally"])
         gate._wealth = Wealth(**{name: np.array(value) for name, value in parts["wealth"].items()})
+        low, high = parts["ends"]
+        gate._ends = (float(low), float(high))
         crossing = parts["crossing"]
         gate._crossing = (crossing[0], crossing[1], crossing[2]) if crossing else None
         return gate
@@ -224,7 +234,8 @@ class Gate:
         a, c = np.array([b.a for b in bets]), np.array([b.c for b in bets])
         run = bet(self._wealth, a, c, null=self.policy.min_gain, bounds=self._bounds)
         self._wealth = run.wealth
-        self._slices.bet([b.slice for b in bets], a, self._bounds)
+        self._ends = narrowed(self._ends, run.path, confidence=self.policy.confidence, bounds=self._bounds)
+        self._slices.bet((part for b in bets for part in b.parts), self._bounds)
         if self._crossing is None:
             self._crossing = self._first_crossing(run, before)
 
@@ -236,6 +247,14 @@ class Gate:
         if down.size:
             return "reject", before + int(down[0]) + 1, float(run.log_down[down[0]])
         return None
+
+    def _interval(self) -> tuple[tuple[float, float], bool]:
+        """The intersection over time and True; where that is empty, the interval of all bets and False."""
+        low, high = self._ends
+        if low <= high:
+            return (low, high), True
+        now = interval(self._wealth, confidence=self.policy.confidence, bounds=self._bounds)
+        return (float(now[0]), float(now[1])), False
 
     def _log_e(self) -> tuple[float, float]:
         """Ln e for promotion and for harm: now, or at the crossing for the side that crossed."""
@@ -253,8 +272,9 @@ def _blocks(slices: Iterable[SliceEvidence], seen: Intake, rules: GatePolicy) ->
         if part.harmed:
             evidence = f"gain {part.gain:+.3f} on {part.n_bets}, e = {part.e_value:.3g}"
             yield f"slice {part.name!r} is worse: {evidence}"
-    if seen.faulty > rules.max_excluded * seen.seen:
+    wanted = seen.labelled + seen.faulty
+    if seen.faulty > rules.max_excluded * wanted:
         yield (
-            f"{seen.faulty} of {seen.seen} pairs excluded for a fault, limit {rules.max_excluded:.0%}: "
+            f"{seen.faulty} of {wanted} labelled pairs excluded for a fault, limit {rules.max_excluded:.0%}: "
             "repair and run them again"
         )

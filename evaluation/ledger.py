@@ -36,6 +36,8 @@ class Entry(BaseModel):
     alpha_k: Annotated[float, Field(gt=0, lt=1)]
     candidate: Annotated[str, Field(min_length=1)]
     """Content hash of the challenger."""
+    champion: str = ""
+    """Content hash of what it is compared with; empty = written before this was kept, and proves nothing."""
     opened_at: AwareDatetime
     closed_at: AwareDatetime | None = None
     decision: Decision | None = None
@@ -46,6 +48,11 @@ class Entry(BaseModel):
     def threshold(self) -> float:
         """Evidence that promotes."""
         return 1 / self.alpha_k
+
+    @property
+    def proven(self) -> bool:
+        """Whether it ended with the evidence that promotes."""
+        return self.decision == "promote" and (self.e_value or 0.0) >= self.threshold
 
 
 class Refresh(BaseModel):
@@ -118,9 +125,14 @@ class Ledger(BaseModel):
 
 
 def open_test(
-    ledger: Ledger, *, candidate: str, now: AwareDatetime, expected_version: int | None = None
+    ledger: Ledger,
+    *,
+    candidate: str,
+    now: AwareDatetime,
+    champion: str = "",
+    expected_version: int | None = None,
 ) -> Ledger:
-    """Spend the next share on `candidate`; its entry is `entries[-1]` of the ledger returned.
+    """Spend the next share on `candidate` against `champion`; its entry is `entries[-1]` of the ledger returned.
 
     Raises StaleLedger when `expected_version` is not the ledger's, BadInput when the budget is exhausted or
     the candidate already has an open test.
@@ -141,6 +153,7 @@ def open_test(
         budget=ledger.budget,
         alpha_k=ledger.next_alpha,
         candidate=candidate,
+        champion=champion,
         opened_at=now,
     )
     return _changed(ledger, entries=(*ledger.entries, entry))
@@ -153,6 +166,7 @@ def close_test(
     decision: Decision,
     e_value: float,
     now: AwareDatetime,
+    champion: str = "",
     expected_version: int | None = None,
 ) -> Ledger:
     """Write how the open test of `candidate` ended; the share stays spent whatever the decision.
@@ -162,6 +176,11 @@ def close_test(
     """
     _refuse_stale(ledger, expected_version)
     entry = open_entry(ledger, candidate)
+    if champion and entry.champion != champion:
+        raise BadInput(
+            f"candidate {candidate!r} has its open test against {entry.champion!r}, not {champion!r}: "
+            "what was found against the one says nothing about the other"
+        )
     if decision == "promote" and not e_value >= entry.threshold:
         raise BadInput(
             f"e = {e_value:.4g} < {entry.threshold:.4g} = 1/α for test {entry.k}; "
@@ -177,6 +196,12 @@ def open_entry(ledger: Ledger, candidate: str) -> Entry:
         if entry.candidate == candidate and entry.decision is None:
             return entry
     raise BadInput(f"candidate {candidate!r} has no open test in the ledger; open one before the first case")
+
+
+def last_test(ledger: Ledger, candidate: str, champion: str) -> Entry | None:
+    """The newest test of `candidate` against `champion`; None if there was none."""
+    found = (e for e in reversed(ledger.entries) if (e.candidate, e.champion) == (candidate, champion))
+    return next(found, None)
 
 
 def refresh(

@@ -5,7 +5,6 @@ needs (scores in [0, 1], a positive propensity) is checked here, once, before an
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,7 +14,10 @@ from agent.errors import BadInput
 Score = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 Amount = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Failure = Literal["agent", "infrastructure"]
-"""Who failed: the agent (its side scores 0) or what it runs on (the pair is excluded, with its reason)."""
+"""Who failed: the agent, or what it runs on (state it after a second try). One side's failure of either kind is
+its 0: an action at which the user's code breaks, or a prompt that an endpoint refuses, is a failure of the version
+that sent it, and leaving it out would leave out what it does worst. Only `infrastructure` on both sides says
+nothing about either: that pair is excluded and counted."""
 
 
 class Pair(BaseModel):
@@ -30,7 +32,8 @@ class Pair(BaseModel):
     champion_judge: Score | None = None
     challenger_judge: Score | None = None
     cluster: str | None = None
-    """Pairs of one session or task are one bet, on their mean; they must stand next to each other."""
+    """Pairs of one session or task are one bet, on their mean (and one in each slice among them, on its mean
+    there); they must stand next to each other."""
     propensity: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] = 1.0
     """Probability with which this pair was picked for labelling, whether or not it was picked."""
     slice: str | None = None
@@ -46,23 +49,28 @@ class Pair(BaseModel):
     """Content hash of the candidate that ran; a change in the middle of a test is refused."""
     challenger_id: str | None = None
     judge_id: str | None = None
-    drawn_at: datetime | None = None
-    """When the case was drawn; must not be before the candidates and the judge were registered."""
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether what both sides run on failed: then the pair says nothing about either."""
+        return self.champion_failed == self.challenger_failed == "infrastructure"
 
     @property
     def labels(self) -> tuple[float | None, float | None]:
-        """Champion's and challenger's score on the human scale; a side whose agent failed scores 0."""
-        return (
-            0.0 if self.champion_failed == "agent" else self.champion,
-            0.0 if self.challenger_failed == "agent" else self.challenger,
-        )
+        """Champion's and challenger's score on the human scale; a side that failed scores 0."""
+        return self._unless_failed(self.champion, self.challenger)
 
     @property
     def judgements(self) -> tuple[float | None, float | None]:
-        """The judge's scores; a side whose agent failed has no answer to judge and scores 0."""
+        """The judge's scores; a side that failed has no answer to judge and scores 0."""
+        return self._unless_failed(self.champion_judge, self.challenger_judge)
+
+    def _unless_failed(self, ours: float | None, theirs: float | None) -> tuple[float | None, float | None]:
+        if self.is_broken:
+            return None, None
         return (
-            0.0 if self.champion_failed == "agent" else self.champion_judge,
-            0.0 if self.challenger_failed == "agent" else self.challenger_judge,
+            ours if self.champion_failed is None else 0.0,
+            theirs if self.challenger_failed is None else 0.0,
         )
 
 

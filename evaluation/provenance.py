@@ -5,10 +5,9 @@ the outcomes that they are meant to predict; then no error rate holds.
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from agent.errors import BadInput
 from evaluation.pairs import Pair
@@ -24,7 +23,6 @@ class Registration(BaseModel):
     challenger: str = Field(min_length=1)
     judge: str | None = None
     """Content hash of prompt, model and rubric; None = no judge may take part."""
-    registered_at: AwareDatetime
 
 
 @dataclass
@@ -35,7 +33,7 @@ class Provenance:
     first: dict[str, str] = field(default_factory=dict)
 
     def check(self, pair: Pair) -> None:
-        """Raise BadInput when the pair comes from other candidates, another judge, or too early."""
+        """Raise BadInput when the pair comes from other candidates or another judge."""
         if self.registration is None and pair.champion_id is pair.challenger_id is pair.judge_id is None:
             return
         stated = {"champion": pair.champion_id, "challenger": pair.challenger_id, "judge": pair.judge_id}
@@ -62,11 +60,6 @@ class Provenance:
                 f"case {pair.case_id!r} has judge scores but no judge was registered; "
                 "register the judge before the first case or drop its scores"
             )
-        if pair.drawn_at is not None and _instant(pair.drawn_at) < _instant(registration.registered_at):
-            raise BadInput(
-                f"case {pair.case_id!r} was drawn at {pair.drawn_at.isoformat()}, before the registration at "
-                f"{registration.registered_at.isoformat()}; the gate needs fresh cases: draw new ones"
-            )
 
     def state(self) -> dict[str, Any]:
         """Everything as plain JSON."""
@@ -80,10 +73,3 @@ class Provenance:
         return Provenance(
             Registration.model_validate(registered) if registered else None, dict(state["first"])
         )
-
-
-def _instant(at: datetime) -> float:
-    """Seconds since the epoch; a time without a zone is refused, since it could be hours off."""
-    if at.tzinfo is None:
-        raise BadInput(f"drawn_at {at.isoformat()} has no time zone; write it as {at.isoformat()}+00:00")
-    return at.timestamp()

@@ -6,14 +6,14 @@ mean over all traffic is no control for one slice.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from evaluation.betting import Bounds, Floats, Wealth, bet, log_e_below
+from evaluation.betting import Bounds, Wealth, bet, log_e_below
 
 
 class SliceEvidence(BaseModel):
@@ -40,15 +40,14 @@ class Slices:
 
     wealth: dict[str, Wealth] = field(default_factory=dict)
 
-    def bet(self, names: Sequence[str | None], a: Floats, bounds: Bounds) -> None:
-        """Bet each observation, [T], in its slice; None belongs to no slice."""
-        rows: dict[str, list[int]] = {}
-        for row, name in enumerate(names):
-            if name is not None:
-                rows.setdefault(name, []).append(row)
-        for name, at in rows.items():
+    def bet(self, parts: Iterable[tuple[str, float]], bounds: Bounds) -> None:
+        """Bet each observation of the gain, in order, in the slice that it is named with."""
+        by_slice: dict[str, list[float]] = {}
+        for name, a in parts:
+            by_slice.setdefault(name, []).append(a)
+        for name, gains in by_slice.items():
             before = self.wealth.get(name) or Wealth.start()
-            self.wealth[name] = bet(before, a[at], np.zeros(len(at)), bounds=bounds).wealth
+            self.wealth[name] = bet(before, np.array(gains), np.zeros(len(gains)), bounds=bounds).wealth
 
     def evidence(self, alpha: float, floor: float, bounds: Bounds) -> tuple[SliceEvidence, ...]:
         """Each slice against "mean gain ≥ floor", the total probability of a false block being alpha."""

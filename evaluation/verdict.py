@@ -30,7 +30,11 @@ class Verdict(BaseModel):
     gain: float | None
     """Estimated mean of challenger − champion on the human scale; None before the first bet."""
     ci: tuple[float, float]
-    """Confidence sequence for the gain: covers at every n at once with probability ≥ confidence."""
+    """Confidence sequence for the gain, intersected over every bet: covers at every n at once with probability ≥
+    confidence. Above `min_gain` in every promotion at alpha ≤ (1 − confidence)/2."""
+    steady: bool = True
+    """False = what early bets refuted, later ones call likely: the gain moved during the test (or the promised
+    1 − confidence happened), no single value fits, and `ci` is that of all bets together."""
     confidence: float
     min_gain: float
     e_value: float
@@ -117,13 +121,26 @@ def explain(verdict: Verdict) -> str:
     low, high = verdict.ci
     parts = [
         f"{verdict.gain:+.3f} on {cases} cases",
-        f"{verdict.confidence * 100:g} % interval {low:+.3f}…{high:+.3f}",
+        f"{verdict.confidence * 100:g} % interval {low:+.3f}…{high:+.3f}{_beside(verdict)}",
         _evidence(verdict),
     ]
     if verdict.decided_at is not None and verdict.decided_at < verdict.n_bets:
         parts[-1] += f" at bet {verdict.decided_at:,}"
     blocked = f" (blocked: {'; '.join(verdict.blocked_by)})" if verdict.blocked_by else ""
     return f"{', '.join(parts)}: {verdict.decision}{blocked}"
+
+
+def _beside(verdict: Verdict) -> str:
+    """Why the interval may hold a gain that the decision denies."""
+    if not verdict.steady:
+        return " (the gain moved during the test: early cases alone say otherwise)"
+    low, high = verdict.ci
+    promoted = verdict.decision == "promote" and low <= verdict.min_gain
+    refused = verdict.harm_e_value >= verdict.harm_threshold and high >= verdict.min_gain
+    if not promoted and not (verdict.decision == "reject" and refused):
+        return ""
+    alpha = 1 / (verdict.threshold if promoted else verdict.harm_threshold)
+    return f" (two-sided, so wider than the one-sided test at α = {alpha:.3g})"
 
 
 def _evidence(verdict: Verdict) -> str:

@@ -1,17 +1,20 @@
 """Improve: from production traces to a champion that is shown to be better. The product on one screen.
 
 Any stage can be killed and run again: stages are idempotent, expensive ones keep their results, and what people
-have not answered yet is picked up by the next run.
+have not answered yet is picked up by the next run. Two runs of one project would answer every request twice:
+the second waits for the first.
 """
 
 from pathlib import Path
 
 from prefect import flow
 
-from agent.project import Proposer, load_project
+from agent.project import Project, Proposer, load_project
 from agent.record import Record
 from evaluation.curate import CurateSettings
 from evaluation.selection import SelectionSettings
+from flows.commands.terminal import console
+from infra.project_state import project_lock
 from tasks.collect import collect_new
 from tasks.gate import GateSettings, Judged, gate_candidates
 from tasks.learn import Lessons, ProposeSettings, able, curate_lessons, propose
@@ -53,9 +56,12 @@ class ImproveReport(Record):
 @flow(name="improve", persist_result=False, validate_parameters=True)
 def improve(project: str = ".", settings: ImproveSettings | None = None) -> ImproveReport:
     """Serve → collect → people → curate → propose → evaluate and gate → promote."""
-    rules = settings or ImproveSettings()
     agent = load_project(Path(project))
+    with project_lock(agent.name, "`ratchet improve`", console.print):
+        return _improve(project, agent, settings or ImproveSettings())
 
+
+def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveReport:
     left_over = collect_new(agent.name)
     served = serve_waiting(project)
     collection = collect_new(agent.name)

@@ -1,4 +1,4 @@
-"""Datasets on disk: Parquet, named by the digest of its rows, written whole or not at all.
+"""Datasets on disk, named by the digest of what they hold: snapshots written whole, and logs that only grow.
 
 Why the digest is taken from the rows and not from the file: another Parquet writer gives other bytes for the
 same rows, and lineage names what was learned from, not how it was compressed.
@@ -6,37 +6,25 @@ same rows, and lineage names what was learned from, not how it was compressed.
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from agent.errors import BadInput, CorruptRecord, ServiceUnavailable
+from agent.errors import BadInput, CorruptRecord
 from agent.record import Record
-from infra.settings import Settings
+from infra.dataset_files import DatasetVersion, TableFile, datasets_folder, write_table
+from infra.dataset_log import is_log, rows_since
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["DatasetVersion", "load_frame", "read_dataset", "read_since", "write_dataset"]
+
 RecordT = TypeVar("RecordT", bound=Record)
 _RECORD: Final = "record"
 """Column that holds each record whole, as JSON; the others are for people, pandas and Evidently."""
-
-
-class DatasetVersion(Record):
-    """One version of a dataset: the same rows are the same version."""
-
-    name: str
-    uri: str
-    """Path of the Parquet file; `datasets.load_dataset("parquet", data_files=uri)` reads it."""
-    digest: str
-    """First 16 hex digits of the SHA-256 of the rows, in their order."""
-    n_rows: int
 
 
 def write_dataset(name: str, rows: "Sequence[Record] | pd.DataFrame") -> DatasetVersion:
@@ -47,20 +35,10 @@ def write_dataset(name: str, rows: "Sequence[Record] | pd.DataFrame") -> Dataset
     """
     table = _table(rows)
     digest = _digest(table)
-    folder = Settings().home / "datasets" / name
-    path = folder / f"{digest}.parquet"
-    version = DatasetVersion(name=name, uri=str(path), digest=digest, n_rows=table.num_rows)
-    if path.exists():
-        return version
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(table, path)
-    except OSError as error:
-        raise ServiceUnavailable(
-            f"dataset {name} ({table.num_rows} rows) was not written to {folder}: {error.strerror or error}; "
-            f"{_free(folder)}; earlier versions are untouched: free space and repeat"
-        ) from error
-    return version
+    path = datasets_folder() / name / f"{digest}.parquet"
+    if not path.exists():
+        write_table(table, path, name)
+    return DatasetVersion(name=name, uri=str(path), digest=digest, n_rows=table.num_rows)
 
 
 def _table(rows: "Sequence[Record] | pd.DataFrame") -> pa.Table:
@@ -100,53 +78,39 @@ def _digest(table: pa.Table) -> str:
     return sha.hexdigest()[:16]
 
 
-def _write_whole(table: pa.Table, path: Path) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".part")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            pq.write_table(table, file)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
-
-
-def _free(folder: Path) -> str:
-    place = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return f"{shutil.disk_usage(place).free / 1e6:,.1f} MB free there"
-
-
 def load_frame(version: DatasetVersion) -> "pd.DataFrame":
     """The dataset as a pandas frame, after its digest was checked."""
     return _checked(version).to_pandas()  # type: ignore[no-any-return]
 
 
 def read_dataset(version: DatasetVersion, record_type: type[RecordT]) -> list[RecordT]:
-    """The records that were written, equal to the originals, after the digest was checked."""
-    return list(_records(_checked(version), version, record_type))
+    """The records that were written, equal to the originals, after their digest was checked."""
+    return read_since(version, 0, record_type)
 
 
-def _records(table: pa.Table, version: DatasetVersion, record_type: type[RecordT]) -> Iterator[RecordT]:
+def read_since(version: DatasetVersion, n: int, record_type: type[RecordT]) -> list[RecordT]:
+    """The same without the first `n`: what is new to one who has read so many.
+
+    Of a dataset that only grows, nothing of the others is read, and every later version begins with the same rows.
+    """
+    if is_log(version):
+        return list(rows_since(version, n, record_type))
+    return list(_records(_checked(version), version, record_type, n))
+
+
+def _records(
+    table: pa.Table, version: DatasetVersion, record_type: type[RecordT], n: int
+) -> Iterator[RecordT]:
     if _RECORD not in table.column_names:
         raise BadInput(
             f"{version.uri} was written from a frame and holds no records: read it with load_frame"
         )
-    for number, text in enumerate(table.column(_RECORD).to_pylist(), start=1):
+    for number, text in enumerate(table.column(_RECORD)[n:].to_pylist(), start=n + 1):
         yield record_type.from_json(text, where=f"{version.uri} row {number}")
 
 
 def _checked(version: DatasetVersion) -> pa.Table:
-    try:
-        table = pq.read_table(version.uri, partitioning=None)
-    except FileNotFoundError as error:
-        raise BadInput(
-            f"dataset {version.name} is not at {version.uri}: restore it or collect again"
-        ) from error
-    except (OSError, pa.ArrowInvalid) as error:
-        raise CorruptRecord(
-            f"{version.uri}: not a readable Parquet file ({error}); restore or remove it"
-        ) from error
+    table = TableFile(Path(version.uri), version.name).read()
     found = _digest(table)
     if found != version.digest:
         raise CorruptRecord(

@@ -1,95 +1,198 @@
-"""Append-only logs in MLflow: the versions of a registered model, each of which is one event.
+"""The log of what decides in a project: tests, spent cases, moves; append-only in MLflow, the same for every home.
 
-Why a registered model: the number of a version is the database's primary key, so two writers at the same moment
-get two different places, on every backend and without a lock. Why its `source`: tags may be rewritten by whoever
-may label, a version's source by nobody, so the digest of each event stands there and a rewritten one is noticed.
-A deleted version keeps its number, so that is noticed as a gap.
+Why a registered model: the number of a model version is the database's primary key, so two writers that append at
+the same moment get two different places, on every backend and without a lock. A place's meaning follows from the
+log alone; an event that the rules refuse at its place has no effect.
+
+Why a chain and a head: MLflow lets anybody delete a version, and a log without its newest events looks whole. Each
+event names the last one that its writer saw, and the hash of all before; the count and hash of everything stand on
+the experiment, where deleting versions does not reach. The head is written after the event, so it may lag behind
+(a kill in between: the next event mends it) and never lead.
 """
 
 import time
-from typing import Any, Final
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, NamedTuple
 
 from mlflow.exceptions import MlflowException
+from pydantic import AwareDatetime, Field
 
 from agent.errors import CorruptRecord, ServiceUnavailable
-from agent.record import content_hash
+from agent.record import Record, content_hash
+from evaluation.ledger import Spending
+from evaluation.verdict import Decision
 from infra.tracking import Connection
 
+HEAD: Final = "ratchet.ledger_head"
+"""Tag of the experiment: how many events there are, and the hash of them all."""
 _EVENT: Final = "event"
-_SOURCE: Final = "ratchet-log:///"
 _ATTEMPTS: Final = 10
-_PAGE: Final = 1000
 _PLACE_TAKEN: Final = ("Model Version creation error", "database is locked")
 """Nothing was written; after any other error something may have been, and a repeat could double it."""
+_NOT_SAID: Final = {"kind", "at", "cases", "after", "before"}
 
 
-def append_event(connection: Connection, log: str, text: str, *, about: str) -> int:
-    """Write the event (at most 100,000 characters) at the next free place of `log`, and return the place, from 1.
+class LedgerEvent(Record):
+    """One line of the log."""
 
-    Args:
-        connection: of the project.
-        log: name of the log within the project.
-        text: the event.
-        about: what the log is for, for a person who meets it in MLflow.
+    kind: Literal["begin", "open", "close", "refresh", "spend"]
+    at: AwareDatetime
+    candidate: str = ""
+    champion: str = ""
+    """Candidate id of the champion that the test compares with."""
+    judge: str = ""
+    """Hash of the judge, frozen for the test; empty = none."""
+    decision: Decision | None = None
+    e_value: float | None = None
+    reason: str = ""
+    """Verdict's sentence, or why a new budget was granted."""
+    by: str = ""
+    alpha: float | None = None
+    spending: Spending | None = None
+    cases: tuple[str, ...] = ()
+    """Case ids that a gate used: they can never judge again."""
+    after: int = Field(default=0, ge=0)
+    """Place of the last event that the writer saw; 0 = none, or written before there was a chain."""
+    before: str = ""
+    """Hash of all events up to `after`."""
+
+
+class Log(NamedTuple):
+    """What stands in the log: the event at place n is `events[n - 1]`."""
+
+    events: tuple[LedgerEvent, ...]
+    digests: tuple[str, ...]
+    """Hash of all events up to each place."""
+
+    def up_to(self, place: int) -> "Log":
+        """The log as it was right after this place; what others appended later is not its business."""
+        return Log(self.events[:place], self.digests[:place])
+
+
+def now() -> datetime:
+    """The moment that goes into an event."""
+    return datetime.now(UTC)
+
+
+def read_log(connection: Connection) -> Log:
+    """All events, in order; call it in `mlflow_errors`.
+
+    Raises:
+        CorruptRecord: events were deleted or changed: what was spent is not known.
     """
-    name = _name(connection, log)
-    _ensure_model(connection, name, about)
+    head = _head(
+        connection
+    )  # before the events: one appended in between must not look like one that is missing
+    texts = _texts(connection)
+    name = _name(connection)
+    events = tuple(
+        LedgerEvent.from_json(text, where=f"{name} version {n}") for n, text in enumerate(texts, start=1)
+    )
+    digests: list[str] = []
+    for text in texts:
+        digests.append(content_hash([digests[-1] if digests else "", text]))
+    for place, event in enumerate(events, start=1):
+        if event.after and (event.after >= place or digests[event.after - 1] != event.before):
+            raise _broken(name, f"event {place} does not follow from the {event.after} before it")
+    count, digest = head
+    if count > len(events):
+        raise _broken(name, f"{count - len(events)} of {count} events are missing, the newest ones")
+    if count and digests[count - 1] != digest:
+        raise _broken(name, f"the first {count} events are not those that were written")
+    return Log(events, tuple(digests))
+
+
+def append(connection: Connection, event: LedgerEvent) -> int:
+    """Write the event at the next free place; returns the place. Call it in `mlflow_errors`.
+
+    Raises:
+        CorruptRecord: see `read_log`; nothing was written.
+    """
+    client, name = connection.client, _name(connection)
+    _ensure_model(connection)
     for attempt in range(_ATTEMPTS):
+        log = read_log(connection)
+        link = {"after": len(log.events), "before": log.digests[-1] if log.digests else ""}
+        linked = event.model_copy(update=link)
         try:
-            version = connection.client.create_model_version(
-                name, source=_SOURCE + content_hash(text), tags={_EVENT: text}
+            version = client.create_model_version(
+                name,
+                source="ratchet-ledger:///event",
+                tags={_EVENT: linked.to_json()},
+                description=_sentence(linked),
             )
         except MlflowException as error:
             if not any(sign in str(error) for sign in _PLACE_TAKEN) or attempt == _ATTEMPTS - 1:
                 raise
             time.sleep(0.05 * 2**attempt)  # somebody took the place between MLflow's look and its write
             continue
+        _advance_head(connection)
         return int(version.version)
     raise ServiceUnavailable(f"{name}: no free place after {_ATTEMPTS} attempts; repeat")
 
 
-def read_events(connection: Connection, log: str) -> list[str]:
-    """All events of `log` in order: the one at place 1 first; empty where nothing was ever written.
+def _name(connection: Connection) -> str:
+    return f"{connection.project}-ledger"
 
-    Raises:
-        CorruptRecord: an event was deleted or rewritten.
-    """
-    name = _name(connection, log)
+
+def _broken(name: str, what: str) -> CorruptRecord:
+    return CorruptRecord(f"{name}: {what}: events were deleted or changed; restore the database")
+
+
+def _head(connection: Connection) -> tuple[int, str]:
+    tag = connection.client.get_experiment(connection.experiment_id).tags.get(HEAD, "0:")
+    count, _, digest = tag.partition(":")
+    if not count.isdecimal():
+        raise _broken(_name(connection), f"tag {HEAD} of the experiment says {tag!r}")
+    return int(count), digest
+
+
+def _advance_head(connection: Connection) -> None:
+    log = read_log(connection)
+    connection.client.set_experiment_tag(
+        connection.experiment_id, HEAD, f"{len(log.events)}:{log.digests[-1]}"
+    )
+
+
+def _texts(connection: Connection) -> list[str]:
+    """Each event's text, by place; a gap means that somebody deleted history."""
+    client, name = connection.client, _name(connection)
     found: list[Any] = []
     token = None
     while True:
-        page = connection.client.search_model_versions(
-            f"name = '{name}'", max_results=_PAGE, page_token=token
+        page = client.search_model_versions(
+            f"name = '{name}'", max_results=1000, order_by=["version_number ASC"], page_token=token
         )
         found += page
         token = page.token
         if not token:
             break
-    found.sort(key=lambda version: int(version.version))
-    places = [int(version.version) for version in found]
-    if places != list(range(1, len(places) + 1)):
-        missing = sorted(set(range(1, places[-1] + 1)) - set(places))
-        raise CorruptRecord(f"{name}: version {missing[0]} was deleted; restore MLflow's database")
-    return [_checked(name, version) for version in found]
+    places = {int(version.version): version.tags.get(_EVENT, "") for version in found}
+    missing = sorted(set(range(1, max(places, default=0) + 1)) - set(places))
+    if missing:
+        raise _broken(name, f"there is a gap at {missing[:5]}")
+    return [places[place] for place in sorted(places)]
 
 
-def _checked(name: str, version: Any) -> str:
-    text = str(version.tags.get(_EVENT, ""))
-    if version.source != _SOURCE + content_hash(text):
-        raise CorruptRecord(
-            f"{name} version {version.version} was rewritten: its text has digest {content_hash(text)}, "
-            f"not {str(version.source).removeprefix(_SOURCE)}; restore MLflow's database"
-        )
-    return text
-
-
-def _name(connection: Connection, log: str) -> str:
-    return f"{connection.project}-{log}"
-
-
-def _ensure_model(connection: Connection, name: str, about: str) -> None:
+def _ensure_model(connection: Connection) -> None:
     try:
-        connection.client.create_registered_model(name, description=about)
+        connection.client.create_registered_model(
+            _name(connection),
+            description="What decides: tests, spent cases, moves; each version is one event, none is deleted.",
+        )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def _sentence(event: LedgerEvent) -> str:
+    known = event.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_SAID)
+    if event.cases:
+        known["cases"] = len(event.cases)
+    return f"{event.kind}: " + ", ".join(f"{key} {value}" for key, value in known.items())
+
+
+def in_portions(ids: Sequence[str], size: int = 2000) -> list[tuple[str, ...]]:
+    """Ids in portions that fit one event: MLflow's tag holds 100,000 characters."""
+    return [tuple(ids[start : start + size]) for start in range(0, len(ids), size)]

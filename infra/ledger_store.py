@@ -1,46 +1,20 @@
-"""The error budget in MLflow: an append-only log of what was opened and closed, replayed to read it.
+"""The error budget in MLflow: the log's tests and grants, replayed to read it.
 
-Why a registered model: the number of a model version is the database's primary key, so two runs that open a
-test at the same moment get two different places in the log, on every backend and without a lock. What a place
-is worth (α_k) follows from the log alone, the same for every reader; a refused event spends nothing.
+Why replay: what a place in the log is worth (α_k) follows from the log alone, the same for every reader; an event
+that the rules refuse spends nothing. A test's cases are spent by the event that closes it, so that no kill can
+come between its verdict and that.
 """
 
-import time
-from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from collections.abc import Sequence
+from typing import Final
 
-from mlflow.exceptions import MlflowException
-from pydantic import AwareDatetime
-
-from agent.errors import BadInput, CorruptRecord, ServiceUnavailable
-from agent.record import Record
-from evaluation.ledger import Entry, Ledger, Spending, close_test, open_test, refresh
+from agent.errors import BadInput
+from evaluation.ledger import Entry, Ledger, Spending, close_test, last_test, open_test, refresh
 from evaluation.verdict import Decision
+from infra.event_log import LedgerEvent, Log, append, in_portions, now, read_log
 from infra.tracking import Connection, connect, mlflow_errors
 
-_EVENT: Final = "event"
-_ATTEMPTS: Final = 10
-_PLACE_TAKEN: Final = ("Model Version creation error", "database is locked")
-"""Nothing was written; after any other error something may have been, and a repeat could double it."""
-
-
-class LedgerEvent(Record):
-    """One line of the log."""
-
-    kind: Literal["begin", "open", "close", "refresh"]
-    at: AwareDatetime
-    candidate: str = ""
-    champion: str = ""
-    """Candidate id of the champion that the test compares with."""
-    judge: str = ""
-    """Hash of the judge, frozen for the test; empty = none."""
-    decision: Decision | None = None
-    e_value: float | None = None
-    reason: str = ""
-    """Verdict's sentence, or why a new budget was granted."""
-    by: str = ""
-    alpha: float | None = None
-    spending: Spending | None = None
+_RULED: Final = {"open", "close", "refresh"}
 
 
 def read_ledger(project: str, *, alpha: float = 0.05, spending: Spending = "family-wise") -> Ledger:
@@ -50,37 +24,42 @@ def read_ledger(project: str, *, alpha: float = 0.05, spending: Spending = "fami
         CorruptRecord: an event is missing or cannot be read: what was spent is not known.
     """
     with mlflow_errors("reading the ledger"):
-        events = _events(connect(project))
-    return _replay(events, _empty(alpha, spending))[0]
+        log = read_log(connect(project))
+    return _replay(log, _empty(alpha, spending))[0]
 
 
 def open_ledger_test(
     project: str,
     candidate: str,
     *,
-    champion: str = "",
+    champion: str,
     judge: str = "",
     alpha: float = 0.05,
     spending: Spending = "family-wise",
 ) -> Entry:
-    """Spend the next share on a test of `candidate`, or go on with the one that it has open.
+    """Spend the next share on a test of `candidate` against `champion`, or go on with the one that is open.
+
+    One that is open against another champion is given up first: its bets say nothing about this one.
 
     Raises:
         BadInput: the budget is exhausted.
     """
     with mlflow_errors(f"opening a test of {candidate}"):
         connection = connect(project)
-        before, _ = _replay(_events(connection), _empty(alpha, spending))
+        before, _ = _replay(read_log(connection), _empty(alpha, spending))
         running = _running(before, candidate)
-        if running is not None:
+        if running is not None and running.champion == champion:
             return running
+        if running is not None:
+            gone = "given up: the champion changed"
+            append(connection, _closing(candidate, running.champion, "continue", 0.0, gone))
         if not before.entries:
-            _append(connection, LedgerEvent(kind="begin", at=_now(), alpha=alpha, spending=spending))
-        event = LedgerEvent(kind="open", at=_now(), candidate=candidate, champion=champion, judge=judge)
-        place = _append(connection, event)
-        after, refused = _replay(_up_to(connection, place), _empty(alpha, spending))
+            append(connection, LedgerEvent(kind="begin", at=now(), alpha=alpha, spending=spending))
+        event = LedgerEvent(kind="open", at=now(), candidate=candidate, champion=champion, judge=judge)
+        place = append(connection, event)
+        after, refused = _replay(read_log(connection).up_to(place), _empty(alpha, spending))
         entry = _running(after, candidate)  # if another run was first, its test is this one's, too
-        if entry is None:
+        if entry is None or entry.champion != champion:
             raise refused[place]
         return entry
 
@@ -89,26 +68,50 @@ def _running(ledger: Ledger, candidate: str) -> Entry | None:
     return next((e for e in ledger.entries if e.candidate == candidate and e.decision is None), None)
 
 
+def _closing(
+    candidate: str, champion: str, decision: Decision, e_value: float, reason: str, cases: Sequence[str] = ()
+) -> LedgerEvent:
+    return LedgerEvent(
+        kind="close",
+        at=now(),
+        candidate=candidate,
+        champion=champion,
+        decision=decision,
+        e_value=min(e_value, 1e300),
+        reason=reason[:2000],
+        cases=tuple(cases),
+    )
+
+
 def close_ledger_test(
-    project: str, candidate: str, *, decision: Decision, e_value: float, reason: str = ""
+    project: str,
+    candidate: str,
+    *,
+    champion: str,
+    decision: Decision,
+    e_value: float,
+    reason: str = "",
+    cases: Sequence[str] = (),
 ) -> Entry:
-    """Write how the open test of `candidate` ended; its share stays spent.
+    """Write how the open test of `candidate` against `champion` ended; its share and its cases stay spent.
+
+    Closing it again with the same result changes nothing: an answer that was lost may be asked for again.
 
     Raises:
         BadInput: it has no open test, or a promotion's evidence is below its threshold.
     """
     with mlflow_errors(f"closing the test of {candidate}"):
         connection = connect(project)
-        event = LedgerEvent(
-            kind="close",
-            at=_now(),
-            candidate=candidate,
-            decision=decision,
-            e_value=min(e_value, 1e300),
-            reason=reason[:2000],
-        )
-        after = _append_and_replay(connection, event)
-    return next(entry for entry in reversed(after.entries) if entry.candidate == candidate)
+        ended = last_test(ledger_of(read_log(connection)), candidate, champion)
+        if ended is not None and (ended.decision, ended.e_value) == (decision, min(e_value, 1e300)):
+            return ended
+        *first, last = in_portions(sorted(set(cases))) or [()]
+        for portion in first:
+            append(connection, LedgerEvent(kind="spend", at=now(), candidate=candidate, cases=portion))
+        after = _append_and_replay(connection, _closing(candidate, champion, decision, e_value, reason, last))
+    entry = last_test(after, candidate, champion)
+    assert entry is not None, "the event was accepted"
+    return entry
 
 
 def grant_budget(project: str, *, granted_by: str, because: str) -> Ledger:
@@ -120,109 +123,44 @@ def grant_budget(project: str, *, granted_by: str, because: str) -> Ledger:
     with mlflow_errors("granting a new budget"):
         connection = connect(project)
         return _append_and_replay(
-            connection, LedgerEvent(kind="refresh", at=_now(), by=granted_by, reason=because)
+            connection, LedgerEvent(kind="refresh", at=now(), by=granted_by, reason=because)
         )
 
 
 def ledger_events(project: str) -> list[LedgerEvent]:
     """The log itself, oldest first, for those who want to see who did what."""
     with mlflow_errors("reading the ledger"):
-        return [event for _, event in _events(connect(project))]
+        return list(read_log(connect(project)).events)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+def ledger_of(log: Log) -> Ledger:
+    """The error budget as the log tells it."""
+    return _replay(log, Ledger())[0]
 
 
 def _empty(alpha: float, spending: Spending) -> Ledger:
     return Ledger(alpha=alpha, spending=spending)
 
 
-def _name(connection: Connection) -> str:
-    return f"{connection.project}-ledger"
-
-
 def _append_and_replay(connection: Connection, event: LedgerEvent) -> Ledger:
     """The ledger right after `event`; what others appended later is not its business."""
-    place = _append(connection, event)
-    ledger, refused = _replay(_up_to(connection, place), Ledger())
+    place = append(connection, event)
+    ledger, refused = _replay(read_log(connection).up_to(place), Ledger())
     if place in refused:
         raise refused[place]
     return ledger
 
 
-def _up_to(connection: Connection, place: int) -> list[tuple[int, LedgerEvent]]:
-    return [one for one in _events(connection) if one[0] <= place]
-
-
-def _append(connection: Connection, event: LedgerEvent) -> int:
-    """Write the event at the next free place; returns the place."""
-    client, name = connection.client, _name(connection)
-    _ensure_model(connection)
-    for attempt in range(_ATTEMPTS):
-        try:
-            version = client.create_model_version(
-                name,
-                source="ratchet-ledger:///event",
-                tags={_EVENT: event.to_json()},
-                description=_sentence(event),
-            )
-        except MlflowException as error:
-            if not any(sign in str(error) for sign in _PLACE_TAKEN) or attempt == _ATTEMPTS - 1:
-                raise
-            time.sleep(0.05 * 2**attempt)  # somebody took the place between MLflow's look and its write
-            continue
-        return int(version.version)
-    raise ServiceUnavailable(f"{name}: no free place after {_ATTEMPTS} attempts; repeat")
-
-
-def _ensure_model(connection: Connection) -> None:
-    try:
-        connection.client.create_registered_model(
-            _name(connection),
-            description="Error budget of all verdicts; each version is one event, none is deleted.",
-        )
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-
-
-def _sentence(event: LedgerEvent) -> str:
-    known = event.model_dump(mode="json", exclude_defaults=True, exclude={"kind", "at"})
-    return f"{event.kind}: " + ", ".join(f"{key} {value}" for key, value in known.items())
-
-
-def _events(connection: Connection) -> list[tuple[int, LedgerEvent]]:
-    """Place and event, in order; a gap means that somebody deleted history."""
-    client, name = connection.client, _name(connection)
-    found: list[Any] = []
-    token = None
-    while True:
-        page = client.search_model_versions(f"name = '{name}'", max_results=1000, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            break
-    places = {int(version.version): version.tags.get(_EVENT, "") for version in found}
-    if sorted(places) != list(range(1, len(places) + 1)):
-        raise CorruptRecord(
-            f"{name}: places {sorted(places)} have a gap: events were deleted; restore the database"
-        )
-    return [
-        (place, LedgerEvent.from_json(places[place], where=f"{name} version {place}"))
-        for place in sorted(places)
-    ]
-
-
-def _replay(events: list[tuple[int, LedgerEvent]], ledger: Ledger) -> tuple[Ledger, dict[int, BadInput]]:
+def _replay(log: Log, ledger: Ledger) -> tuple[Ledger, dict[int, BadInput]]:
     """The ledger after the events, and those that the rules refused, by place."""
     refused: dict[int, BadInput] = {}
     begun = False
-    for place, event in events:
+    for place, event in enumerate(log.events, start=1):
         if event.kind == "begin":
             if not begun and event.alpha is not None and event.spending is not None:
                 ledger = Ledger(alpha=event.alpha, spending=event.spending)
             begun = True
+        if event.kind not in _RULED:
             continue
         try:
             ledger = _apply(ledger, event)
@@ -233,11 +171,16 @@ def _replay(events: list[tuple[int, LedgerEvent]], ledger: Ledger) -> tuple[Ledg
 
 def _apply(ledger: Ledger, event: LedgerEvent) -> Ledger:
     if event.kind == "open":
-        return open_test(ledger, candidate=event.candidate, now=event.at)
+        return open_test(ledger, candidate=event.candidate, champion=event.champion, now=event.at)
     if event.kind == "refresh":
         return refresh(ledger, granted_by=event.by, because=event.reason, now=event.at)
     if event.decision is None or event.e_value is None:
         raise BadInput(f"closing {event.candidate}: decision and e-value are missing")
     return close_test(
-        ledger, candidate=event.candidate, decision=event.decision, e_value=event.e_value, now=event.at
+        ledger,
+        candidate=event.candidate,
+        champion=event.champion,
+        decision=event.decision,
+        e_value=event.e_value,
+        now=event.at,
     )

@@ -1,15 +1,19 @@
 """What a project's flows remember between runs that is not in MLflow: how far they have read.
 
 Why a file and not a run's memory: any stage can be killed and run again; what is lost with this file is only
-work (everything is read again from MLflow), never evidence.
+work (everything is read again from MLflow), never evidence. Every change is made under a lock, and `improve` holds
+another from its first request to its last: a look for drift may go on beside it, a second `improve` may not.
 """
 
 import os
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent.record import Record
 from infra.dataset_store import DatasetVersion
+from infra.locks import held
 from infra.settings import Settings
 from infra.trace_store import Watermark
 
@@ -46,9 +50,37 @@ def read_state(project: str) -> ProjectState:
 
 def update_state(project: str, **changes: object) -> ProjectState:
     """Write the state with these fields changed, whole or not at all."""
-    state = read_state(project).model_copy(update=changes)
-    write_whole(project_folder(project) / "state.json", state.to_json())
+    with state_lock(project):
+        state = read_state(project).model_copy(update=changes)
+        write_whole(project_folder(project) / "state.json", state.to_json())
     return state
+
+
+@contextmanager
+def state_lock(project: str) -> Iterator[None]:
+    """Hold the state between reading it and writing what follows from it; `update_state` may be called within.
+
+    Raises:
+        ServiceUnavailable: somebody else holds it for ten minutes.
+    """
+    with held(project_folder(project) / "state.lock", f"a change of {project!r}'s state"):
+        yield
+
+
+@contextmanager
+def project_lock(project: str, doing: str, tell: Callable[[str], None]) -> Iterator[None]:
+    """Serve, ask, learn and judge alone; another run waits and then finds what is left.
+
+    Args:
+        project: its name.
+        doing: who holds it, as others are told.
+        tell: called with one line where another run is at work, with since when.
+
+    Raises:
+        ServiceUnavailable: the other run did not end within an hour.
+    """
+    with held(project_folder(project) / "run.lock", doing, patience_s=3600, tell=tell):
+        yield
 
 
 def write_whole(path: Path, text: str) -> None:

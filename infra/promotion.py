@@ -11,6 +11,7 @@ from typing import Final
 from mlflow.entities.model_registry import ModelVersion
 
 from agent.errors import BadInput
+from evaluation.ledger import last_test
 from infra.alias_moves import (
     CANARY,
     CHALLENGER,
@@ -20,6 +21,8 @@ from infra.alias_moves import (
     move_aliases,
     undo_unfinished_move,
 )
+from infra.event_log import read_log
+from infra.ledger_store import ledger_of
 from infra.tracking import Connection, connect, mlflow_errors
 from infra.version import Event, Version, find_version, locked, read_version
 
@@ -30,8 +33,9 @@ def promote(project: str, candidate_id: str, *, approved_by: str, reason: str) -
     """Make the candidate the champion; the one before becomes `previous`.
 
     Raises:
-        BadInput: no verdict says `promote`, or the one that does compared it with another champion (the very
-            first champion needs none), or nobody's name or no reason was given.
+        BadInput: no verdict says `promote`, or the one that does compared it with another champion, or the
+            ledger holds no closed test that bears it out (the very first champion needs none), or nobody's
+            name or no reason was given.
     """
     _refuse_anonymous(approved_by, reason)
     with mlflow_errors(f"promoting {candidate_id}"):
@@ -45,7 +49,7 @@ def promote(project: str, candidate_id: str, *, approved_by: str, reason: str) -
                 return read_version(connection, chosen)
             old = None if serving is None else connection.client.get_model_version(project, str(serving))
             if old is not None:
-                _refuse_unproven(chosen, old)
+                _refuse_unproven(connection, chosen, old)
             moves = {PREVIOUS: serving, CHAMPION: int(chosen.version)}
             moves |= {alias: None for alias in _LEAVES if aliases.get(alias) == int(chosen.version)}
             move_aliases(connection, moves, _events(chosen, old, "promoted", "replaced", approved_by, reason))
@@ -63,7 +67,8 @@ def require_promotable(project: str, candidate_id: str) -> None:
         chosen = find_version(connection, candidate_id)
         serving = current_aliases(connection).get(CHAMPION)
         if serving is not None and serving != int(chosen.version):
-            _refuse_unproven(chosen, connection.client.get_model_version(project, str(serving)))
+            old = connection.client.get_model_version(project, str(serving))
+            _refuse_unproven(connection, chosen, old)
 
 
 def _refuse_anonymous(by: str, reason: str) -> None:
@@ -71,7 +76,8 @@ def _refuse_anonymous(by: str, reason: str) -> None:
         raise BadInput(f"by {by!r}, reason {reason!r}: a move of the champion needs a name and a reason")
 
 
-def _refuse_unproven(chosen: ModelVersion, old: ModelVersion) -> None:
+def _refuse_unproven(connection: Connection, chosen: ModelVersion, old: ModelVersion) -> None:
+    candidate, serves = chosen.tags["candidate_id"], old.tags["candidate_id"]
     decision = chosen.tags.get("decision")
     if decision != "promote":
         said = (
@@ -79,14 +85,23 @@ def _refuse_unproven(chosen: ModelVersion, old: ModelVersion) -> None:
             if decision
             else "it has no verdict"
         )
-        raise BadInput(
-            f"candidate {chosen.tags['candidate_id']} is not promoted: {said}; gather more evidence first"
-        )
+        raise BadInput(f"candidate {candidate} is not promoted: {said}; gather more evidence first")
     compared = chosen.tags.get("compared_with")
-    if compared != old.tags["candidate_id"]:
+    if compared != serves:
         raise BadInput(
-            f"candidate {chosen.tags['candidate_id']} was compared with {compared}, but "
-            f"{old.tags['candidate_id']} serves now: evaluate it against that one first"
+            f"candidate {candidate} was compared with {compared}, but {serves} serves now: "
+            "evaluate it against that one first"
+        )
+    test = last_test(ledger_of(read_log(connection)), candidate, serves)
+    if test is None or not test.proven:
+        said = (
+            "holds no test of it"
+            if test is None
+            else f"says {test.decision or 'that its test is open'}, e = {test.e_value}"
+        )
+        raise BadInput(
+            f"candidate {candidate} is not promoted: its verdict says promote, but the ledger {said} against "
+            f"{serves}: let `ratchet improve` test it"
         )
 
 

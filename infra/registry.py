@@ -184,13 +184,30 @@ def record_evaluation(
     *,
     scores: Mapping[str, Interval],
     verdict: Verdict | None = None,
+    compared_with: str | None = None,
     pictures: Mapping[str, Path] | None = None,
     notes: str = "",
 ) -> Version:
-    """Write what an evaluation found; a verdict counts against the champion of this moment.
+    """Write what an evaluation found; close the test in the ledger first, else `promote` refuses it.
 
     The tags that `promote` reads are written last: a half written evaluation promotes nothing.
+
+    Args:
+        project: Registered model.
+        candidate_id: What was evaluated.
+        scores: Name to mean with its interval.
+        verdict: What the gate found.
+        compared_with: Candidate id of the champion that was tested, whoever serves by now.
+        pictures: Name to image file.
+        notes: What else a person should know.
+
+    Raises:
+        BadInput: a verdict without the champion that it speaks of.
     """
+    if verdict is not None and not compared_with:
+        raise BadInput(
+            f"verdict {verdict.decision!r} on {candidate_id} names no champion: pass the one that was tested"
+        )
     with mlflow_errors(f"recording the evaluation of {candidate_id}"):
         connection = connect(project)
         with locked(connection):
@@ -199,7 +216,7 @@ def record_evaluation(
             version_page.write_scores(
                 connection, str(found.run_id), found.tags[MODEL_ID], scores, documents, pictures or {}
             )
-            _tag_evaluation(connection, found, scores, verdict, notes)
+            _tag_evaluation(connection, found, scores, verdict, compared_with or "", notes)
         return read_version(connection, find_version(connection, candidate_id))
 
 
@@ -208,6 +225,7 @@ def _tag_evaluation(
     found: ModelVersion,
     scores: Mapping[str, Interval],
     verdict: Verdict | None,
+    compared_with: str,
     notes: str,
 ) -> None:
     known = json.loads(found.tags.get("scores", "{}"))
@@ -219,7 +237,7 @@ def _tag_evaluation(
         tags |= {
             "decision": verdict.decision,
             "reason": verdict.reason[:5000],
-            "compared_with": _champion_id(connection) or "",
+            "compared_with": compared_with,
             "verdict": verdict.model_dump_json(),
         }
     for key, value in tags.items():
@@ -230,11 +248,3 @@ def _tag_evaluation(
     connection.client.update_model_version(
         connection.project, found.version, "\n\n".join(part for part in (sentence, notes) if part)
     )
-
-
-def _champion_id(connection: Connection) -> str | None:
-    number = current_aliases(connection).get(CHAMPION)
-    if number is None:
-        return None
-    tags: dict[str, str] = connection.client.get_model_version(connection.project, str(number)).tags
-    return tags["candidate_id"]

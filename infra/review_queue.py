@@ -3,7 +3,7 @@
 Why MLflow's own queue: its Review page works without another service, and since state lives there no
 process waits while people work. Why a log of picks beside it: whoever may label may also write tags, metadata and
 other people's names, and put traces into the queue. What was picked, and with which probability, is therefore
-written first where labelling rights do not reach (`infra.event_log`), and an answer judges only if its trace was
+written first where labelling rights do not reach (`infra.registry_log`), and an answer judges only if its trace was
 picked and its rater is who completed the item; behind MLflow's login that is the account, else a claim.
 """
 
@@ -21,7 +21,7 @@ from pydantic import Field
 from agent.errors import BadInput
 from agent.record import Record
 from infra.assessments import ASKED, COMMENT, EXPECTED
-from infra.event_log import append_event, read_events
+from infra.registry_log import append_event, read_events
 from infra.trace_spans import mlflow_id, own_id
 from infra.tracking import Connection, connect, mlflow_errors
 

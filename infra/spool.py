@@ -5,11 +5,11 @@ Why append and fsync under a lock: two processes may fail at once, and the machi
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from filelock import FileLock
-
 from agent.errors import ServiceUnavailable
+from infra.locks import held
 
 
 def spool_lines(path: Path, lines: Sequence[str]) -> None:
@@ -66,5 +66,5 @@ def count_spooled(folder: Path) -> int:
     )
 
 
-def _lock(path: Path) -> FileLock:
-    return FileLock(path.with_suffix(path.suffix + ".lock"), timeout=60)
+def _lock(path: Path) -> AbstractContextManager[None]:
+    return held(path.with_suffix(path.suffix + ".lock"), f"a writer of {path.name}", patience_s=60)

@@ -3,11 +3,12 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
-from filelock import FileLock
 from mlflow.entities.model_registry import ModelVersion
 from pydantic import Field
 
@@ -16,6 +17,7 @@ from agent.errors import BadInput
 from agent.record import Record
 from evaluation.scorers import Interval
 from evaluation.verdict import Verdict
+from infra.locks import held
 from infra.tracking import Connection
 
 DIGEST: Final = "digest."
@@ -126,8 +128,13 @@ def run_document(connection: Connection, run_id: str, name: str) -> Path:
     return kept
 
 
-def locked(connection: Connection) -> FileLock:
-    """One writer at a time on this machine; MLflow has no lock to offer."""
-    folder = connection.settings.home / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / f"registry-{connection.project}.lock", timeout=120)
+@contextmanager
+def locked(connection: Connection) -> Iterator[None]:
+    """One writer at a time on this machine; MLflow has no lock to offer.
+
+    Raises:
+        ServiceUnavailable: another writer has not ended for two minutes.
+    """
+    path = connection.settings.home / "locks" / f"registry-{connection.project}.lock"
+    with held(path, f"a change of {connection.project!r}'s versions", patience_s=120):
+        yield

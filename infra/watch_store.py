@@ -5,15 +5,10 @@ Why a lock beside the schedule's own limit: a person may look by hand while the 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
-from filelock import FileLock, Timeout
-
-from agent.errors import ServiceUnavailable
 from evaluation.watching import WatchState
+from infra.locks import held
 from infra.project_state import project_folder, write_whole
-
-_PATIENCE_S: Final = 600.0
 
 
 @contextmanager
@@ -23,14 +18,8 @@ def watch_lock(project: str) -> Iterator[None]:
     Raises:
         ServiceUnavailable: another look has not ended for ten minutes.
     """
-    try:
-        with FileLock(project_folder(project) / "watch.lock", timeout=_PATIENCE_S):
-            yield
-    except Timeout as error:
-        raise ServiceUnavailable(
-            f"another look for drift in {project!r} has not ended for {_PATIENCE_S / 60:.0f} minutes: "
-            "end it, or wait, and look again"
-        ) from error
+    with held(project_folder(project) / "watch.lock", f"a look for drift in {project!r}"):
+        yield
 
 
 def read_watch(project: str) -> WatchState:

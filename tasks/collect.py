@@ -1,22 +1,25 @@
-"""Collect: what is new in MLflow since the last time, into versioned Parquet."""
+"""Collect: what is new in MLflow since the last time, added to what is on disk; nothing else is read or written."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from prefect import task
 
 from agent.record import Record
 from agent.trace import Trace
 from evaluation.label import Label, one_per_rater
-from infra.dataset_store import DatasetVersion, read_dataset, write_dataset
+from infra.collected import find_traces, keep_labels, keep_traces, labels_about, newest_labels, newest_traces
+from infra.dataset_store import DatasetVersion, read_dataset
 from infra.experience_store import remember
-from infra.project_state import read_state, update_state
-from infra.trace_store import Collected, collect, flush_spool
+from infra.project_state import ProjectState, read_state, state_lock, update_state
+from infra.trace_store import collect, flush_spool
 
 
 class Collection(Record):
     """Everything collected so far, and what came in now."""
 
     traces: DatasetVersion
+    """In the order of arrival; `read_since` reads what is new to you."""
     labels: DatasetVersion
     n_new_traces: int
     n_new_labels: int
@@ -27,34 +30,55 @@ class Collection(Record):
 @task(name="collect", retries=2, retry_delay_seconds=5)
 def collect_new(name: str) -> Collection:
     """Read what arrived since the watermark and append it; a run again finds nothing new."""
+    with state_lock(name):
+        return _collect(name)
+
+
+def _collect(name: str) -> Collection:
     flushed = flush_spool(name)
     state = read_state(name)
-    got = collect(name, state.watermark)
-    old_traces = read_dataset(state.traces, Trace) if state.traces else []
-    old_labels = read_dataset(state.labels, Label) if state.labels else []
+    take_over(name, state)
+    before = newest_traces(name), newest_labels(name)
+    lost = [
+        a.name for a, b in zip((state.traces, state.labels), before, strict=True) if a and a.n_rows > b.n_rows
+    ]
+    got = collect(name, None if lost else state.watermark)
     own = [
         trace for trace in got.traces if not trace.is_imported
     ]  # another agent's cases cannot be played here
-    traces = {t.trace_id: t for t in (*old_traces, *own)}
-    labels = {label.label_id: label for label in (*old_labels, *got.labels)}
-    remember(name, [*got.traces, *labelled_before(traces, got)], people_said(labels.values()))
-    ordered = sorted(traces.values(), key=lambda t: (t.started_at, t.trace_id))
-    written = write_dataset("traces", ordered), write_dataset("labels", list(labels.values()))
-    update_state(name, watermark=got.watermark, traces=written[0], labels=written[1])
+    traces = keep_traces(name, sorted(own, key=lambda t: (t.started_at, t.trace_id)))
+    labels = keep_labels(name, got.labels)
+    told = [*got.traces, *labelled_before(name, got.traces, got.labels)]
+    remember(name, told, people_said(labels_about(name, [trace.trace_id for trace in told])))
+    update_state(name, watermark=got.watermark, traces=traces, labels=labels)
     return Collection(
-        traces=written[0],
-        labels=written[1],
-        n_new_traces=len(traces) - len(old_traces),
-        n_new_labels=len(labels) - len(old_labels),
-        problems=tuple(f"trace {p.trace_id}: {p.reason}" for p in (*flushed.problems, *got.problems)),
+        traces=traces,
+        labels=labels,
+        n_new_traces=traces.n_rows - before[0].n_rows,
+        n_new_labels=labels.n_rows - before[1].n_rows,
+        problems=(
+            *(
+                f"{one} were missing below {Path(before[0].uri).parents[2]}: all were read again"
+                for one in lost
+            ),
+            *(f"trace {p.trace_id}: {p.reason}" for p in (*flushed.problems, *got.problems)),
+        ),
     )
 
 
-def labelled_before(traces: Mapping[str, Trace], got: Collected) -> list[Trace]:
+def take_over(name: str, state: ProjectState) -> None:
+    """Of a home that an earlier version wrote: its datasets, each one whole file, begin those that grow."""
+    if state.traces and Path(state.traces.uri).suffix == ".parquet" and Path(state.traces.uri).exists():
+        keep_traces(name, read_dataset(state.traces, Trace))
+    if state.labels and Path(state.labels.uri).suffix == ".parquet" and Path(state.labels.uri).exists():
+        keep_labels(name, read_dataset(state.labels, Label))
+
+
+def labelled_before(name: str, new: Sequence[Trace], labels: Sequence[Label]) -> list[Trace]:
     """Traces of earlier times that a new label is about."""
-    new = {trace.trace_id for trace in got.traces}
-    about = dict.fromkeys(label.trace_id for label in got.labels)
-    return [traces[one] for one in about if one in traces and one not in new]
+    known = {trace.trace_id for trace in new}
+    about = dict.fromkeys(label.trace_id for label in labels if label.trace_id not in known)
+    return find_traces(name, list(about))
 
 
 def people_said(labels: Iterable[Label]) -> dict[str, float]:
@@ -68,5 +92,4 @@ def people_said(labels: Iterable[Label]) -> dict[str, float]:
 
 def traces_by_id(name: str) -> dict[str, Trace]:
     """Every trace collected so far."""
-    traces = read_state(name).traces
-    return {trace.trace_id: trace for trace in read_dataset(traces, Trace)} if traces else {}
+    return {trace.trace_id: trace for trace in read_dataset(newest_traces(name), Trace)}

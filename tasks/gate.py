@@ -20,14 +20,14 @@ from evaluation.gate import Gate, GatePolicy
 from evaluation.ledger import Entry
 from evaluation.pairs import Pair, Rollout, pair_up
 from evaluation.provenance import Registration
-from evaluation.scorers import Interval, interval
+from evaluation.scorers import Interval, anytime_interval
 from evaluation.verdict import Verdict, WealthPoint
 from infra.dataset_store import DatasetVersion, read_dataset
+from infra.gate_cases import spent_cases
 from infra.gate_picture import draw_gate
 from infra.ledger_store import close_ledger_test, open_ledger_test
 from infra.pictures import draw_confusion
 from infra.programs import load_program
-from infra.project_state import read_state, update_state
 from infra.registry import record_evaluation, seen_case_ids
 from tasks.caching import cached_by
 from tasks.learn import Lessons, answer_name
@@ -57,7 +57,7 @@ class Judged(Record):
     accuracy: Interval | None
 
 
-@task(name="evaluate", **cached_by("name", "candidate_id", "labelled", "case_ids"))
+@task(name="evaluate", **cached_by("name", "candidate_id", "labelled", "case_ids", result=list[Trace]))
 def evaluate(
     folder: str, name: str, candidate_id: str, labelled: DatasetVersion, case_ids: list[str]
 ) -> list[Trace]:
@@ -92,10 +92,7 @@ def gate_candidates(
                 trial.bet(ours, evaluate(folder, name, trial.challenger, lessons.labelled, ids), batch)
             used += ids
             advance(len(batch))
-    judged = [trial.close() for trial in trials]
-    # only now: a run killed before bets again on the same cases, whose evaluations are kept
-    update_state(name, spent_gate_cases=tuple(sorted({*read_state(name).spent_gate_cases, *used})))
-    return judged
+    return [trial.close(used) for trial in trials]
 
 
 def fresh_cases(
@@ -107,7 +104,7 @@ def fresh_cases(
     texts: dict[str, str | None] = {
         item.case_id: case_text(item.case) for item in labelled if item.case_id in seen
     }
-    fresh, _ = fresh_for_gate(labelled, seen, texts, set(read_state(name).spent_gate_cases))
+    fresh, _ = fresh_for_gate(labelled, seen, texts, set(spent_cases(name)))
     return sorted(fresh, key=lambda item: item.case_id)[: settings.max_cases]
 
 
@@ -118,7 +115,7 @@ class Trial:
         """Register both sides before the first case is drawn."""
         self.name, self.champion, self.challenger = name, champion, challenger
         self.entry: Entry = open_ledger_test(name, challenger, champion=champion, alpha=settings.alpha)
-        registration = Registration(champion=champion, challenger=challenger, registered_at=datetime.now(UTC))
+        registration = Registration(champion=champion, challenger=challenger)
         policy = GatePolicy(alpha=self.entry.alpha_k, min_gain=settings.min_gain)
         self.gate = Gate(policy, registration)
         self.path: list[WealthPoint] = []
@@ -147,31 +144,36 @@ class Trial:
                 "slice": item.case.slice,
                 "champion_id": self.champion,
                 "challenger_id": self.challenger,
-                "drawn_at": datetime.now(UTC),
             }
         )
 
-    def close(self) -> Judged:
-        """Write verdict, scores and pictures to the version's page, and the result into the ledger."""
+    def close(self, used: Sequence[str]) -> Judged:
+        """Write the result and the cases into the ledger, then verdict, scores and pictures to the version's page.
+
+        Only now are cases spent: a run killed before bets again on the same ones, whose evaluations are kept.
+        """
         self.gate.finish()
         verdict = self.gate.verdict()
         scores = [trace.first_score for trace in self.traces]
-        accuracy = interval(scores) if any(score is not None for score in scores) else None
+        accuracy = anytime_interval(scores) if any(score is not None for score in scores) else None
+        close_ledger_test(
+            self.name,
+            self.challenger,
+            champion=self.champion,
+            decision=verdict.decision,
+            e_value=verdict.e_value,
+            reason=verdict.reason,
+            cases=used,
+        )
         with tempfile.TemporaryDirectory() as scratch:
             record_evaluation(
                 self.name,
                 self.challenger,
                 scores={ACCURACY: accuracy} if accuracy else {},
                 verdict=verdict,
+                compared_with=self.champion,
                 pictures=self._pictures(Path(scratch), verdict),
             )
-        close_ledger_test(
-            self.name,
-            self.challenger,
-            decision=verdict.decision,
-            e_value=verdict.e_value,
-            reason=verdict.reason,
-        )
         return Judged(candidate_id=self.challenger, verdict=verdict, accuracy=accuracy)
 
     def _pictures(self, folder: Path, verdict: Verdict) -> dict[str, Path]:

@@ -25,6 +25,7 @@ from evaluation.cases import LabelledCase, labelled_cases
 from evaluation.curate import CurateSettings, curate, practised
 from evaluation.label import Label
 from infra.dataset_store import DatasetVersion, read_dataset, write_dataset
+from infra.gate_cases import spent_cases
 from infra.programs import find
 from infra.project_state import project_folder, read_state
 from infra.registry import champion, fetch_files, register, seen_case_ids
@@ -76,7 +77,7 @@ def curate_lessons(
         salt=project.name,
         self_scoring=project.scores_itself,
     )
-    released = read_state(project.name).spent_gate_cases
+    released = spent_cases(project.name)
     curated = curate(labelled, settings, released=released)
     runs = practised(traces, labelled, labels, gate_share=gate_share, salt=project.name, released=released)
     disputed = len(contradictions(labels))
@@ -102,7 +103,10 @@ class Lesson(Record):
     weight: float
 
 
-@task(name="propose", **cached_by("name", "proposer", "parent", "training", "practice", "settings"))
+@task(
+    name="propose",
+    **cached_by("name", "proposer", "parent", "training", "practice", "settings", result=str),
+)
 def propose(
     folder: str,
     name: str,

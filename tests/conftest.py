@@ -6,10 +6,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -135,6 +137,46 @@ def make_project(project: str, tmp_path: Path) -> Callable[..., ScriptedProject]
         return made
 
     return make
+
+
+class ScriptedLM(BaseHTTPRequestHandler):
+    """OpenAI's protocol in front of a script: the word in the request, and for one request garbage."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"]
+        request = asked.rpartition("Request:")[2].partition("\n")[0]
+        word = "right" if "right" in request else "left"
+        said = "I would rather not say." if "garbage" in request else word
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": said},
+            "finish_reason": "stop",
+        }
+        body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
+        sent = json.dumps(body | {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}})
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(sent)))
+        self.end_headers()
+        self.wfile.write(sent.encode())
+
+    def log_message(self, *_: Any) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def scripted_lm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Scripted projects are answered by `ScriptedLM` behind an endpoint instead of by the embedded LM."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), ScriptedLM)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    monkeypatch.setenv("SCRIPTED_MODEL", "openai/scripted")
+    monkeypatch.setenv("RATCHET_LM_API_BASE", f"http://127.0.0.1:{server.server_port}/v1")
+    monkeypatch.setenv("RATCHET_LM_API_KEY", "x")
+    yield
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 @pytest.fixture

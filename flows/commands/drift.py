@@ -1,5 +1,6 @@
 """`ratchet drift`: has the traffic of any team changed since its reference? Two files, no server."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -35,7 +36,12 @@ def drift(
     window: Annotated[
         int | None, typer.Option(min=10, help="Messages a window; by default 50 or more.")
     ] = None,
-    alpha: Annotated[float, typer.Option(min=1e-9, max=0.5, help="False alarms per window.")] = 0.001,
+    alpha: Annotated[
+        float,
+        typer.Option(
+            min=1e-6, max=0.5, help="Chance of exit 3 for a whole file without drift, however long."
+        ),
+    ] = 0.05,
     embedding: Annotated[
         str | None,
         typer.Option(
@@ -52,7 +58,7 @@ def drift(
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
     """Decide whether CURRENT drifted away from REFERENCE: exit 0 = no drift, 3 = drift."""
-    from evaluation.drift import DriftMonitor
+    from evaluation.drift import DriftMonitor, alpha_per_window
     from infra.message_file import MessageColumns, MessageFile, uncompared
     from infra.text_embedding import drift_embedding
 
@@ -62,8 +68,10 @@ def drift(
     usual_file, file = MessageFile(reference, columns), MessageFile(current, columns)
     usual, usual_rows = _sample(usual_file, _REFERENCE_ROWS, seed)
     read_by = drift_embedding(embedding, model=embedding_model)
-    monitor = DriftMonitor(usual, alpha=alpha, embed=read_by.embed, embedding=read_by.name, seed=seed)
-    states, attribution, rows = _watch(monitor, file, window, seed)
+    size = window or max(50, file.count() // _WINDOWS)
+    rate = alpha_per_window(alpha, math.ceil(file.count() / size))
+    monitor = DriftMonitor(usual, alpha=rate, embed=read_by.embed, embedding=read_by.name, seed=seed)
+    states, attribution, rows = _watch(monitor, file, size, seed)
     one_sided = uncompared(usual_file, file)
     emptied = _emptied(usual_file, file, alpha)
     answer = {**_answer(states, attribution, one_sided, emptied), "embedding": monitor.embedding}
@@ -135,19 +143,17 @@ def _sample(file: "MessageFile", limit: int, seed: int) -> "tuple[list[Observati
 
 
 def _watch(
-    monitor: "DriftMonitor", file: "MessageFile", window: int | None, seed: int
+    monitor: "DriftMonitor", file: "MessageFile", size: int, seed: int
 ) -> "tuple[list[DriftState], Attribution | None, list[Row]]":
     """Evidence window by window, what explains the first alarm, and a sample of the rows for the report."""
     import random
 
-    total = file.count()
-    size = window or max(50, total // _WINDOWS)
     draw = random.Random(seed)
     states: list[DriftState] = []
     rows_kept: list[Row] = []
     attribution: Attribution | None = None
     alarmed_for = 0
-    for observations, rows in _with_progress(file, size, total):
+    for observations, rows in _with_progress(file, size, file.count()):
         states.append(monitor.update(observations))
         for row in rows:
             if len(rows_kept) < _SHOWN_ROWS:

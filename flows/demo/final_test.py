@@ -39,7 +39,7 @@ class FinalTest(Record):
     """Share of right calls, arguments included, of both; over the first requests only."""
 
 
-@task(name="final test", **cached_by("name", "part", "first", "champion", "seed"))
+@task(name="final test", **cached_by("name", "part", "first", "champion", "seed", result=FinalTest))
 def final_test(name: str, part: str, first: str, champion: str, seed: int) -> FinalTest:
     """Run both versions on one of the held-out parts (`fresh`, `unseen`)."""
     cases: Sequence[Case] = getattr(weeks(seed), part)

@@ -30,7 +30,7 @@ class Planted(Record):
     champion_on_them: Interval
 
 
-@task(name="plant", **cached_by("name", "lessons"))
+@task(name="plant", **cached_by("name", "lessons", result=Planted))
 def plant(folder: str, name: str, lessons: Lessons) -> Planted:
     """Forget all experience, and train far too long, at far too high a rate, on far too few cases."""
     examples = [

@@ -8,9 +8,10 @@ import time
 
 import pytest
 
+from infra.gate_cases import spent_cases
 from infra.known_projects import known_projects
 from infra.ledger_store import read_ledger
-from infra.project_state import project_folder, read_state
+from infra.project_state import project_folder
 from infra.registry import champion, fetch_files, history, seen_case_ids
 from infra.review_answers import finished
 from infra.review_queue import pending
@@ -95,7 +96,7 @@ def test_no_gate_case_was_seen_by_a_candidate_that_it_judged(demo_home):
         if version.decision is not None:
             assert version.verdict.n_labelled > 0
     first = next(v for v in history(NAME) if v.decision is not None)
-    assert not seen_case_ids(NAME, first.candidate_id) & set(read_state(NAME).spent_gate_cases)
+    assert not seen_case_ids(NAME, first.candidate_id) & spent_cases(NAME)
 
 
 def test_what_a_version_is_made_of_is_there(demo_home):

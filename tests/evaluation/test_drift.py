@@ -8,7 +8,8 @@ import pytest
 from numpy.typing import NDArray
 
 from agent.errors import BadInput, CorruptRecord
-from evaluation.drift import DriftMonitor, Observation, OtherMonitor
+from evaluation.conformal import N_BETS, log_bets, shiryaev_roberts
+from evaluation.drift import DriftMonitor, Observation, OtherMonitor, alpha_per_window
 
 KNOWN = ["card", "transfer", "cash", "top up", "refund"]
 NEW = ["mortgage", "pension", "insurance"]
@@ -174,3 +175,16 @@ def test_a_state_names_its_embedding_and_refuses_another() -> None:
     hashed = DriftMonitor(ask(KNOWN, 100, 1)).to_json()
     with pytest.raises(OtherMonitor, match="reads texts by 'hashing', not 'lengths'"):
         DriftMonitor.from_json(hashed, embed=by_length, embedding="lengths")
+
+
+def test_a_stationary_file_of_any_length_alarms_with_its_own_alpha_at_most() -> None:
+    random = np.random.default_rng(4)
+    n_files, n_windows, size, alone = 100, 400, 20, np.arange(20)
+    peaks = np.zeros(n_files)
+    for i in range(n_files):
+        evidence = np.zeros(N_BETS)
+        for _ in range(n_windows):
+            evidence = shiryaev_roberts(evidence, log_bets(random.random(size), alone), 1e12)
+            peaks[i] = max(peaks[i], evidence.mean())
+    assert (peaks >= 1.0 / alpha_per_window(0.05, n_windows)).mean() <= 0.05
+    assert (peaks >= 1.0 / 0.001).mean() > 0.05

@@ -19,12 +19,12 @@ from agent.trace import Attempt, Step, Trace
 from evaluation.gate import Pair, Verdict, decide
 from evaluation.scorers import interval
 from flows.cli import main
-from infra.ledger_store import close_ledger_test, open_ledger_test
-from infra.registry import promote, record_evaluation, register
+from infra.registry import promote, register
 from infra.review_queue import ReviewItem, answer, ask_people
 from infra.settings import Settings
 from infra.stack import Stack, StackPlan, running_stack
 from infra.trace_store import log_traces
+from tests.evidence import give_verdict
 
 TEMPLATE = Path(__file__).parents[2] / "flows" / "template"
 TINY_DEPLOYMENT = """
@@ -162,11 +162,8 @@ def _register(project: str, candidate: Candidate, verdict: Verdict | None = None
     register(project, candidate, files={}, seen_case_ids=["a"], cost={"seconds": 61.25})
     if verdict is None:
         return
-    open_ledger_test(project, candidate.candidate_id)
     scores = {"accuracy": interval([1.0, 1.0, 0.0])}
-    record_evaluation(project, candidate.candidate_id, scores=scores, verdict=verdict)
-    e_value, decision = verdict.e_value, verdict.decision
-    close_ledger_test(project, candidate.candidate_id, decision=decision, e_value=e_value)
+    give_verdict(project, candidate.candidate_id, candidate.parent or "", verdict, scores)
 
 
 def _trace(number: int, candidate: Candidate) -> Trace:

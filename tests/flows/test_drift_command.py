@@ -121,3 +121,12 @@ def test_an_embedding_that_is_not_installed_is_named_with_its_remedy(tmp_path: P
     reference = write(tmp_path / "reference.csv", rows(100, 1, USUAL))
     with pytest.raises(BadInput, match="pip install"):
         drift(reference, reference, "--embedding", "no-such-org/no-such-model")
+
+
+def test_alpha_is_of_the_whole_file_however_many_windows_it_has(tmp_path: Path) -> None:
+    reference = write(tmp_path / "reference.csv", rows(100, 1, USUAL))
+    current = write(tmp_path / "current.csv", rows(400, 2, USUAL))
+    assert drift(reference, current, "--window", 40)[1]["threshold"] == pytest.approx(10 / 0.05)
+    assert drift(reference, current, "--window", 10, "--alpha", 0.01)[1]["threshold"] == pytest.approx(
+        40 / 0.01
+    )

@@ -7,25 +7,27 @@ from mlflow.exceptions import MlflowException
 from agent.candidate import Candidate, Predictor
 from agent.errors import BadInput
 from evaluation.gate import Pair, decide
-from evaluation.scorers import interval
 from infra.alias_moves import current_aliases
+from infra.ledger_store import close_ledger_test, open_ledger_test
 from infra.registry import champion, history, promote, record_evaluation, register, rollback, set_alias
 from infra.tracking import connect
+from tests.evidence import give_verdict
 
-BETTER = decide([Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)])
+BETTER = decide(
+    [Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)], alpha=0.001
+)
 WORSE = decide([Pair(case_id=str(n), champion=float(n % 10 > 0), challenger=0.0) for n in range(100)])
 UNDECIDED = decide([Pair(case_id="1", champion=0.0, challenger=1.0)])
 
 
 @pytest.fixture
 def make(project):
-    def make(name, verdict=None):
+    def make(name, verdict=None, *, against=None):
         candidate = Candidate(predictors={"act": Predictor(instructions=name)}, base_model="smollm2")
         register(project, candidate, files={}, seen_case_ids=[], cost={})
         if verdict is not None:
-            record_evaluation(
-                project, candidate.candidate_id, scores={"a": interval([1, 0])}, verdict=verdict
-            )
+            serving = against or champion(project).candidate_id
+            give_verdict(project, candidate.candidate_id, serving, verdict)
         return candidate.candidate_id
 
     return make
@@ -81,6 +83,40 @@ def test_a_verdict_against_a_former_champion_does_not_count(project, make):
     approve(project, second)
     with pytest.raises(BadInput, match="evaluate it against that one first"):
         approve(project, third)
+
+
+def test_a_promotion_during_a_test_does_not_lend_its_evidence_to_another_champion(project, make):
+    first = make("first")
+    approve(project, first)
+    second, third = make("second", BETTER), make("third")
+    open_ledger_test(project, third, champion=first)
+    approve(project, second)  # while the third is being tested against the first
+    close_ledger_test(project, third, champion=first, decision="promote", e_value=BETTER.e_value)
+    record_evaluation(project, third, scores={}, verdict=BETTER, compared_with=first)
+    with pytest.raises(BadInput, match=f"was compared with {first}, but {second} serves now"):
+        approve(project, third)
+
+
+def test_a_verdict_without_the_champion_that_was_tested_is_refused(project, make):
+    first = make("first")
+    approve(project, first)
+    with pytest.raises(BadInput, match="names no champion"):
+        record_evaluation(project, make("second"), scores={}, verdict=BETTER)
+
+
+def test_a_verdict_that_the_ledger_does_not_bear_out_promotes_nothing(project, make):
+    first, second = make("first"), make("second")
+    approve(project, first)
+    record_evaluation(project, second, scores={}, verdict=BETTER, compared_with=first)
+    with pytest.raises(BadInput, match="the ledger holds no test of it against"):
+        approve(project, second)
+    open_ledger_test(project, second, champion=first)
+    with pytest.raises(BadInput, match="the ledger says that its test is open"):
+        approve(project, second)
+    close_ledger_test(project, second, champion=first, decision="reject", e_value=0.1)
+    with pytest.raises(BadInput, match="the ledger says reject"):
+        approve(project, second)
+    assert current_aliases(connect(project)) == {"champion": 1}
 
 
 def test_nobody_promotes_nothing_without_reason(project, make):

@@ -159,6 +159,7 @@ def test_an_evaluation_is_metrics_with_bounds_a_sentence_and_pictures(project, t
         challenger.candidate_id,
         scores={"accuracy": score},
         verdict=verdict,
+        compared_with="c0ffee",
         pictures={"wealth": picture},
         notes="300 fresh requests",
     )
@@ -177,7 +178,9 @@ def test_a_later_evaluation_adds_scores_and_keeps_the_verdict(project):
     made = candidate()
     registered(project, made)
     verdict = decide([Pair(case_id=str(n), champion=0.0, challenger=1.0) for n in range(3)])
-    record_evaluation(project, made.candidate_id, scores={"a": interval([1])}, verdict=verdict)
+    record_evaluation(
+        project, made.candidate_id, scores={"a": interval([1])}, verdict=verdict, compared_with="c0ffee"
+    )
     version = record_evaluation(project, made.candidate_id, scores={"unseen": interval([0, 1])})
     assert set(version.scores) == {"a", "unseen"}
     assert version.decision == "continue"

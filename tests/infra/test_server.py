@@ -7,12 +7,12 @@ import pytest
 from agent.candidate import Candidate, Predictor
 from agent.record import folder_hash
 from evaluation.gate import Pair, decide
-from evaluation.scorers import interval
-from infra.ledger_store import close_ledger_test, open_ledger_test, read_ledger
-from infra.registry import champion, fetch_files, history, promote, record_evaluation, register, rollback
+from infra.ledger_store import open_ledger_test, read_ledger
+from infra.registry import champion, fetch_files, history, promote, register, rollback
 from infra.review_answers import finished
 from infra.review_queue import ReviewItem, answer, ask_people, pending
 from infra.trace_store import attach_label, collect, log_traces
+from tests.evidence import give_verdict
 from tests.infra.test_trace_store import label
 
 pytestmark = pytest.mark.server
@@ -57,11 +57,10 @@ def test_versions_files_and_aliases_go_through_a_server(remote, tmp_path):
     register(remote, base, files={}, seen_case_ids=[], cost={})
     promote(remote, base.candidate_id, approved_by="anna", reason="first")
     register(remote, tuned, files={"adapter": adapter}, seen_case_ids=["c1"], cost={"seconds": 1})
-    entry = open_ledger_test(remote, tuned.candidate_id)
+    entry = open_ledger_test(remote, tuned.candidate_id, champion=base.candidate_id)
     pairs = [Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)]
     verdict = decide(pairs, alpha=entry.alpha_k)
-    close_ledger_test(remote, tuned.candidate_id, decision="promote", e_value=verdict.e_value)
-    record_evaluation(remote, tuned.candidate_id, scores={"accuracy": interval([1, 0])}, verdict=verdict)
+    give_verdict(remote, tuned.candidate_id, base.candidate_id, verdict)
     promote(remote, tuned.candidate_id, approved_by="anna", reason="proven")
     assert champion(remote).candidate == tuned
     assert folder_hash(fetch_files(remote, tuned.candidate_id)["adapter"]) == tuned.adapter

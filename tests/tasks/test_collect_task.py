@@ -1,10 +1,15 @@
 """Collecting: idempotent, and what cannot be read is named and left where it is."""
 
+import shutil
 from datetime import UTC, datetime
 
+from agent.trace import Trace
 from evaluation.label import Label
-from infra.dataset_store import read_dataset
+from infra.collected import TRACES
+from infra.dataset_log import log_folder
+from infra.dataset_store import read_dataset, read_since, write_dataset
 from infra.experience_store import open_library
+from infra.project_state import project_folder, update_state
 from infra.trace_store import attach_label, log_traces
 from tasks.collect import collect_new, traces_by_id
 
@@ -38,8 +43,6 @@ def test_collecting_again_finds_nothing_new_and_writes_the_same_dataset(project,
 def test_an_empty_project_collects_empty_datasets(project):
     collection = collect_new.fn(project)
     assert (collection.traces.n_rows, collection.labels.n_rows, collection.problems) == (0, 0, ())
-    from agent.trace import Trace
-
     assert read_dataset(collection.traces, Trace) == []
 
 
@@ -79,3 +82,45 @@ def test_a_judge_makes_nothing_experience(project, make_trace):
     collect_new.fn(project)
     with open_library(project) as library:
         assert list(library.steps()) == []
+
+
+def test_a_collection_adds_to_what_is_there_and_reads_none_of_it(project, make_trace):
+    log_traces(project, [make_trace(str(n)) for n in range(3)])
+    first = collect_new.fn(project)
+    for path in log_folder(TRACES, project).glob("*.parquet"):
+        path.write_bytes(b"")
+    log_traces(project, [make_trace("new")])
+    second = collect_new.fn(project)
+    assert (second.n_new_traces, second.traces.n_rows) == (1, 4)
+    (new,) = read_since(second.traces, first.traces.n_rows, Trace)
+    assert new.case.inputs["request"] == "new"
+
+
+def test_datasets_that_were_removed_are_read_again_and_it_is_said(project, make_trace):
+    log_traces(project, [make_trace(str(n)) for n in range(3)])
+    first = collect_new.fn(project)
+    shutil.rmtree(log_folder(TRACES, project))
+    second = collect_new.fn(project)
+    assert second.traces == first.traces
+    assert any("all were read again" in problem for problem in second.problems)
+    assert collect_new.fn(project).problems == ()
+
+
+def test_a_home_of_the_version_before_goes_on_with_what_it_has(project, make_trace):
+    old = [make_trace(str(n)) for n in range(3)]
+    log_traces(project, old)
+    collect_new.fn(project)
+    shutil.rmtree(log_folder(TRACES, project))
+    update_state(project, traces=write_dataset("traces", old))
+    log_traces(project, [make_trace("new")])
+    collection = collect_new.fn(project)
+    assert (collection.n_new_traces, collection.traces.n_rows, collection.problems) == (1, 4, ())
+    assert read_dataset(collection.traces, Trace)[:3] == old
+
+
+def test_after_the_state_was_lost_everything_is_read_again_and_nothing_is_doubled(project, make_trace):
+    log_traces(project, [make_trace(str(n)) for n in range(3)])
+    first = collect_new.fn(project)
+    (project_folder(project) / "state.json").unlink()
+    second = collect_new.fn(project)
+    assert (second.n_new_traces, second.traces) == (0, first.traces)

@@ -1,9 +1,5 @@
 """Serving a scripted project: what the LM gets wrong is recorded, what was served is not served again."""
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 
 from infra.registry import champion
@@ -11,45 +7,6 @@ from infra.trace_store import collect
 from tasks.collect import collect_new, traces_by_id
 from tasks.people import select_traces
 from tasks.serve import first_champion, not_served, serve_waiting
-
-
-@pytest.fixture
-def scripted_lm(monkeypatch):
-    """OpenAI's protocol in front of a script: garbage for one request, the right answer for others."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            prompt = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            said = "I would rather not say." if "garbage" in prompt else "left"
-            choice = {
-                "index": 0,
-                "message": {"role": "assistant", "content": said},
-                "finish_reason": "stop",
-            }
-            body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
-            sent = json.dumps(
-                body | {"usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}}
-            )
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(sent)))
-            self.end_headers()
-            self.wfile.write(sent.encode())
-
-        def log_message(self, *_):
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    monkeypatch.setenv("SCRIPTED_MODEL", "openai/scripted")
-    monkeypatch.setenv("RATCHET_LM_API_BASE", f"http://127.0.0.1:{server.server_port}/v1")
-    monkeypatch.setenv("RATCHET_LM_API_KEY", "x")
-    yield
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
 
 of_litellm = pytest.mark.filterwarnings("ignore::Warning")
 

@@ -1,0 +1,90 @@
+"""Cases that a gate used up, and tests that are under way: in MLflow, so that every home sees the same.
+
+Why not a file of one home: a case that chose a champion must never judge again, whoever runs the next gate and
+whatever was deleted on this machine; and a test that was killed goes on wherever the next run happens.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from agent.errors import CorruptRecord
+from agent.record import content_hash
+from infra.event_log import LedgerEvent, append, in_portions, now, read_log
+from infra.project_state import read_state, update_state
+from infra.tracking import Connection, connect, mlflow_errors
+from infra.version import find_version, run_document
+
+_OPEN_TEST: Final = "open_test"
+
+
+def spent_cases(project: str) -> frozenset[str]:
+    """Cases that can never judge again, from all homes on this MLflow."""
+    with mlflow_errors("reading the spent cases"):
+        connection = connect(project)
+        return _carried_over(connection, _spent(connection))
+
+
+def spend_cases(project: str, candidate_id: str, case_ids: Iterable[str]) -> None:
+    """Write for good that a test of this candidate used these cases; those written before are not repeated.
+
+    A test that ends gives its cases to `close_ledger_test`, which spends them with the same event.
+    """
+    with mlflow_errors(f"writing down the cases of {candidate_id}"):
+        connection = connect(project)
+        _spend(connection, candidate_id, set(case_ids) - _spent(connection), "")
+
+
+def _spent(connection: Connection) -> frozenset[str]:
+    return frozenset(case_id for event in read_log(connection).events for case_id in event.cases)
+
+
+def _spend(connection: Connection, candidate_id: str, case_ids: Iterable[str], reason: str) -> None:
+    for portion in in_portions(sorted(case_ids)):
+        event = LedgerEvent(kind="spend", at=now(), candidate=candidate_id, cases=portion, reason=reason)
+        append(connection, event)
+
+
+def _carried_over(connection: Connection, spent: frozenset[str]) -> frozenset[str]:
+    """What an older version kept in this home's file goes into MLflow, once."""
+    kept = frozenset(read_state(connection.project).spent_gate_cases)
+    if kept:
+        _spend(connection, "", kept - spent, "kept in one home's state.json by an older version")
+        update_state(connection.project, spent_gate_cases=())
+    return spent | kept
+
+
+def read_open_test(project: str, candidate_id: str) -> str | None:
+    """What `write_open_test` stored last; None if nothing was.
+
+    Raises:
+        CorruptRecord: it is not what was stored.
+    """
+    with mlflow_errors(f"reading the open test of {candidate_id}"):
+        connection = connect(project)
+        found = find_version(connection, candidate_id)
+        digest = found.tags.get(_OPEN_TEST)
+        if not digest:
+            return None
+        return _stored(connection, str(found.run_id), digest)
+
+
+def write_open_test(project: str, candidate_id: str, text: str) -> None:
+    """Store how a test goes (JSON: order of its cases, settings) with the challenger; empty text forgets it.
+
+    The text is an artifact named by its hash, and one tag points to it: a kill leaves the old one or the new one.
+    """
+    with mlflow_errors(f"writing the open test of {candidate_id}"):
+        connection = connect(project)
+        found = find_version(connection, candidate_id)
+        digest = content_hash(text) if text else ""
+        if text:
+            connection.client.log_text(str(found.run_id), text, f"{_OPEN_TEST}/{digest}.json")
+        connection.client.set_model_version_tag(project, found.version, _OPEN_TEST, digest)
+
+
+def _stored(connection: Connection, run_id: str, digest: str) -> str:
+    path = run_document(connection, run_id, f"{_OPEN_TEST}/{digest}.json")
+    text = path.read_text(encoding="utf-8")
+    if content_hash(text) != digest:
+        raise CorruptRecord(f"{path}: not the test that was stored ({digest}); delete the file, then repeat")
+    return text

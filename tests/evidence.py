@@ -1,0 +1,22 @@
+"""A challenger's evidence as the gate writes it: a test opened and closed in the ledger, then its verdict."""
+
+from evaluation.scorers import Interval, interval
+from evaluation.verdict import Verdict
+from infra.ledger_store import close_ledger_test, open_ledger_test
+from infra.registry import record_evaluation
+
+
+def give_verdict(
+    project: str,
+    candidate_id: str,
+    champion: str,
+    verdict: Verdict,
+    scores: dict[str, Interval] | None = None,
+) -> None:
+    """Ledger first, then the verdict."""
+    open_ledger_test(project, candidate_id, champion=champion)
+    close_ledger_test(
+        project, candidate_id, champion=champion, decision=verdict.decision, e_value=verdict.e_value
+    )
+    found = {"a": interval([1.0, 0.0])} if scores is None else scores
+    record_evaluation(project, candidate_id, scores=found, verdict=verdict, compared_with=champion)

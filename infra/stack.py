@@ -16,6 +16,7 @@ from typing import Final
 from pydantic import SecretStr
 
 from agent.errors import ServiceUnavailable
+from infra.mlflow_database import ensure_database
 from infra.scheduler import answers, crash_abandoned_runs, worker_reports
 from infra.service import Service, require_free_port
 from infra.settings import Settings, prepare_environment
@@ -95,6 +96,7 @@ def running_stack(
         require_free_port("MLflow", plan.host, plan.mlflow_port, "--mlflow-port")
     require_free_port("Prefect", plan.host, plan.prefect_port, "--prefect-port")
     settings.home.mkdir(parents=True, exist_ok=True)
+    ensure_database(settings)
     try:
         for server in servers:
             _start(stack, server)

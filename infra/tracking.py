@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from agent.errors import BadInput, ServiceUnavailable
+from infra.mlflow_database import ensure_database
 from infra.settings import Settings, prepare_environment
 
 _DATABASES: Final = ("sqlite", "postgresql", "mysql", "mssql")
@@ -58,6 +59,7 @@ def connect(project: str) -> Connection:
             f"({', '.join(_DATABASES)}): set MLFLOW_TRACKING_URI, or unset it for the local default"
         )
     settings.home.mkdir(parents=True, exist_ok=True)
+    ensure_database(settings)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     client = MlflowClient(uri, uri)

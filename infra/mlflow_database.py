@@ -1,0 +1,55 @@
+"""MLflow's own SQLite file below home, made whole or not at all.
+
+Why aside and renamed: MLflow makes its tables by a hundred migrations, each committed for itself; a kill in between
+leaves a file that no later start can finish (`_alembic_tmp_experiments already exists`). Only for the default
+database: one that a person set up is theirs.
+"""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+from infra.locks import held
+from infra.settings import Settings
+
+_SUFFIXES: Final = ("", "-journal", "-wal", "-shm")
+
+
+def ensure_database(settings: Settings) -> None:
+    """Make the default database where it is absent or was never finished; a used one is left alone.
+
+    Raises:
+        ServiceUnavailable: another process has been making it for ten minutes.
+    """
+    path = settings.home / "mlflow.db"
+    if settings.tracking_uri != f"sqlite:///{path}" or not _is_unused(path):
+        return
+    with held(settings.home / "locks" / "mlflow.lock", "a first start"):
+        if _is_unused(path):
+            _make(path, settings.home / "artifacts")
+
+
+def _is_unused(path: Path) -> bool:
+    """Without its first experiment, MLflow's last step, nothing can have been written."""
+    if not path.exists():
+        return True
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            return database.execute("SELECT 1 FROM experiments LIMIT 1").fetchone() is None
+    except sqlite3.DatabaseError as error:
+        return "no such table" in str(error)  # anything else is a used file that is broken or busy
+
+
+def _make(path: Path, artifacts: Path) -> None:
+    aside = path.with_name("mlflow.db.new")
+    for suffix in _SUFFIXES:
+        aside.with_name(aside.name + suffix).unlink(missing_ok=True)
+    aside.touch(mode=0o600)
+    store = SqlAlchemyStore(f"sqlite:///{aside}", artifacts.as_uri())
+    store.engine.dispose()
+    for suffix in _SUFFIXES[1:]:  # of a file that is replaced
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    aside.replace(path)

@@ -48,7 +48,7 @@ def _make(path: Path, artifacts: Path) -> None:
     for suffix in _SUFFIXES:
         aside.with_name(aside.name + suffix).unlink(missing_ok=True)
     aside.touch(mode=0o600)
-    store = SqlAlchemyStore(f"sqlite:///{aside}", artifacts.as_uri())
+    store = SqlAlchemyStore(f"sqlite:///{aside}", artifacts.as_uri())  # type: ignore[no-untyped-call]
     store.engine.dispose()
     for suffix in _SUFFIXES[1:]:  # of a file that is replaced
         path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -1,6 +1,7 @@
 """One server as a child process: started with its own log, watched, and stopped with all that it started.
 
-Why a session of its own: Ctrl-C in a terminal then reaches only `ratchet up`, which stops them in order.
+Why a session of its own: Ctrl-C in a terminal then reaches only `ratchet up`, which stops them in order. Where that
+is killed and can stop nothing, a shell that reads from it does (`guarded`).
 """
 
 import contextlib
@@ -20,6 +21,13 @@ from agent.errors import BadInput, ServiceUnavailable
 
 _LOG_LINES: Final = 15
 _POLL_S: Final = 0.25
+_GUARD: Final = """
+read -r _ && exit
+kill -TERM "$0"
+for _ in 1 2 3 4 5 6 7 8 9 10; do kill -0 "$0" || exit; sleep 1; done
+kill -KILL "$0"
+"""
+"""Reading ends without a line where the process at the other end of the pipe is gone."""
 
 
 @dataclass
@@ -33,6 +41,7 @@ class Service:
     url: str | None = None
     """Where a person opens it."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
+    guard: subprocess.Popen[bytes] | None = field(default=None, init=False)
     started_at: float = field(default=0.0, init=False)
     """Seconds since the epoch."""
 
@@ -50,6 +59,7 @@ class Service:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self.guard = guarded(-self.process.pid)
 
     def wait_until_healthy(self, timeout_s: float) -> float:
         """Seconds from the start until it serves.
@@ -95,6 +105,32 @@ class Service:
         _signal_group(self.process.pid, signal.SIGKILL)
         self.process.wait()
         psutil.wait_procs(alive, timeout=grace_s)
+        if self.guard is not None:
+            dismiss(self.guard)
+            self.guard = None
+
+
+def guarded(target: int) -> subprocess.Popen[bytes]:
+    """A small shell that ends `target` when this process is gone, however it died; on Linux and macOS alike.
+
+    Args:
+        target: a process id, or the negative of a process group's.
+
+    Returns:
+        The shell, for `dismiss` once the target is stopped.
+    """
+    return subprocess.Popen(
+        ["/bin/sh", "-c", _GUARD, str(target)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def dismiss(guard: subprocess.Popen[bytes]) -> None:
+    """There is nothing left to end."""
+    guard.communicate(b"done\n")
 
 
 def _descendants(pid: int) -> list[psutil.Process]:

@@ -1,7 +1,9 @@
 """`ratchet improve`, `ratchet monitor` and `ratchet demo`: the flows, called by hand, without a server to set up."""
 
+import atexit
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
@@ -31,7 +33,7 @@ def prepare_flows() -> None:
 
 
 def _start_server() -> None:
-    """Start Prefect's temporary server where none is set, deaf to Ctrl-C.
+    """Start Prefect's temporary server where none is set, deaf to Ctrl-C, and not to outlive us.
 
     A terminal sends Ctrl-C to every process in it. A server that ended first would leave the flow, which wants to
     report that it was stopped, asking for minutes.
@@ -39,11 +41,20 @@ def _start_server() -> None:
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_API_URL
 
+    from infra.service import dismiss, guarded
+
     if PREFECT_API_URL.value():
         return
+
+    class Server(SubprocessASGIServer):
+        def _run_uvicorn_command(self) -> "subprocess.Popen[bytes]":
+            process = super()._run_uvicorn_command()
+            atexit.register(dismiss, guarded(process.pid))  # while it is still starting, too
+            return process
+
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # a child inherits what is blocked
     try:
-        SubprocessASGIServer().start()
+        Server().start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 

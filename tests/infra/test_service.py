@@ -2,6 +2,7 @@
 
 import os
 import socket
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,25 @@ time.sleep(600)
 """
 
 
+LEAVES_A_SERVICE = """
+import os, sys, time
+from pathlib import Path
+from infra.service import Service
+service = Service("probe", [sys.executable, "-c", sys.argv[2]], lambda: True, Path(sys.argv[1]) / "probe.log")
+service.start(os.environ, Path(sys.argv[1]))
+print(service.process.pid, flush=True)
+time.sleep(600)
+"""
+LEAVES_PREFECT = """
+import time
+import psutil
+from flows.commands.improve import prepare_flows
+prepare_flows()
+print(next(p.pid for p in psutil.Process().children() if "uvicorn" in p.cmdline()), flush=True)
+time.sleep(600)
+"""
+
+
 def started(folder: Path, code: str, *, healthy: bool = True) -> Service:
     service = Service("probe", [sys.executable, "-c", code], lambda: healthy, folder / "logs" / "probe.log")
     service.start(os.environ, folder)
@@ -45,6 +65,28 @@ def test_stopping_ends_a_grandchild_in_a_session_of_its_own(tmp_path):
     grandchild = int(first_line(service.log))
     service.stop(grace_s=1)
     assert not psutil.pid_exists(grandchild) or psutil.Process(grandchild).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.parametrize("code", ["import time; time.sleep(600)", IGNORES_SIGTERM], ids=["plain", "deaf"])
+def test_what_a_killed_process_had_started_ends_by_itself(tmp_path, code):
+    orphan = left_by([sys.executable, "-c", LEAVES_A_SERVICE, str(tmp_path), code])
+    assert psutil.wait_procs([orphan], timeout=30)[1] == []
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_prefects_temporary_server_does_not_outlive_a_killed_run():
+    orphan = left_by([sys.executable, "-c", LEAVES_PREFECT])
+    assert psutil.wait_procs([orphan], timeout=30)[1] == []
+
+
+def left_by(command: list[str]) -> psutil.Process:
+    """The process whose id the command prints, after the command was killed."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        orphan = psutil.Process(int(parent.stdout.readline()))
+        parent.kill()
+    return orphan
 
 
 def test_stopping_ends_a_process_that_ignores_sigterm(tmp_path):

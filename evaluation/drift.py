@@ -6,17 +6,26 @@ that without drift a page comes at most once in 1/alpha windows on average, howe
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
 
 from agent.errors import BadInput, CorruptRecord
 from evaluation.attribution import Attribution
-from evaluation.conformal import N_BETS, Floats, Ints, log_bets, shiryaev_roberts
+from evaluation.conformal import (
+    N_BETS,
+    log_bets,
+    low_counts,
+    shares,
+    shiryaev_roberts,
+    usual_size,
+)
 from evaluation.drift_categories import Category
 from evaluation.drift_history import History
-from evaluation.drift_scores import FIXED, Doubt, Family, FixedFamily, Novelty, Number, Surface, View
+from evaluation.drift_scores import FIXED, Doubt, Family, FixedFamily, Novelty, Number, Ranked, Surface, View
 from evaluation.drift_shift import Shift
 from evaluation.drift_state import DriftState
 from evaluation.embedding import HASHING, Embed, HashingEmbedding, surface_features, unit_rows
@@ -41,6 +50,21 @@ _SESSION_MEMORY: Final = 20
 
 class OtherMonitor(CorruptRecord):
     """A monitor's state that this code, or this embedding, cannot go on from; its reference makes a new one."""
+
+
+@dataclass
+class _Session:
+    """What is remembered of a conversation that may go on."""
+
+    number: int
+    """Number of its first message, by which families tell its messages."""
+    since: int
+    """Window in which its present bet began."""
+    last: int
+    """Window in which it was last heard."""
+    messages: int = 0
+    bets: dict[str, list[float]] = field(default_factory=dict)
+    """For each stream its `low_counts` so far: what its bet has become."""
 
 
 class DriftMonitor:
@@ -82,13 +106,14 @@ class DriftMonitor:
         self.n_windows = 0
         self._arrays_only = isinstance(reference, np.ndarray)
         fit, calibrate = _halves(reference, seed)
+        self._size = usual_size(session_groups(observe(reference)))
         texts = [row.text for row in observe(fit) if row.text]
         self._embed: Embed = embed or HashingEmbedding.fit(texts or [""])
         self._dimensions = len(self._embed([""])[0])
         self._families = _families(self._view(fit), self._view(calibrate))
         self._evidence = {s: np.zeros(N_BETS) for family in self._families for s in family.streams}
         self._starts = dict.fromkeys(self._evidence, 0)
-        self._sessions: dict[str, int] = {}
+        self._sessions: dict[str, _Session] = {}
         self._history = History()
         self._usual_texts = texts
 
@@ -96,20 +121,24 @@ class DriftMonitor:
         """Rank, bet on and then absorb one window; an empty one changes nothing."""
         if not len(batch):
             return self.state
-        rows, numbers = self._fresh(batch)
-        view = self._view(rows)
+        self._check(batch)
+        self._meet(observe(batch))
+        view = self._view(batch, self._sessions)
         random = np.random.default_rng([self.seed, self.n_windows])
         ranked = {stream: found for f in self._families for stream, found in f.rank(view, random).items()}
         for stream, found in ranked.items():
-            self._bet(stream, log_bets(found.p, found.groups, found.floor))
+            self._bet(stream, found, view)
         alarm = self.state.alarm
         for family in self._families:
             family.follow(view)
             # What is drifted must not become usual while nobody has looked at it.
             if not alarm:
                 family.absorb(view)
-        if len(view.rows):
-            self._history.remember(numbers, view, ranked)
+        weights = shares(view.groups, view.before, self._size).weights
+        self._history.remember(self.n_seen + np.arange(len(batch)), view, weights, ranked)
+        for row in view.rows:
+            if row.session is not None:
+                self._sessions[row.session].messages += 1
         self.n_seen += len(batch)
         self.n_windows += 1
         return self.state
@@ -153,44 +182,55 @@ class DriftMonitor:
             families=families,
         )
 
-    def _fresh(self, batch: Batch) -> tuple[Batch, Ints]:
-        """The batch without messages of sessions that were bet on lately, and the numbers of those kept.
+    def _check(self, batch: Batch) -> None:
+        if self._arrays_only != isinstance(batch, np.ndarray):
+            raise BadInput(
+                f"a window of {type(batch).__name__} does not match the reference: give both alike"
+            )
 
-        A conversation that goes on repeats itself: betting on it again would not be a new bet.
-        """
-        numbers = self.n_seen + np.arange(len(batch))
-        if isinstance(batch, np.ndarray):
-            return batch, numbers
+    def _meet(self, rows: Sequence[Observation]) -> None:
+        """Let sessions go that were silent for long, begin a new bet on those that last, and meet new ones."""
         oldest = self.n_windows - _SESSION_MEMORY
-        self._sessions = {name: window for name, window in self._sessions.items() if window >= oldest}
-        rows = observe(batch)
-        kept = [i for i, row in enumerate(rows) if row.session is None or row.session not in self._sessions]
-        self._sessions.update(
-            {rows[i].session or "": self.n_windows for i in kept if rows[i].session is not None}
-        )
-        return [rows[i] for i in kept], numbers[kept]
+        for name, one in list(self._sessions.items()):
+            if one.last < oldest:
+                del self._sessions[name]
+            elif one.since < oldest:
+                self._sessions[name] = _Session(one.number, self.n_windows, one.last)
+        for number, row in enumerate(rows, start=self.n_seen):
+            if row.session is not None:
+                new = _Session(number, self.n_windows, self.n_windows)
+                self._sessions.setdefault(row.session, new).last = self.n_windows
 
-    def _bet(self, stream: str, log_bet: Floats) -> None:
+    def _bet(self, stream: str, found: Ranked, view: View) -> None:
+        names = {int(group): row.session for group, row in zip(view.groups, view.rows, strict=True)}
+        known = {group: self._sessions[name] for group, name in names.items() if name is not None}
+        counts = low_counts(found.p, found.groups, len(names))
+        earlier = np.zeros_like(counts)
+        for group, session in known.items():
+            earlier[group] = session.bets.get(stream, 0.0)
+            session.bets[stream] = (earlier[group] + counts[group]).tolist()
+        log_bet = log_bets(counts, before=earlier, size=found.size, floor=found.floor)
         before = self._evidence[stream]
         if before.mean() < 1.0:
             self._starts[stream] = self.n_seen
         self._evidence[stream] = shiryaev_roberts(before, log_bet, _CEILING * N_BETS / self.alpha)
 
-    def _view(self, batch: Batch) -> View:
+    def _view(self, batch: Batch, met: "Mapping[str, _Session]" = MappingProxyType({})) -> View:
         rows = observe(batch)
+        known = [met.get(row.session or "") for row in rows]
+        before = np.array([one.messages if one else 0 for one in known], dtype=np.int64)
+        numbers = enumerate(known, start=self.n_seen)
+        sessions = np.array([one.number if one else number for number, one in numbers], dtype=np.int64)
+        groups = session_groups(rows)
         texts = [i for i, row in enumerate(rows) if row.text]
-        if self._arrays_only != isinstance(batch, np.ndarray):
-            raise BadInput(
-                f"a window of {type(batch).__name__} does not match the reference: give both alike"
-            )
         if isinstance(batch, np.ndarray):
-            return View(rows, session_groups(rows), unit_rows(batch), np.zeros((len(rows), 6)))
+            return View(rows, groups, before, sessions, unit_rows(batch), np.zeros((len(rows), 6)))
         vectors = np.full((len(rows), self._dimensions), np.nan, dtype=np.float32)
         surface = np.full((len(rows), 6), np.nan)
         if texts:
             vectors[texts] = unit_rows(self._embed([rows[i].text or "" for i in texts]))
             surface[texts] = surface_features([rows[i].text or "" for i in texts])
-        return View(rows, session_groups(rows), vectors, surface)
+        return View(rows, groups, before, sessions, vectors, surface)
 
     def to_json(self) -> str:
         """All that the monitor knows, except an embedding that was given; `from_json` goes on bit for bit."""
@@ -208,7 +248,8 @@ class DriftMonitor:
             "families": [family.to_state() for family in self._families],
             "evidence": {stream: list(map(float, values)) for stream, values in self._evidence.items()},
             "starts": self._starts,
-            "sessions": self._sessions,
+            "size": self._size,
+            "sessions": {name: asdict(one) for name, one in self._sessions.items()},
             "history": self._history.to_state(),
             "usual_texts": self._usual_texts,
         }
@@ -245,7 +286,8 @@ class DriftMonitor:
             monitor._embed = embed or HashingEmbedding.from_state(state["hashing"])
             monitor._families = [_restore(family) for family in state["families"]]
             monitor._evidence = {stream: np.array(values) for stream, values in state["evidence"].items()}
-            monitor._starts, monitor._sessions = state["starts"], state["sessions"]
+            monitor._starts, monitor._size = state["starts"], state["size"]
+            monitor._sessions = {name: _Session(**one) for name, one in state["sessions"].items()}
             monitor._history = History.from_state(state["history"])
             monitor._usual_texts = state["usual_texts"]
         except (KeyError, TypeError, ValueError) as error:

@@ -5,12 +5,13 @@ that the reference never had share one name, so that a column of free text canno
 """
 
 from collections import deque
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
 from typing_extensions import override
 
-from evaluation.conformal import pool_p_values, session_weights, stake_floor
+from evaluation.conformal import Floats, Ints, Shares, pool_p_values, stake_floor
 from evaluation.drift_scores import Family, Ranked, View
 from evaluation.drift_shift import RECENT_WINDOWS
 from evaluation.observation import Group, category_column
@@ -32,6 +33,8 @@ class Category(Family):
         self.usual = usual
         self.past = dict.fromkeys(usual, 0.0)
         self.recent: deque[dict[str, float]] = deque(maxlen=RECENT_WINDOWS)
+        self.sessions: deque[dict[str, dict[str, float]]] = deque(maxlen=RECENT_WINDOWS)
+        """Of each recent window, what each conversation added to it."""
         self.waiting: deque[dict[str, float]] = deque()
 
     @classmethod
@@ -46,26 +49,45 @@ class Category(Family):
         usual[RARE] = float(counts.sum() - counts[order].sum())
         usual[UNSEEN] = 0.0
         total = sum(usual.values()) + 0.5 * len(usual)
-        return cls(name, group, {key: (count + 0.5) / total for key, count in usual.items()})
+        rows = np.array([i for i, value in enumerate(category_column(view.rows, name)) if value is not None])
+        family = cls(name, group, {key: (count + 0.5) / total for key, count in usual.items()})
+        return family._sized(view, rows)
 
     @override
     def rank(self, view: View, random: np.random.Generator) -> dict[str, Ranked]:
         rows, keys = self._keys(view)
         if not len(rows) or not self.recent:
             return {}
-        scores = self._scores()
+        those, ties = self.shares(view, rows), random.random(len(rows))
+        p = self._p_values(keys, those, ties, {})
+        sessions = view.sessions[rows]
+        for session in np.unique(sessions):
+            # A conversation that goes on is like itself: what it taught before says nothing about its next message.
+            taught = _sum(window.get(str(session), {}) for window in self.sessions)
+            if taught:
+                own = np.flatnonzero(sessions == session)
+                p[own] = self._p_values([keys[i] for i in own], those.of(own), ties[own], taught)
+        floor = stake_floor(sum(self.past.values()))
+        return {self.name: Ranked(p, those.groups, self.size, rows, floor)}
+
+    def _p_values(self, keys: list[str], those: Shares, ties: Floats, without: dict[str, float]) -> Floats:
+        scores = self._scores(without)
         values = np.array([scores[key] for key in keys])
         pool = np.array([scores[key] for key in self.past])
-        weights = np.array(list(self.past.values()))
-        groups = view.groups[rows]
-        p = pool_p_values(values, groups, pool, weights, random.random(len(rows)))
-        return {self.name: Ranked(p, groups, rows, stake_floor(float(weights.sum())))}
+        return pool_p_values(values, those, pool, np.array(list(self.past.values())), ties)
 
     @override
     def follow(self, view: View) -> None:
-        counts = self._count(view)
-        if counts:
-            self.recent.append(counts)
+        rows, keys = self._keys(view)
+        if not len(rows):
+            return
+        self.recent.append(self._count(view))
+        sessions: dict[str, dict[str, float]] = {}
+        for i, key, weight in zip(rows, keys, self.shares(view, rows).weights, strict=True):
+            if view.rows[i].session is not None:
+                one = sessions.setdefault(str(view.sessions[i]), {})
+                one[key] = one.get(key, 0.0) + float(weight)
+        self.sessions.append(sessions)
 
     @override
     def absorb(self, view: View) -> None:
@@ -83,18 +105,17 @@ class Category(Family):
         """Count the calibration half as past."""
         self._join(self._count(view))
 
-    def _scores(self) -> dict[str, float]:
-        recent = dict.fromkeys(self.usual, 0.0)
-        for window in self.recent:
-            for key, weight in window.items():
-                recent[key] += weight
+    def _scores(self, without: dict[str, float]) -> dict[str, float]:
+        recent = dict.fromkeys(self.usual, 0.0) | _sum(self.recent)
+        for key, weight in without.items():
+            recent[key] = max(recent[key] - weight, 0.0)
         total = sum(recent.values()) + _PRIOR
         return {
             key: float(np.log((recent[key] + _PRIOR * share) / total / share))
             for key, share in self.usual.items()
         }
 
-    def _keys(self, view: View) -> tuple[Any, list[str]]:
+    def _keys(self, view: View) -> tuple[Ints, list[str]]:
         values = category_column(view.rows, self.name)
         rows = [i for i, value in enumerate(values) if value is not None]
         return np.array(rows, dtype=np.int64), [
@@ -105,7 +126,7 @@ class Category(Family):
         rows, keys = self._keys(view)
         counts: dict[str, float] = {}
         if len(rows):
-            for key, weight in zip(keys, session_weights(view.groups[rows]), strict=True):
+            for key, weight in zip(keys, self.shares(view, rows).weights, strict=True):
                 counts[key] = counts.get(key, 0.0) + float(weight)
         return counts
 
@@ -115,9 +136,11 @@ class Category(Family):
             "kind": self.kind,
             "name": self.name,
             "group": self.group,
+            "size": self.size,
             "usual": self.usual,
             "past": self.past,
             "recent": list(self.recent),
+            "sessions": list(self.sessions),
             "waiting": list(self.waiting),
         }
 
@@ -125,7 +148,16 @@ class Category(Family):
     @override
     def from_state(cls, state: dict[str, Any]) -> "Category":
         family = cls(state["name"], state["group"], state["usual"])
-        family.past = state["past"]
+        family.size, family.past = state["size"], state["past"]
         family.recent.extend(state["recent"])
+        family.sessions.extend(state["sessions"])
         family.waiting.extend(state["waiting"])
         return family
+
+
+def _sum(windows: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for window in windows:
+        for key, weight in window.items():
+            total[key] = total.get(key, 0.0) + weight
+    return total

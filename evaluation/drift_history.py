@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.conformal import Floats, Ints, session_weights
+from evaluation.conformal import Floats, Ints
 from evaluation.drift_scores import Ranked, View
 from evaluation.packing import pack, unpack
 
@@ -39,8 +39,8 @@ class History:
     def __init__(self) -> None:
         self.windows: deque[Window] = deque()
 
-    def remember(self, numbers: Ints, view: View, ranked: dict[str, Ranked]) -> None:
-        """Keep a window with the ranks that were bet on."""
+    def remember(self, numbers: Ints, view: View, weights: Floats, ranked: dict[str, Ranked]) -> None:
+        """Keep a window with the ranks that were bet on, and what each message weighs beside its session."""
         texts = [None if row.text is None else row.text[:_CLIP] for row in view.rows]
         at = view.rows[0].at
         self.windows.append(
@@ -49,7 +49,7 @@ class History:
                 texts=texts,
                 slices=[row.slice for row in view.rows],
                 at=None if at is None else at.isoformat(),
-                weights=session_weights(view.groups),
+                weights=weights,
                 vectors=view.vectors.astype(np.float16),
                 surface=view.surface,
                 ranks={stream: (found.rows, found.p) for stream, found in ranked.items()},

@@ -8,13 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from evaluation.conformal import Floats, Ints, RankCounts
+from evaluation.conformal import Floats, Ints, RankCounts, Shares, shares, usual_size
 from evaluation.observation import HARMLESS_FALLS, Group, Observation, numeric_column
 from evaluation.packing import pack, unpack
 
@@ -32,6 +32,10 @@ class View:
 
     rows: Sequence[Observation]
     groups: Ints
+    before: Ints
+    """(n,) messages of its session in earlier batches."""
+    sessions: Ints
+    """(n,) one number for each session while it is remembered, and for each message without one."""
     vectors: Vectors
     """(n, dimensions) of length one; rows without text are NaN."""
     surface: Floats
@@ -49,6 +53,8 @@ class Ranked:
 
     p: Floats
     groups: Ints
+    size: float
+    """Usual messages a session; see `shares`."""
     rows: Ints
     """Which messages of the batch have one."""
     floor: Floats | None = None
@@ -64,6 +70,12 @@ class Family(ABC):
         self.name = name
         self.group: Group = group
         self.streams = tuple(streams)
+        self.size = 1.0
+        """Usual messages a session, of those that have what the family looks at."""
+
+    def shares(self, view: View, rows: Ints) -> Shares:
+        """What these messages of the batch weigh."""
+        return shares(view.groups[rows], view.before[rows], self.size)
 
     @abstractmethod
     def rank(self, view: View, random: np.random.Generator) -> dict[str, Ranked]:
@@ -75,6 +87,10 @@ class Family(ABC):
 
     def follow(self, view: View) -> None:  # noqa: B027 - a fixed score has nothing to learn
         """Learn from the batch what drift may look like; called for every window, drifted or not."""
+
+    def _sized(self, view: View, rows: Ints) -> Self:
+        self.size = usual_size(view.groups[rows])
+        return self
 
     @abstractmethod
     def to_state(self) -> dict[str, Any]:
@@ -103,27 +119,29 @@ class FixedFamily(Family):
 
     @override
     def rank(self, view: View, random: np.random.Generator) -> dict[str, Ranked]:
-        rows, groups, values = self._present(view)
+        rows, values = self._present(view)
         if not len(rows):
             return {}
-        return {
-            stream: Ranked(self.ranks[stream].p_values(_signed(stream, values), groups, ties), groups, rows)
-            for stream, ties in zip(self.streams, random.random((len(self.streams), len(rows))), strict=True)
-        }
+        those = self.shares(view, rows)
+        ranked = {}
+        for stream, ties in zip(self.streams, random.random((len(self.streams), len(rows))), strict=True):
+            p = self.ranks[stream].p_values(_signed(stream, values), those, ties)
+            ranked[stream] = Ranked(p, those.groups, self.size, rows)
+        return ranked
 
     @override
     def absorb(self, view: View) -> None:
-        rows, groups, values = self._present(view)
+        rows, values = self._present(view)
         if len(rows):
             for stream in self.streams:
-                self.ranks[stream].absorb(_signed(stream, values), groups)
+                self.ranks[stream].absorb(_signed(stream, values), self.shares(view, rows).weights)
 
-    def _present(self, view: View) -> tuple[Ints, Ints, Floats]:
+    def _present(self, view: View) -> tuple[Ints, Floats]:
         if self._last is None or self._last[0] is not view:
             self._last = view, self.score(view)
         scores = self._last[1]
         rows = np.flatnonzero(~np.isnan(scores))
-        return rows, view.groups[rows], scores[rows]
+        return rows, scores[rows]
 
     @override
     def to_state(self) -> dict[str, Any]:
@@ -131,6 +149,7 @@ class FixedFamily(Family):
             "kind": self.kind,
             "name": self.name,
             "group": self.group,
+            "size": self.size,
             "params": {key: pack(value) for key, value in self.params.items()},
             "ranks": {s: {"cuts": pack(r.cuts), "counts": pack(r.counts)} for s, r in self.ranks.items()},
         }
@@ -140,6 +159,7 @@ class FixedFamily(Family):
     def from_state(cls, state: dict[str, Any]) -> "FixedFamily":
         params = {key: unpack(value) for key, value in state["params"].items()}
         family = cls(state["name"], state["group"], tuple(state["ranks"]), params, np.zeros(0))
+        family.size = state["size"]
         family.ranks = {
             stream: RankCounts(unpack(ranks["cuts"]), unpack(ranks["counts"]))
             for stream, ranks in state["ranks"].items()
@@ -156,7 +176,7 @@ class Novelty(FixedFamily):
     def fit(cls, view: View) -> "Novelty":
         """Remember the vectors of the fitting half."""
         known = view.vectors[view.texts]
-        return cls("novelty", "input", ("novelty",), {"known": known}, _UNIT_GRID)
+        return cls("novelty", "input", ("novelty",), {"known": known}, _UNIT_GRID)._sized(view, view.texts)
 
     @override
     def score(self, view: View) -> Floats:
@@ -184,7 +204,7 @@ class Surface(FixedFamily):
             "precision": np.linalg.inv(spread),
             "rarity": -2.0 * np.log((counts + 0.5) / (counts.sum() + 0.5 * _LOOKS)),
         }
-        return cls("surface", "input", ("surface",), params, _UNIT_GRID)
+        return cls("surface", "input", ("surface",), params, _UNIT_GRID)._sized(view, view.texts)
 
     @override
     def score(self, view: View) -> Floats:
@@ -228,7 +248,7 @@ class Doubt(FixedFamily):
             "bias": model.intercept_.copy(),
             "known": view.vectors[view.texts].astype(np.float16),
         }
-        return cls("doubt", "input", ("doubt",), params, _UNIT_GRID)
+        return cls("doubt", "input", ("doubt",), params, _UNIT_GRID)._sized(view, view.texts)
 
     @override
     def score(self, view: View) -> Floats:
@@ -265,6 +285,7 @@ class Number(FixedFamily):
             return None
         both = (f"{name} rises", f"{name} falls")
         family = cls(name, group, both[:1] if name in HARMLESS_FALLS else both, {}, np.unique(known))
+        family._sized(halves[0], np.flatnonzero(~np.isnan(numeric_column(halves[0].rows, name))))
         for half in halves:
             family.absorb(half)
         return family

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from evaluation.conformal import Floats, pool_p_values, session_weights, stake_floor
+from evaluation.conformal import Floats, Ints, pool_p_values, shares, stake_floor
 from evaluation.drift_scores import Family, Ranked, Vectors, View
 from evaluation.packing import pack, unpack
 
@@ -45,6 +45,19 @@ class _Pool:
     """For each recent window (n, neighbours): similarity to its nearest messages."""
 
 
+@dataclass
+class _Window:
+    """What is learned from one recent window."""
+
+    sums: Floats
+    """Weighted sum of its features."""
+    weight: float
+    features: Vectors
+    """Some of its messages (n, dimensions + 6), with their weights and sessions."""
+    weights: Floats
+    sessions: Ints
+
+
 class Shift(Family):
     """How the last ten windows differ from the fitting half, asked in two ways.
 
@@ -58,8 +71,7 @@ class Shift(Family):
         super().__init__("shift", "input", (DIRECTION, RECURRENCE))
         self.arrays = arrays
         self.pool = pool
-        self.recent: deque[tuple[Floats, float, Vectors]] = deque(maxlen=RECENT_WINDOWS)
-        """Of each recent window: weighted sum of features, weight, some of its vectors."""
+        self.recent: deque[_Window] = deque(maxlen=RECENT_WINDOWS)
         self.waiting: deque[tuple[Halves, Floats]] = deque()
         self._last: tuple[View, Vectors] | None = None
         self._known: Vectors = arrays["known"].astype(np.float32)
@@ -77,32 +89,36 @@ class Shift(Family):
         arrays["precision"] = np.linalg.inv(spread + ridge * np.eye(len(spread))).astype(np.float32)
         arrays["known"] = vectors.astype(np.float16)
         empty = np.zeros((0, features.shape[1]), dtype=np.float32)
-        return cls(
-            arrays, _Pool(empty, np.zeros(0), np.zeros(0, dtype=np.float32), deque(maxlen=RECENT_WINDOWS))
-        )
+        nothing = _Pool(empty, np.zeros(0), np.zeros(0, dtype=np.float32), deque(maxlen=RECENT_WINDOWS))
+        return cls(arrays, nothing)._sized(view, view.texts)
 
     @override
     def rank(self, view: View, random: np.random.Generator) -> dict[str, Ranked]:
-        if not len(view.texts) or sum(weight for _, weight, _ in self.recent) < 2 * _NEIGHBOURS:
+        if not len(view.texts) or not self.recent:
             return {}
-        features = self._of(view)
-        pool = self.pool
-        direction = self._direction()
-        near = _nearest(self._vectors(features), np.concatenate([vectors for _, _, vectors in self.recent]))
+        recent = np.concatenate([window.features for window in self.recent])
+        # A conversation that goes on is like itself: what it taught before says nothing about its next message.
+        own = view.sessions[view.texts, None] == np.concatenate([window.sessions for window in self.recent])
+        kept = np.flatnonzero((~own).sum(axis=1) >= 2 * _NEIGHBOURS)
+        if not len(kept):
+            return {}
+        rows, own, features, pool = view.texts[kept], own[kept], self._of(view)[kept], self.pool
+        values, past = self._along(features, own, recent)
+        near = _nearest(self._vectors(features), self._vectors(recent), own)
         scores = {
-            DIRECTION: (features @ direction, pool.features @ direction),
+            DIRECTION: (values, past),
             RECURRENCE: (
                 _mean_nearest([near]) - self._near_known(features),
                 _mean_nearest(list(pool.near_recent)) - pool.near_known,
             ),
         }
-        groups = view.groups[view.texts]
+        those = self.shares(view, view.texts).of(kept)
         floor = stake_floor(float(pool.weights.sum()))
         ranked = {}
         for stream, (values, past) in scores.items():
             ties = random.random(len(values))
-            p = pool_p_values(values.astype(np.float64), groups, past.astype(np.float64), pool.weights, ties)
-            ranked[stream] = Ranked(p, groups, view.texts, floor)
+            p = pool_p_values(values.astype(np.float64), those, past.astype(np.float64), pool.weights, ties)
+            ranked[stream] = Ranked(p, those.groups, self.size, rows, floor)
         return ranked
 
     @override
@@ -110,24 +126,32 @@ class Shift(Family):
         if not len(view.texts):
             return
         features = self._of(view)
-        weights = session_weights(view.groups[view.texts])
+        weights = self.shares(view, view.texts).weights
         step = max(1, -(-len(features) // _RECENT_ROWS))
-        some = self._vectors(features)[::step]
-        self.recent.append((weights @ features.astype(np.float64), float(weights.sum()), some))
+        self.recent.append(
+            _Window(
+                sums=weights @ features.astype(np.float64),
+                weight=float(weights.sum()),
+                features=features[::step],
+                weights=weights[::step],
+                sessions=view.sessions[view.texts][::step],
+            )
+        )
+        some = self._vectors(features[::step])
         self.pool.near_recent.append(_nearest(self._vectors(self.pool.features), some))
 
     @override
     def absorb(self, view: View) -> None:
         if len(view.texts):
             features = self._of(view).astype(np.float16)
-            self.waiting.append((features, session_weights(view.groups[view.texts])))
+            self.waiting.append((features, self.shares(view, view.texts).weights))
         while len(self.waiting) > RECENT_WINDOWS:
             self._join(*self.waiting.popleft())
 
     def calibrate(self, view: View) -> None:
         """Let the calibration half join the pool at once."""
         if len(view.texts):
-            self._join(self._of(view).astype(np.float16), session_weights(view.groups[view.texts]))
+            self._join(self._of(view).astype(np.float16), self.shares(view, view.texts).weights)
 
     def hindsight(self, windows: Sequence[Halves], since: int, random: np.random.Generator) -> list[Ranked]:
         """P-values (direction, recurrence) of all messages, had one known that drift began at window `since`.
@@ -156,27 +180,39 @@ class Shift(Family):
             for i, (values, past) in enumerate(
                 ((features @ direction, pool @ direction), (near - self._near_known(features), past_near))
             ):
-                alone = np.arange(len(window))
+                alone = shares(np.arange(len(window)))
                 ties = random.random(len(window))
                 found[i].append(pool_p_values(values, alone, past, self.pool.weights, ties))
         every = np.arange(sum(map(len, windows)))
-        return [Ranked(np.concatenate(p), every, every) for p in found]
+        return [Ranked(np.concatenate(p), every, 1.0, every) for p in found]
 
     def _join(self, features: Halves, weights: Floats) -> None:
         pool = self.pool
         vectors = self._vectors(features)
-        near = [_nearest(vectors, recent) for _, _, recent in self.recent]
+        near = [_nearest(vectors, self._vectors(window.features)) for window in self.recent]
         pool.features = np.concatenate([pool.features, features.astype(np.float32)])[-_POOL_LIMIT:]
         pool.weights = np.concatenate([pool.weights, weights])[-_POOL_LIMIT:]
         pool.near_known = np.concatenate([pool.near_known, self._near_known(features)])[-_POOL_LIMIT:]
         for i, joined in enumerate(near):
             pool.near_recent[i] = np.concatenate([pool.near_recent[i], joined])[-_POOL_LIMIT:]
 
-    def _direction(self) -> Vectors:
-        total = sum(weight for _, weight, _ in self.recent)
-        mean = np.sum([sums for sums, _, _ in self.recent], axis=0) / total
-        away = (mean - self.arrays["mean"]).astype(np.float32)
-        return np.asarray(self.arrays["precision"] @ away)
+    def _along(self, features: Vectors, own: NDArray[np.bool_], recent: Vectors) -> tuple[Vectors, Vectors]:
+        """How far messages, and those of the pool, lie in the direction of the recent windows.
+
+        `own` (messages, recent) tells which recent messages are of the same session; they are left out.
+        """
+        sums = np.sum([window.sums for window in self.recent], axis=0)
+        total = sum(window.weight for window in self.recent)
+        direction = self._direction(sums / total)
+        values = features @ direction
+        weights = np.concatenate([window.weights for window in self.recent])
+        for i in np.flatnonzero(own.any(axis=1)):
+            left = sums - weights[own[i]] @ recent[own[i]].astype(np.float64)
+            values[i] = features[i] @ self._direction(left / (total - weights[own[i]].sum()))
+        return values, self.pool.features @ direction
+
+    def _direction(self, mean: Floats) -> Vectors:
+        return np.asarray(self.arrays["precision"] @ (mean - self.arrays["mean"]).astype(np.float32))
 
     def _near_known(self, features: Vectors | Halves) -> Vectors:
         return _mean_nearest([_nearest(self._vectors(features), self._known)])
@@ -200,10 +236,20 @@ class Shift(Family):
         pool = self.pool
         return {
             "kind": self.kind,
+            "size": self.size,
             "arrays": {key: pack(value) for key, value in self.arrays.items()},
             "pool": [pack(pool.features.astype(np.float16)), pack(pool.weights), pack(pool.near_known)],
             "near_recent": [pack(near) for near in pool.near_recent],
-            "recent": [[pack(sums), weight, pack(vectors)] for sums, weight, vectors in self.recent],
+            "recent": [
+                {
+                    "sums": pack(window.sums),
+                    "weight": window.weight,
+                    "features": pack(window.features.astype(np.float16)),
+                    "weights": pack(window.weights),
+                    "sessions": pack(window.sessions),
+                }
+                for window in self.recent
+            ],
             "waiting": [[pack(features), pack(weights)] for features, weights in self.waiting],
         }
 
@@ -215,9 +261,11 @@ class Shift(Family):
         near_recent = deque(map(unpack, state["near_recent"]), maxlen=RECENT_WINDOWS)
         arrays = {key: unpack(value) for key, value in state["arrays"].items()}
         family = cls(arrays, _Pool(features, weights, near_known, near_recent))
-        family.recent.extend(
-            (unpack(sums), weight, unpack(vectors)) for sums, weight, vectors in state["recent"]
-        )
+        family.size = state["size"]
+        for window in state["recent"]:
+            some = unpack(window["features"]).astype(np.float32)
+            told = (unpack(window["weights"]), unpack(window["sessions"]))
+            family.recent.append(_Window(unpack(window["sums"]), window["weight"], some, *told))
         family.waiting.extend((unpack(rows), unpack(weights)) for rows, weights in state["waiting"])
         return family
 
@@ -228,9 +276,11 @@ def _features(vectors: Vectors, surface: Floats, arrays: dict[str, Any]) -> Vect
     return np.hstack([vectors, (share * looks).astype(np.float32)])
 
 
-def _nearest(vectors: Vectors, others: Vectors) -> Vectors:
-    """Cosines (n, ≤ 3) of each vector to its nearest others."""
+def _nearest(vectors: Vectors, others: Vectors, own: NDArray[np.bool_] | None = None) -> Vectors:
+    """Cosines (n, ≤ 3) of each vector to its nearest others, without those that are its `own`."""
     near = vectors @ others.T
+    if own is not None:
+        near[own] = -1.0
     k = min(_NEIGHBOURS, near.shape[1])
     return np.asarray(np.partition(near, -k, axis=1)[:, -k:])
 

@@ -1,5 +1,6 @@
 """`ratchet drift`: has the traffic of any team changed since its reference? Two files, no server."""
 
+import heapq
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,20 +127,33 @@ def _emptied(reference: "MessageFile", current: "MessageFile", alpha: float) -> 
 
 
 def _sample(file: "MessageFile", limit: int, seed: int) -> "tuple[list[Observation], list[Row]]":
-    """A uniform sample without replacement of the file's messages (reservoir, Vitter's algorithm R)."""
+    """A uniform sample of the file's sessions, whole: `limit` messages, and the rest of the last session.
+
+    Why not of its messages: a session of which one message was drawn would be another than those to compare with it.
+    A session's place is a hash of its name; the furthest leave as the sample fills. One alone keeps `limit` messages.
+    """
     import random
 
     draw = random.Random(seed)
-    kept: list[Any] = []
-    seen = 0
+    kept: dict[str | int, list[Any]] = {}
+    furthest: list[tuple[float, str | int]] = []
+    seen, full, reach = 0, 0, 1.0
     for observations, rows in file.batches(1_000):
         for pair in zip(observations, rows, strict=True):
             seen += 1
-            if len(kept) < limit:
-                kept.append(pair)
-            elif (place := draw.randrange(seen)) < limit:
-                kept[place] = pair
-    return [observation for observation, _ in kept], [row for _, row in kept]
+            name = seen if (session := pair[0].session) is None else session
+            place = draw.random() if session is None else random.Random(f"{seed} {session}").random()
+            if place >= reach or len(kept.get(name, ())) >= limit:
+                continue
+            if name not in kept:
+                heapq.heappush(furthest, (-place, name))
+            kept.setdefault(name, []).append(pair)
+            full += 1
+            while full - len(kept[furthest[0][1]]) >= limit:
+                reach, gone = heapq.heappop(furthest)
+                reach, full = -reach, full - len(kept.pop(gone))
+    pairs = [pair for session in kept.values() for pair in session]
+    return [observation for observation, _ in pairs], [row for _, row in pairs]
 
 
 def _watch(

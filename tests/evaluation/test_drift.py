@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from agent.errors import BadInput, CorruptRecord
-from evaluation.conformal import N_BETS, log_bets, shiryaev_roberts
+from evaluation.conformal import N_BETS, log_bets, low_counts, shiryaev_roberts
 from evaluation.drift import DriftMonitor, Observation, OtherMonitor, alpha_per_window
 
 KNOWN = ["card", "transfer", "cash", "top up", "refund"]
@@ -55,6 +55,14 @@ def test_the_same_traffic_stays_quiet() -> None:
     assert all(state.since is None for state in states)
     assert states[-1].n_seen == 3_000
     assert states[-1].n_windows == 100
+
+
+def test_an_alarm_stands_as_long_as_the_drift_because_it_does_not_become_usual() -> None:
+    monitor = DriftMonitor(ask(KNOWN, 200, 1), seed=3)
+    assert windows_to_alarm(monitor, NEW, 0.8, 20, 900) is not None
+    states = [monitor.update(ask(NEW, 16, 2_000 + i) + ask(KNOWN, 4, 4_000 + i)) for i in range(150)]
+    assert all(state.alarm for state in states)
+    assert all(min(state.families[name] for name in ("novelty", "shift")) > 1_000 for state in states[20:])
 
 
 def test_a_restart_between_any_two_windows_changes_no_bit() -> None:
@@ -125,17 +133,18 @@ def test_ready_embeddings_take_the_place_of_texts() -> None:
 
 
 def test_the_bounded_past_gives_the_exact_ranks_of_the_whole_past() -> None:
-    from evaluation.conformal import RankCounts, pool_p_values, session_weights
+    from evaluation.conformal import RankCounts, pool_p_values, shares
 
     rng = np.random.default_rng(0)
     values = rng.integers(0, 40, 600).astype(float)
     groups = np.arange(600) // 3
     counts = RankCounts(np.unique(values))
     for start in range(0, 540, 60):
-        counts.absorb(values[start : start + 60], groups[start : start + 60] - start // 3)
+        counts.absorb(values[start : start + 60], shares(groups[start : start + 60] - start // 3).weights)
     ties = rng.random(60)
-    bounded = counts.p_values(values[540:], groups[540:] - 180, ties)
-    whole = pool_p_values(values[540:], groups[540:] - 180, values[:540], session_weights(groups[:540]), ties)
+    now = shares(groups[540:] - 180)
+    bounded = counts.p_values(values[540:], now, ties)
+    whole = pool_p_values(values[540:], now, values[:540], shares(groups[:540]).weights, ties)
     np.testing.assert_allclose(bounded, whole)
 
 
@@ -184,7 +193,9 @@ def test_a_stationary_file_of_any_length_alarms_with_its_own_alpha_at_most() -> 
     for i in range(n_files):
         evidence = np.zeros(N_BETS)
         for _ in range(n_windows):
-            evidence = shiryaev_roberts(evidence, log_bets(random.random(size), alone), 1e12)
+            evidence = shiryaev_roberts(
+                evidence, log_bets(low_counts(random.random(size), alone, size)), 1e12
+            )
             peaks[i] = max(peaks[i], evidence.mean())
     assert (peaks >= 1.0 / alpha_per_window(0.05, n_windows)).mean() <= 0.05
     assert (peaks >= 1.0 / 0.001).mean() > 0.05

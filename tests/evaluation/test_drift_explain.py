@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.conformal import log_bets, stake_floor
+from evaluation.conformal import log_bets, low_counts, stake_floor
 from evaluation.drift import DriftMonitor, Observation
 from evaluation.drift_state import DriftState
 from evaluation.onset import Ranks, locate_onset
@@ -138,10 +138,11 @@ def test_the_onset_of_low_ranks_lies_within_its_interval() -> None:
 
 def test_bets_are_fair_for_uniform_ranks_and_sessions_count_once() -> None:
     p = (np.arange(1_000) + 0.5) / 1_000
-    single = np.array([np.exp(log_bets(p[i : i + 1], np.zeros(1, dtype=np.int64))) for i in range(1_000)])
+    one = np.zeros(1, dtype=np.int64)
+    single = np.array([np.exp(log_bets(low_counts(p[i : i + 1], one, 1))) for i in range(1_000)])
     np.testing.assert_allclose(single.mean(axis=0), 1.0)
-    repeated = log_bets(np.full(8, 0.01), np.zeros(8, dtype=np.int64))
-    np.testing.assert_allclose(repeated, log_bets(np.array([0.01]), np.zeros(1, dtype=np.int64)))
+    repeated = log_bets(low_counts(np.full(8, 0.01), np.zeros(8, dtype=np.int64), 1))
+    np.testing.assert_allclose(repeated, log_bets(low_counts(np.array([0.01]), one, 1)))
 
 
 def test_a_small_pool_allows_only_large_stakes() -> None:

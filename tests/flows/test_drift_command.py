@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from typer.testing import CliRunner
 
 from agent.errors import BadInput
 from flows.cli import app
+from flows.commands.drift import _sample
+from infra.message_file import MessageColumns, MessageFile
 from infra.text_embedding import drift_embedding
 
 USUAL = ["card", "transfer", "cash", "refund", "top up"]
@@ -130,3 +133,14 @@ def test_alpha_is_of_the_whole_file_however_many_windows_it_has(tmp_path: Path) 
     assert drift(reference, current, "--window", 10, "--alpha", 0.01)[1]["threshold"] == pytest.approx(
         40 / 0.01
     )
+
+
+def test_a_long_reference_is_sampled_by_whole_sessions(tmp_path: Path) -> None:
+    table = [{"text": f"{i} {turn}", "session": f"s{i}"} for turn in range(5) for i in range(400)]
+    long = MessageFile(write(tmp_path / "long.csv", table), MessageColumns())
+    messages, sampled = _sample(long, 1_000, 0)
+    assert 1_000 <= len(messages) < 1_005
+    assert [message.text for message in messages] == [row["text"] for row in sampled]
+    assert set(Counter(message.session for message in messages).values()) == {5}
+    alone = write(tmp_path / "alone.csv", [{**row, "session": "one"} for row in table])
+    assert len(_sample(MessageFile(alone, MessageColumns()), 300, 0)[0]) == 300

@@ -2,9 +2,18 @@
 
 Why by hash: the same case falls on the same side in every run and on every machine, so no re-run, late label
 or retry can move a case from the gate to the training set while the gate may still need it.
+
+Why by session: turns of one conversation are alike. With its first turn in training its second would be no fresh
+case, and eight agreeing turns are one observation of the gain and not eight (as eight bets they promote 20–25 %
+of equal challengers at a nominal 5 %). So a session is on one side, is one bet, and is used up as a whole. A case
+that comes back in other sessions stays with the one in which it was first seen.
+
+Which turns of a session are labelled is drawn at random per trace before anybody knows an outcome, so that the
+mean over those labelled is unbiased for the mean over the session; a long session is likelier to have one. The
+gain is therefore over sessions, each weighing as much as its chance to have a labelled turn.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
 from agent.environment import Case
@@ -16,10 +25,28 @@ from evaluation.label import Label, one_per_rater
 Role = Literal["gate", "train"]
 
 
-def role_of(case_id: str, *, gate_share: float, salt: str = "") -> Role:
-    """`gate` for a fixed `gate_share` in [0, 1] of all cases, by the hash of id and project (`salt`)."""
-    position = int(content_hash(["role", salt, case_id], length=12), 16) / 16**12
-    return "gate" if position < gate_share else "train"
+def role_of(case_id: str, *, gate_share: float, salt: str = "", session_id: str | None = None) -> Role:
+    """`gate` for a fixed `gate_share` in [0, 1] of all sessions, by the hash of id and project (`salt`).
+
+    A case without a session is decided by its own id.
+    """
+    key = ["role", salt, case_id] if session_id is None else ["role", salt, "session", session_id]
+    return "gate" if int(content_hash(key, length=12), 16) / 16**12 < gate_share else "train"
+
+
+def side_of(trace: Trace, *, gate_share: float, salt: str = "") -> Role:
+    """The side on which people are asked about this trace: that of its own session."""
+    return role_of(trace.case.case_id, gate_share=gate_share, salt=salt, session_id=trace.session_id)
+
+
+def first_sessions(traces: Iterable[Trace]) -> dict[str, str | None]:
+    """The session in which each case was first seen, by case id."""
+    first: dict[str, Trace] = {}
+    for trace in traces:
+        known = first.setdefault(trace.case.case_id, trace)
+        if (trace.started_at, trace.trace_id) < (known.started_at, known.trace_id):
+            first[trace.case.case_id] = trace
+    return {case_id: trace.session_id for case_id, trace in first.items()}
 
 
 class LabelledCase(Record):
@@ -31,6 +58,7 @@ class LabelledCase(Record):
     role: Role
     propensity: float
     session_id: str | None = None
+    """Where the case was first seen: its side, and its bet."""
     source: Literal["human", "environment"]
     answer: Json | None
     """The right action, as a person gave it or as the agent did it with success; None = the environment knows."""
@@ -58,6 +86,9 @@ def labelled_cases(
     answers themselves are kept: see `infra.review_queue.contradictions`). The agent's own successes teach and
     never judge: which cases it succeeded at depends on the agent. Where the environment scores every action
     (`self_scoring`), each case on the gate's side counts, whatever the agent made of it.
+
+    A case is on the side of the session in which it was first seen. Of the gate's, one that a person answered in
+    a session of the other side teaches: there people are asked where it interests, so that it is no random sample.
     """
     labels = one_per_rater(labels)
     answers, disputed = _agreed(traces, labels)
@@ -66,21 +97,27 @@ def labelled_cases(
         for label in labels
         if label.source == "human" and label.score is not None and label.score < 1
     }
+    sides = {trace.trace_id: side_of(trace, gate_share=gate_share, salt=salt) for trace in traces}
+    chosen = {t.case.case_id for t in traces if t.trace_id in answers and sides[t.trace_id] == "train"}
+    homes = first_sessions(traces)
     known: dict[str, LabelledCase] = {}
     for trace in traces:
-        if trace.case.case_id in disputed:
+        case_id = trace.case.case_id
+        if case_id in disputed:
             continue
-        role = role_of(trace.case.case_id, gate_share=gate_share, salt=salt)
+        role = role_of(case_id, gate_share=gate_share, salt=salt, session_id=homes[case_id])
+        if case_id in chosen:
+            role = "train"
         answer = answers.get(trace.trace_id)
         found = _by_person(trace, answer, role) if role == "train" or (answer and answer.asked) else None
-        if found is None and role == "train" and trace.trace_id not in rejected:
+        if found is None and role == sides[trace.trace_id] == "train" and trace.trace_id not in rejected:
             found = _by_success(trace)
         if found is None and self_scoring and role == "gate":
             found = _scored_by_environment(trace)
         if found is not None:
-            earlier = known.get(trace.case.case_id)
+            earlier = known.get(case_id)
             if earlier is None or (earlier.source == "environment" and found.source == "human"):
-                known[trace.case.case_id] = found
+                known[case_id] = found.model_copy(update={"session_id": homes[case_id]})
     return list(known.values())
 
 
@@ -116,7 +153,6 @@ def _by_person(trace: Trace, label: Label | None, role: Role) -> LabelledCase | 
         candidate_id=trace.candidate_id,
         role=role,
         propensity=label.propensity or 1.0,
-        session_id=trace.session_id,
         source="human",
         answer=label.expected,
     )
@@ -131,7 +167,6 @@ def _by_success(trace: Trace) -> LabelledCase | None:
         candidate_id=trace.candidate_id,
         role="train",
         propensity=1.0,
-        session_id=trace.session_id,
         source="environment",
         answer=trace.action.name,
     )
@@ -144,7 +179,6 @@ def _scored_by_environment(trace: Trace) -> LabelledCase:
         candidate_id=trace.candidate_id,
         role="gate",
         propensity=1.0,
-        session_id=trace.session_id,
         source="environment",
         answer=None,
     )
@@ -156,7 +190,7 @@ def fresh_for_gate(
     seen_texts: dict[str, str | None],
     spent: Collection[str],
 ) -> tuple[list[LabelledCase], dict[str, int]]:
-    """Gate cases that no proposer saw, nor a near-duplicate, and that no earlier gate used.
+    """Gate cases that no proposer saw, nor a near-duplicate, and that no earlier gate used, nor of their session.
 
     Args:
         labelled: all labelled cases.
@@ -168,6 +202,7 @@ def fresh_for_gate(
         The fresh cases in their order, and how many were left out by reason.
     """
     pool = [item for item in labelled if item.role == "gate"]
+    seen, spent = {*seen, *_with_session(labelled, seen)}, {*spent, *_with_session(labelled, spent)}
     overlap = {o.case_id for o in find_overlap({i.case_id: case_text(i.case) for i in pool}, seen_texts)}
     left_out: dict[str, int] = {}
     fresh = []
@@ -178,6 +213,16 @@ def fresh_for_gate(
         else:
             left_out[reason] = left_out.get(reason, 0) + 1
     return fresh, left_out
+
+
+def released_by(labelled: Sequence[LabelledCase], spent: Collection[str]) -> frozenset[str]:
+    """Cases that can never judge again and therefore may teach: those a gate used, and others of their sessions."""
+    return frozenset({*spent, *_with_session(labelled, spent)})
+
+
+def _with_session(labelled: Sequence[LabelledCase], ids: Collection[str]) -> set[str]:
+    sessions = {item.session_id for item in labelled if item.case_id in ids} - {None}
+    return {item.case_id for item in labelled if item.session_id in sessions}
 
 
 def _stale(

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from agent.record import Record
 from agent.trace import Trace
-from evaluation.cases import LabelledCase, case_text, role_of
+from evaluation.cases import LabelledCase, case_text, first_sessions, role_of, side_of
 from evaluation.contamination import find_overlap
 from evaluation.label import Label
 
@@ -51,8 +51,8 @@ def practised(
 ) -> list[Trace]:
     """Whole runs that a proposer may learn from, won or lost, in the order of time.
 
-    Left out: the gate's cases and what is nearly the same as a labelled one of them, runs that broke, and those that
-    a person scored below 1 although the environment was content.
+    Left out: the gate's cases and what is nearly the same as a labelled one of them, all that happened in a session
+    on the gate's side, runs that broke, and those that a person scored below 1 although the environment was content.
 
     Args:
         traces: all runs.
@@ -65,16 +65,14 @@ def practised(
     refused = {
         one.trace_id for one in labels if one.source == "human" and one.score is not None and one.score < 1
     }
-    mine = [
-        trace
-        for trace in traces
-        if trace.error is None
-        and trace.trace_id not in refused
-        and (
-            trace.case.case_id in released
-            or role_of(trace.case.case_id, gate_share=gate_share, salt=salt) == "train"
-        )
-    ]
+    homes = first_sessions(traces)
+
+    def teaches(trace: Trace) -> bool:
+        case_id = trace.case.case_id
+        home = role_of(case_id, gate_share=gate_share, salt=salt, session_id=homes[case_id])
+        return case_id in released or home == side_of(trace, gate_share=gate_share, salt=salt) == "train"
+
+    mine = [t for t in traces if t.error is None and t.trace_id not in refused and teaches(t)]
     gate = {c.case_id: case_text(c.case) for c in labelled if c.role == "gate" and c.case_id not in released}
     near = {o.case_id for o in find_overlap({t.case.case_id: case_text(t.case) for t in mine}, gate)}
     return sorted((t for t in mine if t.case.case_id not in near), key=lambda t: (t.started_at, t.trace_id))

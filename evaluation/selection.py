@@ -14,7 +14,7 @@ from pydantic import Field
 
 from agent.record import Record
 from agent.trace import Trace
-from evaluation.cases import role_of
+from evaluation.cases import side_of
 
 
 class SelectionSettings(Record):
@@ -85,7 +85,7 @@ class _Interest:
 
 
 def _role(trace: Trace, settings: SelectionSettings, salt: str) -> str:
-    return role_of(trace.case.case_id, gate_share=settings.gate_share, salt=salt)
+    return side_of(trace, gate_share=settings.gate_share, salt=salt)
 
 
 def _uniform(traces: list[Trace], n: int, rng: random.Random, reason: str) -> list[Pick]:

@@ -18,6 +18,7 @@ from agent.trace import Trace
 from evaluation.cases import LabelledCase, case_text, fresh_for_gate
 from evaluation.gate import Gate, GatePolicy
 from evaluation.ledger import Entry
+from evaluation.order import batches, in_order
 from evaluation.pairs import Pair, Rollout, pair_up
 from evaluation.provenance import Registration
 from evaluation.scorers import Interval, anytime_interval
@@ -81,8 +82,7 @@ def gate_candidates(
     trials = [Trial(name, lessons.champion, challenger, settings) for challenger in challengers]
     used: list[str] = []
     with progress("gate: champion and challengers on fresh cases", len(cases)) as advance:
-        for start in range(0, len(cases), settings.batch):
-            batch = cases[start : start + settings.batch]
+        for batch in batches(cases, settings.batch):
             unsettled = [trial for trial in trials if trial.is_open]
             if not unsettled:
                 break
@@ -105,7 +105,7 @@ def fresh_cases(
         item.case_id: case_text(item.case) for item in labelled if item.case_id in seen
     }
     fresh, _ = fresh_for_gate(labelled, seen, texts, set(spent_cases(name)))
-    return sorted(fresh, key=lambda item: item.case_id)[: settings.max_cases]
+    return in_order(fresh)[: settings.max_cases]
 
 
 class Trial:
@@ -142,6 +142,7 @@ class Trial:
         return pair.model_copy(
             update={
                 "slice": item.case.slice,
+                "cluster": item.session_id,
                 "champion_id": self.champion,
                 "challenger_id": self.challenger,
             }
@@ -155,7 +156,8 @@ class Trial:
         self.gate.finish()
         verdict = self.gate.verdict()
         scores = [trace.first_score for trace in self.traces]
-        accuracy = anytime_interval(scores) if any(score is not None for score in scores) else None
+        sessions = [item.session_id for item in self.batch]
+        accuracy = anytime_interval(scores, sessions) if any(score is not None for score in scores) else None
         close_ledger_test(
             self.name,
             self.challenger,

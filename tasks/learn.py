@@ -21,7 +21,7 @@ from agent.project import Proposer, load_project
 from agent.record import Record
 from agent.trace import Trace
 from agent.weights import NAME
-from evaluation.cases import LabelledCase, labelled_cases
+from evaluation.cases import LabelledCase, labelled_cases, released_by
 from evaluation.curate import CurateSettings, curate, practised
 from evaluation.label import Label
 from infra.dataset_store import DatasetVersion, read_dataset, write_dataset
@@ -77,7 +77,7 @@ def curate_lessons(
         salt=project.name,
         self_scoring=project.scores_itself,
     )
-    released = spent_cases(project.name)
+    released = released_by(labelled, spent_cases(project.name))
     curated = curate(labelled, settings, released=released)
     runs = practised(traces, labelled, labels, gate_share=gate_share, salt=project.name, released=released)
     disputed = len(contradictions(labels))

@@ -20,7 +20,7 @@ def trace(number, request, score=None, action="a", **changes):
     )
     fields = {
         "trace_id": f"{number:032x}", "case": Case(inputs={"request": request}), "candidate_id": "c",
-        "session_id": f"s{number}", "started_at": NOW, "latency_s": 0.1, "attempts": (attempt,),
+        "session_id": None, "started_at": NOW, "latency_s": 0.1, "attempts": (attempt,),
     }  # fmt: skip
     return Trace(**(fields | changes))
 
@@ -79,11 +79,13 @@ def test_projects_split_differently():
 
 
 def test_a_persons_answer_becomes_a_case_with_its_propensity_and_session():
-    for request, role in ((TRAIN[0], "train"), (GATE[0], "gate")):
-        (case,) = join([trace(1, request)], [answer(1, "b", propensity=0.25)])
+    for session in ("s1", "s2", "s3", "s4", None):
+        run = trace(1, GATE[0], session_id=session)
+        (case,) = join([run], [answer(1, "b", propensity=0.25)])
+        role = role_of(run.case.case_id, gate_share=0.4, session_id=session)
         assert (case.source, case.answer, case.case.expected, case.role) == ("human", "b", "b", role)
-        assert (case.propensity, case.session_id, case.candidate_id) == (0.25, "s1", "c")
-        assert case.case_id == trace(1, request).case.case_id
+        assert (case.propensity, case.session_id, case.candidate_id) == (0.25, session, "c")
+        assert case.case_id == run.case.case_id
 
 
 def test_an_own_success_teaches_and_never_judges():

@@ -124,7 +124,10 @@ def test_runs_of_the_gate_broken_ones_and_those_that_a_person_refused_teach_noth
     requests = [f"{'abcdefghij'[n % 10] * 9} {n * 104729 % 9973}" for n in range(40)]
     runs = [
         make_trace(
-            trace_id=f"{n:032x}", case=Case(inputs={"request": text}), started_at=at - timedelta(hours=n)
+            trace_id=f"{n:032x}",
+            case=Case(inputs={"request": text}),
+            session_id=None,
+            started_at=at - timedelta(hours=n),
         )
         for n, text in enumerate(requests)
     ]

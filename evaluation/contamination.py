@@ -6,12 +6,10 @@ similarity, so nothing below the threshold is reported; a pair at 0.8 escapes th
 (1 − 0.8⁴)³² ≈ 5e-8, at 0.6 with 1 %. Thousands against thousands take seconds.
 """
 
-import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from zlib import crc32
 
 import numpy as np
@@ -73,24 +71,6 @@ def refuse_contaminated(pairs: Iterable[Pair], seen: Iterable[str]) -> Iterator[
                 f"case {pair.case_id!r} was seen by the proposer; draw fresh cases or drop this one"
             )
         yield pair
-
-
-def read_seen(path: Path) -> frozenset[str]:
-    """Case ids from a file: one id a line, or JSON lines with `case_id`."""
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file")
-    lines = enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-    return frozenset(_case_id(path, number, line.strip()) for number, line in lines if line.strip())
-
-
-def _case_id(path: Path, number: int, line: str) -> str:
-    if not line.startswith("{"):
-        return line
-    try:
-        record: dict[str, Any] = json.loads(line)
-        return str(record["case_id"])
-    except (json.JSONDecodeError, KeyError):
-        raise BadInput(f"{path}:{number}: needs a JSON object with case_id, or a bare id") from None
 
 
 def _overlap(

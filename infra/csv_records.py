@@ -27,12 +27,13 @@ class CsvRecords:
 
     unit: Final = "line"
 
-    def __init__(self, source: TextSource, expected: Sequence[str]) -> None:
+    def __init__(self, source: TextSource, expected: Sequence[str], *, must_fit: bool = True) -> None:
         """Find the separator and read the header.
 
         Args:
             source: the file.
             expected: names that the header should hold, to tell the dialect and to say what is missing.
+            must_fit: refuse a first row that is no header; else whoever asks looks at `names`.
 
         Raises:
             BadInput: a name stands twice in the header, or the first row is no header.
@@ -42,7 +43,8 @@ class CsvRecords:
         self.separator = _separator([line for _, line in sample], expected)
         header = next(self._rows(), (1, []))[1]
         self.names = [name.strip() for name in header]
-        self._check_header()
+        if must_fit:
+            self._check_header()
 
     @property
     def decimal_comma(self) -> bool:

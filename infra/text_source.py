@@ -69,8 +69,9 @@ class TextSource:
         """Each line with its end."""
         for number, line in self.raw_lines():
             if isinstance(line, UnicodeDecodeError):
-                raise BadInput(f"{self.path}:{number}: {told(line)}")
-            yield number, line
+                self.refuse(number, told(line))
+            else:
+                yield number, line
 
     def raw_lines(self) -> Iterator[tuple[int, str | UnicodeDecodeError]]:
         """Each line, or in UTF-8 what keeps it from being text."""
@@ -113,6 +114,10 @@ class TextSource:
     def _wrapped(self, file: IO[bytes]) -> IO[str]:
         encoding = "utf-8-sig" if self.encoding == "utf-8" else self.encoding
         return io.TextIOWrapper(file, encoding=encoding, newline="")
+
+    def refuse(self, number: int, reason: str) -> None:
+        """Raise BadInput about a line."""
+        raise BadInput(f"{self.path}:{number}: {reason}")
 
     def close(self) -> None:
         """Let go of the file, also where a pass over it was not finished."""

@@ -10,14 +10,14 @@ from flows.commands.terminal import NO, YES, console, emit_json
 
 if TYPE_CHECKING:
     from evaluation.gate import Gate, Pair, Verdict
-    from evaluation.pair_file import PairFile
     from evaluation.verdict import WealthPoint
+    from infra.pair_file import PairFile
 
 PROGRESS_EVERY = 5000
 """Pairs between two updates of the progress bar."""
 
 
-Pairs = Annotated[Path, typer.Argument(help="JSON lines or CSV, one pair a row, in order of arrival.")]
+Pairs = Annotated[Path, typer.Argument(help="JSON, CSV or Parquet, one pair a row, in order of arrival.")]
 Alpha = Annotated[float, typer.Option(min=1e-12, max=0.999, help="Probability of a false promotion.")]
 MinGain = Annotated[
     float, typer.Option(min=-0.999, max=0.999, help="Promote above this mean gain; negative: as good.")
@@ -34,7 +34,9 @@ SliceTolerance = Annotated[
 ]
 Seen = Annotated[
     Path | None,
-    typer.Option(help="Case ids that a proposer saw, bare or as JSON lines; any of them is refused."),
+    typer.Option(
+        help="Case ids that a proposer saw: one a line, a JSON array or a table with case_id; any of them is refused."
+    ),
 ]
 Plot = Annotated[Path | None, typer.Option(help="Draw wealth, threshold and interval into this PNG.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
@@ -78,15 +80,16 @@ def _run(
     gate: "Gate", path: Path, seen: Path | None, *, keep_path: bool
 ) -> "tuple[Verdict, list[WealthPoint]]":
     from agent.errors import BadInput
-    from evaluation.contamination import read_seen, refuse_contaminated
+    from evaluation.contamination import refuse_contaminated
     from evaluation.gate_path import follow
-    from evaluation.pair_file import PairFile
+    from infra.pair_file import PairFile, read_seen
 
     file = PairFile(path)
     points: list[WealthPoint] = []
     source = _with_progress(file)
-    if seen is not None:
-        source = refuse_contaminated(source, read_seen(seen))
+    known = read_seen(seen) if seen is not None else frozenset[str]()
+    if known:
+        source = refuse_contaminated(source, known)
     try:
         if keep_path:
             points = list(follow(gate, source))
@@ -95,6 +98,10 @@ def _run(
         gate.finish()
     except BadInput as error:
         raise file.locate(error) from None
+    if seen is not None:
+        console.print(
+            f"none of the {len(known):,} ids in {seen} is among the {file.n_read:,} pairs", soft_wrap=True
+        )
     return gate.verdict(), points
 
 

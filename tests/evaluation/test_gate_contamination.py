@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import BadInput
-from evaluation.contamination import find_overlap, read_seen, refuse_contaminated, refuse_overlap
+from evaluation.contamination import find_overlap, refuse_contaminated, refuse_overlap
 from evaluation.gate import Pair
 
 QUESTION = "My card was charged twice for the hotel in Lisbon last weekend, can you refund one of them?"
@@ -66,21 +66,7 @@ def test_contaminated_cases_are_refused_before_any_bet():
     refuse_overlap({"b": "a fine question"}, {"x": QUESTION})
 
 
-def test_a_pair_whose_case_was_seen_is_refused(tmp_path):
-    path = tmp_path / "seen.txt"
-    path.write_text('plain-id\n{"case_id": "json-id", "text": "x"}\n')
-    seen = read_seen(path)
-    assert seen == {"plain-id", "json-id"}
-    assert len(list(refuse_contaminated([Pair(case_id="fresh")], seen))) == 1
-    with pytest.raises(BadInput, match="'json-id' was seen by the proposer"):
-        list(refuse_contaminated([Pair(case_id="json-id")], seen))
-
-
-@pytest.mark.parametrize("line", ['{"id": 1}', "{broken"])
-def test_a_bad_line_among_seen_ids_is_named(tmp_path, line):
-    path = tmp_path / "seen.jsonl"
-    path.write_text(f"ok\n{line}\n")
-    with pytest.raises(BadInput, match=r"seen.jsonl:2: needs a JSON object with case_id"):
-        read_seen(path)
-    with pytest.raises(BadInput, match="no such file"):
-        read_seen(tmp_path / "none")
+def test_a_pair_whose_case_was_seen_is_refused():
+    assert len(list(refuse_contaminated([Pair(case_id="fresh")], {"a", "b"}))) == 1
+    with pytest.raises(BadInput, match="'b' was seen by the proposer"):
+        list(refuse_contaminated([Pair(case_id="b")], {"a", "b"}))

@@ -114,3 +114,12 @@ def test_characteristics_print_tables_json_and_a_figure(ratchet, tmp_path):
     assert len(measured["false_promotions"]) == 8
     assert {row["rule"] for row in measured["rules"]} >= {"gate with ledger", "likelihood ratio (TensorZero)"}
     assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_how_many_seen_ids_were_compared_is_said(ratchet, better, tmp_path):
+    seen = tmp_path / "seen.txt"
+    seen.write_text("x1\nx2\n")
+    done = ratchet("gate", better, "--seen", seen)
+    assert done.returncode == 0
+    assert "none of the 2 ids" in done.stderr
+    assert "among the 40 pairs" in done.stderr

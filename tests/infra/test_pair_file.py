@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from agent.errors import BadInput
 from evaluation.gate import Pair, decide
-from evaluation.pair_file import PairFile
+from infra.pair_file import PairFile, read_seen
 
 GOOD = '{"case_id": "a", "champion": 0, "challenger": 1}\n'
 
@@ -28,11 +28,14 @@ def read(tmp_path, text, suffix=".jsonl"):
         ('{"case_id": "b", "champion": Infinity}', r"champion = inf is outside \[0, 1\]"),
         ('{"case_id": "b", "champion": 85}', r"champion = 85 is outside \[0, 1\]; scale it to \[0, 1\]"),
         ('{"case_id": "b", "champion": -0.1}', r"champion = -0.1 is outside"),
-        ('{"case_id": "b", "challenger_judge": "good"}', r"challenger_judge = 'good' is outside"),
+        (
+            '{"case_id": "b", "challenger_judge": "good"}',
+            r"challenger_judge = 'good' is not a number; write digits, true/false or pass/fail",
+        ),
         ('{"champion": 1}', "case_id is missing"),
         ('{"case_id": "b", "propensity": 0}', "propensity = 0: input should be greater than 0"),
         ('{"case_id": "b", "scroe": 1}', "unknown field 'scroe'; a pair has case_id"),
-        ("champion wins", "not one JSON object"),
+        ("champion wins", "not JSON"),
         ('{"case_id": "b", "champion_failed": "gremlins"}', "champion_failed = 'gremlins'"),
     ],
 )
@@ -53,8 +56,8 @@ def test_csv_reads_as_json_lines_do(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("case_id,champion\na,nan\n", r"pairs.csv:2: champion = 'nan' is outside"),
-        ("case_id,champion\na,1\nb,1,1\n", "pairs.csv:3: 3 columns, the header names 2"),
+        ("case_id,champion\na,nan\n", r"pairs.csv:2: champion = nan is outside"),
+        ("case_id,champion\na,1\nb,1,1\n", "pairs.csv:3: 3 cells, the header names 2"),
         ("case_id,winner\na,1\n", "pairs.csv:2: unknown field 'winner'"),
         ('case_id,champion\n"a"b,1\n', "pairs.csv:2: not CSV"),
     ],
@@ -102,3 +105,56 @@ def test_json_lines_round_trip(rows):
     pairs = [Pair(case_id=str(i), champion=a, challenger=b) for i, (a, b) in enumerate(rows)]
     again = [Pair.model_validate(json.loads(pair.model_dump_json())) for pair in pairs]
     assert decide(again) == decide(pairs)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("seen.txt", "c0\n7\n"),
+        ("seen.txt", "\ufeffc0 \r\n 7\r\n"),
+        ("seen.txt", '"c0"\n"7"\n'),
+        ("seen.txt", 'c0\n{"case_id": 7, "text": "x"}\n'),
+        ("seen", '{"case_id": "c0"}\n{"case_id": 7.0}\n'),
+        ("seen.json", '["c0", 7]'),
+        ("seen.json", '[\n "c0",\n "7"\n]\n'),
+        ("seen.json", '[{"case_id": "c0"}, {"case_id": 7}]'),
+        ("seen.json", '{\n "seen": ["c0", "7"]\n}'),
+        ("seen.csv", "case_id,split\nc0,train\n7,train\n"),
+        ("seen.csv", 'split;"case_id"\ntrain;c0\ntrain;7\n'),
+        ("seen.csv", "c0\n7\n"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_seen_ids_are_the_same_however_they_were_written_down(tmp_path, name, content, encoding):
+    (tmp_path / name).write_bytes(content.encode(encoding))
+    assert read_seen(tmp_path / name) == {"c0", "7"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("seen.jsonl", 'ok\n{"id": 1}\n', r"seen.jsonl:2: needs a JSON object with case_id"),
+        ("seen.jsonl", "ok\n{broken\n", r"seen.jsonl:2: needs a JSON object with case_id"),
+        ("seen.json", '["ok", [1]]', r"seen.json: record 2: needs a JSON object with case_id"),
+        ("seen.csv", "id,split\nc0,train\n", "no column 'case_id'; it has id, split"),
+    ],
+)
+def test_ids_that_cannot_be_told_are_refused(tmp_path, name, content, message):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(BadInput, match=message):
+        read_seen(tmp_path / name)
+    with pytest.raises(BadInput, match="no such file"):
+        read_seen(tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("pairs.json", '[{"case_id": 7, "champion": false, "challenger": "PASS"}]'),
+        ("pairs.csv", "case_id;champion;challenger;slice\n 7 ;0,0;1,0;\n;;;\n"),
+        ("pairs.jsonl", '{"case_id": "7 ", "champion": "0", "challenger": true, "slice": ""}'),
+    ],
+)
+def test_a_pair_is_the_same_from_every_kind_of_file(tmp_path, name, content):
+    (tmp_path / name).write_text(content)
+    assert list(PairFile(tmp_path / name)) == [Pair(case_id="7", champion=0, challenger=1)]

@@ -5,7 +5,7 @@ later; both must be found, once.
 """
 
 import json
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
 from typing import Any, Final
 
 from mlflow.entities import TraceInfo
@@ -15,27 +15,38 @@ from agent.errors import CorruptRecord
 from agent.record import Record
 from agent.trace import Trace
 from evaluation.label import Label
+from infra.arrivals import Mark, arrived, clock_problems, search
 from infra.assessments import EXPECTED, SCORE, Problem, labels_arrived_ms, to_labels
+from infra.service_clock import there
 from infra.trace_rows import read_roots
-from infra.trace_spans import RECEIVED, RECORD, own_id
+from infra.trace_spans import RECORD, own_id
 from infra.tracking import Connection, connect, mlflow_errors
 
 _BATCH: Final = 300
-_PAGE: Final = 500
-_OVERLAP: Final = timedelta(minutes=10)
-"""How far writers' clocks may disagree, and a write may take, without a trace being overlooked."""
+_LABEL_OVERLAP_MS: Final = 24 * 3600 * 1000
+"""Whoever writes a label stamps it, and MLflow tells no order: what a day's wrong clock hides is read again."""
 
 
 class Watermark(Record):
-    """Up to where MLflow has been read, by time of arrival, so that late traces and late feedback count."""
+    """Up to where MLflow has been read, by arrival, so that late traces and late feedback count."""
 
     received_ms: int
     """Arrival of the newest trace that was read (ms since 1970)."""
     labelled_ms: int
-    """Arrival of the newest assessment that was read."""
+    """Arrival of the newest assessment that was read, never after the moment of reading."""
     seen_traces: tuple[str, ...] = ()
-    """Those that arrived within ten minutes before `received_ms`: read again, and not returned again."""
+    """See `Mark.seen`."""
     seen_labels: tuple[str, ...] = ()
+    """Those that were written within a day before `labelled_ms`, or after it: not returned again."""
+    row: int = 0
+    row_trace: str = ""
+
+    @property
+    def mark(self) -> Mark:
+        """The traces' part of it."""
+        return Mark(
+            received_ms=self.received_ms, seen=self.seen_traces, row=self.row, row_trace=self.row_trace
+        )
 
 
 class Collected(Record):
@@ -52,82 +63,40 @@ class Collected(Record):
 def collect(project: str, since: Watermark | None = None) -> Collected:
     """Traces and labels that arrived after `since`; the same watermark gives the same answer again.
 
-    New traces are found by their time of arrival, which `log_traces` tags them with, not by when they began:
-    a trace that waited in the spool is not overlooked. New labels are found by searching all labelled traces,
-    however old, and keeping what was written or changed since.
+    New traces are found by when they arrived, not by when they began: one that waited in the spool is not
+    overlooked (see `arrivals`). New labels are found by searching all labelled traces, however old, and keeping
+    what was written or changed since.
 
     Raises:
         ServiceUnavailable: MLflow did not answer.
     """
+    start = since or Watermark(received_ms=0, labelled_ms=0)
     with mlflow_errors(f"collecting the traces of {project!r}"):
         connection = connect(project)
-        start = since or Watermark(received_ms=0, labelled_ms=0)
-        infos = _arrived(connection, start)
-        traces, problems = _read(connection, infos)
-        labelled = infos if since is None else _labelled(connection) | infos
+        now = there(connection)
+        infos, mark = arrived(connection, start.mark, now)
+        new = {
+            info.trace_id: info for info in sorted(infos, key=lambda one: (one.timestamp_ms, one.trace_id))
+        }
+        traces, problems = _read(connection, new)
+        labelled = new if since is None else _labelled(connection) | new
+    problems += clock_problems(infos, start.mark, now)
     labels: list[Label] = []
     for info in labelled.values():
-        new, unusable = to_labels(info, after_ms=start.labelled_ms - _overlap_ms())
-        labels += [label for label in new if label.label_id not in start.seen_labels]
+        said, unusable = to_labels(info, after_ms=start.labelled_ms - _LABEL_OVERLAP_MS)
+        labels += [label for label in said if label.label_id not in start.seen_labels]
         problems += unusable
     return Collected(
         traces=tuple(traces),
         labels=tuple(sorted(labels, key=lambda label: (label.created_at, label.label_id))),
         problems=tuple(problems),
-        watermark=_advance(start, infos, labelled),
+        watermark=_advance(start, mark, labelled.values(), int(now.timestamp() * 1000)),
     )
-
-
-def _overlap_ms() -> int:
-    return int(_OVERLAP.total_seconds() * 1000)
-
-
-def _arrived(connection: Connection, since: Watermark) -> dict[str, TraceInfo]:
-    """Trace infos by MLflow's id that arrived since, oldest first; foreign ones by when they began."""
-    if since.received_ms == 0:
-        filters: list[str | None] = [None]
-    else:
-        edge = datetime.fromtimestamp((since.received_ms - _overlap_ms()) / 1000, UTC)
-        days = range((datetime.now(UTC).date() - edge.date()).days + 1)
-        filters = [f"tags.`{RECEIVED}` LIKE '{edge.date() + timedelta(days=day)}%'" for day in days]
-        filters.append(f"trace.timestamp_ms > {int(edge.timestamp() * 1000)}")
-    found = [info for one in filters for info in _search(connection, one)]
-    known = set(since.seen_traces)
-    fresh = [
-        info
-        for info in found
-        if _received_ms(info) >= since.received_ms - _overlap_ms() and own_id(info.trace_id) not in known
-    ]
-    return {
-        info.trace_id: info for info in sorted(fresh, key=lambda info: (info.timestamp_ms, info.trace_id))
-    }
-
-
-def _received_ms(info: TraceInfo) -> int:
-    received = info.tags.get(RECEIVED)
-    return int(datetime.fromisoformat(received).timestamp() * 1000) if received else int(info.timestamp_ms)
-
-
-def _search(connection: Connection, filter_string: str | None) -> list[TraceInfo]:
-    found: list[TraceInfo] = []
-    token = None
-    while True:
-        page = connection.client.search_traces(
-            locations=[connection.experiment_id],
-            filter_string=filter_string,
-            max_results=_PAGE,
-            page_token=token,
-            include_spans=False,
-        )
-        found += [trace.info for trace in page]
-        token = page.token
-        if not token:
-            return found
 
 
 def _labelled(connection: Connection) -> dict[str, TraceInfo]:
     filters = (f"feedback.{SCORE} IS NOT NULL", f"expectation.{EXPECTED} IS NOT NULL")
-    return {info.trace_id: info for one in filters for info in _search(connection, one)}
+    return {info.trace_id: info for one in filters for info in search(connection, one)}
 
 
 def _read(connection: Connection, infos: dict[str, TraceInfo]) -> tuple[list[Trace], list[Problem]]:
@@ -164,20 +133,15 @@ def _roots(connection: Connection, trace_ids: list[str]) -> dict[str, dict[str, 
     return roots
 
 
-def _advance(since: Watermark, infos: dict[str, TraceInfo], labelled: dict[str, TraceInfo]) -> Watermark:
-    received = {own_id(info.trace_id): _received_ms(info) for info in infos.values()}
-    received_ms = max([since.received_ms, *received.values()])
-    labelled_ms = max([since.labelled_ms, *(labels_arrived_ms(info) for info in labelled.values())])
-    recent = [one for one, moment in received.items() if moment >= received_ms - _overlap_ms()]
-    kept = since.seen_traces if received_ms - since.received_ms < _overlap_ms() else ()
-    labels = [
-        label.label_id
-        for info in labelled.values()
-        for label in to_labels(info, after_ms=labelled_ms - _overlap_ms())[0]
-    ]
+def _advance(since: Watermark, mark: Mark, labelled: Iterable[TraceInfo], now_ms: int) -> Watermark:
+    newest = [min(labels_arrived_ms(info), now_ms) for info in labelled]
+    labelled_ms = max([since.labelled_ms, *newest])
+    recent = (to_labels(info, after_ms=labelled_ms - _LABEL_OVERLAP_MS)[0] for info in labelled)
     return Watermark(
-        received_ms=received_ms,
+        received_ms=mark.received_ms,
         labelled_ms=labelled_ms,
-        seen_traces=tuple(sorted({*kept, *recent})),
-        seen_labels=tuple(sorted(set(labels))),
+        seen_traces=mark.seen,
+        seen_labels=tuple(sorted({label.label_id for labels in recent for label in labels})),
+        row=mark.row,
+        row_trace=mark.row_trace,
     )

@@ -7,7 +7,7 @@ it travels as one JSON attribute, not because somebody puts the tree together ag
 import hashlib
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
 
@@ -21,7 +21,9 @@ from agent.trace import Attempt, Trace
 RECORD: Final = "ratchet.trace"
 """Attribute of the root span: the trace's JSON."""
 RECEIVED: Final = "ratchet.received"
-"""Tag: when MLflow was handed the trace (ISO, UTC): the watermark counts by it, and searches by its day."""
+"""Tag: when MLflow was handed the trace (ISO, UTC, by MLflow's clock where it can be asked)."""
+CLOCK: Final = "ratchet.clock_ahead_s"
+"""Tag of a trace whose writer's clock is not MLflow's: by how many seconds it is ahead (negative: behind)."""
 _TAG: Final = "mlflow.traceTag."
 
 
@@ -35,24 +37,26 @@ def own_id(mlflow_trace_id: str) -> str:
     return mlflow_trace_id.removeprefix("tr-")
 
 
-def export_request(traces: Sequence[Trace], received: datetime) -> ExportTraceServiceRequest:
-    """One OTLP request with all spans of all traces."""
+def export_request(
+    traces: Sequence[Trace], received: datetime, ahead_s: int = 0
+) -> ExportTraceServiceRequest:
+    """One OTLP request with all spans of all traces; `ahead_s`: the writer's clock less MLflow's."""
     request = ExportTraceServiceRequest()
     scope = request.resource_spans.add().scope_spans.add()
     scope.scope.name = "ratchet"
     for trace in traces:
-        _add_trace(scope, trace, received)
+        _add_trace(scope, trace, received, ahead_s)
     return request
 
 
-def _add_trace(scope: ScopeSpans, trace: Trace, received: datetime) -> None:
+def _add_trace(scope: ScopeSpans, trace: Trace, received: datetime, ahead_s: int) -> None:
     start = int(trace.started_at.timestamp() * 1e9)
     end = start + int(trace.latency_s * 1e9)
     root = _span(scope, trace, "", "agent", "AGENT", (start, end))
     _set(root, "mlflow.spanInputs", trace.case.inputs)
     _set(root, "mlflow.spanOutputs", _answer(trace))
     _set(root, RECORD, trace.to_json())
-    for name, value in _tags(trace, received).items():
+    for name, value in _tags(trace, received, ahead_s).items():
         _set(root, _TAG + name, value)
     if trace.session_id is not None:
         _set(root, "session.id", trace.session_id)
@@ -135,13 +139,14 @@ def _answer(trace: Trace) -> Json:
     return {"error": trace.error.message} if trace.error else None
 
 
-def _tags(trace: Trace, received: datetime) -> dict[str, str]:
+def _tags(trace: Trace, received: datetime, ahead_s: int) -> dict[str, str]:
     """Few: behind a server each costs MLflow two queries a trace."""
     tags = {
         "candidate_id": trace.candidate_id,
         "memory_id": trace.memory_id,
         "slice": trace.case.slice,
-        RECEIVED: received.isoformat(),
+        RECEIVED: received.astimezone(UTC).isoformat(),
+        CLOCK: str(ahead_s) if ahead_s else None,
         "mlflow.traceName": "agent",
     }
     return {name: value for name, value in tags.items() if value is not None}

@@ -8,7 +8,6 @@ one by one.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -23,6 +22,7 @@ from agent.record import Record
 from agent.trace import Trace
 from evaluation.label import Label
 from infra.assessments import OUTCOME, Problem, outcome_assessment, to_assessments
+from infra.service_clock import ahead_s, here, there
 from infra.settings import Settings
 from infra.spool import drain_spool, spool_lines
 from infra.trace_reader import Collected, Watermark, collect
@@ -77,9 +77,11 @@ def log_traces(project: str, traces: Sequence[Trace]) -> None:
 
 
 def _send(connection: Connection, traces: Sequence[Trace]) -> None:
-    request = export_request(traces, datetime.now(UTC))
+    moment = there(connection)
+    ahead = ahead_s(here(), moment)
     store = connection.tracing.store
     if isinstance(store, SqlAlchemyStore):
+        request = export_request(traces, moment, ahead)
         spans = [Span.from_otel_proto(span) for span in request.resource_spans[0].scope_spans[0].spans]
         said = {mlflow_id(trace.trace_id): _outcome(trace) for trace in traces}
         insert_traces(store, connection.experiment_id, spans, said)
@@ -87,7 +89,7 @@ def _send(connection: Connection, traces: Sequence[Trace]) -> None:
     known = _known(connection, [trace.trace_id for trace in traces])
     new = [trace for trace in traces if trace.trace_id not in known]
     if new:
-        _post(connection, export_request(new, datetime.now(UTC)))
+        _post(connection, export_request(new, moment, ahead))
     missing = [one for trace in traces if not known.get(trace.trace_id) for one in _outcome(trace)]
     with ThreadPoolExecutor(_PARALLEL) as pool:
         list(pool.map(store.create_assessment, missing))

@@ -1,0 +1,162 @@
+"""Which traces arrived since a watermark, in the order in which MLflow's database took them.
+
+Decision: a SQLite file numbers its rows in the order of their commits, so there nobody's clock counts. Behind a
+server, and on another database, MLflow tells no such number: there the stamp that `log_traces` puts on a trace
+counts, taken from MLflow's own clock; the mark never passes that clock, and the ten minutes before it are read again.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from mlflow.entities import TraceInfo
+from mlflow.store.tracking.dbmodels.models import SqlTraceInfo
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from sqlalchemy import column, select
+
+from agent.record import Record
+from infra.assessments import Problem
+from infra.service_clock import OFF_S
+from infra.trace_spans import CLOCK, RECEIVED, own_id
+from infra.tracking import Connection
+
+OVERLAP: Final = timedelta(minutes=10)
+"""How long a write may take from its stamp to its commit without being overlooked."""
+_PAGE: Final = 500
+_BATCH: Final = 300
+
+
+class Mark(Record):
+    """Up to where traces were read."""
+
+    received_ms: int = 0
+    """Arrival of the newest trace (ms since 1970, by MLflow's clock), never after the moment of reading."""
+    seen: tuple[str, ...] = ()
+    """Those that arrived within ten minutes before `received_ms`, or after it: not returned again."""
+    row: int = 0
+    """Of a SQLite file: the newest row; 0 = not read by rows yet."""
+    row_trace: str = ""
+    """MLflow's id of the trace in that row: where another one stands there, everything is read again."""
+
+
+def arrived(connection: Connection, since: Mark, now: datetime) -> tuple[list[TraceInfo], Mark]:
+    """Traces that arrived after `since`, oldest first, and the mark after them.
+
+    A mark that the database does not know (its newest trace was deleted, the file was rewritten) gives everything.
+    """
+    store = connection.tracing.store
+    if isinstance(store, SqlAlchemyStore) and store.engine.dialect.name == "sqlite":
+        rows = _rows_after(store, connection.experiment_id, since)
+        infos = _infos(store, [trace_id for _, trace_id in rows])
+        row, row_trace = rows[-1] if rows else (since.row, since.row_trace)
+        return infos, Mark(received_ms=_newest(since, infos, now), row=row, row_trace=row_trace)
+    infos = [
+        info for info in _stamped_after(connection, since, now) if own_id(info.trace_id) not in since.seen
+    ]
+    received_ms = _newest(since, infos, now)
+    edge = received_ms - _ms(OVERLAP)
+    kept = since.seen if received_ms - since.received_ms < _ms(OVERLAP) else ()
+    recent = [own_id(info.trace_id) for info in infos if received(info) >= edge]
+    return infos, Mark(received_ms=received_ms, seen=tuple(sorted({*kept, *recent})))
+
+
+def received(info: TraceInfo) -> int:
+    """When MLflow was handed the trace, in ms; of one that `log_traces` did not write, when it began."""
+    stamp = info.tags.get(RECEIVED)
+    return int(datetime.fromisoformat(stamp).timestamp() * 1000) if stamp else int(info.timestamp_ms)
+
+
+def search(connection: Connection, filter_string: str | None) -> list[TraceInfo]:
+    """All pages of a search, without spans."""
+    found: list[TraceInfo] = []
+    token = None
+    while True:
+        page = connection.client.search_traces(
+            locations=[connection.experiment_id],
+            filter_string=filter_string,
+            max_results=_PAGE,
+            page_token=token,
+            include_spans=False,
+        )
+        found += [trace.info for trace in page]
+        token = page.token
+        if not token:
+            return found
+
+
+def clock_problems(infos: Sequence[TraceInfo], since: Mark, now: datetime) -> list[Problem]:
+    """How many of these traces were stamped by clocks that are ahead or behind, and by how much."""
+    ahead: dict[str, float] = {}
+    behind: dict[str, float] = {}
+    newest = since.received_ms
+    for info in infos:
+        stamp = received(info)
+        off = float(info.tags.get(CLOCK, 0)) or (stamp - _ms_of(now)) / 1000
+        if off >= OFF_S:
+            ahead[own_id(info.trace_id)] = off
+            continue
+        if CLOCK not in info.tags:
+            off = (stamp - newest) / 1000 if RECEIVED in info.tags else 0.0
+        if off <= -OFF_S:
+            behind[own_id(info.trace_id)] = -off
+        newest = max(newest, stamp)
+    return [_said(off, word) for off, word in ((ahead, "ahead"), (behind, "behind")) if off]
+
+
+def _said(off: dict[str, float], word: str) -> Problem:
+    trace_id, worst = max(off.items(), key=lambda item: item[1])
+    return Problem(
+        trace_id=trace_id,
+        reason=(
+            f"read, but its writer's clock is {worst / 3600:.1f} h {word}, as of {len(off)} new traces; "
+            "none is lost, their times are as written: set that machine's clock"
+        ),
+    )
+
+
+def _rows_after(store: SqlAlchemyStore, experiment_id: str, since: Mark) -> list[tuple[int, str]]:
+    """Row numbers and MLflow's ids, in the order of commits: SQLite has one writer at a time."""
+    row = column("rowid")
+    chosen = select(row, SqlTraceInfo.request_id).select_from(SqlTraceInfo)
+    with store.ManagedSessionMaker(read_only=True) as session:
+        there = session.execute(chosen.where(row == since.row)).first() if since.row else None
+        after = since.row if there is not None and there[1] == since.row_trace else 0
+        mine = chosen.where(SqlTraceInfo.experiment_id == int(experiment_id), row > after).order_by(row)
+        return [(int(number), str(trace_id)) for number, trace_id in session.execute(mine)]
+
+
+def _infos(store: SqlAlchemyStore, trace_ids: Sequence[str]) -> list[TraceInfo]:
+    found: dict[str, TraceInfo] = {}
+    for start in range(0, len(trace_ids), _BATCH):
+        batch = store.batch_get_trace_infos(list(trace_ids[start : start + _BATCH]))
+        found |= {info.trace_id: info for info in batch}
+    return [found[one] for one in trace_ids if one in found]
+
+
+def _stamped_after(connection: Connection, since: Mark, now: datetime) -> list[TraceInfo]:
+    """By the day of the stamp, as searches can; foreign ones by when they began."""
+    if since.received_ms == 0:
+        return sorted(search(connection, None), key=_by_arrival)
+    edge_ms = since.received_ms - _ms(OVERLAP)
+    edge = datetime.fromtimestamp(edge_ms / 1000, UTC)
+    days = range((now.date() - edge.date()).days + 1)
+    filters = [f"tags.`{RECEIVED}` LIKE '{edge.date() + timedelta(days=day)}%'" for day in days]
+    filters.append(f"trace.timestamp_ms > {edge_ms}")
+    found = {info.trace_id: info for one in filters for info in search(connection, one)}
+    return sorted((info for info in found.values() if received(info) >= edge_ms), key=_by_arrival)
+
+
+def _by_arrival(info: TraceInfo) -> tuple[int, str]:
+    return received(info), str(info.trace_id)
+
+
+def _newest(since: Mark, infos: Sequence[TraceInfo], now: datetime) -> int:
+    return max([since.received_ms, *(min(received(info), _ms_of(now)) for info in infos)])
+
+
+def _ms(span: timedelta) -> int:
+    return int(span.total_seconds() * 1000)
+
+
+def _ms_of(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)

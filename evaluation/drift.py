@@ -28,7 +28,14 @@ from evaluation.drift_history import History
 from evaluation.drift_scores import FIXED, Doubt, Family, FixedFamily, Novelty, Number, Ranked, Surface, View
 from evaluation.drift_shift import Shift
 from evaluation.drift_state import DriftState
-from evaluation.embedding import HASHING, Embed, HashingEmbedding, surface_features, unit_rows
+from evaluation.embedding import (
+    HASHING,
+    Embed,
+    HashingEmbedding,
+    surface_features,
+    unit_rows,
+    without_numbers,
+)
 from evaluation.explain import explain
 from evaluation.observation import (
     BEHAVIOUR_NUMBERS,
@@ -107,7 +114,8 @@ class DriftMonitor:
         self._arrays_only = isinstance(reference, np.ndarray)
         fit, calibrate = _halves(reference, seed)
         self._size = usual_size(session_groups(observe(reference)))
-        texts = [row.text for row in observe(fit) if row.text]
+        self._usual_texts = [row.text for row in observe(fit) if row.text]
+        texts = [without_numbers(text) for text in self._usual_texts]
         self._embed: Embed = embed or HashingEmbedding.fit(texts or [""])
         self._dimensions = len(self._embed([""])[0])
         self._families = _families(self._view(fit), self._view(calibrate))
@@ -115,7 +123,6 @@ class DriftMonitor:
         self._starts = dict.fromkeys(self._evidence, 0)
         self._sessions: dict[str, _Session] = {}
         self._history = History()
-        self._usual_texts = texts
 
     def update(self, batch: Batch) -> DriftState:
         """Rank, bet on and then absorb one window; an empty one changes nothing."""
@@ -228,8 +235,9 @@ class DriftMonitor:
         vectors = np.full((len(rows), self._dimensions), np.nan, dtype=np.float32)
         surface = np.full((len(rows), 6), np.nan)
         if texts:
-            vectors[texts] = unit_rows(self._embed([rows[i].text or "" for i in texts]))
-            surface[texts] = surface_features([rows[i].text or "" for i in texts])
+            asked = [without_numbers(rows[i].text or "") for i in texts]
+            vectors[texts] = unit_rows(self._embed(asked))
+            surface[texts] = surface_features(asked)
         return View(rows, groups, before, sessions, vectors, surface)
 
     def to_json(self) -> str:

@@ -199,3 +199,14 @@ def test_a_stationary_file_of_any_length_alarms_with_its_own_alpha_at_most() -> 
             peaks[i] = max(peaks[i], evidence.mean())
     assert (peaks >= 1.0 / alpha_per_window(0.05, n_windows)).mean() <= 0.05
     assert (peaks >= 1.0 / 0.001).mean() > 0.05
+
+
+@pytest.mark.parametrize(
+    "text", ["where is my order {}", "parcel {:04x}-{:08x} is late", "on 2026-03-{:02d} at {}:15"]
+)
+def test_a_running_number_is_no_content(text: str) -> None:
+    usual = [text.format(i, i * 7919) for i in range(1, 401)]
+    later = [text.format(i, i * 7919) for i in range(1_000, 1_400)]
+    for traffic in (usual, later):
+        monitor = DriftMonitor(usual)
+        assert not any(monitor.update(traffic[start : start + 50]).alarm for start in range(0, 400, 50))

@@ -9,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from agent.endpoint import ADDRESS
 from agent.environment import Option
 from agent.record import Json, Record, content_hash
 
@@ -101,6 +102,8 @@ class Candidate(Record):
     predictors: dict[str, Predictor]
     base_model: str
     """Name of the LM: `smollm2-135m-instruct` for the embedded one, or a LiteLLM model string."""
+    api_base: str | None = Field(default=None, pattern=ADDRESS)
+    """Where an endpoint's LM is asked unless another address is set; `vendor` = the vendor's own host."""
     adapter: str | None = None
     """Content hash of the LoRA adapter's folder; None = the base weights."""
     memory: str | None = None

@@ -14,6 +14,7 @@ import numpy as np
 from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_events
 
 from agent.embedded_lm import EmbeddedLM, Prompt
+from agent.endpoint import as_asked
 from agent.errors import LMFailure
 from agent.weights import NAME, weights_folder
 
@@ -37,9 +38,12 @@ def make_lm(model: str = NAME, *, adapter: Path | None = None, **endpoint: Any) 
         model: `smollm2-135m-instruct`, or for instance `openai/gpt-5-mini`, `hosted_vllm/…`.
         adapter: LoRA adapter of the embedded LM.
         endpoint: `api_base`, `api_key`, `timeout` for an endpoint.
+
+    Raises:
+        BadInput: an endpoint's model without an address (`api_base`).
     """
     if model != NAME:
-        return dspy.LM(model, cache=False, **endpoint)
+        return dspy.LM(model, cache=False, **as_asked(model, endpoint))
     engine = EmbeddedEngine(adapter)
     # DSPy's cache key leaves the engine out: the model string must name the weights.
     name = f"embedded/{NAME}" + (f"+{adapter.name}" if adapter else "")

@@ -62,10 +62,11 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
             candidate: the agent.
             memory: the snapshot that the candidate names.
             adapter: the folder of the adapter that the candidate names.
-            endpoint: `api_base`, `api_key`, `timeout` for an LM endpoint.
+            endpoint: `api_base`, `api_key`, `timeout` for an LM endpoint; without `api_base` the recorded one.
 
         Raises:
-            BadInput: the candidate names a memory or an adapter that is not given, or it is a team.
+            BadInput: the candidate names a memory or an adapter that is not given, it is a team, or it runs on an
+                endpoint whose address neither it nor `endpoint` says.
         """
         super().__init__()
         if candidate.topology.roles:
@@ -88,7 +89,8 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         """Tries within one case."""
         self.memory = memory
         self.adapter = adapter
-        self.endpoint = endpoint or {}
+        recorded = {"api_base": candidate.api_base} if candidate.api_base else {}
+        self.endpoint = recorded | (endpoint or {})  # an address that is set wins: a server may have moved
         self.lm = make_lm(candidate.base_model, adapter=adapter, **self.endpoint)
         predictor = predictor_as_shown(candidate.predictors[CHOOSE], candidate.tools)
         self.choose = dspy.Predict(Choose.with_instructions(predictor.instructions))
@@ -263,8 +265,10 @@ def _decide_by_endpoint(program: Program, view: View) -> Decision:
     )
 
 
-def base_candidate(instructions: str, *, model: str = NAME, attempts: int = 1) -> Candidate:
-    """The agent on its first day: instructions and nothing learned."""
+def base_candidate(
+    instructions: str, *, model: str = NAME, api_base: str | None = None, attempts: int = 1
+) -> Candidate:
+    """The agent on its first day: instructions and nothing learned; `api_base` is where its LM is asked."""
     predictors = {
         CHOOSE: Predictor(instructions=instructions),
         ARGUMENTS: Predictor(
@@ -272,4 +276,6 @@ def base_candidate(instructions: str, *, model: str = NAME, attempts: int = 1) -
             "Leave out what the request does not say."
         ),
     }
-    return Candidate(predictors=predictors, base_model=model, topology={"attempts": attempts})
+    return Candidate(
+        predictors=predictors, base_model=model, api_base=api_base, topology={"attempts": attempts}
+    )

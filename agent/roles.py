@@ -121,6 +121,7 @@ def seat_of(candidate: Candidate, role: Role) -> Candidate:
     return Candidate(
         predictors={CHOOSE: candidate.predictors[role.name]},
         base_model=candidate.base_model,
+        api_base=candidate.api_base,
         adapter=role.adapter,
         memory=role.memory,
         tools=candidate.tools if solving else {},

@@ -14,7 +14,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from agent.candidate import Candidate
 from agent.environment import Observation
 from agent.record import content_hash
-from infra.settings import Settings
+from infra.settings import Settings, prepare_environment
 
 if TYPE_CHECKING:
     from agent.program import Program
@@ -30,6 +30,7 @@ class ServedAgent(PythonModel):
         from agent.team import make_program
         from infra.text_embedding import embedding_named
 
+        prepare_environment()  # MLflow may be all that this process began with
         folder = Path(context.artifacts["agent"])
         manifest = folder / "candidate.json"
         self.program = make_program(

@@ -54,6 +54,7 @@ class Settings(BaseSettings):
     lm: str = "smollm2-135m-instruct"
     """The embedded LM, or any LiteLLM model string."""
     lm_api_base: str | None = None
+    """Where an endpoint's LM is asked; `vendor` = the vendor's own host. Unset, a candidate's recorded address is."""
     lm_api_key: SecretStr | None = None
     lm_timeout_s: float = Field(default=120, gt=0)
     """Seconds until an endpoint's answer is given up; the trace then carries the error."""

@@ -67,6 +67,7 @@ def parameters(candidate: Candidate) -> dict[str, str]:
     """The whole candidate, one readable value a row."""
     rows: dict[str, Any] = {
         "base_model": candidate.base_model,
+        **({"api_base": candidate.api_base} if candidate.api_base else {}),
         "adapter": candidate.adapter or "none",
         "memory": candidate.memory or "none",
         "parent": candidate.parent or "none",

@@ -204,7 +204,7 @@ def make(
         return _improved(name, proposer, agent, learned, theirs, seen, digest, settings)
 
     if parent.topology.roles:
-        return propose_jointly(parent, examples, improve, files)
+        return propose_jointly(parent, examples, improve, files, Settings().endpoint)
     return improve(parent, examples, files)
 
 
@@ -243,5 +243,6 @@ def _improved(
             )  # fmt: skip
     with progress("DSPy: searching prompts", settings.prompt.calls) as done:
         return propose_prompt(
-            parent, examples, settings.prompt, files=files, seen=seen, data_digest=digest, progress=done
-        )
+            parent, examples, settings.prompt,
+            files=files, endpoint=Settings().endpoint, seen=seen, data_digest=digest, progress=done,
+        )  # fmt: skip

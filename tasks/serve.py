@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prefect import task
 
+from agent.endpoint import address_of
 from agent.environment import Case
 from agent.loop import run
 from agent.program import base_candidate
@@ -51,8 +52,13 @@ def serve_waiting(folder: str) -> int:
 
 def first_champion(project: Project) -> Version:
     """Register the agent of the first day, and let it serve: there is nothing yet to be better than."""
+    settings = Settings()
+    model = project.model or settings.lm
     candidate = base_candidate(
-        project.instructions, model=project.model or Settings().lm, attempts=project.attempts
+        project.instructions,
+        model=model,
+        api_base=address_of(model, settings.lm_api_base),
+        attempts=project.attempts,
     )
     register(project.name, candidate, files={}, seen_case_ids=[], cost={})
     return promote(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import dspy
 from pydantic import Field
@@ -54,6 +55,7 @@ def propose_prompt(
     settings: PromptSettings,
     *,
     files: Mapping[str, Path] | None = None,
+    endpoint: dict[str, Any] | None = None,
     seen: Sequence[str] = (),
     data_digest: str | None = None,
     progress: Callable[[int], None] = lambda _: None,
@@ -65,6 +67,7 @@ def propose_prompt(
         examples: split into demos to draw from and cases to score on.
         settings: the budget.
         files: the parent's `memory` and `adapter`.
+        endpoint: where the LM is.
         seen: cases that shaped the parent.
         data_digest: digest of the dataset that the examples come from.
         progress: called once per program call.
@@ -84,7 +87,7 @@ def propose_prompt(
 
     found = [
         one
-        for student in _students(parent, files or {}, settings)
+        for student in _students(parent, files or {}, endpoint, settings)
         for one in _search(student, training, validation, metric, settings)
     ]
     # of equally good programs one with demos: what a few cases cannot tell apart, the gate can
@@ -132,13 +135,15 @@ def _split(
     return ordered[n:], ordered[:n]
 
 
-def _students(parent: Candidate, files: Mapping[str, Path], settings: PromptSettings) -> Iterator[Program]:
+def _students(
+    parent: Candidate, files: Mapping[str, Path], endpoint: dict[str, Any] | None, settings: PromptSettings
+) -> Iterator[Program]:
     """The parent with each instruction, without demos."""
     memory = Memory.load(files["memory"]) if "memory" in files else None
     for text in dict.fromkeys([_plain(parent).instructions, *settings.instructions]):
         predictors = {**parent.predictors, CHOOSE: Predictor(instructions=text)}
         changed = parent.model_copy(update={"predictors": predictors})
-        yield Program(changed, memory=memory, adapter=files.get("adapter"))
+        yield Program(changed, memory=memory, adapter=files.get("adapter"), endpoint=endpoint)
 
 
 def _plain(parent: Candidate) -> Predictor:

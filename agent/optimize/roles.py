@@ -8,6 +8,7 @@ weights of all are tuned together. Source of each role's own share: Zhao et al.,
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -126,14 +127,19 @@ def _cases(board: Board, example: Example) -> list[Example]:
 
 
 def propose_role(
-    parent: Candidate, name: str, examples: Sequence[Example], propose: Propose, files: Mapping[str, Path]
+    parent: Candidate,
+    name: str,
+    examples: Sequence[Example],
+    propose: Propose,
+    files: Mapping[str, Path],
+    endpoint: dict[str, Any] | None = None,
 ) -> Proposal:
     """The team with one role improved by a single agent's proposer; the cases seen are those of the whole.
 
     Raises:
         BadInput: the examples hold nothing that the role could learn.
     """
-    learned = role_examples(Team(parent, files), name, examples)
+    learned = role_examples(Team(parent, files, endpoint=endpoint), name, examples)
     if not learned:
         raise BadInput(
             f"role {name!r} has nothing to learn from {len(examples)} examples: label more, or leave the role out"
@@ -185,7 +191,11 @@ def _seen(made: Proposal, examples: Sequence[Example]) -> tuple[str, ...]:
 
 
 def propose_jointly(
-    parent: Candidate, examples: Sequence[Example], propose: Propose, files: Mapping[str, Path]
+    parent: Candidate,
+    examples: Sequence[Example],
+    propose: Propose,
+    files: Mapping[str, Path],
+    endpoint: dict[str, Any] | None = None,
 ) -> Proposal:
     """Every role in the order in which they speak, each on what the ones before it have become; then the weights.
 
@@ -200,7 +210,8 @@ def propose_jointly(
     for role in parent.topology.roles:
         if parent.base_model != NAME and role.duty in ("criticize", "judge"):
             continue  # what it would have read is not known without log-probabilities
-        learned = role_examples(Team(current.candidate, current.files), role.name, taught)
+        team = Team(current.candidate, current.files, endpoint=endpoint)
+        learned = role_examples(team, role.name, taught)
         if not learned:
             continue
         current = _improved(
@@ -215,13 +226,13 @@ def propose_jointly(
         seen |= set(current.seen_case_ids)
         for unit, amount in current.cost.items():
             cost[unit] = cost.get(unit, 0.0) + amount
-    team = current.candidate
-    if team.base_model == NAME:
-        roles, _ = tune_weights(Team(team, current.files), held)
-        team = team.model_copy(update={"topology": team.topology.model_copy(update={"roles": roles})})
-    origin = team.origin.model_copy(update={"note": " ".join(notes)})
-    team = team.model_copy(update={"parent": parent.candidate_id, "origin": origin})
-    return current.model_copy(update={"candidate": team, "seen_case_ids": tuple(sorted(seen)), "cost": cost})
+    made = current.candidate
+    if made.base_model == NAME:
+        roles, _ = tune_weights(Team(made, current.files), held)
+        made = made.model_copy(update={"topology": made.topology.model_copy(update={"roles": roles})})
+    origin = made.origin.model_copy(update={"note": " ".join(notes)})
+    made = made.model_copy(update={"parent": parent.candidate_id, "origin": origin})
+    return current.model_copy(update={"candidate": made, "seen_case_ids": tuple(sorted(seen)), "cost": cost})
 
 
 def tune_weights(

@@ -29,6 +29,7 @@ def changes(old: "Candidate", new: "Candidate") -> list[Change]:
 def _rows(candidate: "Candidate") -> dict[str, str]:
     rows = {
         "LM": candidate.base_model,
+        "LM's address": candidate.api_base or "none",
         "adapter": candidate.adapter or "none",
         "memory": candidate.memory or "none",
     }

@@ -5,8 +5,10 @@ import warnings
 
 import dspy
 import pytest
+from pydantic import ValidationError
 
 from agent.candidate import Demo
+from agent.endpoint import address_of, as_asked
 from agent.environment import Case
 from agent.errors import BadInput
 from agent.lean_adapter import LeanAdapter
@@ -14,6 +16,8 @@ from agent.limits import Limits
 from agent.loop import run
 from agent.optimize.lora import LoraSettings, train
 from agent.program import Program, base_candidate
+from agent.roles import as_team
+from agent.team import make_program
 
 CASES = [
     Case(inputs={"request": f"{n}: go {name}"}, expected=name)
@@ -190,3 +194,62 @@ def test_demos_and_instructions_reach_the_endpoint(scripted_endpoint, scripted_e
     changed = agent.candidate.model_copy(update={"predictors": {"choose": predictor}})
     run(Program(changed, endpoint=agent.endpoint), CASES[:1], scripted_environment, at=at)
     assert "Example: go north -> left" in scripted_endpoint.prompts[0]
+
+
+def elsewhere(endpoint, **changes):
+    recorded = base_candidate("Pick one.", model="openai/scripted", api_base=endpoint.url)
+    return recorded.model_copy(update=changes)
+
+
+def test_a_candidate_is_asked_at_its_recorded_address_where_none_is_set(scripted_endpoint):
+    scripted_endpoint.answer = lambda prompt: "right" if "- wrong" in prompt else "left"
+    team = as_team(elsewhere(scripted_endpoint))
+    for asked in (elsewhere(scripted_endpoint), team):
+        program = make_program(asked, {}, endpoint={"api_key": "x", "num_retries": 0})
+        assert program(request="go", options=[{"name": "left"}, {"name": "right"}]).choice == "left"
+    assert len(scripted_endpoint.prompts) > 2
+
+
+def test_an_address_that_is_set_wins_over_the_recorded_one(scripted_endpoint):
+    moved = elsewhere(scripted_endpoint, api_base="http://127.0.0.1:9/v1")
+    program = Program(moved, endpoint={"api_base": scripted_endpoint.url, "api_key": "x", "num_retries": 0})
+    assert program(request="go", options=[{"name": "left"}]).choice == "left"
+
+
+def test_without_any_address_nothing_is_built_and_the_remedy_is_named(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-vendor")
+    for where in (None, {}, {"api_key": "x"}):
+        with pytest.raises(
+            BadInput, match=r"openai/scripted has no address: set RATCHET_LM_API_BASE .*`vendor`"
+        ):
+            Program(base_candidate("Pick one.", model="openai/scripted"), endpoint=where)
+
+
+def test_the_vendors_own_host_is_asked_only_where_that_was_said():
+    assert as_asked("openai/any", {"api_base": "vendor", "api_key": "x"}) == {"api_key": "x"}
+    assert as_asked("openai/any", {"api_base": "https://api.openai.com/v1"}) == {
+        "api_base": "https://api.openai.com/v1"
+    }
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "localhost:8000",
+        "https://me:hush@host/v1",
+        "https://host/v1?key=hush",
+        "http://a b",
+        "file:///etc",
+        "vendor ",
+    ],
+)
+def test_an_address_that_holds_a_key_or_is_none_is_refused_and_not_shown(address):
+    with pytest.raises(BadInput, match="RATCHET_LM_API_KEY") as refused:
+        address_of("openai/any", address)
+    assert "hush" not in str(refused.value)
+    with pytest.raises(ValidationError):
+        base_candidate("Pick one.", model="openai/any", api_base=address)
+
+
+def test_the_embedded_lm_needs_and_keeps_no_address():
+    assert address_of("smollm2-135m-instruct", "http://localhost:8000/v1") is None

@@ -133,6 +133,9 @@ def test_ids_recorded_before_teams_and_renamed_tools_hold():
     )
     assert learned.candidate_id == "fb4be0d4795a15b5"
     assert base_candidate("Pick one.").candidate_id == "e28ccf4475b6e95c"
+    behind = {"model": "openai/any", "api_base": "http://localhost:8000/v1"}
+    assert base_candidate("Pick one.", model="openai/any").candidate_id == "fe6aa69b31b88a93"
+    assert base_candidate("Pick one.", **behind).candidate_id != "fe6aa69b31b88a93"
 
 
 def test_teams_and_tools_of_a_candidate_enter_its_id_and_come_back_equal():

@@ -276,10 +276,8 @@ def test_weights_are_tuned_without_asking_again_and_a_useless_role_weighs_nothin
 def endpoint_team(scripted_endpoint):
     def make(seats, answer):
         scripted_endpoint.answer = answer
-        candidate = as_team(base_candidate("Pick one.", model="openai/scripted"), seats)
-        return Team(
-            candidate, {}, endpoint={"api_base": scripted_endpoint.url, "api_key": "x", "num_retries": 0}
-        )
+        alone = base_candidate("Pick one.", model="openai/scripted", api_base=scripted_endpoint.url)
+        return Team(as_team(alone, seats), {}, endpoint={"api_key": "x", "num_retries": 0})
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="litellm|pydantic|openai|aiohttp|httpx")

@@ -36,7 +36,7 @@ _NOT_SAID: Final = {"kind", "at", "cases", "after", "before"}
 class LedgerEvent(Record):
     """One line of the log."""
 
-    kind: Literal["begin", "open", "close", "refresh", "spend"]
+    kind: Literal["begin", "open", "close", "refresh", "spend", "claim"]
     at: AwareDatetime
     candidate: str = ""
     champion: str = ""
@@ -52,6 +52,10 @@ class LedgerEvent(Record):
     spending: Spending | None = None
     cases: tuple[str, ...] = ()
     """Case ids that a gate used: they can never judge again."""
+    home: str = ""
+    """Id of the home that claims its turn to move aliases."""
+    after_claim: int = Field(default=0, ge=0)
+    """Place of the last claim that had its turn when this one was made."""
     after: int = Field(default=0, ge=0)
     """Place of the last event that the writer saw; 0 = none, or written before there was a chain."""
     before: str = ""

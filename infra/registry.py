@@ -18,7 +18,7 @@ from agent.record import digest_of_ids
 from evaluation.scorers import Interval
 from evaluation.verdict import Verdict
 from infra import version_page
-from infra.alias_moves import CHAMPION, PREVIOUS, current_aliases, move_aliases, undo_unfinished_move
+from infra.alias_moves import CHAMPION, PREVIOUS, current_aliases, point
 from infra.dataset_store import DatasetVersion
 from infra.drift_log import log_drift
 from infra.promotion import promote, rollback
@@ -28,6 +28,7 @@ from infra.version import (
     MODEL_ID,
     Event,
     Version,
+    all_versions,
     find_or_none,
     find_version,
     locked,
@@ -81,7 +82,8 @@ def register(
         with locked(connection):
             found = find_or_none(connection, candidate.candidate_id)
             if found is None:
-                found = _create(connection, candidate, files, seen_case_ids, cost, dataset, digests)
+                made = _create(connection, candidate, files, seen_case_ids, cost, dataset, digests)
+                found = _first_of(connection, made)
         return read_version(connection, found)
 
 
@@ -121,6 +123,20 @@ def _create(
     )
 
 
+def _first_of(connection: Connection, made: ModelVersion) -> ModelVersion:
+    """The version of the candidate, which another home may have made at the same moment; then ours goes."""
+    first = find_version(connection, made.tags["candidate_id"])
+    if int(first.version) == int(made.version):
+        return first
+    client = connection.client
+    client.delete_model_version(connection.project, str(made.version))
+    if made.tags[MODEL_ID] != first.tags[MODEL_ID]:
+        client.delete_logged_model(made.tags[MODEL_ID])
+    if made.run_id != first.run_id:
+        client.delete_run(str(made.run_id))
+    return first
+
+
 def _ensure_model(connection: Connection) -> None:
     try:
         connection.client.create_registered_model(
@@ -144,11 +160,11 @@ def history(project: str) -> list[Version]:
     """All versions, oldest first; empty where nothing was registered."""
     with mlflow_errors("reading the versions"):
         connection = connect(project)
-        found = connection.client.search_model_versions(f"name = '{project}'", max_results=1000)
+        found = all_versions(connection)
         pointed = current_aliases(connection)
         for version in found:
             version.aliases = [alias for alias, number in pointed.items() if number == int(version.version)]
-        return [read_version(connection, one) for one in sorted(found, key=lambda one: int(one.version))]
+        return [read_version(connection, one) for one in found]
 
 
 def champion(project: str) -> Version | None:
@@ -173,9 +189,8 @@ def set_alias(project: str, candidate_id: str | None, alias: Literal["challenger
     with mlflow_errors(f"moving {alias}"):
         connection = connect(project)
         with locked(connection):
-            undo_unfinished_move(connection)
             number = None if candidate_id is None else int(find_version(connection, candidate_id).version)
-            move_aliases(connection, {alias: number}, {})
+            point(connection, alias, number)
 
 
 def record_evaluation(

@@ -74,13 +74,40 @@ class Version(Record):
 
 
 def find_or_none(connection: Connection, candidate_id: str) -> ModelVersion | None:
-    """MLflow's version of the candidate, with its aliases."""
+    """MLflow's version of the candidate, with its aliases.
+
+    Where two homes registered it at once, the lower number is the version, for every reader; the other is deleted
+    by whoever made it, or, if that one was killed, stays without a meaning.
+    """
     found = connection.client.search_model_versions(
-        f"name = '{connection.project}' and tags.candidate_id = '{candidate_id}'", max_results=1
+        f"name = '{connection.project}' and tags.candidate_id = '{candidate_id}'",
+        max_results=1,
+        order_by=["version_number ASC"],
     )
     if not found:
         return None
     return connection.client.get_model_version(connection.project, str(found[0].version))
+
+
+def all_versions(connection: Connection) -> list[ModelVersion]:
+    """MLflow's versions without their aliases, oldest first, one for each candidate."""
+    found: list[ModelVersion] = []
+    token = None
+    while True:
+        page = connection.client.search_model_versions(
+            f"name = '{connection.project}'",
+            max_results=1000,
+            order_by=["version_number ASC"],
+            page_token=token,
+        )
+        found += page
+        token = page.token
+        if not token:
+            break
+    first: dict[str, ModelVersion] = {}
+    for version in found:
+        first.setdefault(version.tags["candidate_id"], version)
+    return list(first.values())
 
 
 def find_version(connection: Connection, candidate_id: str) -> ModelVersion:

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import mlflow.pyfunc
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
+from mlflow.entities.model_registry import PromptVersion
+from mlflow.exceptions import MlflowException
 
 from agent.candidate import Candidate, Predictor
 from evaluation.scorers import Interval
@@ -130,13 +132,28 @@ def write_prompts(connection: Connection, candidate: Candidate, run_id: str) -> 
     for name, predictor in candidate.predictors.items():
         if f"prompt.{name}" in written:
             continue
-        prompt = client.register_prompt(
-            f"{connection.project}-{name}",
-            prompt_text(predictor),
-            commit_message=candidate.origin.note or f"by {candidate.origin.proposer}",
-            tags={"candidate_id": candidate.candidate_id, "run_id": run_id},
-        )
+        prompt = _register_prompt(connection, candidate, name, predictor, run_id)
         client.set_tag(run_id, f"prompt.{name}", f"{prompt.name}/{prompt.version}")
+
+
+def _register_prompt(
+    connection: Connection, candidate: Candidate, name: str, predictor: Predictor, run_id: str
+) -> PromptVersion:
+    for first in (True, False):
+        try:
+            prompt: PromptVersion = connection.client.register_prompt(
+                f"{connection.project}-{name}",
+                prompt_text(predictor),
+                commit_message=candidate.origin.note or f"by {candidate.origin.proposer}",
+                tags={"candidate_id": candidate.candidate_id, "run_id": run_id},
+            )
+            return prompt
+        except (
+            MlflowException
+        ) as error:  # another home made the prompt's page between MLflow's look and its write
+            if error.error_code != "RESOURCE_ALREADY_EXISTS" or not first:
+                raise
+    raise AssertionError("the second attempt returns or raises")
 
 
 def write_model(connection: Connection, candidate: Candidate, run_id: str, files: Mapping[str, Path]) -> str:

@@ -15,6 +15,7 @@ from agent.trace import Trace
 from infra.dataset_store import read_dataset
 from infra.programs import load_program
 from infra.project_state import read_state
+from infra.promotion import require_first_day
 from infra.registry import champion, promote, register
 from infra.settings import Settings
 from infra.trace_store import log_traces
@@ -51,7 +52,12 @@ def serve_waiting(folder: str) -> int:
 
 
 def first_champion(project: Project) -> Version:
-    """Register the agent of the first day, and let it serve: there is nothing yet to be better than."""
+    """Register the agent of the first day, and let it serve: there is nothing yet to be better than.
+
+    Raises:
+        BadInput: another version served before, and the alias that said which is gone.
+    """
+    require_first_day(project.name)
     settings = Settings()
     model = project.model or settings.lm
     candidate = base_candidate(

@@ -4,7 +4,6 @@ from typing import Annotated
 
 import typer
 
-from agent.errors import BadInput
 from flows.commands.terminal import console, emit_json
 from flows.commands.which_project import HERE, AsJson, Folder, Name, Person, which_project
 
@@ -17,23 +16,22 @@ def rollback(
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put the champion before the present one back; again, and the one before that."""
+    """Put the champion before the present one back; if its alias is gone, the one that served last."""
     from flows.commands.wording import called
     from infra import registry
+    from infra.promotion import rollback_target
 
     chosen = which_project(project, name)
-    serving, back = registry.champion(chosen), registry.aliased(chosen, "previous")
-    if serving is None or back is None:
-        raise BadInput(f"{chosen!r} has no earlier champion to roll back to: see `ratchet history`")
+    serving, back = rollback_target(chosen)
     if yes:
         registry.rollback(chosen, by=by, reason=reason)
+    instead = f"instead of {called(serving)}" if serving else "; the alias of the champion was gone"
     if as_json:
-        answer = {"project": chosen, "from": serving.candidate_id, "to": back.candidate_id, "done": yes}
-        emit_json(answer)
+        gone = serving and serving.candidate_id
+        emit_json({"project": chosen, "from": gone, "to": back.candidate_id, "done": yes})
     elif yes:
-        console.print(f"[green]✓[/] {called(back)} serves again instead of {called(serving)}")
+        console.print(f"[green]✓[/] {called(back)} serves again {instead}")
     else:
         console.print(
-            f"would put {called(back)} back instead of {called(serving)}; "
-            '`ratchet rollback --yes --reason "…"` does it'
+            f'would put {called(back)} back {instead}; `ratchet rollback --yes --reason "…"` does it'
         )

@@ -3,6 +3,7 @@ import json
 import pytest
 
 from infra.registry import champion
+from infra.tracking import connect
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +36,20 @@ def test_without_name_or_reason_nothing_moves(ratchet, past):
         assert done.returncode == 2
         assert "a name and a reason" in done.stderr
     assert champion(past.project).candidate_id == past.champion.candidate_id
+
+
+def test_where_the_alias_of_the_champion_is_gone_the_one_that_served_last_comes_back(ratchet, own_past):
+    connect(own_past.project).client.delete_registered_model_alias(own_past.project, "champion")
+    done = ratchet(
+        "approve", own_past.proven.candidate_id, "--name", own_past.project, "--yes", "--by", "anna"
+    )
+    assert done.returncode == 2
+    assert "no champion, its alias was removed: `ratchet rollback --yes" in " ".join(done.stderr.split())
+    done = ratchet("rollback", "--name", own_past.project)
+    assert (done.returncode, champion(own_past.project)) == (0, None)
+    assert "put v2" in done.stderr
+    options = ("--by", "bert", "--reason", "the alias was lost", "--yes", "--json")
+    done = ratchet("rollback", "--name", own_past.project, *options)
+    answer = json.loads(done.stdout)
+    assert (answer["from"], answer["to"]) == (None, own_past.champion.candidate_id)
+    assert champion(own_past.project).candidate_id == own_past.champion.candidate_id

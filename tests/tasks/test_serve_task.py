@@ -2,8 +2,11 @@
 
 import pytest
 
-from infra.registry import champion
+from agent.errors import BadInput
+from agent.project import load_project
+from infra.registry import champion, history
 from infra.trace_store import collect
+from infra.tracking import connect
 from tasks.collect import collect_new, traces_by_id
 from tasks.people import select_traces
 from tasks.serve import first_champion, not_served, serve_waiting
@@ -65,3 +68,16 @@ def test_the_first_champion_is_registered_once(make_project):
     assert serve_waiting.fn(str(ours.folder)) == 0
     assert champion(ours.name).candidate_id == first.candidate_id
     assert champion(ours.name).number == 1
+
+
+@of_litellm
+def test_a_missing_alias_does_not_bring_back_the_first_day(make_project, scripted_lm):
+    ours = make_project()
+    first = first_champion(load_project(ours.folder))
+    connect(ours.name).client.delete_registered_model_alias(ours.name, "champion")
+    ours.ask("plain left")
+    with pytest.raises(BadInput, match=f"1 versions but no champion.*puts {first.candidate_id} back"):
+        serve_waiting.fn(str(ours.folder))
+    assert champion(ours.name) is None
+    assert [event.action for event in history(ours.name)[0].events] == ["promoted"]
+    assert collect(ours.name).traces == ()

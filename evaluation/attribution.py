@@ -43,7 +43,7 @@ class Cluster(Record):
     """Messages that came together since the onset, and much less before."""
 
     name: str
-    """The words that set them apart, most telling first."""
+    """The most typical of them, cut short; the pieces that recur in them where a script has no blanks."""
     size: int
     share: float
     """Of the messages since the onset, in [0, 1]."""

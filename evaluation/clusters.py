@@ -1,4 +1,4 @@
-"""What do people ask now that they did not ask before? Groups of strange messages, named in their words."""
+"""What do people ask now that they did not ask before? Groups of strange messages, each named by one of them."""
 
 import re
 from collections import Counter
@@ -22,12 +22,18 @@ _LEAST_ALIKE: Final = 0.05
 _SURROUNDINGS: Final = 0.6
 """Share of a group's own similarity within which nothing else is named: it would be another wording of the same."""
 _EXAMPLES: Final = 3
-_WORDS: Final = 4
+_NAME_LENGTH: Final = 60
+_NAME_PIECES: Final = 3
+_GRAMS: Final = (2, 3, 4)
 _KNOWN_RANK: Final = 0.4
 """Median novelty rank above which a cluster is known: new requests lie well below, usual ones at 0.5."""
 _RISEN: Final = 1.28
 """Standard errors by which novelty must have risen for something new to have been asked (one in ten)."""
 _WORD: Final = re.compile(r"[^\W\d_]{2,}")
+_UNSPACED: Final = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]+"
+)
+"""Thai, Lao, Burmese, Khmer, kana and Chinese characters: written without blanks between words."""
 _STOP: Final = frozenset(
     _WORD.findall(
         "the and for that with this are was have has had you your from they them not but can could would "
@@ -100,8 +106,26 @@ def central(vectors: Vectors) -> tuple[Vectors, float, Ints]:
     return centre, float(np.quantile(near, 0.25)), np.argsort(-near, kind="stable")
 
 
-def telling_words(texts: Sequence[str], usual: Sequence[str]) -> str:
-    """The few words that set `texts` apart from `usual`, by the log-odds of containing them.
+def name_group(texts: Sequence[str], usual: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """A short name for a group of texts, and a few of them as examples.
+
+    The name is the first text that has what sets the group apart, cut to what stands around it: torn out words do not
+    tell what is asked. Where a script has no blanks, the recurring pieces themselves are words.
+
+    Args:
+        texts: those of the group, from its centre out.
+        usual: texts from before.
+    """
+    telling = _telling(texts, usual)
+    best = telling[0] if telling else ""
+    ranked = sorted(dict.fromkeys(texts), key=lambda text: best not in _pieces(text))
+    if best and _UNSPACED.search(best):
+        return " ".join(_apart(telling)), tuple(ranked[:_EXAMPLES])
+    return _excerpt(ranked[0], best), tuple(ranked[:_EXAMPLES])
+
+
+def _telling(texts: Sequence[str], usual: Sequence[str]) -> list[str]:
+    """Pieces that set `texts` apart from `usual`, the best first, by the log-odds of containing them.
 
     Informative Dirichlet prior as in Monroe, Colaresi & Quinn, *Fightin' Words* (2008).
     """
@@ -116,15 +140,52 @@ def telling_words(texts: Sequence[str], usual: Sequence[str]) -> str:
             (elsewhere + prior) / (len(usual) - elsewhere + 5.5)
         )
         scores[word] = odds / np.sqrt(1.0 / (count + prior) + 1.0 / (elsewhere + prior))
-    best = sorted(scores, key=lambda word: (-scores[word], word))[:_WORDS]
-    return " ".join(best) if best else texts[0][:40]
+    # Where pieces recur in the same texts, the one of the rarest letters is a word, and not the end of another.
+    letters = Counter(letter for text in usual for letter in set(text.lower()))
+    common = {word: sum(letters[letter] for letter in word) / len(word) for word in scores}
+    return sorted(scores, key=lambda word: (-scores[word], common[word], len(word), word))
 
 
 def _contains(texts: Sequence[str]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update({word for word in _WORD.findall(text.lower()) if word not in _STOP})
+        counts.update(_pieces(text))
     return counts
+
+
+def _pieces(text: str) -> set[str]:
+    """Words of a text, and of what is written without blanks every two to four letters."""
+    lowered = text.lower()
+    words = {word for word in _WORD.findall(_UNSPACED.sub(" ", lowered)) if word not in _STOP}
+    for run in _UNSPACED.findall(lowered):
+        words.update(run[i : i + n] for n in _GRAMS for i in range(len(run) - n + 1))
+    return words
+
+
+def _apart(telling: Sequence[str]) -> list[str]:
+    """The first few pieces that share no letter."""
+    kept: list[str] = []
+    for piece in telling:
+        if _UNSPACED.search(piece) and not any(set(piece) & set(other) for other in kept):
+            kept.append(piece)
+        if len(kept) == _NAME_PIECES:
+            break
+    return kept
+
+
+def _excerpt(text: str, word: str) -> str:
+    """One line of at most `_NAME_LENGTH` characters, around the word where the whole is longer."""
+    line = " ".join(text.split())
+    if len(line) <= _NAME_LENGTH:
+        return line
+    found = max(line.lower().find(word), 0)
+    start = 0 if found + len(word) < _NAME_LENGTH - 2 else found - _NAME_LENGTH // 3
+    if start:
+        start = line.find(" ", start, found) + 1 or found
+    cut = line[start : start + _NAME_LENGTH - 2]
+    if start + len(cut) < len(line):
+        cut = cut.rsplit(" ", 1)[0] + "…"
+    return f"…{cut}" if start else cut
 
 
 def is_known(novelty: Floats) -> bool:
@@ -140,8 +201,3 @@ def is_surge(novelty: Floats, weights: Floats) -> bool:
     n = max(float(weights.sum()), 1.0)
     mean = float(weights @ -np.log(np.clip(novelty, 1e-6, 1.0))) / n
     return bool((mean - 1.0) * np.sqrt(n) < _RISEN)
-
-
-def examples(texts: Sequence[str], order: Ints) -> tuple[str, ...]:
-    """A few different texts, the most central first."""
-    return tuple(dict.fromkeys(texts[i] for i in order))[:_EXAMPLES]

@@ -28,7 +28,7 @@ _DIGITS: Final = re.compile(r"\d+")
 
 
 def without_numbers(text: str) -> str:
-    """The text with every number and hexadecimal id as one digit: which order it is tells nothing about what is asked.
+    """The text with every number and hexadecimal id as one digit: which order it is does not tell what is asked.
 
     Running numbers are new in every message; counted as content, a file would be drift against itself.
     """

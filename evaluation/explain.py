@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from evaluation.attribution import Attribution, Cluster, Onset, SliceEvidence, StrangeMessage
 from evaluation.clusters import (
     central,
-    examples,
     is_known,
     is_surge,
+    name_group,
     near_share,
     risen_groups,
-    telling_words,
 )
 from evaluation.conformal import Floats, Ints
 from evaluation.drift_history import History
@@ -185,17 +184,17 @@ def _clusters(
     found = []
     for group in risen_groups(vectors, usual_vectors, strangeness[rows]):
         centre, at_least, order = central(vectors[group])
-        texts = [past.texts[rows[i]] or "" for i in group]
+        name, examples = name_group([past.texts[rows[group[i]]] or "" for i in order], usual_texts)
         usual_near = float((usual_vectors @ centre).mean())
         bound = usual_near + _APART * (at_least - usual_near)
         found.append(
             Cluster(
-                name=telling_words(texts, usual_texts),
+                name=name,
                 size=len(group),
                 share=near_share(centre, vectors, at_least),
                 usual_share=near_share(centre, usual_vectors, at_least),
                 known=surge or is_known(past.p[_NOVELTY][rows[vectors @ centre >= at_least]]),
-                examples=examples(texts, order),
+                examples=examples,
                 messages=tuple(past.numbers[rows[vectors @ centre >= bound]].tolist()),
             )
         )

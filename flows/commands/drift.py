@@ -278,12 +278,13 @@ def _show(states: "list[DriftState]", attribution: "Attribution | None", embeddi
         f"[bold red]drift[/]  {escape(attribution.reason)} Read by {escape(embedding)}.", soft_wrap=True
     )
     if attribution.clusters:
-        table = Table("since then", "kind", "share", "usual", "for example", box=None, title_justify="left")
+        table = Table("since then", "kind", "share", "usual", "also", box=None, title_justify="left")
         for cluster in attribution.clusters:
             kind = "known" if cluster.known else "new"
+            also = next((text for text in cluster.examples if text != cluster.name), "")
             table.add_row(
                 escape(cluster.name), kind, f"{cluster.share:.0%}", f"{cluster.usual_share:.1%}",
-                escape(cluster.examples[0]),
+                escape(also),
             )  # fmt: skip
         console.print(table)
     for part in attribution.slices:

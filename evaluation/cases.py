@@ -13,11 +13,16 @@ mean over those labelled is unbiased for the mean over the session; a long sessi
 gain is therefore over sessions, each weighing as much as its chance to have a labelled turn.
 """
 
+import hashlib
+import json
 from collections.abc import Collection, Iterable, Sequence
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from agent.environment import Case
-from agent.record import Json, Record, content_hash
+from agent.record import Json, Record
 from agent.trace import Trace
 from evaluation.contamination import find_overlap
 from evaluation.label import Label, one_per_rater
@@ -30,8 +35,22 @@ def role_of(case_id: str, *, gate_share: float, salt: str = "", session_id: str 
 
     A case without a session is decided by its own id.
     """
-    key = ["role", salt, case_id] if session_id is None else ["role", salt, "session", session_id]
-    return "gate" if int(content_hash(key, length=12), 16) / 16**12 < gate_share else "train"
+    return "gate" if on_gate_side([case_id], [session_id], gate_share=gate_share, salt=salt)[0] else "train"
+
+
+def on_gate_side(
+    case_ids: Iterable[str], session_ids: Iterable[str | None], *, gate_share: float, salt: str = ""
+) -> NDArray[np.bool_]:
+    """`role_of` of many cases, each with its session; a million take seconds."""
+    begin = json.dumps(["role", salt], separators=(",", ":"), ensure_ascii=False)[:-1]
+    decided = (
+        f"{begin},{json.dumps(case, ensure_ascii=False)}]"
+        if session is None
+        else f'{begin},"session",{json.dumps(session, ensure_ascii=False)}]'
+        for case, session in zip(case_ids, session_ids, strict=True)
+    )
+    firsts = (int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) for text in decided)
+    return np.fromiter(firsts, dtype=np.float64) / 16**12 < gate_share
 
 
 def side_of(trace: Trace, *, gate_share: float, salt: str = "") -> Role:

@@ -1,26 +1,52 @@
-"""How new a request is: what the nearest known request leaves unexplained."""
+"""How new a request is: what the nearest known request leaves unexplained.
+
+Why a bounded sample of what is known: each text is compared with all of it, and a thousand random ones tell what is
+usual; what is rare among the known may count as new once more.
+"""
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
-from agent.trace import Trace
-from evaluation.cases import case_text
+KNOWN: Final = 1000
+"""Known texts that are compared with, drawn at random where there are more."""
+LONGEST: Final = 1000
+"""Characters of a text that are looked at; of a longer one half from each end."""
+_BLOCK: Final = 500
+
+Newness = Callable[[Sequence[str]], NDArray[np.float64]]
 
 
-def novelty(known: Sequence[str]) -> Callable[[Trace], float]:
-    """From a trace to 1 − its largest character n-gram cosine to `known`, in [0, 1]; 0 if none are known."""
+def some(places: NDArray[np.int64], *, seed: int = 0) -> NDArray[np.int64]:
+    """All of them, or `KNOWN` at random, in order."""
+    return (
+        places
+        if len(places) <= KNOWN
+        else np.sort(np.random.default_rng(seed).choice(places, KNOWN, replace=False))
+    )
+
+
+def novelty(known: Sequence[str]) -> Newness:
+    """From texts to 1 − their largest character n-gram cosine to `known`, in [0, 1]; 0 if none are known."""
     if not known:
-        return lambda _: 0.0
+        return lambda texts: np.zeros(len(texts))
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
-    vectors = vectorizer.fit_transform(known)
+    vectors = vectorizer.fit_transform([_shortened(text) for text in known])
 
-    def newness(trace: Trace) -> float:
-        nearest = np.asarray(
-            (vectors @ vectorizer.transform([case_text(trace.case)]).T).max(axis=0).todense()
-        )
-        return float(np.clip(1 - nearest.item(), 0, 1))
+    def newness(texts: Sequence[str]) -> NDArray[np.float64]:
+        found = np.zeros(len(texts))
+        for start in range(0, len(texts), _BLOCK):
+            block = vectorizer.transform([_shortened(text) for text in texts[start : start + _BLOCK]])
+            nearest = np.asarray((vectors @ block.T).max(axis=0).todense()).ravel()
+            found[start : start + len(nearest)] = np.clip(1 - nearest, 0, 1)
+        return found
 
     return newness
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} {text[-LONGEST // 2 :]}"

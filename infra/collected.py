@@ -4,26 +4,31 @@ Why columns beside the records: who asks which of a million traces nobody was as
 unsure, must not decode a million traces.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
+from agent.record import content_hash
 from agent.trace import Trace
-from evaluation.cases import case_text
+from evaluation.cases import case_text, on_gate_side
 from evaluation.label import Label
+from evaluation.selection import Flags, Ints, Unasked
 from infra.dataset_files import DatasetVersion
 from infra.dataset_log import (
-    Kind,
     add_rows,
+    columns_at,
     columns_since,
     find_about,
     find_rows,
     is_log,
     known_about,
     newest,
-    table_of,
 )
+from infra.dataset_partition import Kind, table_of
 from infra.dataset_store import read_dataset
 
 
@@ -68,9 +73,14 @@ whether it ends with an action."""
 LABELS: Final = Kind(
     name="labels",
     record=Label,
-    columns=pa.schema({"label_id": pa.string(), "trace_id": pa.string(), "source": pa.string()}),
-    facts=lambda label: (label.label_id, label.trace_id, label.source),
+    columns=pa.schema({"said_id": pa.string(), "trace_id": pa.string(), "source": pa.string()}),
+    facts=lambda label: (
+        content_hash([label.label_id, label.created_at.isoformat()]),
+        label.trace_id,
+        label.source,
+    ),
 )
+"""A person who says again what he said before has said it anew: the time is part of the row's id."""
 
 
 def newest_traces(project: str) -> DatasetVersion:
@@ -108,17 +118,66 @@ def served(project: str, case_ids: Sequence[str]) -> set[str]:
     return known_about(TRACES, project, case_ids)
 
 
-def trace_columns(version: DatasetVersion, *names: str) -> pa.Table:
-    """Columns of `TRACES`, without reading the traces."""
-    return _columns(TRACES, version, names)
+def places_of(version: DatasetVersion, trace_ids: Set[str]) -> Ints:
+    """Where these traces stand, in order."""
+    return np.flatnonzero(_among(columns_of(TRACES, version, "trace_id"), trace_ids))
 
 
-def label_columns(version: DatasetVersion, *names: str) -> pa.Table:
-    """Columns of `LABELS`, without reading the labels."""
-    return _columns(LABELS, version, names)
+def unasked(
+    version: DatasetVersion, asked: Set[str], *, gate_share: float, salt: str
+) -> tuple[Unasked, Ints]:
+    """All traces but these, as columns, and where they stand; no trace is read."""
+    table = columns_of(
+        TRACES, version, "trace_id", "case_id", "session_id", "confidence", "error", "answered"
+    )
+    fresh = ~_among(table, asked)
+    table = table.filter(pa.array(fresh))
+    case_ids, error = table.column("case_id"), table.column("error")
+    columns = Unasked.of_columns(
+        _fixed(table.column("trace_id"), 32),
+        _fixed(case_ids, 16),
+        table.column("confidence").to_numpy().astype(np.float64),
+        pc.fill_null(pc.equal(error, "agent"), False).to_numpy(),
+        error.is_valid().to_numpy(),
+        table.column("answered").to_numpy(),
+        on_gate_side(_each(case_ids), _each(table.column("session_id")), gate_share=gate_share, salt=salt),
+    )
+    return columns, np.flatnonzero(fresh)
 
 
-def _columns(kind: Kind[Any], version: DatasetVersion, names: Sequence[str]) -> pa.Table:
+def _among(table: pa.Table, trace_ids: Set[str]) -> Flags:
+    found: Flags = pc.is_in(
+        table.column("trace_id"), value_set=pa.array(sorted(trace_ids), pa.string())
+    ).to_numpy()
+    return found
+
+
+def _each(column: pa.ChunkedArray) -> Iterator[Any]:
+    for chunk in column.chunks:
+        yield from chunk.to_pylist()
+
+
+def _fixed(column: pa.ChunkedArray, width: int) -> NDArray[np.bytes_]:
+    return np.concatenate(
+        [
+            np.zeros(0, f"S{width}"),
+            *(np.array(chunk.to_pylist(), dtype=f"S{width}") for chunk in column.chunks),
+        ]
+    )
+
+
+def texts_of(version: DatasetVersion, places: Ints) -> list[str]:
+    """What was asked, by place."""
+    if is_log(version):
+        return [
+            str(text) for text in columns_at(TRACES, version, ["text"], places).column("text").to_pylist()
+        ]
+    texts = columns_of(TRACES, version, "text").column("text")
+    return [str(texts[place].as_py()) for place in places.tolist()]
+
+
+def columns_of(kind: Kind[Any], version: DatasetVersion, *names: str) -> pa.Table:
+    """Columns of `TRACES` or `LABELS`, without reading the records."""
     if is_log(version):
         return columns_since(kind, version, names)
     return table_of(kind, read_dataset(version, kind.record)).select(list(names))  # written whole, before

@@ -6,59 +6,42 @@ files that nobody names (`infra.retention` removes them). Every version is the b
 of a row never changes, and "since row n" is all that a reader of news must remember.
 
 Why eight: eight partitions of like size become one when the next rows come, as in a log-structured merge tree
-(O'Neil et al., 1996), until one has `SEALED` rows or bytes. A row is written at most six times, a million rows are
-about sixty files, and older manifests keep the files that they name.
-Why a digest for each column: who reads three columns of a million rows checks just these.
+(O'Neil et al., 1996), until one is sealed. A row is written at most six times, a million rows are some sixty files,
+and older manifests keep the files that they name.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Final, Generic, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
-from agent.errors import BadInput, CorruptRecord, ServiceUnavailable
+from agent.errors import BadInput, CorruptRecord
 from agent.record import Record, content_hash
-from infra.dataset_files import DatasetVersion, TableFile, datasets_folder, write_table, write_text
+from infra.dataset_files import DatasetVersion, datasets_folder, write_text
 from infra.dataset_index import DatasetIndex
+from infra.dataset_partition import (
+    RECORD,
+    SEALED_ROWS,
+    Kind,
+    Partition,
+    RecordT,
+    checked,
+    current,
+    n_bytes,
+    portions,
+    remedy,
+    table_of,
+    texts_at,
+    weight_of,
+    write_partition,
+)
+from infra.locks import held
 
-RecordT = TypeVar("RecordT", bound=Record)
-
-SEALED_ROWS: Final = 20_000
-SEALED_BYTES: Final = 32_000_000
-"""Of records as JSON; a partition this large is never written again."""
 FANOUT: Final = 8
-RECORD: Final = "record"
-"""Column that holds each record whole, as JSON."""
-_ROW_GROUP: Final = 1_000
-_DIGESTS: Final = b"ratchet.digests"
-_PATIENCE_S: Final = 600.0
-
-
-@dataclass(frozen=True)
-class Kind(Generic[RecordT]):
-    """What a dataset holds, and what of it can be read without reading it all."""
-
-    name: str
-    record: type[RecordT]
-    columns: pa.Schema
-    """Beside the record; the first is the row's own id, the second the id of what it is about (both hexadecimal)."""
-    facts: Callable[[RecordT], tuple[Any, ...]]
-    """A record's values in these columns."""
-
-
-class Partition(Record):
-    """One Parquet file."""
-
-    digest: str
-    n_rows: int
 
 
 class Manifest(Record):
@@ -70,7 +53,7 @@ class Manifest(Record):
     @property
     def digest(self) -> str:
         """The version."""
-        return content_hash([[one.digest, one.n_rows] for one in self.partitions])
+        return content_hash([[one.digest, one.n_rows, one.n_bytes] for one in self.partitions])
 
     @property
     def n_rows(self) -> int:
@@ -107,7 +90,7 @@ def add_rows(kind: Kind[RecordT], project: str, rows: Iterable[RecordT]) -> Data
     """
     folder = log_folder(kind, project)
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_writer(folder, kind):
+    with _only_writer(kind, project):
         manifest = _newest(folder)
         table = _without_known(kind, project, table_of(kind, rows))
         if table.num_rows:
@@ -122,7 +105,7 @@ def add_rows(kind: Kind[RecordT], project: str, rows: Iterable[RecordT]) -> Data
 def rows_since(version: DatasetVersion, n: int, record: type[RecordT]) -> Iterator[RecordT]:
     """The records from place `n` on, each partition's digest checked."""
     for path, first, size in _partitions(version, n):
-        table = _checked(path, size, version, [RECORD])
+        table = checked(path, size, version.name, [RECORD])
         for place, text in enumerate(table.column(RECORD)[max(n - first, 0) :].to_pylist(), max(n, first)):
             yield record.from_json(text, where=f"{path} row {place - first + 1}")
 
@@ -131,10 +114,24 @@ def columns_since(kind: Kind[Any], version: DatasetVersion, names: Sequence[str]
     """These columns of the rows from place `n` on, without reading the records, their digests checked."""
     wanted = pa.schema([kind.columns.field(name) for name in names])
     tables = [
-        _current(kind, path, size, version, names).slice(max(n - first, 0))
+        current(kind, path, size, names).slice(max(n - first, 0))
         for path, first, size in _partitions(version, n)
     ]
     return pa.concat_tables([wanted.empty_table(), *tables]).select(list(names))
+
+
+def columns_at(
+    kind: Kind[Any], version: DatasetVersion, names: Sequence[str], places: NDArray[np.int64]
+) -> pa.Table:
+    """These columns of the rows at these places, in this order, one partition in memory at a time."""
+    tables, order = [pa.schema([kind.columns.field(name) for name in names]).empty_table()], []
+    for path, first, partition in _partitions(version):
+        mine = np.flatnonzero((places >= first) & (places < first + partition.n_rows))
+        if len(mine):
+            tables.append(current(kind, path, partition, names).take(pa.array(places[mine] - first)))
+            order.append(mine)
+    read = pa.concat_tables(tables)
+    return read.take(pa.array(np.argsort(np.concatenate(order)))) if order else read
 
 
 def find_rows(kind: Kind[RecordT], project: str, ids: Sequence[str]) -> list[RecordT]:
@@ -158,32 +155,8 @@ def known_about(kind: Kind[Any], project: str, about: Sequence[str]) -> set[str]
         return index.known_about(about)
 
 
-def table_of(kind: Kind[RecordT], rows: Iterable[RecordT]) -> pa.Table:
-    """The rows as they are stored; of rows with the same id the first."""
-    columns: list[list[Any]] = [[] for _ in kind.columns]
-    texts, known = [], set()
-    for row in rows:
-        facts = kind.facts(row)
-        if facts[0] in known:
-            continue
-        known.add(facts[0])
-        texts.append(row.to_json())
-        for column, value in zip(columns, facts, strict=True):
-            column.append(value)
-    arrays = [pa.array(values, field.type) for values, field in zip(columns, kind.columns, strict=True)]
-    return pa.table([pa.array(texts, pa.string()), *arrays], names=[RECORD, *kind.columns.names])
-
-
-@contextmanager
-def _only_writer(folder: Path, kind: Kind[Any]) -> Iterator[None]:
-    try:
-        with FileLock(folder / "writer.lock", timeout=_PATIENCE_S):
-            yield
-    except Timeout as error:
-        raise ServiceUnavailable(
-            f"another process has written to {kind.name} in {folder} for {_PATIENCE_S / 60:.0f} minutes: "
-            "end it, or wait, and repeat"
-        ) from error
+def _only_writer(kind: Kind[Any], project: str) -> AbstractContextManager[None]:
+    return held(log_folder(kind, project) / "writer.lock", f"adding {kind.name} of {project!r}")
 
 
 def _version(kind: Kind[Any], folder: Path, manifest: Manifest) -> DatasetVersion:
@@ -201,17 +174,13 @@ def _manifest(path: Path) -> Manifest:
         manifest = Manifest.from_json(path.read_bytes(), where=str(path))
     except FileNotFoundError as error:
         raise BadInput(
-            f"dataset {path.parent.parent.name} is not at {path}: {_remedy(path.parent)}"
+            f"dataset {path.parent.parent.name} is not at {path}: {remedy(path.parent)}"
         ) from error
     if path.stem != f"{manifest.n_rows:012d}-{manifest.digest}":
         raise CorruptRecord(
-            f"{path}: its partitions have digest {manifest.digest}, not that of its name; {_remedy(path.parent)}"
+            f"{path}: its partitions have digest {manifest.digest}, not that of its name; {remedy(path.parent)}"
         )
     return manifest
-
-
-def _remedy(folder: Path) -> str:
-    return f"restore it, or remove {folder} and collect again: everything is read anew from MLflow"
 
 
 def _partitions(version: DatasetVersion, n: int = 0) -> Iterator[tuple[Path, int, Partition]]:
@@ -223,58 +192,6 @@ def _partitions(version: DatasetVersion, n: int = 0) -> Iterator[tuple[Path, int
         if first + partition.n_rows > n:
             yield path.parent / f"{partition.digest}.parquet", first, partition
         first += partition.n_rows
-
-
-def _checked(path: Path, partition: Partition, version: DatasetVersion, names: Sequence[str]) -> pa.Table:
-    """These columns of a partition, after the digests of just these were checked."""
-    file = TableFile(path, version.name, _remedy(path.parent))
-    table = file.read(names)
-    found = _digest(file.schema, table, names)
-    if found != partition.digest or table.num_rows != partition.n_rows:
-        raise CorruptRecord(
-            f"{path}: its rows have digest {found}, not {partition.digest}; {_remedy(path.parent)}"
-        )
-    return table
-
-
-def _digest(schema: pa.Schema, table: pa.Table, names: Sequence[str]) -> str:
-    """The partition's, from what was read and what is noted of the rest; a damaged note cannot give the right one."""
-    try:
-        noted = json.loads((schema.metadata or {}).get(_DIGESTS, b"{}"))
-        return content_hash(dict(noted) | {name: column_digest(table.column(name)) for name in names})
-    except (ValueError, KeyError, pa.ArrowException) as error:
-        return f"({error})"
-
-
-def _current(
-    kind: Kind[Any], path: Path, partition: Partition, version: DatasetVersion, names: Sequence[str]
-) -> pa.Table:
-    """The same with today's columns: what an older program did not write is made from the records."""
-    file = TableFile(path, version.name, _remedy(path.parent))
-    if all(name in (RECORD, *kind.columns.names) and name in file.schema.names for name in names):
-        return _checked(path, partition, version, names)
-    texts = _checked(path, partition, version, [RECORD]).column(RECORD).to_pylist()
-    return table_of(kind, (kind.record.from_json(text, where=str(path)) for text in texts)).select(
-        list(names)
-    )
-
-
-def column_digest(column: pa.ChunkedArray) -> str:
-    """SHA-256 (16 hex digits) of the values and gaps, however they are chunked or compressed."""
-    array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
-    sha = hashlib.sha256(f"{array.type} {len(array)}".encode())
-    sha.update(np.packbits(array.is_null().to_numpy(zero_copy_only=False)).tobytes())
-    if pa.types.is_string(array.type):
-        filled = array.fill_null("")
-        lengths = pc.binary_length(filled).to_numpy(zero_copy_only=False)
-        sha.update(lengths.tobytes())
-        if lengths.sum():
-            offsets = np.frombuffer(filled.buffers()[1], np.int32)[filled.offset :]
-            sha.update(memoryview(filled.buffers()[2])[int(offsets[0]) : int(offsets[len(filled)])])
-    else:
-        filled = array.fill_null(pa.scalar(0).cast(array.type))
-        sha.update(filled.to_numpy(zero_copy_only=False).tobytes())
-    return sha.hexdigest()[:16]
 
 
 def _without_known(kind: Kind[Any], project: str, table: pa.Table) -> pa.Table:
@@ -289,13 +206,12 @@ def _without_known(kind: Kind[Any], project: str, table: pa.Table) -> pa.Table:
 def _with_table(kind: Kind[Any], folder: Path, manifest: Manifest, table: pa.Table) -> Manifest:
     """The manifest with the rows at its end, together with the small partitions that are due to be merged."""
     kept = list(manifest.partitions)
-    due = _due([*(one.n_rows for one in kept), table.num_rows])
+    due = _due([*(one.weight for one in kept), weight_of(table.num_rows, n_bytes(table))])
     if due < len(kept):
-        version = _version(kind, folder, manifest)
         names = [RECORD, *kind.columns.names]
-        small = [_current(kind, folder / f"{one.digest}.parquet", one, version, names) for one in kept[due:]]
+        small = [current(kind, folder / f"{one.digest}.parquet", one, names) for one in kept[due:]]
         table, kept = pa.concat_tables([*small, table]), kept[:due]
-    return Manifest(partitions=(*kept, *(_write(kind, folder, part) for part in _portions(table))))
+    return Manifest(partitions=(*kept, *(write_partition(kind, folder, part) for part in portions(table))))
 
 
 def _due(sizes: Sequence[int]) -> int:
@@ -312,28 +228,6 @@ def _due(sizes: Sequence[int]) -> int:
     return start
 
 
-def _portions(table: pa.Table) -> Iterator[pa.Table]:
-    """At most `SEALED_ROWS` rows and about `SEALED_BYTES` each."""
-    sizes = np.cumsum(pc.binary_length(table.column(RECORD)).to_numpy())
-    start = 0
-    while start < table.num_rows:
-        before = sizes[start - 1] if start else 0
-        end = int(np.searchsorted(sizes, before + SEALED_BYTES, side="right"))
-        end = min(max(end, start + 1), start + SEALED_ROWS)
-        yield table.slice(start, end - start)
-        start = end
-
-
-def _write(kind: Kind[Any], folder: Path, table: pa.Table) -> Partition:
-    digests = {name: column_digest(table.column(name)) for name in table.column_names}
-    partition = Partition(digest=content_hash(digests), n_rows=table.num_rows)
-    path = folder / f"{partition.digest}.parquet"
-    if not path.exists():
-        noted = table.replace_schema_metadata({_DIGESTS: json.dumps(digests).encode()})
-        write_table(noted, path, kind.name, row_group=_ROW_GROUP)
-    return partition
-
-
 @contextmanager
 def _index(kind: Kind[Any], project: str, *, locked: bool = False) -> Iterator[DatasetIndex]:
     """The index with everything that the newest version holds."""
@@ -346,7 +240,7 @@ def _index(kind: Kind[Any], project: str, *, locked: bool = False) -> Iterator[D
             if locked:
                 _catch_up(kind, index, version)
             else:
-                with _only_writer(folder, kind):
+                with _only_writer(kind, project):
                     _catch_up(kind, index, newest(kind, project))
         yield index
     finally:
@@ -358,7 +252,7 @@ def _catch_up(kind: Kind[Any], index: DatasetIndex, version: DatasetVersion) -> 
         index.clear()
     names = kind.columns.names[:2]
     for path, first, partition in _partitions(version, len(index)):
-        table = _current(kind, path, partition, version, names).slice(max(len(index) - first, 0))
+        table = current(kind, path, partition, names).slice(max(len(index) - first, 0))
         ids, about = (table.column(name).to_pylist() for name in names)
         index.add(max(len(index), first), ids, about)
 
@@ -373,22 +267,12 @@ def _rows_at(
     found: dict[int, RecordT] = {}
     for path, first, partition in _partitions(version, places[0]) if places else ():
         mine = [place - first for place in places if first <= place < first + partition.n_rows]
-        for row, text in _texts_at(path, mine, version) if mine else ():
+        for row, text in texts_at(path, mine, version.name) if mine else ():
             record = kind.record.from_json(text, where=f"{path} row {row + 1}")
             if kind.facts(record)[fact] not in wanted:
-                raise CorruptRecord(f"{path}: row {row + 1} is another than expected; {_remedy(path.parent)}")
+                raise CorruptRecord(f"{path}: row {row + 1} is another than expected; {remedy(path.parent)}")
             found[first + row] = record
     if len(found) != len(places):
         path = Path(version.uri)
-        raise CorruptRecord(f"{path}: {len(places) - len(found)} rows are missing; {_remedy(path.parent)}")
+        raise CorruptRecord(f"{path}: {len(places) - len(found)} rows are missing; {remedy(path.parent)}")
     return found
-
-
-def _texts_at(path: Path, rows: Sequence[int], version: DatasetVersion) -> Iterator[tuple[int, str]]:
-    file, start = TableFile(path, version.name, _remedy(path.parent)), 0
-    for group, size in enumerate(file.group_sizes):
-        mine = [row for row in rows if start <= row < start + size]
-        if mine:
-            texts = file.read([RECORD], [group]).column(RECORD).to_pylist()
-            yield from ((row, texts[row - start]) for row in mine if row - start < len(texts))
-        start += size

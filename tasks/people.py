@@ -6,15 +6,13 @@ the region that drifted first; a round that was open when it came is widened by 
 
 from collections.abc import Mapping
 
+import numpy as np
 from prefect import task
 
 from agent.record import Record
-from agent.trace import Trace
-from evaluation.cases import case_text
-from evaluation.label import Label
-from evaluation.novelty import novelty
+from evaluation.novelty import novelty, some
 from evaluation.selection import SelectionSettings, select
-from infra.dataset_store import read_dataset
+from infra.collected import LABELS, columns_of, places_of, texts_of, unasked
 from infra.project_state import read_state, update_state
 from infra.review_queue import ReviewItem, ask_people, asked_before, pending
 from infra.watch_store import read_watch
@@ -67,14 +65,18 @@ def select_traces(
     only_drifted: bool = False,
 ) -> list[ReviewItem]:
     """What to ask about among the traces that nobody was asked about before."""
-    traces, labels = read_dataset(collection.traces, Trace), read_dataset(collection.labels, Label)
+    traces = collection.traces
     known = asked_before(
         name
     )  # not who else was labelled: labels unasked for must not thin the gate's sample
-    told = known | {label.trace_id for label in labels if label.source == "human"}
-    taught = [case_text(trace.case) for trace in traces if trace.trace_id in told]
-    fresh = [trace for trace in traces if trace.trace_id not in known]
+    labels = columns_of(LABELS, collection.labels, "trace_id", "source")
+    told = known | {one["trace_id"] for one in labels.to_pylist() if one["source"] == "human"}
+    fresh, places = unasked(traces, known, gate_share=settings.gate_share, salt=name)
     if only_drifted:
-        fresh = [trace for trace in fresh if trace.trace_id in (drifted or {})]
-    picks = select(fresh, settings, salt=name, novelty=novelty(taught), drifted=drifted)
+        region = np.isin(fresh.trace_ids, np.array(sorted(drifted or {}), dtype="S32"))
+        fresh, places = fresh.only(region), places[region]
+    new_to = novelty(texts_of(traces, some(places_of(traces, told))))
+    picks = select(
+        fresh, settings, novelty=lambda rows: new_to(texts_of(traces, places[rows])), drifted=drifted
+    )
     return [ReviewItem(trace_id=p.trace_id, propensity=p.propensity, reason=p.reason) for p in picks]

@@ -11,10 +11,8 @@ from agent.environment import Case
 from agent.loop import run
 from agent.program import base_candidate
 from agent.project import Project, load_project
-from agent.trace import Trace
-from infra.dataset_store import read_dataset
+from infra.collected import served
 from infra.programs import load_program
-from infra.project_state import read_state
 from infra.promotion import require_first_day
 from infra.registry import champion, promote, register
 from infra.settings import Settings
@@ -77,6 +75,6 @@ def first_champion(project: Project) -> Version:
 
 def not_served(project: Project) -> Sequence[Case]:
     """Waiting requests without a trace."""
-    traces = read_state(project.name).traces
-    served = {trace.case.case_id for trace in read_dataset(traces, Trace)} if traces else set()
-    return [case for case in project.traffic() if case.case_id not in served]
+    waiting = list(project.traffic())
+    known = served(project.name, [case.case_id for case in waiting])
+    return [case for case in waiting if case.case_id not in known]

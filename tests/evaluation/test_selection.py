@@ -1,16 +1,21 @@
 """Which traces people are shown, and that the propensities are the true probabilities of being picked."""
 
+import math
+import time
 from collections import Counter
 from datetime import UTC, datetime
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.environment import Action, Case
 from agent.trace import Attempt, RunError, Step, Trace
+from evaluation import selection
 from evaluation.cases import role_of
-from evaluation.selection import SelectionSettings, select
+from evaluation.novelty import novelty
+from evaluation.selection import SelectionSettings, Unasked, _propensity
 
 
 def trace(number, confidence: float | None = 0.9, **changes):
@@ -24,6 +29,13 @@ def trace(number, confidence: float | None = 0.9, **changes):
 
 def side(trace, rules, salt=""):
     return role_of(trace.case.case_id, gate_share=rules.gate_share, salt=salt)
+
+
+def select(traces, rules, *, salt="", novelty=None, **more):
+    """Of traces as they are; `novelty` is from a trace."""
+    if novelty is not None:
+        more["novelty"] = lambda rows: np.array([novelty(traces[row]) for row in rows], float)
+    return selection.select(Unasked.of(traces, gate_share=rules.gate_share, salt=salt), rules, **more)
 
 
 TRACES = [trace(n, (n * 37 % 100) / 100) for n in range(60)]
@@ -139,3 +151,72 @@ def test_projects_reserve_different_cases():
     assert {p.trace_id for p in select(TRACES, rules)} != {
         p.trace_id for p in select(TRACES, rules, salt="other")
     }
+
+
+def test_propensities_are_those_of_counting_the_ways():
+    for n, n_random, n_chosen in ((1, 1, 0), (12, 3, 4), (60, 7, 3), (119, 1, 30), (40, 20, 20)):
+        for rank in range(n):
+            ways = sum(
+                math.comb(rank, before) * math.comb(n - 1 - rank, n_random - before)
+                for before in range(rank - n_chosen + 1, min(rank, n_random) + 1)
+                if before >= 0
+            )
+            drawn = n_random / n
+            counted = drawn + (1 - drawn) * ways / math.comb(n - 1, n_random) if n_random < n else 1.0
+            counted = 1.0 if rank < n_chosen else min(counted, 1.0)
+            assert _propensity(rank, n, n_random, n_chosen) == pytest.approx(counted, abs=1e-12)
+
+
+def many(n, rng):
+    confidence = rng.random(n)
+    confidence[::10] = np.nan
+    ids = np.array([f"{i:032x}" for i in rng.permutation(n)], dtype="S32")
+    no, yes = np.zeros(n, bool), np.ones(n, bool)
+    cases = np.array([f"{i:016x}" for i in rng.permutation(n)], dtype="S16")
+    return Unasked.of_columns(ids, cases, confidence, no, no, yes, rng.random(n) < 0.4)
+
+
+def test_two_hundred_thousand_are_ranked_in_seconds_and_novelty_is_asked_of_a_pool_only():
+    traces, asked = many(200_000, np.random.default_rng(0)), []
+    start = time.process_time()
+    picks = selection.select(
+        traces, SelectionSettings(), novelty=lambda rows: asked.append(len(rows)) or np.zeros(len(rows))
+    )
+    assert time.process_time() - start < 5
+    assert asked[0] <= selection.POOL
+    assert len(picks) == 160
+
+
+def test_of_more_than_the_pool_the_propensities_are_still_the_frequencies(monkeypatch):
+    monkeypatch.setattr(selection, "POOL", 10)
+    rules = SelectionSettings(gate_labels=0, train_labels=10, gate_share=0.001)
+    times, counts, propensity = 250, Counter(), {}
+    for seed in range(times):
+        seeded = rules.model_copy(update={"seed": seed})
+        for pick in select(TRACES, seeded, novelty=lambda t: t.attempts[0].steps[0].confidence):
+            counts[pick.trace_id] += 1
+            assert propensity.setdefault(pick.trace_id, pick.propensity) == pick.propensity
+    for trace_id, p in propensity.items():
+        assert counts[trace_id] / times == pytest.approx(p, abs=4.5 * (p * (1 - p) / times) ** 0.5 + 1e-9)
+    assert sum(propensity.values()) == pytest.approx(10)
+
+
+def test_what_drifted_is_looked_at_whatever_the_pool(monkeypatch):
+    monkeypatch.setattr(selection, "POOL", 10)
+    rules = SelectionSettings(gate_labels=0, train_labels=3, random_share=0.01, gate_share=0.001)
+    sure = sorted(TRACES, key=lambda t: -t.attempts[0].steps[0].confidence)[:2]
+    picks = select(TRACES, rules, drifted={t.trace_id: "refunds" for t in sure})
+    assert {t.trace_id for t in sure} <= {pick.trace_id for pick in picks}
+    assert sum("drifted here (refunds)" in pick.reason for pick in picks) >= 1
+
+
+def test_novelty_is_the_distance_to_the_nearest_known_text_in_blocks_as_one_by_one():
+    known = ["what is the weather in Oslo", "cancel my order 17"]
+    texts = ["what is the weather in Oslo", "zygote", "cancel the order 18", "x" * 5000] * 200
+    new_to = novelty(known)
+    together = new_to(texts)
+    assert together == pytest.approx(np.array([new_to([text])[0] for text in texts[:4]] * 200))
+    assert together[0] == pytest.approx(0, abs=1e-9)
+    assert together[1] == 1
+    assert 0 < together[2] < 1
+    assert list(novelty([])(["a", "b"])) == [0, 0]

@@ -14,16 +14,17 @@ import pytest
 from agent.environment import Case
 from agent.errors import BadInput, CorruptRecord
 from agent.trace import Trace
-from infra import dataset_log
+from infra import dataset_log, dataset_partition
 from infra.collected import (
     TRACES,
+    columns_of,
     find_traces,
     keep_traces,
     newest_traces,
     served,
-    trace_columns,
 )
-from infra.dataset_log import column_digest, log_folder
+from infra.dataset_log import log_folder
+from infra.dataset_partition import column_digest
 from infra.dataset_store import read_dataset, read_since, write_dataset
 
 
@@ -95,7 +96,8 @@ def test_only_what_is_new_is_read(some):
 
 
 def test_many_small_additions_become_few_files_of_which_older_versions_read_their_own(some, monkeypatch):
-    monkeypatch.setattr(dataset_log, "SEALED_ROWS", 40)
+    for module in (dataset_log, dataset_partition):
+        monkeypatch.setattr(module, "SEALED_ROWS", 40)
     versions = [keep_traces("p", some(1, first=i)) for i in range(100)]
     manifest = dataset_log._manifest(Path(versions[-1].uri))
     sizes = [one.n_rows for one in manifest.partitions]
@@ -130,21 +132,23 @@ def test_a_lost_or_broken_index_is_made_anew(some):
 def test_columns_come_without_the_records_and_of_a_dataset_written_whole_too(some):
     traces = some(5)
     for version in (keep_traces("p", traces), write_dataset("traces", traces)):
-        table = trace_columns(version, "trace_id", "text", "confidence", "answered")
+        table = columns_of(TRACES, version, "trace_id", "text", "confidence", "answered")
         assert table.column("text").to_pylist() == [f"request {i}" for i in range(5)]
         assert table.column("confidence").to_pylist() == [0.9] * 5
         assert table.column("answered").to_pylist() == [True] * 5
-    assert trace_columns(newest_traces("empty"), "trace_id").num_rows == 0
+    assert columns_of(TRACES, newest_traces("empty"), "trace_id").num_rows == 0
 
 
 def test_a_column_that_an_older_program_did_not_write_is_made_from_the_records(some, monkeypatch):
     shorter = pa.schema(list(TRACES.columns)[:2])
-    older = dataset_log.Kind(
+    older = dataset_partition.Kind(
         name="traces", record=Trace, columns=shorter, facts=lambda t: (t.trace_id, t.case.case_id)
     )
     dataset_log.add_rows(older, "p", some(4))
     version = keep_traces("p", some(1, first=4))
-    assert trace_columns(version, "text").column("text").to_pylist() == [f"request {i}" for i in range(5)]
+    assert columns_of(TRACES, version, "text").column("text").to_pylist() == [
+        f"request {i}" for i in range(5)
+    ]
     assert some_equal(version, 5)
 
 
@@ -159,7 +163,7 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(some, seed):
     reads = {
         "whole": (lambda: read_dataset(version, Trace), traces),
         "columns": (
-            lambda: trace_columns(version, "text").column("text").to_pylist(),
+            lambda: columns_of(TRACES, version, "text").column("text").to_pylist(),
             [f"request {i}" for i in range(30)],
         ),
         "some": (lambda: find_traces("p", [traces[11].trace_id]), [traces[11]]),
@@ -182,7 +186,7 @@ def test_a_partition_in_place_of_another_is_refused(some):
     keep_traces("q", some(3, first=3))
     (theirs,) = log_folder(TRACES, "q").glob("*.parquet")
     ours.write_bytes(theirs.read_bytes())
-    for read in (lambda: read_dataset(version, Trace), lambda: trace_columns(version, "text")):
+    for read in (lambda: read_dataset(version, Trace), lambda: columns_of(TRACES, version, "text")):
         with pytest.raises(CorruptRecord, match="its rows have digest"):
             read()
 
@@ -223,7 +227,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 from agent.trace import Trace
-from infra import dataset_log
+from infra import dataset_log, dataset_partition
 from infra.collected import keep_traces
 
 traces = [Trace.from_json(line) for line in sys.stdin]

@@ -15,7 +15,7 @@ import pytest
 
 from agent.environment import Case
 from evaluation.label import Label
-from evaluation.selection import SelectionSettings, select
+from evaluation.selection import SelectionSettings, Unasked, select
 from evaluation.watching import WatchSettings, WatchState, look
 from infra.dataset_store import write_dataset
 from infra.tracking import connect
@@ -146,8 +146,9 @@ def test_people_are_asked_where_it_drifted_first_and_the_gates_sample_stays_rand
         WatchState(), {t.trace_id: t for t in traces}, (), WatchSettings(window=20, reference=60), START
     )
     settings = SelectionSettings(gate_labels=30, train_labels=40)
-    with_drift = select(traces, settings, salt="p", drifted=state.drifted)
-    without = select(traces, settings, salt="p")
+    unasked = Unasked.of(traces, gate_share=settings.gate_share, salt="p")
+    with_drift = select(unasked, settings, drifted=state.drifted)
+    without = select(unasked, settings)
     gate = [pick for pick in with_drift if "gate" in pick.reason]
     assert gate == [pick for pick in without if "gate" in pick.reason]
     chosen = [pick for pick in with_drift if "drifted here (" in pick.reason]

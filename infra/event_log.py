@@ -1,8 +1,6 @@
-"""The log of what decides in a project: tests, spent cases, moves; append-only in MLflow, the same for every home.
+"""The log of what decides in a project: tests, spent cases, moves, questions; the same for every home.
 
-Why a registered model: the number of a model version is the database's primary key, so two writers that append at
-the same moment get two different places, on every backend and without a lock. A place's meaning follows from the
-log alone; an event that the rules refuse at its place has no effect.
+A place's meaning follows from the log alone; an event that the rules refuse at its place has no effect.
 
 Why a chain and a head: MLflow lets anybody delete a version, and a log without its newest events looks whole. Each
 event names the last one that its writer saw, and the hash of all before; the count and hash of everything stand on
@@ -10,33 +8,33 @@ the experiment, where deleting versions does not reach. The head is written afte
 (a kill in between: the next event mends it) and never lead.
 """
 
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
-from mlflow.exceptions import MlflowException
 from pydantic import AwareDatetime, Field
 
-from agent.errors import CorruptRecord, ServiceUnavailable
+from agent.errors import CorruptRecord
 from agent.record import Record, content_hash
 from evaluation.ledger import Spending
 from evaluation.verdict import Decision
+from infra.registry_log import append_event, read_events
+from infra.review_queue import ReviewItem
 from infra.tracking import Connection
 
 HEAD: Final = "ratchet.ledger_head"
 """Tag of the experiment: how many events there are, and the hash of them all."""
-_EVENT: Final = "event"
-_ATTEMPTS: Final = 10
-_PLACE_TAKEN: Final = ("Model Version creation error", "database is locked")
-"""Nothing was written; after any other error something may have been, and a repeat could double it."""
-_NOT_SAID: Final = {"kind", "at", "cases", "after", "before"}
+_LOG: Final = "ledger"
+_ABOUT: Final = (
+    "What decides: tests, spent cases, moves, questions; each version is one event, none is deleted."
+)
+_NOT_SAID: Final = {"kind", "at", "cases", "picks", "after", "before"}
 
 
 class LedgerEvent(Record):
     """One line of the log."""
 
-    kind: Literal["begin", "open", "close", "refresh", "spend", "claim"]
+    kind: Literal["begin", "open", "close", "refresh", "spend", "claim", "ask", "round"]
     at: AwareDatetime
     candidate: str = ""
     champion: str = ""
@@ -53,7 +51,13 @@ class LedgerEvent(Record):
     cases: tuple[str, ...] = ()
     """Case ids that a gate used: they can never judge again."""
     home: str = ""
-    """Id of the home that claims its turn to move aliases."""
+    """Id of the home that claims its turn to move aliases, or asks people."""
+    round: int = Field(default=0, ge=0)
+    """Round of questions that people are asked in, or that ends; 0 = none."""
+    episode: int = Field(default=0, ge=0)
+    """Newest episode of drift whose region people are asked about; 0 = none."""
+    picks: tuple[ReviewItem, ...] = ()
+    """What people are asked."""
     after_claim: int = Field(default=0, ge=0)
     """Place of the last claim that had its turn when this one was made."""
     after: int = Field(default=0, ge=0)
@@ -85,10 +89,8 @@ def read_log(connection: Connection) -> Log:
     Raises:
         CorruptRecord: events were deleted or changed: what was spent is not known.
     """
-    head = _head(
-        connection
-    )  # before the events: one appended in between must not look like one that is missing
-    texts = _texts(connection)
+    head = _head(connection)  # first: an event appended in between must not look like one that is missing
+    texts = read_events(connection, _LOG)
     name = _name(connection)
     events = tuple(
         LedgerEvent.from_json(text, where=f"{name} version {n}") for n, text in enumerate(texts, start=1)
@@ -113,31 +115,16 @@ def append(connection: Connection, event: LedgerEvent) -> int:
     Raises:
         CorruptRecord: see `read_log`; nothing was written.
     """
-    client, name = connection.client, _name(connection)
-    _ensure_model(connection)
-    for attempt in range(_ATTEMPTS):
-        log = read_log(connection)
-        link = {"after": len(log.events), "before": log.digests[-1] if log.digests else ""}
-        linked = event.model_copy(update=link)
-        try:
-            version = client.create_model_version(
-                name,
-                source="ratchet-ledger:///event",
-                tags={_EVENT: linked.to_json()},
-                description=_sentence(linked),
-            )
-        except MlflowException as error:
-            if not any(sign in str(error) for sign in _PLACE_TAKEN) or attempt == _ATTEMPTS - 1:
-                raise
-            time.sleep(0.05 * 2**attempt)  # somebody took the place between MLflow's look and its write
-            continue
-        _advance_head(connection)
-        return int(version.version)
-    raise ServiceUnavailable(f"{name}: no free place after {_ATTEMPTS} attempts; repeat")
+    log = read_log(connection)
+    link = {"after": len(log.events), "before": log.digests[-1] if log.digests else ""}
+    linked = event.model_copy(update=link)
+    place = append_event(connection, _LOG, linked.to_json(), about=_ABOUT, said=_sentence(linked))
+    _advance_head(connection)
+    return place
 
 
 def _name(connection: Connection) -> str:
-    return f"{connection.project}-ledger"
+    return f"{connection.project}-{_LOG}"
 
 
 def _broken(name: str, what: str) -> CorruptRecord:
@@ -159,41 +146,12 @@ def _advance_head(connection: Connection) -> None:
     )
 
 
-def _texts(connection: Connection) -> list[str]:
-    """Each event's text, by place; a gap means that somebody deleted history."""
-    client, name = connection.client, _name(connection)
-    found: list[Any] = []
-    token = None
-    while True:
-        page = client.search_model_versions(
-            f"name = '{name}'", max_results=1000, order_by=["version_number ASC"], page_token=token
-        )
-        found += page
-        token = page.token
-        if not token:
-            break
-    places = {int(version.version): version.tags.get(_EVENT, "") for version in found}
-    missing = sorted(set(range(1, max(places, default=0) + 1)) - set(places))
-    if missing:
-        raise _broken(name, f"there is a gap at {missing[:5]}")
-    return [places[place] for place in sorted(places)]
-
-
-def _ensure_model(connection: Connection) -> None:
-    try:
-        connection.client.create_registered_model(
-            _name(connection),
-            description="What decides: tests, spent cases, moves; each version is one event, none is deleted.",
-        )
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-
-
 def _sentence(event: LedgerEvent) -> str:
     known = event.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_SAID)
     if event.cases:
         known["cases"] = len(event.cases)
+    if event.picks:
+        known["questions"] = len(event.picks)
     return f"{event.kind}: " + ", ".join(f"{key} {value}" for key, value in known.items())
 
 

@@ -17,13 +17,15 @@ from infra.tracking import Connection
 
 _EVENT: Final = "event"
 _SOURCE: Final = "ratchet-log:///"
+_BEFORE_DIGESTS: Final = "ratchet-ledger:///event"
+"""Source of the events of an older version; the chain of `event_log` covers them."""
 _ATTEMPTS: Final = 10
 _PAGE: Final = 1000
 _PLACE_TAKEN: Final = ("Model Version creation error", "database is locked")
 """Nothing was written; after any other error something may have been, and a repeat could double it."""
 
 
-def append_event(connection: Connection, log: str, text: str, *, about: str) -> int:
+def append_event(connection: Connection, log: str, text: str, *, about: str, said: str = "") -> int:
     """Write the event (at most 100,000 characters) at the next free place of `log`, and return the place, from 1.
 
     Args:
@@ -31,13 +33,14 @@ def append_event(connection: Connection, log: str, text: str, *, about: str) -> 
         log: name of the log within the project.
         text: the event.
         about: what the log is for, for a person who meets it in MLflow.
+        said: the event in a person's words.
     """
     name = _name(connection, log)
     _ensure_model(connection, name, about)
     for attempt in range(_ATTEMPTS):
         try:
             version = connection.client.create_model_version(
-                name, source=_SOURCE + content_hash(text), tags={_EVENT: text}
+                name, source=_SOURCE + content_hash(text), tags={_EVENT: text}, description=said
             )
         except MlflowException as error:
             if not any(sign in str(error) for sign in _PLACE_TAKEN) or attempt == _ATTEMPTS - 1:
@@ -59,13 +62,12 @@ def read_events(connection: Connection, log: str) -> list[str]:
     token = None
     while True:
         page = connection.client.search_model_versions(
-            f"name = '{name}'", max_results=_PAGE, page_token=token
+            f"name = '{name}'", max_results=_PAGE, order_by=["version_number ASC"], page_token=token
         )
         found += page
         token = page.token
         if not token:
             break
-    found.sort(key=lambda version: int(version.version))
     places = [int(version.version) for version in found]
     if places != list(range(1, len(places) + 1)):
         missing = sorted(set(range(1, places[-1] + 1)) - set(places))
@@ -75,7 +77,7 @@ def read_events(connection: Connection, log: str) -> list[str]:
 
 def _checked(name: str, version: Any) -> str:
     text = str(version.tags.get(_EVENT, ""))
-    if version.source != _SOURCE + content_hash(text):
+    if version.source not in (_SOURCE + content_hash(text), _BEFORE_DIGESTS):
         raise CorruptRecord(
             f"{name} version {version.version} was rewritten: its text has digest {content_hash(text)}, "
             f"not {str(version.source).removeprefix(_SOURCE)}; restore MLflow's database"

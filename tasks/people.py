@@ -13,7 +13,7 @@ from agent.record import Record
 from evaluation.novelty import novelty, some
 from evaluation.selection import SelectionSettings, select
 from infra.collected import LABELS, columns_of, places_of, texts_of, unasked
-from infra.project_state import read_state, update_state
+from infra.question_rounds import ask_in_round, read_round
 from infra.review_queue import ReviewItem, ask_people, asked_before, pending
 from infra.watch_store import read_watch
 from tasks.collect import Collection
@@ -34,26 +34,22 @@ class Asked(Record):
 @task(name="ask people")
 def ask_for_labels(name: str, collection: Collection, settings: SelectionSettings) -> Asked:
     """Queue this round's questions, once; later calls count what is still open."""
-    watch, state = read_watch(name), read_state(name)
+    watch, current = read_watch(name), read_round(name)
     episode = watch.episodes.open.number if watch.episodes.open and watch.drifted else 0
-    if not state.asked:
-        _ask(name, select_traces(name, collection, settings, watch.drifted), episode)
-    elif episode > state.asked_about_episode:
+    picks: list[ReviewItem] = []
+    if not current.picks:
+        picks = select_traces(name, collection, settings, watch.drifted)
+    elif episode > current.episode:
         more = settings.model_copy(update={"gate_labels": 0, "train_labels": settings.train_labels // 2})
-        _ask(name, select_traces(name, collection, more, watch.drifted, only_drifted=True), episode)
-    asked = set(read_state(name).asked)
+        picks = select_traces(name, collection, more, watch.drifted, only_drifted=True)
+    if picks:
+        current = ask_in_round(name, current, picks, episode=episode)
+    ask_people(
+        name, current.picks
+    )  # the old ones, too: a run killed before may have left some out of the queue
+    asked = {pick.trace_id for pick in current.picks}
     waiting = {item.trace_id for item in pending(name)}
     return Asked(n_asked=len(asked), n_waiting=len(asked & waiting))
-
-
-def _ask(name: str, picks: list[ReviewItem], episode: int) -> None:
-    ask_people(name, picks)
-    state = read_state(name)
-    update_state(
-        name,
-        asked=(*state.asked, *(pick.trace_id for pick in picks)),
-        asked_about_episode=max(episode, state.asked_about_episode),
-    )
 
 
 def select_traces(

@@ -3,7 +3,7 @@
 from prefect import task
 
 from agent.record import Record
-from infra.project_state import update_state
+from infra.question_rounds import end_round
 from infra.registry import promote, set_alias
 from tasks.gate import Judged
 
@@ -22,7 +22,7 @@ def promote_best(name: str, judged: list[Judged], *, approved_by: str | None) ->
     """Point `challenger` to the best proven one, and `champion` too if a policy approves in advance."""
     proven = [j for j in judged if j.verdict.decision == "promote"]
     if not proven:
-        update_state(name, asked=())
+        end_round(name)
         tested = f"none of {len(judged)} challengers is proven to be better"
         nothing = (
             "no challenger was tested: nothing new was learned, or too few fresh cases are left for the gate"
@@ -30,7 +30,7 @@ def promote_best(name: str, judged: list[Judged], *, approved_by: str | None) ->
         return Decision(reason=f"{tested if judged else nothing}; the champion stays")
     best = max(proven, key=lambda j: (j.verdict.ci[0], j.verdict.gain or 0))
     set_alias(name, best.candidate_id, "challenger")
-    update_state(name, asked=())
+    end_round(name)
     if approved_by is None:
         reason = f"{best.verdict.reason}; waits for `ratchet approve {best.candidate_id}`"
         return Decision(best=best.candidate_id, reason=reason)

@@ -13,7 +13,7 @@ from evaluation.selection import SelectionSettings
 from flows.improve import ImproveSettings, improve
 from infra.dataset_store import read_dataset
 from infra.ledger_store import read_ledger
-from infra.project_state import read_state
+from infra.question_rounds import read_round
 from infra.registry import champion, history, seen_case_ids
 from infra.review_queue import answer, pending
 from infra.trace_store import attach_label, collect, log_traces, spool_folder
@@ -76,7 +76,7 @@ def test_it_stops_while_people_work_and_goes_on_with_their_answers(make_project)
     assert (second.served, second.asked.n_waiting) == (0, 0)
     gate_side = second.lessons.left_out["reserved for the gate"]
     assert second.lessons.n_human + gate_side == 16
-    assert read_state(ours.name).asked == ()
+    assert read_round(ours.name).picks == ()
 
 
 def test_contradicting_labels_are_left_out_and_reported(make_project):

@@ -15,7 +15,9 @@ from infra.alias_moves import current_aliases
 from infra.event_log import LedgerEvent, append, now
 from infra.gate_cases import spend_cases, spent_cases
 from infra.ledger_store import close_ledger_test, ledger_events, open_ledger_test
+from infra.question_rounds import ask_in_round, end_round, read_round
 from infra.registry import champion, history, promote, register, rollback
+from infra.review_queue import ReviewItem
 from infra.tracking import connect
 from infra.version import find_version
 from tests.evidence import give_verdict
@@ -187,6 +189,18 @@ def test_a_case_that_chose_a_champion_never_judges_again_in_another_home(shared,
     spend_cases(shared, second, ["case 3"])
     at_home("anna")
     assert spent_cases(shared) == {"case 1", "case 2", "case 3"}
+
+
+def test_a_second_home_asks_people_nothing_of_its_own(shared, at_home):
+    at_home("anna")
+    seen = read_round(shared)
+    ask_in_round(shared, seen, [ReviewItem(trace_id="a", propensity=0.5, reason="new")])
+    at_home("ben")
+    late = ask_in_round(shared, seen, [ReviewItem(trace_id="b", propensity=0.5, reason="new")])
+    assert [pick.trace_id for pick in late.picks] == ["a"]
+    end_round(shared)
+    at_home("anna")
+    assert (read_round(shared).number, read_round(shared).picks) == (2, ())
 
 
 def remove_champion(project):

@@ -94,6 +94,19 @@ class Library:
                 self._catch_up()
         return added
 
+    def forget(self, trace_ids: Iterable[str]) -> int:
+        """Take back the steps of traces of which it turned out that they had not won.
+
+        Returns:
+            How many steps there were.
+        """
+        with self._lock, self._only_writer():
+            gone = self._store.forget(trace_ids)
+            if gone:
+                self._words.remove(gone)  # a vector that is left behind is passed over: its step is gone
+                self._store.about("indexed", str(self._words.last), replace=True)
+        return len(gone)
+
     def credit(self, traces: Iterable[Trace]) -> int:
         """Count which exemplars were shown to these runs, and which runs won; a trace is counted once.
 

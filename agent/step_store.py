@@ -7,7 +7,7 @@ writer, and a step, its neighbours and its credit are one look-up each. Nothing 
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,9 +39,12 @@ _COMPARE: Final = (
 )
 _INSERT: Final = (
     "INSERT OR IGNORE INTO steps "
-    "(trajectory, place, role, case_id, trace_id, said, day, shown, led_to_success, record) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "(id, trajectory, place, role, case_id, trace_id, said, day, shown, led_to_success, record) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
+_FORGOTTEN: Final = "greatest number forgotten"
+_OF_TRACE: Final = "WHERE trajectory >= ? || '/' AND trajectory < ? || '0'"
+"""Of the index over trajectories, which are `trace/attempt`; `0` follows `/`."""
 
 Row = tuple[Any, ...]
 
@@ -74,8 +77,31 @@ class StepStore:
         rest = iter(steps)
         while batch := list(islice(rest, _BATCH)):
             with self._db:
-                self._db.executemany(_INSERT, map(_row, batch))
+                numbers = count(self._greatest() + 1)
+                self._db.executemany(
+                    _INSERT, ((n, *_row(step)) for n, step in zip(numbers, batch, strict=False))
+                )
         return self._db.total_changes - before
+
+    def forget(self, trace_ids: Iterable[str]) -> list[int]:
+        """Take out the steps of these traces; returns their numbers, which no other step will get."""
+        gone: list[int] = []
+        with self._db:
+            greatest = self._greatest()
+            for trace_id in trace_ids:
+                found = self._rows(f"SELECT id FROM steps {_OF_TRACE}", trace_id, trace_id)
+                gone += [number for (number,) in found]
+            self._db.executemany("DELETE FROM steps WHERE id = ?", [(number,) for number in gone])
+            self._db.executemany("DELETE FROM vectors WHERE id = ?", [(number,) for number in gone])
+            if gone:
+                self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (_FORGOTTEN, str(greatest)))
+        return gone
+
+    def _greatest(self) -> int:
+        """The greatest number that any step has or had: an index may still know it."""
+        now = int(self._one("SELECT coalesce(max(id), 0) FROM steps"))
+        once = self._rows("SELECT value FROM about WHERE name = ?", _FORGOTTEN)
+        return max(now, int(once[0][0])) if once else now
 
     def credit(self, traces: Iterable[Trace]) -> int:
         """Count what recalled exemplars led to, each trace once; returns how many had not been counted."""

@@ -72,6 +72,15 @@ class WordIndex:
         writer.wait_merging_threads()
         self.refresh()
 
+    def remove(self, numbers: Iterable[int]) -> None:
+        """Take these out."""
+        writer = self._index.writer(_HEAP, 1)
+        for number in numbers:
+            writer.delete_documents_by_term("id", number)
+        writer.commit()
+        writer.wait_merging_threads()
+        self.refresh()
+
     def search(
         self,
         query: Fields,

@@ -77,6 +77,15 @@ def one_per_rater(labels: Sequence[Label]) -> list[Label]:
     return kept[::-1]
 
 
+def people_said(labels: Sequence[Label]) -> dict[str, float]:
+    """People's score of each trace, each rater's newest, the lowest where they differ."""
+    scores: dict[str, float] = {}
+    for label in one_per_rater(labels):
+        if label.source == "human" and label.score is not None:
+            scores[label.trace_id] = min(label.score, scores.get(label.trace_id, 1.0))
+    return scores
+
+
 def _kinds(label: Label) -> list[str]:
     return [kind for kind in ("score", "expected") if getattr(label, kind) is not None]
 

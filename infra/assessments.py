@@ -50,6 +50,18 @@ def outcome_assessment(trace: Trace) -> Assessment | None:
     )
 
 
+def outcome_of(info: TraceInfo) -> Assessment | None:
+    """The outcome that stands at the trace; the newest, should there be two."""
+    found = [one for one in info.assessments or [] if one.name == OUTCOME and one.valid is not False]
+    return max(found, key=_arrived_ms, default=None)
+
+
+def score_of(info: TraceInfo) -> float | None:
+    """The outcome's score; None where it is not known."""
+    said = outcome_of(info)
+    return None if said is None else float(_value(said))
+
+
 def to_assessments(label: Label) -> list[Assessment]:
     """One assessment for the score, one for the expected answer, tied by the label's id."""
     shared: dict[str, Any] = {

@@ -1,25 +1,34 @@
-"""Real logs in: conversations in OpenAI's chat format, one a line or in one JSON array, as traces.
+"""Real logs in: conversations, one a line, in one JSON array or object, or in Parquet, as traces.
 
 Why every fault names its record and nothing is guessed: a log that is half read looks like a worse agent. What
-the agent itself did wrong (arguments that are no JSON, a call that failed) is data and is kept as it was.
+the agent itself did wrong (arguments that are no JSON, a call that failed) is data and is kept as it was; what was
+not read, or not whole, is counted and said.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+
+from pydantic import Field
 
 from agent.environment import Case, Outcome
 from agent.errors import BadInput
 from agent.record import Record, as_json, content_hash
 from agent.trace import IMPORTED, Attempt, Trace
-from infra.chat_messages import fault_of, text_of, to_steps
+from infra import cells
+from infra.chat_messages import to_steps
+from infra.chat_parts import Message, to_message
+from infra.table_file import TableFile
 
-_MESSAGES: Final = ("messages", "traj", "trajectory", "conversation")
+_MESSAGES: Final = ("messages", "traj", "trajectory", "conversation", "conversations")
 _SCORES: Final = ("reward", "score", "outcome", "success")
+_SCORED_IN: Final = "reward_info"
+"""Where tau2 keeps the reward."""
 _TASKS: Final = ("task_id", "task", "session_id", "conversation_id")
 _TIMES: Final = ("created_at", "timestamp", "created", "started_at")
+_OTHERS: Final = ("model", "trial", "id")
 
 
 class Malformed(Record):
@@ -36,7 +45,9 @@ class ChatLog(Record):
     traces: tuple[Trace, ...]
     malformed: tuple[Malformed, ...]
     unit: str
-    """What the numbers count: `line` or `record`."""
+    """What the numbers count: `line`, `record` or `row`."""
+    notes: dict[str, int] = Field(default_factory=dict)
+    """What was not read or not kept whole, in words, with how often."""
 
     @property
     def n_records(self) -> int:
@@ -47,111 +58,171 @@ class ChatLog(Record):
 def read_chat_log(path: Path, *, project: str = "", agent: str | None = None) -> ChatLog:
     """The file's conversations as traces; the same conversation has the same id in every file, one in each project.
 
-    A record is an object with `messages` (or `traj`, `trajectory`, `conversation`), and, where known, `reward`
-    (or `score`, `outcome`, `success`) in [0, 1], `task_id` (or `task`, `session_id`), which groups the trials of one
-    task as a session, `trial`, `model` and `created_at`.
+    A record is an object with `messages` (or `traj`, `trajectory`, `conversation`, ShareGPT's `conversations`), and,
+    where known, `reward` (or `score`, `outcome`, `success`, or tau2's `reward_info.reward`) in [0, 1], `task_id` (or
+    `task`, `session_id`), which groups the trials of one task as a session, `trial`, `model` and `created_at`.
+    Records that differ in the reward alone are trials of their own, in whatever order they stand.
 
     Args:
-        path: a JSON array, or JSON lines.
+        path: JSON lines, a JSON array, one object that holds a list of records, an array of messages (then it is one
+            conversation), or Parquet.
         project: whose traces they become; MLflow's trace ids are shared by all projects.
         agent: who acted; None = the record's `model`, or the file's name.
 
     Raises:
         BadInput: no such file, or nothing in it.
     """
-    if not path.is_file():
-        raise BadInput(f"{path}: no such file")
+    table = TableFile(path, is_record=_is_conversation, otherwise=".jsonl")
     seen_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     traces: list[Trace] = []
     malformed: list[Malformed] = []
-    unit = "record" if _is_array(path) else "line"
-    for number, raw in _array(path) if unit == "record" else _lines(path):
+    notes: Counter[str] = Counter()
+
+    def fault(number: int, reason: str) -> None:
+        malformed.append(Malformed(number=number, reason=reason))
+
+    for number, record in _conversations(table.records(fault), table):
         try:
-            record = _parsed(raw) if isinstance(raw, bytes) else raw
-            trace = to_trace(record, agent=agent or path.stem, named=agent is not None, seen_at=seen_at)
-            traces.append(
-                trace.model_copy(update={"trace_id": content_hash([project, trace.trace_id], length=32)})
-            )
+            trace, told = to_trace(record, agent=agent or path.stem, named=agent is not None, seen_at=seen_at)
         except BadInput as error:
-            malformed.append(Malformed(number=number, reason=str(error)))
+            fault(number, str(error))
+            continue
+        traces.append(trace)
+        notes += told
     if not traces and not malformed:
         raise BadInput(f"{path}: nothing in it; give a JSON array or JSON lines of conversations")
-    return ChatLog(traces=tuple(traces), malformed=tuple(malformed), unit=unit)
+    if table.mended:
+        notes["record with half a character in it, replaced by \ufffd"] = table.mended
+    named = [
+        trace.model_copy(update={"trace_id": content_hash([project, trace.trace_id], length=32)})
+        for trace in _told_apart(traces, notes)
+    ]
+    malformed.sort(key=lambda one: one.number)
+    return ChatLog(traces=tuple(named), malformed=tuple(malformed), unit=table.unit, notes=dict(notes))
 
 
-def _parsed(line: bytes) -> Any:
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise BadInput(f"not JSON in UTF-8 ({error})") from None
+def _conversations(records: Iterator[tuple[int, Any]], table: TableFile) -> Iterator[tuple[int, Any]]:
+    """The records; an array of messages is one."""
+    first = next(records, None)
+    if first is None:
+        return
+    if table.unit == "record" and table.container is None and _is_message(first[1]):
+        yield 1, [first[1], *(record for _, record in records)]
+        return
+    yield first
+    yield from records
 
 
-def to_trace(record: Any, *, agent: str, named: bool, seen_at: datetime) -> Trace:
-    """One conversation as a trace with one attempt.
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and "role" in value and _first(value, _MESSAGES) is None
+
+
+def _is_conversation(value: Any) -> bool:
+    if isinstance(value, list):
+        return bool(value) and _is_message(value[0])
+    return isinstance(value, dict) and any(isinstance(value.get(name), list) for name in _MESSAGES)
+
+
+def _told_apart(traces: Sequence[Trace], notes: Counter[str]) -> list[Trace]:
+    """Trials alike but for their reward get ids of their own, the best first; repeats and later labels do not."""
+    alike: dict[str, list[Trace]] = {}
+    for trace in traces:
+        alike.setdefault(trace.trace_id, []).append(trace)
+    found = []
+    for trace_id, group in alike.items():
+        scores = {trace.score for trace in group if trace.score is not None}
+        ordered = sorted(group, key=lambda trace: -1.0 if trace.score is None else trace.score, reverse=True)
+        if len(scores) < 2:
+            found += [ordered[0]] * len(group)
+            continue
+        notes["record like another but for its reward, kept as a trial of its own"] += len(group) - 1
+        for place, trace in enumerate(ordered):
+            name = content_hash([trace_id, "trial", place], length=32) if place else trace_id
+            found.append(trace.model_copy(update={"trace_id": name}))
+    return found
+
+
+def to_trace(record: Any, *, agent: str, named: bool, seen_at: datetime) -> tuple[Trace, Counter[str]]:
+    """One conversation as a trace with one attempt, and what of it was not read.
 
     Raises:
         BadInput: it is not a conversation with at least one message of the assistant; says what is missing.
     """
+    if isinstance(record, list) and _is_conversation(record):
+        record = {"messages": record}
     if not isinstance(record, dict):
-        raise BadInput(f"{type(record).__name__} instead of an object with `messages`")
-    messages = _messages(record)
-    try:
-        as_json(messages)
-    except ValueError as error:
-        raise BadInput(str(error)) from None
-    steps = to_steps(messages)
+        raise BadInput(f"{cells.kind(record)} instead of an object with `messages`")
+    given, messages = _messages(record)
+    steps, notes = to_steps(messages)
     if not steps:
         raise BadInput("no message of the assistant: nobody acted")
-    task = _first(record, _TASKS)
-    request = next((text_of(m) for m in messages if m["role"] == "user"), "")
-    inputs = {"request": request} | ({} if task is None else {"task": str(task)})
-    origin = [messages, inputs, record.get("trial")]
-    return Trace(
-        trace_id=content_hash(["imported", *origin], length=32),
+    task = _of_cell("task", cells.identifier, _first(record, _TASKS))
+    request = next((m.text for m in messages if m.role == "user" and (m.text or not m.answers)), "")
+    inputs = {"request": request} | ({} if task is None else {"task": task})
+    notes.update(f"field {name!r} not read" for name in _unread(record))
+    trace = Trace(
+        trace_id=content_hash(["imported", given, inputs, record.get("trial")], length=32),
         case=Case(inputs=inputs),
         candidate_id=_actor(record, agent, named=named),
-        session_id=None if task is None else str(task),
-        started_at=_time(record) or seen_at,
+        session_id=task,
+        started_at=_of_cell("time", cells.moment, _first(record, _TIMES)) or seen_at,
         latency_s=0,
         attempts=(Attempt(steps=tuple(steps), outcome=Outcome(score=_score(record))),),
     )
+    return trace, notes
 
 
-def _messages(record: Mapping[str, Any]) -> list[dict[str, Any]]:
-    messages = _first(record, _MESSAGES)
-    if not isinstance(messages, list):
+def _messages(record: Mapping[str, Any]) -> tuple[list[Any], list[Message]]:
+    given = _first(record, _MESSAGES)
+    if not isinstance(given, list):
+        if _is_message(record):
+            raise BadInput(
+                'a message, not a conversation; put the messages of a conversation together: {"messages": […]}'
+            )
         raise BadInput(f"no list of messages; looked for {', '.join(_MESSAGES)} among {sorted(record)[:8]}")
-    for place, message in enumerate(messages, 1):
-        problem = fault_of(message)
-        if problem:
-            raise BadInput(f"message {place}: {problem}")
-    return messages
+    messages = []
+    for place, message in enumerate(given, 1):
+        try:
+            messages.append(to_message(message))
+        except ValueError as error:
+            raise BadInput(f"message {place}: {error}") from None
+    try:
+        as_json(given)
+    except ValueError as error:
+        raise BadInput(str(error)) from None
+    return given, messages
 
 
 def _score(record: Mapping[str, Any]) -> float | None:
     given = _first(record, _SCORES)
-    if given is None:
-        return None
-    if not isinstance(given, int | float) or not 0 <= given <= 1:
-        raise BadInput(
-            f"reward {given!r:.40} is not a number in [0, 1]; scale it, or leave it out if it is not known"
-        )
-    return float(given)
-
-
-def _time(record: Mapping[str, Any]) -> datetime | None:
-    given = _first(record, _TIMES)
-    if given is None:
-        return None
+    if given is None and isinstance(record.get(_SCORED_IN), dict):
+        given = _first(record[_SCORED_IN], _SCORES)
     try:
-        moment = (
-            datetime.fromtimestamp(given, UTC)
-            if isinstance(given, int | float)
-            else datetime.fromisoformat(given)
-        )
-    except (TypeError, ValueError, OverflowError, OSError):
-        raise BadInput(f"time {given!r:.40} is neither ISO 8601 nor seconds since 1970") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        score = cells.number(given)
+    except ValueError:
+        score = -1.0
+    if score is None or 0 <= score <= 1:
+        return score
+    raise BadInput(
+        f"reward {given!r:.40} is not a number in [0, 1]; scale it, or leave it out if it is not known"
+    )
+
+
+def _of_cell(what: str, read: Any, given: Any) -> Any:
+    try:
+        return read(given)
+    except ValueError as error:
+        raise BadInput(f"{what} {error}") from None
+
+
+def _unread(record: Mapping[str, Any]) -> list[str]:
+    """Fields with something in them that nothing was taken from."""
+    chosen = {_chosen(record, names) for names in (_MESSAGES, _SCORES, _TASKS, _TIMES)}
+    if _first(record, _SCORES) is None and _score(record) is not None:
+        chosen.add(_SCORED_IN)
+    return [
+        name for name, v in record.items() if name not in {*chosen, *_OTHERS} and v not in (None, "", [], {})
+    ]
 
 
 def _actor(record: Mapping[str, Any], agent: str, *, named: bool) -> str:
@@ -160,25 +231,9 @@ def _actor(record: Mapping[str, Any], agent: str, *, named: bool) -> str:
 
 
 def _first(record: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((record[name] for name in names if record.get(name) is not None), None)
+    chosen = _chosen(record, names)
+    return None if chosen is None else record[chosen]
 
 
-def _is_array(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-
-
-def _array(path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        yield from enumerate(json.loads(path.read_text(encoding="utf-8-sig")), 1)
-    except ValueError as error:
-        raise BadInput(
-            f"{path}: not one JSON array in UTF-8 ({error}); mend it, or write one record a line"
-        ) from None
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, line.removeprefix(b"\xef\xbb\xbf")
+def _chosen(record: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
+    return next((name for name in names if record.get(name) is not None), None)

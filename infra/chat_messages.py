@@ -1,74 +1,84 @@
-"""The messages of one conversation in OpenAI's chat format, as the steps of an agent.
+"""The messages of one conversation, as the steps of an agent.
 
 Why a message to the user is an action like a tool call: it is what the agent chose to do, and what the user said
-next is what came of it.
+next is what came of it. Why a result is joined by its call's id, else by the tool's name, and never by its place:
+two results the wrong way round are two wrong examples.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from agent.environment import Action
 from agent.trace import Step
+from infra.chat_parts import Answer, Call, Message
 
 RESPOND: Final = "respond"
 """Action of an assistant's message to the user; its text is the argument `content`."""
 _THINK: Final = "think"
 """A tool that only writes down a thought (as in tau-bench): its argument is the step's reasoning."""
-_ROLES: Final = ("system", "developer", "user", "assistant", "tool", "function")
 
 
-def to_steps(messages: list[dict[str, Any]]) -> list[Step]:
-    """Each tool call, and each message to the user, as a step: what was seen, thought and done, what came of it."""
+def to_steps(messages: Sequence[Message]) -> tuple[list[Step], Counter[str]]:
+    """Each tool call, and each message to the user, as a step: what was seen, thought and done, what came of it.
+
+    Returns:
+        The steps, and in words what could not be told, with how often.
+    """
     steps: list[Step] = []
+    notes: Counter[str] = Counter()
     seen: list[str] = []
-    waiting: list[tuple[str | None, int]] = []
-    """Calls without a result yet: id and place of the step."""
+    waiting: list[tuple[Call, int]] = []
+    """Calls without a result yet, and the place of their step."""
     answered = True
     for message in messages:
-        role, text = message["role"], text_of(message)
-        if role == "assistant":
+        notes += message.notes
+        if message.role == "assistant":
             observation = "\n".join(seen)
             waiting = []
-            for call_id, action, thought in _actions(message, text):
-                waiting.append((call_id, len(steps)))
+            for call, action, thought in _actions(message):
+                if call is not None:
+                    waiting.append((call, len(steps)))
                 steps.append(Step(observation=observation, action=action, thought=thought))
             seen, answered = [], False
-        elif role in ("tool", "function"):
-            seen.append(text)
-            place = _answered_step(waiting, message.get("tool_call_id"))
+        for answer in message.answers:
+            seen.append(answer.text)
+            place = _answered_step(waiting, answer)
             if place is not None:
-                steps[place] = steps[place].model_copy(update={"result": text})
-        elif role == "user":
-            seen.append(text)
+                steps[place] = steps[place].model_copy(update={"result": answer.text})
+            elif waiting:
+                notes["result that does not say which call it answers, kept as what was seen next"] += 1
+        if message.role == "user" and (message.text or not message.answers):
+            seen.append(message.text)
             if not answered and steps and steps[-1].action.name == RESPOND:
-                steps[-1] = steps[-1].model_copy(update={"result": text})
+                steps[-1] = steps[-1].model_copy(update={"result": message.text})
             answered = True
-    return steps
+    return steps, notes
 
 
-def _answered_step(waiting: list[tuple[str | None, int]], call_id: Any) -> int | None:
-    """Place of the step that a tool's message answers: that with its id, else the first without an answer."""
-    named = [pair for pair in waiting if call_id is not None and pair[0] == call_id]
-    chosen = (named or waiting)[:1]
+def _answered_step(waiting: list[tuple[Call, int]], answer: Answer) -> int | None:
+    """Place of the step that it answers: by the call's id, else by the tool's name, else the only one there is."""
+    its_id = answer.call_id or answer.own_id
+    same_id = [pair for pair in waiting if its_id is not None and pair[0].call_id == its_id]
+    nameless = [pair for pair in waiting if answer.call_id is None or pair[0].call_id is None]
+    same_name = [pair for pair in nameless if pair[0].name == answer.name]
+    only = nameless if len(waiting) == 1 and answer.name in (None, waiting[0][0].name) else []
+    chosen = (same_id or same_name or only)[:1]
     if not chosen:
         return None
     waiting.remove(chosen[0])
     return chosen[0][1]
 
 
-def _actions(message: Mapping[str, Any], text: str) -> Iterator[tuple[str | None, Action, str | None]]:
-    calls = list(message.get("tool_calls") or [])
-    if message.get("function_call"):
-        calls.append({"function": message["function_call"]})
-    for call in calls:
-        function = call["function"]
-        arguments = _arguments(function.get("arguments"))
-        said = arguments.get("thought") if function["name"] == _THINK else None
-        thought = said if isinstance(said, str) else text or None
-        yield call.get("id"), Action(name=function["name"], arguments=arguments), thought
-    if not calls:
-        yield None, Action(name=RESPOND, arguments={"content": text}), None
+def _actions(message: Message) -> Iterator[tuple[Call | None, Action, str | None]]:
+    for call in message.calls:
+        arguments = _arguments(call.arguments)
+        said = arguments.get("thought") if call.name == _THINK else None
+        thought = said if isinstance(said, str) else "\n".join(filter(None, (message.thought, message.text)))
+        yield call, Action(name=call.name, arguments=arguments), thought or None
+    if not message.calls:
+        yield None, Action(name=RESPOND, arguments={"content": message.text}), message.thought or None
 
 
 def _arguments(given: Any) -> dict[str, Any]:
@@ -78,35 +88,3 @@ def _arguments(given: Any) -> dict[str, Any]:
     except ValueError:
         parsed = None
     return parsed if isinstance(parsed, dict) else {"unparsed": given} if given else {}
-
-
-def fault_of(message: Any) -> str | None:
-    """What keeps it from being a message, in words; None = nothing."""
-    if not isinstance(message, dict):
-        return f"{type(message).__name__} instead of an object"
-    if message.get("role") not in _ROLES:
-        return f"role {message.get('role')!r} is none of {', '.join(_ROLES)}"
-    if not isinstance(message.get("content"), str | list | None):
-        return f"content is {type(message['content']).__name__}, not text, parts or null"
-    calls = message.get("tool_calls")
-    if calls is None and message.get("function_call") is not None:
-        calls = [{"function": message["function_call"]}]
-    if not isinstance(calls, list | None):
-        return f"tool_calls is {type(calls).__name__}, not a list"
-    for call in calls or []:
-        function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
-            return "a tool call without function.name"
-    return None
-
-
-def text_of(message: Mapping[str, Any]) -> str:
-    """Its text; parts that are none are named."""
-    content = message.get("content")
-    if not isinstance(content, list):
-        return content or ""
-    parts = (
-        part.get("text") or f"[{part.get('type')}]" if isinstance(part, dict) else str(part)
-        for part in content
-    )
-    return "\n".join(parts)

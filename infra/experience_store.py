@@ -6,8 +6,9 @@ be made again from the traces at any time, because a step is remembered once.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from agent.experience import winning_steps
+from agent.experience import WON, winning_steps
 from agent.library import Library
 from agent.recall import Embed, RecallSettings
 from agent.trace import Trace
@@ -40,8 +41,18 @@ def _configured() -> str:
     return f"{settings.embedding} {settings.embedding_model}".strip()
 
 
-def remember(project: str, traces: Sequence[Trace], verdicts: Mapping[str, float] | None = None) -> int:
-    """Keep the steps of those that won, and count what recalled exemplars led to; returns how many steps are new.
+class Remembered(NamedTuple):
+    """Steps that a project's library gained and lost."""
+
+    added: int
+    taken_back: int
+    """Of traces that were remembered as won, until a later verdict."""
+
+
+def remember(
+    project: str, traces: Sequence[Trace], verdicts: Mapping[str, float] | None = None
+) -> Remembered:
+    """Keep the steps of those that won, take back those of the lost ones, count what recalled exemplars led to.
 
     Args:
         project: whose library.
@@ -49,7 +60,14 @@ def remember(project: str, traces: Sequence[Trace], verdicts: Mapping[str, float
         verdicts: people's scores in [0, 1] by trace id, which outrank the environment's; never a judge's.
     """
     said = verdicts or {}
+    lost = [trace.trace_id for trace in traces if _has_lost(trace, said.get(trace.trace_id))]
     with open_library(project) as library:
+        taken_back = library.forget(lost)
         added = library.add(step for t in traces for step in winning_steps(t, person=said.get(t.trace_id)))
         library.credit(traces)
-    return added
+    return Remembered(added, taken_back)
+
+
+def _has_lost(trace: Trace, person: float | None) -> bool:
+    verdict = trace.score if person is None else person
+    return verdict is not None and verdict < WON

@@ -27,7 +27,12 @@ class TableFile:
     """Records with their numbers; iterating again reads the file again."""
 
     def __init__(
-        self, path: Path, *, expected: Iterable[str] = (), is_record: IsRecord | None = None
+        self,
+        path: Path,
+        *,
+        expected: Iterable[str] = (),
+        is_record: IsRecord | None = None,
+        otherwise: str | None = None,
     ) -> None:
         """Look at the beginning of the file.
 
@@ -36,6 +41,7 @@ class TableFile:
             expected: columns that it should have, by which a CSV's dialect is told.
             is_record: whether a JSON value is a record rather than what holds records; by default, whether it is
                 an object with an expected column.
+            otherwise: what another ending is taken for; None = it is refused.
 
         Raises:
             BadInput: no such file, a format that is not read, or a beginning that cannot be.
@@ -46,6 +52,7 @@ class TableFile:
         self._csv: CsvRecords | None = None
         self._json: JsonRecords | None = None
         suffix = _suffix(path)
+        suffix = suffix if suffix in FORMATS or otherwise is None else otherwise
         if suffix not in FORMATS:
             raise BadInput(f"{path}: unknown format {suffix!r}; give one of {', '.join(FORMATS)}")
         self._source = TextSource(path)

@@ -13,7 +13,7 @@ from agent.errors import CorruptRecord
 from agent.record import Record
 from agent.trace import Trace
 from evaluation.label import Label
-from infra.assessments import Problem, to_labels
+from infra.assessments import Problem, score_of, to_labels
 from infra.review_answers import settled
 from infra.trace_spans import RECORD, mlflow_id, own_id
 from infra.tracking import connect, mlflow_errors
@@ -65,19 +65,28 @@ def find_traces(project: str, trace_ids: Sequence[str]) -> Lookup:
     return lookup
 
 
-def known_traces(project: str, trace_ids: Sequence[str]) -> set[str]:
+class KnownTrace(NamedTuple):
+    """What MLflow says about a trace that it has, without the trace itself."""
+
+    outcome: float | None
+    """The environment's score; None = it was not known when the trace was written."""
+    labels: tuple[Label, ...]
+
+
+def known_traces(project: str, trace_ids: Sequence[str]) -> dict[str, KnownTrace]:
     """Those of the ids that the project has.
 
     Raises:
         ServiceUnavailable: MLflow did not answer.
     """
-    known: set[str] = set()
+    known: dict[str, KnownTrace] = {}
     with mlflow_errors(f"looking for {len(trace_ids)} traces"):
         connection = connect(project)
         for start in range(0, len(trace_ids), _BATCH):
             wanted = [mlflow_id(one) for one in trace_ids[start : start + _BATCH]]
-            infos = connection.tracing.store.batch_get_trace_infos(wanted)
-            known |= {own_id(i.trace_id) for i in infos if i.experiment_id == connection.experiment_id}
+            for info in connection.tracing.store.batch_get_trace_infos(wanted):
+                if info.experiment_id == connection.experiment_id:
+                    known[own_id(info.trace_id)] = KnownTrace(score_of(info), tuple(to_labels(info)[0]))
     return known
 
 

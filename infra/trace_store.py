@@ -89,7 +89,7 @@ def _send(connection: Connection, traces: Sequence[Trace]) -> None:
     known = _known(connection, [trace.trace_id for trace in traces])
     new = [trace for trace in traces if trace.trace_id not in known]
     if new:
-        _post(connection, export_request(new, moment, ahead))
+        post_spans(connection, export_request(new, moment, ahead))
     missing = [one for trace in traces if not known.get(trace.trace_id) for one in _outcome(trace)]
     with ThreadPoolExecutor(_PARALLEL) as pool:
         list(pool.map(store.create_assessment, missing))
@@ -106,7 +106,8 @@ def _outcome(trace: Trace) -> list[Assessment]:
     return [] if assessment is None else [assessment]
 
 
-def _post(connection: Connection, request: ExportTraceServiceRequest) -> None:
+def post_spans(connection: Connection, request: ExportTraceServiceRequest) -> None:
+    """Hand spans to MLflow's server; those that it has are overwritten."""
     response = http_request(  # type: ignore[no-untyped-call]
         host_creds=get_default_host_creds(connection.settings.tracking_uri),  # type: ignore[no-untyped-call]
         endpoint="/v1/traces",

@@ -1,13 +1,13 @@
 """Collect: what is new in MLflow since the last time, added to what is on disk; nothing else is read or written."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import task
 
 from agent.record import Record
 from agent.trace import Trace
-from evaluation.label import Label, one_per_rater
+from evaluation.label import Label, people_said
 from infra.collected import find_traces, keep_labels, keep_traces, labels_about, newest_labels, newest_traces
 from infra.dataset_store import DatasetVersion, read_dataset
 from infra.experience_store import remember
@@ -79,15 +79,6 @@ def labelled_before(name: str, new: Sequence[Trace], labels: Sequence[Label]) ->
     known = {trace.trace_id for trace in new}
     about = dict.fromkeys(label.trace_id for label in labels if label.trace_id not in known)
     return find_traces(name, list(about))
-
-
-def people_said(labels: Iterable[Label]) -> dict[str, float]:
-    """People's score of each trace, each rater's newest, the lowest where they differ."""
-    scores: dict[str, float] = {}
-    for label in one_per_rater(list(labels)):
-        if label.source == "human" and label.score is not None:
-            scores[label.trace_id] = min(label.score, scores.get(label.trace_id, 1.0))
-    return scores
 
 
 def traces_by_id(name: str) -> dict[str, Trace]:

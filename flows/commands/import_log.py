@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 
 SHOWN = 5
 """Malformed records that the error names one by one."""
+SHOWN_NOTES = 8
+"""Kinds of what was not read that are named one by one."""
 
 
 def import_log(
-    file: Annotated[Path, typer.Argument(help="Conversations: a JSON array, or one JSON object a line.")],
+    file: Annotated[
+        Path, typer.Argument(help="Conversations: JSON (an array, or one object a line) or Parquet.")
+    ],
     format_: Annotated[
         Literal["openai-chat"],
         typer.Option("--format", help="Messages with tool calls, and a reward where it is known."),
@@ -64,6 +68,22 @@ def _show(log: "ChatLog", report: dict[str, Any]) -> None:
         f"{report['remembered']:,} new steps of experience, {report['library']:,} in all",
         soft_wrap=True,
     )
+    for count, told in (
+        ("repeated", "are like another and counted once"),
+        ("corrected", "were there and took a later reward"),
+        ("taken_back", "steps of experience were taken back: their conversations did not win after all"),
+    ):
+        if report[count]:
+            console.print(f"{report[count]:,} {told}", soft_wrap=True)
+    for trace_id, why in report["not_corrected"].items():
+        console.print(
+            outside(f"the reward of trace {trace_id} was not corrected: {why}", 300), soft_wrap=True
+        )
+    listed = sorted(report["notes"].items(), key=lambda note: -note[1])
+    for note, times in listed[:SHOWN_NOTES]:
+        console.print(outside(f"{times:,} × {note}", 200), soft_wrap=True)
+    if len(listed) > SHOWN_NOTES:
+        console.print(f"and {len(listed) - SHOWN_NOTES} more; --json lists them")
 
 
 def _faults(log: "ChatLog") -> str:
@@ -75,16 +95,25 @@ def _faults(log: "ChatLog") -> str:
 
 
 def _take(project: str, log: "ChatLog") -> dict[str, Any]:
-    """Log and remember; everything is counted by id, so a repeat adds nothing."""
+    """Log, correct and remember; everything is counted by id, so a repeat adds nothing."""
     from agent.experience import WON
+    from evaluation.label import people_said
     from infra.experience_store import open_library, remember
+    from infra.trace_correction import correct_outcomes
     from infra.trace_lookup import known_traces
     from infra.trace_store import log_traces
 
-    traces = list({trace.trace_id: trace for trace in log.traces}.values())
-    known = known_traces(project, [trace.trace_id for trace in traces])
-    log_traces(project, traces)
-    remembered = remember(project, traces)
+    traces = {trace.trace_id: trace for trace in log.traces}
+    known = known_traces(project, list(traces))
+    log_traces(project, list(traces.values()))
+    later = {
+        name: trace.score
+        for name, trace in traces.items()
+        if trace.score is not None and name in known and known[name].outcome != trace.score
+    }
+    corrected = correct_outcomes(project, later)
+    said = people_said([label for one in known.values() for label in one.labels])
+    remembered = remember(project, list(traces.values()), said)
     with open_library(project) as library:
         in_all = len(library)
     return {
@@ -92,11 +121,15 @@ def _take(project: str, log: "ChatLog") -> dict[str, Any]:
         "new": len(traces) - len(known),
         "already_there": len(known),
         "repeated": len(log.traces) - len(traces),
-        "won": sum(trace.score is not None and trace.score >= WON for trace in traces),
-        "unscored": sum(trace.score is None for trace in traces),
-        "sessions": len({trace.session_id for trace in traces if trace.session_id}),
-        "steps": sum(trace.n_steps for trace in traces),
-        "remembered": remembered,
+        "corrected": corrected.n,
+        "not_corrected": corrected.unreadable,
+        "won": sum(trace.score is not None and trace.score >= WON for trace in traces.values()),
+        "unscored": sum(trace.score is None for trace in traces.values()),
+        "sessions": len({trace.session_id for trace in traces.values() if trace.session_id}),
+        "steps": sum(trace.n_steps for trace in traces.values()),
+        "remembered": remembered.added,
+        "taken_back": remembered.taken_back,
         "library": in_all,
+        "notes": log.notes,
         "malformed": [fault.model_dump() for fault in log.malformed],
     }

@@ -251,3 +251,39 @@ def test_a_kill_in_the_middle_of_inserts_loses_nothing_that_was_acknowledged(tmp
         for n in acknowledged:
             assert library.recall(asked(f"w{n}"), k=1)[0].experience.case_id == str(n)
         assert library.add(OSLO) == len(OSLO)
+
+
+def test_what_is_taken_back_is_recalled_no_more_and_its_number_is_given_to_no_other_step(library, tmp_path):
+    assert library.forget(["b" * 32, "d" * 32]) == 2
+    assert [step.trace_id[0] for step in library.steps()] == ["a", "a", "a"]
+    found = library.recall(asked("cancelled", goal="cancel the trip to Rome"), k=3)
+    assert {one.experience.trace_id[0] for one in found} <= {"a"}
+    assert library.add(steps("paint it", "the wall is grey", trace="e")) == 1
+    (found,) = library.recall(asked("the wall is grey", goal="paint it"), k=1)
+    assert found.experience.trace_id[0] == "e"
+    assert library.add(ROME) == 2, "it may win again"
+    found = library.recall(asked("cancelled", goal="cancel the trip to Rome"), k=1)
+    assert seen(found) == ["cancelled"]
+    assert library.forget(["b" * 32]) == 2
+    assert library.forget(["b" * 32]) == 0
+
+
+def test_taking_back_reaches_a_library_that_another_process_has_open(tmp_path):
+    with Library(tmp_path) as one, Library(tmp_path) as other:
+        one.add(OSLO + ROME)
+        assert seen(other.recall(asked("cancelled", goal="cancel it"), k=1)) == ["cancelled"]
+        one.forget(["b" * 32])
+        assert other.recall(asked("cancelled", goal="cancel it"), k=1) == []
+
+
+def test_a_step_with_a_vector_is_taken_back_too(tmp_path):
+    def embed(texts):
+        return np.array([[float("Rome" in text), 1.0] for text in texts])
+
+    with Library(tmp_path, embed=embed, embedding="two") as library:
+        library.add(OSLO + ROME)
+        library.forget(["b" * 32])
+        library.add(steps("cancel Rome", "it is shown", trace="e"))
+        found = library.recall(asked("is it shown", goal="Rome"), k=5)
+        assert {one.experience.trace_id[0] for one in found} <= {"a", "e"}
+        assert "e" in {one.experience.trace_id[0] for one in found}

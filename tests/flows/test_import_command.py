@@ -2,13 +2,15 @@
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from agent.recall import Query
+from evaluation.label import Label
 from infra.experience_store import open_library
-from infra.trace_store import collect
+from infra.trace_store import attach_label, collect
 
 SHARED = Path(os.environ.get("RATCHET_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 AIRLINE = SHARED / "data" / "tau_bench_airline" / "gpt-4o-airline.json"
@@ -97,6 +99,40 @@ def test_another_format_or_an_absent_file_is_bad_input(ratchet, make_project, tm
     done = ratchet("import", tmp_path / "x", "--format", "openai-chat", "--project", folder)
     assert done.returncode == 2
     assert "no such file" in done.stderr
+
+
+def test_a_later_reward_and_a_correction_reach_trace_and_experience(imports):
+    def now():
+        (trace,) = collect(imports.project).traces
+        with open_library(imports.project) as library:
+            return trace.score, len(library)
+
+    imports(conversation("cancel it", reward=None))
+    assert now() == (None, 0)
+    told = imports(conversation("cancel it", reward="pass"))
+    assert "1 were there and took a later reward" in told.stderr
+    assert now() == (1.0, 2)
+    told = imports(conversation("cancel it", reward=False))
+    assert "2 steps of experience were taken back" in told.stderr
+    assert now() == (0.0, 0)
+    imports(conversation("cancel it", reward=1.0))
+    assert now() == (1.0, 2)
+
+
+def test_a_persons_verdict_outranks_a_reward_that_is_imported_again(imports):
+    imports(conversation("cancel it"))
+    (trace,) = collect(imports.project).traces
+    said = Label(
+        trace_id=trace.trace_id, score=0.0, source="human", rater="anna", created_at=datetime.now(UTC)
+    )
+    attach_label(imports.project, said)
+    report = json.loads(imports(conversation("cancel it"), options=("--json",)).stdout)
+    assert (report["corrected"], report["remembered"], report["library"]) == (0, 0, 0)
+
+
+def test_what_was_not_read_is_said(imports):
+    done = imports({**conversation("cancel it"), "info": {"cost": 3}})
+    assert "1 × field 'info' not read" in done.stderr
 
 
 @pytest.mark.skipif(

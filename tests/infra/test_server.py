@@ -11,6 +11,8 @@ from infra.ledger_store import open_ledger_test, read_ledger
 from infra.registry import champion, fetch_files, history, promote, register, rollback
 from infra.review_answers import finished
 from infra.review_queue import ReviewItem, answer, ask_people, pending
+from infra.trace_correction import correct_outcomes
+from infra.trace_lookup import known_traces
 from infra.trace_store import attach_label, collect, log_traces
 from tests.evidence import give_verdict
 from tests.infra.test_trace_store import label
@@ -67,3 +69,12 @@ def test_versions_files_and_aliases_go_through_a_server(remote, tmp_path):
     assert [version.aliases for version in history(remote)] == [("previous",), ("champion",)]
     assert rollback(remote, by="ben", reason="complaints").candidate == base
     assert [entry.decision for entry in read_ledger(remote).entries] == ["promote"]
+
+
+def test_a_later_reward_reaches_a_trace_behind_a_server(remote, make_trace):
+    trace = make_trace(score=None)
+    log_traces(remote, [trace])
+    for score in (1.0, 0.0):
+        assert correct_outcomes(remote, {trace.trace_id: score}).n == 1
+        (found,) = collect(remote).traces
+        assert (found.score, known_traces(remote, [trace.trace_id])[trace.trace_id].outcome) == (score, score)

@@ -26,3 +26,14 @@ class ServiceUnavailable(RatchetError):
 
 class LMFailure(RatchetError):
     """The LM gave garbage or no answer in time; recorded as a trace with `error`."""
+
+
+def said(error: BaseException, limit: int = 300) -> str:
+    """What an error says, on one line of at most `limit` characters; its kind, where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:limit]
+
+
+def named(error: BaseException, limit: int = 500) -> str:
+    """Kind and first line of an error that is not ours; a bare kind where it says nothing."""
+    name = type(error).__name__
+    return f"{name}: {said(error)}"[:limit] if str(error).strip() else name

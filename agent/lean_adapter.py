@@ -17,7 +17,7 @@ from agent.embedded_lm import Prompt
 from agent.environment import Observation, Option
 from agent.errors import BadInput
 from agent.lm import CHOICES, PRIOR, EmbeddedEngine
-from agent.prompt_format import ASSISTANT, USER, choice_prompt, data
+from agent.prompt_format import ASSISTANT, LARGE, SMALL, USER, Room, choice_prompt, data
 
 FIELD_CHARS = 2000
 
@@ -34,7 +34,7 @@ class LeanAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
         inputs: dict[str, Any],
     ) -> list[dict[str, Any]]:
         """Format, ask, parse: one completion."""
-        prompt = self.prompt(signature, demos, inputs)
+        prompt = self.prompt(signature, demos, inputs, SMALL if _is_embedded(lm) else LARGE)
         response = lm(self.request(lm, lm_kwargs, prompt, inputs.get("prior")))
         return [self.answer(signature, response.message.text or "", prompt.choices)]
 
@@ -47,12 +47,16 @@ class LeanAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
         inputs: dict[str, Any],
     ) -> list[dict[str, Any]]:
         """The same for `acall`."""
-        prompt = self.prompt(signature, demos, inputs)
+        prompt = self.prompt(signature, demos, inputs, SMALL if _is_embedded(lm) else LARGE)
         response = await lm.acall(self.request(lm, lm_kwargs, prompt, inputs.get("prior")))
         return [self.answer(signature, response.message.text or "", prompt.choices)]
 
     def prompt(
-        self, signature: type[dspy.Signature], demos: list[dict[str, Any]], inputs: dict[str, Any]
+        self,
+        signature: type[dspy.Signature],
+        demos: list[dict[str, Any]],
+        inputs: dict[str, Any],
+        room: Room = SMALL,
     ) -> Prompt:
         """The same text that the batched path makes of a candidate."""
         if "options" in signature.input_fields:
@@ -65,14 +69,19 @@ class LeanAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
                 text=inputs["request"], options=tuple(Option.model_validate(o) for o in inputs["options"])
             )
             return choice_prompt(
-                predictor, observation, recalled=inputs.get("before", ()), reflections=inputs.get("notes", ())
+                predictor,
+                observation,
+                recalled=inputs.get("before", ()),
+                reflections=inputs.get("notes", ()),
+                room=room,
             )
-        lines = [signature.instructions, *(f"Example: {_fields(demo)}" for demo in demos)]
+        limit = FIELD_CHARS if room == SMALL else room.request
+        lines = [signature.instructions, *(f"Example: {_fields(demo, limit)}" for demo in demos)]
         if len(signature.output_fields) > 1:
             lines.append(
                 "Answer with one line each: " + ", ".join(f"`{n}: …`" for n in signature.output_fields)
             )
-        return Prompt(USER + "\n".join(lines) + "\n", _fields(inputs) + ASSISTANT)
+        return Prompt(USER + "\n".join(lines) + "\n", _fields(inputs, limit) + ASSISTANT)
 
     def request(
         self, lm: dspy.BaseLM, lm_kwargs: dict[str, Any], prompt: Prompt, prior: list[float] | None = None
@@ -80,7 +89,7 @@ class LeanAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
         """A canonical request; choices travel beside the prompt to the embedded LM, and in it to an endpoint."""
         prefix = prompt.prefix.removeprefix(USER)
         suffix = prompt.suffix.removesuffix(ASSISTANT)
-        embedded = isinstance(getattr(lm, "engine", None), EmbeddedEngine)
+        embedded = _is_embedded(lm)
         if prompt.choices and not embedded:
             suffix += "\nAnswer with the name of one option and nothing else."
         settings = {**getattr(lm, "kwargs", {}), **lm_kwargs}
@@ -138,5 +147,9 @@ def nearest(text: str, choices: tuple[str, ...]) -> str | None:
     return close[0] if close else None
 
 
-def _fields(values: Any) -> str:
-    return "\n".join(f"{name}: {data(str(value), FIELD_CHARS)}" for name, value in dict(values).items())
+def _is_embedded(lm: dspy.BaseLM) -> bool:
+    return isinstance(getattr(lm, "engine", None), EmbeddedEngine)
+
+
+def _fields(values: Any, limit: int) -> str:
+    return "\n".join(f"{name}: {data(str(value), limit)}" for name, value in dict(values).items())

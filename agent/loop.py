@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from agent.arguments import fill_arguments
 from agent.environment import Case, Environment, Observation, Outcome
-from agent.errors import BadInput, LMFailure
+from agent.errors import BadInput, LMFailure, named
 from agent.experience import goal_of
 from agent.limits import Limits
 from agent.prices import price_usd
@@ -119,7 +119,7 @@ def _decide_alone(program: Program, rollout: Rollout, view: View, *, with_argume
     except LMFailure as error:
         rollout.error = RunError(kind="agent", message=str(error))
     except Exception as error:  # noqa: BLE001  any endpoint's error: recorded as this trace's error
-        rollout.error = RunError(kind="infrastructure", message=f"{type(error).__name__}: {error}"[:500])
+        rollout.error = RunError(kind="infrastructure", message=named(error))
     finally:
         rollout.seconds += time.perf_counter() - began
     return None

@@ -21,7 +21,7 @@ from agent.lean_adapter import LeanAdapter, nearest
 from agent.lm import embedded_lm, make_lm
 from agent.memory import NEIGHBOURS, Memory, Recalled, as_demos
 from agent.prices import usage_of
-from agent.prompt_format import choice_prompt
+from agent.prompt_format import choice_prompt, room_for
 from agent.similarity import option_similarity, words_of
 from agent.tool_overrides import as_shown, check_names, overridden, predictor_as_shown, shown_name
 from agent.trace import Usage
@@ -160,6 +160,7 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
             recalled=self._demos(recalled),
             reflections=view.reflections,
             done=view.done,
+            room=room_for(self.candidate.base_model),
         )
         return prompt, observation, recalled
 

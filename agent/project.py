@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from agent.environment import Case, Environment
-from agent.errors import BadInput
+from agent.errors import BadInput, named
 from agent.limits import Limits
 from agent.record import content_hash
 
@@ -86,7 +86,7 @@ def load_project(folder: Path) -> Project:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise BadInput(f"{path} does not run: {type(error).__name__}: {error}") from error
+        raise BadInput(f"{path} does not run: {named(error)}") from error
     project = getattr(module, "project", None)
     if not isinstance(project, Project):
         raise BadInput(f"{path} must define `project = Project(…)`; found {type(project).__name__}")

@@ -3,16 +3,19 @@
 Order: what recurs stands first (instructions, demos, tools), what is new stands last (recalled experience,
 reflections, request), so that the LM can share the work on the first part between requests.
 What a user, a tool or a trace says is data: it is cut to a length, stripped of control tokens, and stands
-on its own labelled line, never among the instructions.
+on its own labelled line, never among the instructions. How long depends on who reads: the embedded LM is lost in a
+long prompt, and an endpoint's LM needs the whole case.
 """
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from agent.candidate import Demo, Predictor
 from agent.embedded_lm import Prompt
 from agent.environment import Observation, Option
 from agent.record import as_json
+from agent.weights import NAME
 
 USER = "<|im_start|>user\n"
 ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
@@ -20,6 +23,24 @@ LINE = "\n"
 DESCRIPTION_CHARS = 80
 REQUEST_CHARS = 400
 RECALL_CHARS = 120
+
+
+class Room(NamedTuple):
+    """Characters that an LM reads of each piece of data at most."""
+
+    request: int
+    description: int
+    recall: int
+
+
+SMALL = Room(REQUEST_CHARS, DESCRIPTION_CHARS, RECALL_CHARS)
+LARGE = Room(request=100_000, description=2_000, recall=4_000)
+"""A bound all the same: a request without end must not cost without end."""
+
+
+def room_for(model: str) -> Room:
+    """What the model with this name reads."""
+    return SMALL if model == NAME else LARGE
 
 
 def choice_prompt(
@@ -30,6 +51,7 @@ def choice_prompt(
     recalled: Sequence[Demo] = (),
     reflections: Sequence[str] = (),
     done: Sequence[str] = (),
+    room: Room = SMALL,
 ) -> Prompt:
     """Prompt whose admissible continuations are the names of the observation's options.
 
@@ -40,16 +62,17 @@ def choice_prompt(
         recalled: own successes on similar requests, most similar last.
         reflections: what the agent concluded from failed attempts; the last three are shown.
         done: what was done so far in this attempt, oldest first.
+        room: how much the LM reads.
     """
     lines = [predictor.instructions]
-    lines += [f"Example: {_demo(demo)}" for demo in predictor.demos]
+    lines += [f"Example: {_demo(demo, room)}" for demo in predictor.demos]
     if observation.options:
-        lines += ["Options:", *(_option(option, tools or {}) for option in observation.options)]
-    new = [f"Before: {_demo(demo)}" for demo in recalled]
-    new += [f"Note: {data(text, RECALL_CHARS)}" for text in reflections[-3:]]
+        lines += ["Options:", *(_option(option, tools or {}, room) for option in observation.options)]
+    new = [f"Before: {_demo(demo, room)}" for demo in recalled]
+    new += [f"Note: {data(text, room.recall)}" for text in reflections[-3:]]
     if done:
-        new.append(f"Done: {'; '.join(data(text, DESCRIPTION_CHARS) for text in done)}")
-    new.append(f"Request: {data(observation.text, REQUEST_CHARS)}")
+        new.append(f"Done: {'; '.join(data(text, room.description) for text in done)}")
+    new.append(f"Request: {data(observation.text, room.request)}")
     return Prompt(
         prefix=f"{USER}{LINE.join(lines)}\n",
         suffix=f"{LINE.join(new)}{ASSISTANT}",
@@ -96,10 +119,10 @@ def data(text: str, limit: int) -> str:
     return flat if len(flat) <= limit else flat[: limit - 1].rstrip() + "…"
 
 
-def _demo(demo: Demo) -> str:
-    return f"{data(demo.inputs, RECALL_CHARS)} -> {data(demo.output, RECALL_CHARS)}"
+def _demo(demo: Demo, room: Room) -> str:
+    return f"{data(demo.inputs, room.recall)} -> {data(demo.output, room.recall)}"
 
 
-def _option(option: Option, overrides: dict[str, str]) -> str:
+def _option(option: Option, overrides: dict[str, str], room: Room) -> str:
     description = overrides.get(option.name, option.description)
-    return f"- {data(option.name, RECALL_CHARS)}: {data(description, DESCRIPTION_CHARS)}"
+    return f"- {data(option.name, room.recall)}: {data(description, room.description)}"

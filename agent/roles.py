@@ -12,6 +12,7 @@ from agent.decision import View
 from agent.environment import Observation, Option
 from agent.errors import BadInput
 from agent.program import ARGUMENTS, CHOOSE
+from agent.prompt_format import data, room_for
 from agent.tool_overrides import override_of, shown_name
 
 RIGHT, WRONG = "right", "wrong"
@@ -162,6 +163,8 @@ def files_for(name: str, files: Mapping[str, Path]) -> dict[str, Path]:
 def criticism(candidate: Candidate, view: View, option: Option) -> View:
     """What a critic sees: the answer first, since a long request is cut at its end."""
     description = override_of(candidate.tools, option.name).description or option.description
-    answer = f"{shown_name(candidate.tools, option.name)}: {description[:80]}" if description else option.name
+    answer = shown_name(candidate.tools, option.name)
+    if description:
+        answer += f": {data(description, room_for(candidate.base_model).description)}"
     text = f"Answer {answer!r} to: {view.observation.text}"
     return View(case_id=view.case_id, observation=Observation(text=text, options=VERDICTS))

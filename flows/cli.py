@@ -4,6 +4,8 @@ Heavy libraries are imported inside the commands, so that `ratchet --help` answe
 """
 
 import sys
+from contextlib import nullcontext
+from typing import NoReturn
 
 import typer
 from rich.markup import escape
@@ -25,7 +27,7 @@ from flows.commands import pictures as pictures_command
 from flows.commands import rollback as rollback_command
 from flows.commands import status as status_command
 from flows.commands import up as up_command
-from flows.commands.terminal import BAD_INPUT, console
+from flows.commands.terminal import BAD_INPUT, console, only_the_answer_on_stdout
 
 app = typer.Typer(
     name="ratchet",
@@ -67,9 +69,22 @@ app.command("pictures", hidden=True)(pictures_command.pictures)
 
 
 def main() -> None:
-    """Run the command line; an error that we raise on purpose is one line and exit code 2."""
+    """Run the command line; an error that is foreseen is one line and exit code 2."""
+    quiet = only_the_answer_on_stdout() if "--json" in sys.argv else nullcontext()
     try:
-        app()
+        with quiet:
+            app()
     except RatchetError as error:
-        console.print(f"[bold red]error[/] {escape(str(error))}", soft_wrap=True)
-        sys.exit(BAD_INPUT)
+        _refuse(str(error))
+    except Exception as error:
+        from infra.failures import in_one_line
+
+        line = in_one_line(error)
+        if line is None:
+            raise
+        _refuse(line)
+
+
+def _refuse(line: str) -> NoReturn:
+    console.print(f"[bold red]error[/] {escape(line)}", soft_wrap=True)
+    sys.exit(BAD_INPUT)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from prefect import flow
 
+from agent.errors import named
 from agent.project import Project, Proposer, load_project
 from agent.record import Record
 from evaluation.curate import CurateSettings
 from evaluation.selection import SelectionSettings
 from flows.commands.terminal import console
+from infra.failures import in_one_line, keep_traceback
 from infra.project_state import project_lock
 from tasks.collect import collect_new
 from tasks.gate import GateSettings, Judged, gate_candidates
@@ -61,6 +63,14 @@ def improve(project: str = ".", settings: ImproveSettings | None = None) -> Impr
         return _improve(project, agent, settings or ImproveSettings())
 
 
+def made_nothing(name: str, proposer: str, error: Exception) -> str:
+    """The line that the report has for a proposer that failed."""
+    path = keep_traceback(name, proposer, error)
+    return (
+        f"proposer {proposer} made nothing: {in_one_line(error) or named(error)}; its traceback is in {path}"
+    )
+
+
 def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveReport:
     left_over = collect_new(agent.name)
     served = serve_waiting(project)
@@ -84,9 +94,12 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
     for proposer in wanted if lessons.training.n_rows else ():
         parent = [lessons.champion, *made.values()][-1 if rules.stacked else 0]
         runs = lessons.practice if proposer in FROM_RUNS else None
-        made[proposer] = propose(
-            project, agent.name, proposer, parent, lessons.training, rules.proposing, runs
-        )
+        try:
+            made[proposer] = propose(
+                project, agent.name, proposer, parent, lessons.training, rules.proposing, runs
+            )
+        except Exception as error:  # noqa: BLE001  whatever broke in one, what the others made is still gated
+            problems += (made_nothing(agent.name, proposer, error),)
     challengers = [one for one in dict.fromkeys(reversed(made.values())) if one != lessons.champion]
     judged = gate_candidates(project, lessons, challengers, rules.gate)
     decision = promote_best(agent.name, judged, approved_by=rules.approved_by)

@@ -12,7 +12,7 @@ from typing import Final
 from mlflow.entities import TraceInfo
 from mlflow.store.tracking.dbmodels.models import SqlTraceInfo
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from sqlalchemy import column, select
+from sqlalchemy import ColumnClause, column, select
 
 from agent.record import Record
 from infra.assessments import Problem
@@ -116,7 +116,7 @@ def _said(off: dict[str, float], word: str) -> Problem:
 
 def _rows_after(store: SqlAlchemyStore, experiment_id: str, since: Mark) -> list[tuple[int, str]]:
     """Row numbers and MLflow's ids, in the order of commits: SQLite has one writer at a time."""
-    row = column("rowid")
+    row: ColumnClause[int] = column("rowid")
     chosen = select(row, SqlTraceInfo.request_id).select_from(SqlTraceInfo)
     with store.ManagedSessionMaker(read_only=True) as session:
         there = session.execute(chosen.where(row == since.row)).first() if since.row else None

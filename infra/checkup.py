@@ -21,7 +21,7 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from agent.errors import BadInput
+from agent.errors import BadInput, said
 from agent.record import Record
 from infra.scheduler import answers
 from infra.service import require_free_port
@@ -179,7 +179,7 @@ def _mlflow(settings: Settings) -> Check:
     except httpx.HTTPError as error:  # its text may hold the URL's password
         return _mlflow_failed(f"server does not answer ({type(error).__name__})")
     except (SQLAlchemyError, ModuleNotFoundError) as error:
-        return _mlflow_failed(str(error).splitlines()[0][:200])
+        return _mlflow_failed(said(error, 200))
     return Check(name="MLflow", state="ok", found=found)
 
 

@@ -4,12 +4,14 @@ Why runs are crashed here: one that was killed together with its worker stays "R
 deployment's only slot, and so every later run would be cancelled.
 """
 
+import base64
+import os
 from datetime import datetime
 from typing import Any, Final
 
 import httpx
 
-from agent.errors import ServiceUnavailable
+from agent.errors import ServiceUnavailable, said
 
 _PAGE: Final = 200
 _UNFINISHED: Final = ["PENDING", "RUNNING", "CANCELLING"]
@@ -26,7 +28,7 @@ def answers(url: str) -> bool:
 def worker_reports(api: str, pool: str, worker: str, since: float) -> bool:
     """Whether it sent a heartbeat after `since`, in epoch seconds: an earlier one may still look alive."""
     try:
-        found = httpx.post(f"{api}/work_pools/{pool}/workers/filter", json={}, timeout=5)
+        found = httpx.post(f"{api}/work_pools/{pool}/workers/filter", json={}, timeout=5, headers=_identity())
     except httpx.TransportError:
         return False
     workers: list[dict[str, Any]] = found.json() if found.is_success else []
@@ -43,10 +45,18 @@ def crash_abandoned_runs(api: str, worker: str) -> list[str]:
         ServiceUnavailable: Prefect did not take it.
     """
     try:
-        with httpx.Client(base_url=api, timeout=30) as client:
+        with httpx.Client(base_url=api, timeout=30, headers=_identity()) as client:
             return [_crash(client, run) for run in _unfinished(client) if _ran_on(run, worker)]
     except httpx.HTTPError as error:
-        raise ServiceUnavailable(f"Prefect did not let abandoned runs be closed: {error}") from error
+        raise ServiceUnavailable(f"Prefect did not let abandoned runs be closed: {said(error)}") from error
+
+
+def _identity() -> dict[str, str]:
+    """What Prefect's own clients send to a server that somebody else runs, by the same variables."""
+    key, login = os.environ.get("PREFECT_API_KEY"), os.environ.get("PREFECT_API_AUTH_STRING")
+    if key:
+        return {"Authorization": f"Bearer {key}"}
+    return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"} if login else {}
 
 
 def _unfinished(client: httpx.Client) -> list[dict[str, Any]]:

@@ -20,8 +20,10 @@ from infra.mlflow_database import ensure_database
 from infra.scheduler import answers, crash_abandoned_runs, worker_reports
 from infra.service import Service, require_free_port
 from infra.settings import Settings, prepare_environment
+from infra.tracking import shown
 
 PREFECT_FILE: Final = Path(__file__).with_name("prefect.yaml")
+_MLFLOW_NAMED_BY: Final = "RATCHET_TRACKING_URI or MLFLOW_TRACKING_URI"
 WORK_POOL: Final = "ratchet"
 _WORKER: Final = f"worker of {socket.gethostname()}"
 """Named for its machine: on a shared database, each machine answers for its own runs only."""
@@ -59,12 +61,20 @@ class Stack:
     @property
     def prefect_url(self) -> str:
         """The user interface."""
-        return f"http://{self.plan.host}:{self.plan.prefect_port}"
+        return self.prefect_api.removesuffix("/api")
 
     @property
     def prefect_api(self) -> str:
-        """What `PREFECT_API_URL` must say."""
-        return f"{self.prefect_url}/api"
+        """What `PREFECT_API_URL` must say, or says: then that server is used, and none is started."""
+        given = os.environ.get("PREFECT_API_URL", "").rstrip("/")
+        return given or f"http://{self.plan.host}:{self.plan.prefect_port}/api"
+
+    @property
+    def others(self) -> dict[str, str]:
+        """Servers that the environment names and we do not start, with their addresses."""
+        uri = self.settings.tracking_uri
+        mlflow = {"MLflow": shown(uri)} if uri.startswith("http") else {}
+        return mlflow | ({"Prefect": self.prefect_url} if os.environ.get("PREFECT_API_URL") else {})
 
     def stop(self) -> None:
         """Stop all, last started first: the worker still has its server to report to."""
@@ -84,17 +94,21 @@ def running_stack(
     Raises:
         BadInput: a port is taken.
         ServiceUnavailable: a service ended or did not answer in time, with the end of its log; or the
-            settings name an MLflow server that does not answer.
+            environment names an MLflow or a Prefect server that does not answer.
     """
     prepare_environment()
     stack = Stack(plan, settings)
-    servers = [_prefect_server(stack)]
-    if settings.tracking_uri.startswith("http"):
-        _require_remote_mlflow(stack)
+    servers = []
+    if "MLflow" in stack.others:
+        _require_remote("MLflow", f"{stack.mlflow_url.rstrip('/')}/health", _MLFLOW_NAMED_BY)
     else:
-        servers.insert(0, _mlflow_server(stack))
+        servers.append(_mlflow_server(stack))
         require_free_port("MLflow", plan.host, plan.mlflow_port, "--mlflow-port")
-    require_free_port("Prefect", plan.host, plan.prefect_port, "--prefect-port")
+    if "Prefect" in stack.others:
+        _require_remote("Prefect", f"{stack.prefect_api}/health", "PREFECT_API_URL")
+    else:
+        servers.append(_prefect_server(stack))
+        require_free_port("Prefect", plan.host, plan.prefect_port, "--prefect-port")
     settings.home.mkdir(parents=True, exist_ok=True)
     ensure_database(settings)
     try:
@@ -134,10 +148,10 @@ def apply_deployments(stack: Stack) -> None:
         raise ServiceUnavailable(f"Prefect did not take {stack.plan.prefect_file}:\n  {answer}")
 
 
-def _require_remote_mlflow(stack: Stack) -> None:
-    if not answers(f"{stack.mlflow_url.rstrip('/')}/health"):
+def _require_remote(name: str, health: str, variable: str) -> None:
+    if not answers(health):
         raise ServiceUnavailable(
-            "the MLflow server that RATCHET_TRACKING_URI or MLFLOW_TRACKING_URI names does not answer: "
+            f"the {name} server that {variable} names does not answer: "
             "start it, or unset the variable and `ratchet up` starts one"
         )
 

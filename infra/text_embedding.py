@@ -18,7 +18,7 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.errors import BadInput, ServiceUnavailable
+from agent.errors import BadInput, ServiceUnavailable, said
 from evaluation.embedding import HASHING, Embed
 from infra.settings import Settings
 
@@ -169,9 +169,11 @@ def _endpoint(url: str, model: str) -> Embed:
                 answer.raise_for_status()
                 rows = sorted(answer.json()["data"], key=lambda row: row["index"])
             except httpx.HTTPError as error:
-                raise ServiceUnavailable(f"embeddings from {url} failed ({error}); try again") from error
+                raise ServiceUnavailable(
+                    f"embeddings from {url} failed ({said(error)}); try again"
+                ) from error
             except (KeyError, TypeError, ValueError) as error:
-                raise BadInput(f"{url} did not answer as /v1/embeddings does ({error})") from error
+                raise BadInput(f"{url} did not answer as /v1/embeddings does ({said(error)})") from error
             vectors += [row["embedding"] for row in rows]
         return np.asarray(vectors, dtype=np.float32)
 

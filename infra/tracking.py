@@ -16,7 +16,7 @@ from mlflow.tracing.client import TracingClient
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from agent.errors import BadInput, ServiceUnavailable
+from agent.errors import BadInput, ServiceUnavailable, said
 from infra.mlflow_database import ensure_database
 from infra.settings import Settings, prepare_environment
 
@@ -95,7 +95,7 @@ def mlflow_errors(doing: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         if error.error_code in _CALLER_AT_FAULT:
-            raise BadInput(f"MLflow refused while {doing}: {_first_line(error)}") from error
+            raise BadInput(f"MLflow refused while {doing}: {said(error)}") from error
         raise _unavailable(doing, error) from error
     except (SQLAlchemyError, OSError) as error:
         raise _unavailable(doing, error) from error
@@ -103,13 +103,9 @@ def mlflow_errors(doing: str) -> Iterator[None]:
 
 def _unavailable(doing: str, error: Exception) -> ServiceUnavailable:
     return ServiceUnavailable(
-        f"MLflow at {shown(Settings().tracking_uri)} did not answer while {doing}: {_first_line(error)}; "
+        f"MLflow at {shown(Settings().tracking_uri)} did not answer while {doing}: {said(error)}; "
         "see that it runs and its disk has room (`ratchet doctor`), then repeat"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def shown(uri: str) -> str:

@@ -231,10 +231,11 @@ def _improved(
         with progress(
             "experience: weighing the memory", min(len(examples), settings.experience.tune_on)
         ) as done:
-            return propose_experience(
+            made = propose_experience(
                 parent, examples, folder / "memory", settings.experience,
                 adapter=files.get("adapter"), seen=seen, data_digest=digest, progress=done,
             )  # fmt: skip
+        return made if made.candidate != parent else made.model_copy(update={"files": dict(files)})
     if proposer == "lora":
         with progress("LoRA: training", len(examples) * settings.lora.epochs) as done:
             return propose_lora(

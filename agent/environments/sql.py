@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from agent.environment import Action, Case, Observation, Option, Outcome
-from agent.errors import BadInput
+from agent.errors import BadInput, said
 from agent.record import Json
 
 SUBMIT = "submit"
@@ -113,7 +113,8 @@ class Sql:
             return run_query(database, str(case.expected), 10 * self._seconds)
         except sqlite3.Error as error:
             raise BadInput(
-                f"case {case.case_id}: the gold query {case.expected!r} does not run: {error}: correct or drop it"
+                f"case {case.case_id}: the gold query {case.expected!r} does not run: {said(error)}: "
+                "correct or drop it"
             ) from error
 
 

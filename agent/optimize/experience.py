@@ -56,6 +56,8 @@ def propose_experience(
     began = time.perf_counter()
     extra = learned_options(examples)
     known = usable(examples, (*parent.extra_options, *extra))
+    if not known:  # nothing better is nothing: a memory of no steps would only cost a test
+        return Proposal(candidate=parent, files={}, seen_case_ids=tuple(seen))
     memory = Memory(as_experience(example) for example in known)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{memory.memory_id}.jsonl"

@@ -21,7 +21,7 @@ from agent.optimize.proposal import Example, Proposal, share_right
 from agent.optimize.tool_failures import ToolRow, argument_errors, tool_failures
 from agent.optimize.tool_words import Writer, readable, telling, written_by
 from agent.program import Program
-from agent.prompt_format import DESCRIPTION_CHARS, data
+from agent.prompt_format import data, room_for
 from agent.record import Json, Record, content_hash
 from agent.team import make_program
 from agent.tool_overrides import Overrides, override_of
@@ -169,8 +169,9 @@ def _with_values(desk: Desk, row: ToolRow, option: Option, now: ToolOverride) ->
     for name, count in row.argument_errors.items():
         values = _right_values(desk, row.tool, name)[: desk.settings.values]
         if count >= desk.settings.least and name in properties and values:
-            head = data(str(properties[name].get("description", "")).rstrip(". "), DESCRIPTION_CHARS - 30)
-            properties[name]["description"] = f"{head}, e.g. {', '.join(values)}"[:DESCRIPTION_CHARS]
+            limit = room_for(desk.parent.base_model).description
+            head = data(str(properties[name].get("description", "")).rstrip(". "), limit - 30)
+            properties[name]["description"] = f"{head}, e.g. {', '.join(values)}"[:limit]
             shown = True
     return {**schema, "properties": properties} if shown else None
 

@@ -27,7 +27,7 @@ def prepare_flows() -> None:
     home.mkdir(parents=True, exist_ok=True)
     os.environ.setdefault("PREFECT_HOME", str(home))
     os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(home / "results"))
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # we say what went wrong, in a line
     os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
     _start_server()
 

@@ -4,7 +4,11 @@ Why here: every command answers in the same way, so that a CI step can branch on
 """
 
 import json
-from typing import Any, Final
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, Final, TextIO
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -22,4 +26,38 @@ console = Console(stderr=True, highlight=False)
 
 def emit_json(answer: BaseModel | dict[str, Any]) -> None:
     """Print one JSON object on stdout, and nothing else there."""
-    print(answer.model_dump_json() if isinstance(answer, BaseModel) else json.dumps(answer, default=str))
+    text = answer.model_dump_json() if isinstance(answer, BaseModel) else json.dumps(answer, default=str)
+    print(text, file=_answers[-1] if _answers else sys.stdout, flush=True)
+
+
+_answers: list[TextIO] = []
+"""Where the answer goes while everything else is kept from stdout."""
+
+
+@contextmanager
+def only_the_answer_on_stdout() -> Iterator[None]:
+    """Send to stderr what libraries print, and what processes that we start print, on stdout."""
+    with _own_copy(sys.stdout) as answers, redirect_stdout(sys.stderr):
+        _answers.append(answers)
+        try:
+            yield
+        finally:
+            _answers.pop()
+
+
+@contextmanager
+def _own_copy(stdout: TextIO) -> Iterator[TextIO]:
+    """Stdout under another number, and its own number for stderr; where it is no file, stdout itself."""
+    stderr = sys.stderr
+    if stdout is not sys.__stdout__ or stderr is not sys.__stderr__:
+        yield stdout
+        return
+    stdout.flush()
+    kept = os.dup(stdout.fileno())
+    os.dup2(stderr.fileno(), stdout.fileno())
+    try:
+        with os.fdopen(os.dup(kept), "w", encoding="utf-8") as answers:
+            yield answers
+    finally:
+        os.dup2(kept, stdout.fileno())
+        os.close(kept)

@@ -35,6 +35,8 @@ def up(
     plan = StackPlan(Path.cwd(), host=host, mlflow_port=mlflow_port, prefect_port=prefect_port)
     status = console.status("starting; each service takes 10 to 30 seconds")
     with _stopped_by_signal(), status, running_stack(plan, Settings(), _report) as stack:
+        for name, url in stack.others.items():
+            console.print(f"{name}: the server at {url} is used, as the environment says; none is started")
         console.print(_panel(stack))
         status.update("running; Ctrl-C stops everything")
         _watch(stack)
@@ -55,7 +57,7 @@ def _stopped_by_signal() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        console.print("stopped: MLflow, Prefect and the worker")
+        console.print("stopped what was started here")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -70,7 +72,7 @@ def _panel(stack: "Stack") -> Panel:
     table.add_row("MLflow", stack.mlflow_url, "traces, versions, review queue")
     table.add_row("Prefect", stack.prefect_url, "schedules and runs")
     table.add_row("logs", str(stack.settings.home / "logs"), "")
-    table.add_row("by hand", f"export PREFECT_API_URL={stack.prefect_url}/api", "then `ratchet improve`")
+    table.add_row("by hand", f"export PREFECT_API_URL={stack.prefect_api}", "then `ratchet improve`")
     return Panel(table, title="Ratchet is up", expand=False)
 
 

@@ -22,6 +22,10 @@ HELD_OUT = 40
 """Requests in each of the two final tests."""
 
 
+_LASTS = timedelta(days=11)
+"""Both weeks together: the last request comes just before the demo is first started, and none after."""
+
+
 class Weeks(NamedTuple):
     """The demo's traffic, in the order in which it comes."""
 
@@ -83,11 +87,10 @@ def _shuffled(name: str, rng: random.Random) -> list[Case]:
 
 def traffic(seed: int) -> Sequence[Case]:
     """What has come in so far: week 1, and week 2 once it has begun; each request at its time."""
-    split, now = weeks(seed), started()
+    split, began = weeks(seed), started()
     arrived = [*split.usual, *(split.drifted if week() == 2 else ())]
-    return [
-        case.model_copy(update={"seen_at": now + timedelta(minutes=45 * i)}) for i, case in enumerate(arrived)
-    ]
+    apart = _LASTS / (len(split.usual) + len(split.drifted))
+    return [case.model_copy(update={"seen_at": began + apart * i}) for i, case in enumerate(arrived)]
 
 
 def size() -> float:
@@ -118,5 +121,5 @@ def started() -> datetime:
     """When week 1 began: eleven days before the demo's first start, so that MLflow's usual views show it."""
     path = project_folder(NAME) / "started"
     if not path.exists():
-        write_whole(path, (datetime.now(UTC) - timedelta(days=11)).replace(microsecond=0).isoformat())
+        write_whole(path, (datetime.now(UTC) - _LASTS).replace(microsecond=0).isoformat())
     return datetime.fromisoformat(path.read_text())

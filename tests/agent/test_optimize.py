@@ -97,6 +97,14 @@ def scores(lm, program, examples, adapter=None):
 
 
 @pytest.mark.slow
+def test_experience_of_no_steps_is_no_challenger(examples, tmp_path):
+    parent = base_candidate("Pick a function.")
+    unusable = [example.model_copy(update={"answer": "what nobody offered"}) for example in examples[:2]]
+    for nothing in ([], unusable):
+        made = propose_experience(parent, nothing, tmp_path, ExperienceSettings(), seen=["a"])
+        assert (made.candidate, made.seen_case_ids) == (parent, ("a",))
+
+
 def test_lora_learns_repeats_by_seed_and_leaves_the_base_as_it_was(lm, examples, tmp_path):
     few, program = examples[:6], Program(PARENT)
     before = scores(lm, program, few)

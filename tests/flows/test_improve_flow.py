@@ -1,6 +1,7 @@
 """`improve` on a scripted project: a real Prefect server, a real MLflow over SQLite, the real embedded LM."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -126,6 +127,23 @@ def test_a_person_approves_unless_a_policy_does(make_project):
     report = improve(str(ours.folder), RULES.model_copy(update={"approved_by": None}))
     assert not report.decision.promoted
     assert champion(ours.name).number == 1
+
+
+@pytest.mark.filterwarnings("ignore::Warning")  # LiteLLM's own
+def test_a_proposer_that_fails_is_a_problem_and_what_others_made_is_judged(
+    make_project, monkeypatch, scripted_lm
+):
+    def broken(*_, **__):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("tasks.learn.propose_prompt", broken)
+    ours = make_project()
+    ours.ask(*requests(24))
+    report = improve(str(ours.folder), RULES.model_copy(update={"proposers": ("prompt", "experience")}))
+    assert [one.candidate_id for one in report.judged] == [history(ours.name)[-1].candidate_id]
+    (problem,) = report.problems
+    assert problem.startswith("proposer prompt made nothing: ZeroDivisionError; its traceback is in ")
+    assert "in broken" in Path(problem.rpartition(" is in ")[2]).read_text()
 
 
 def test_only_so_many_are_asked_as_the_settings_say(make_project):

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from infra.scheduler import crash_abandoned_runs
-from infra.stack import PREFECT_FILE, Stack, apply_deployments
+from infra.settings import Settings
+from infra.stack import PREFECT_FILE, Stack, apply_deployments, running_stack
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -48,6 +49,15 @@ def test_a_run_that_the_schedule_made_is_executed_for_the_project(api, stack):
     assert run["auto_scheduled"]
     assert run["parameters"] == {"project": str(stack.plan.project)}
     assert (stack.plan.project / "touched").read_text() == "by the worker"
+
+
+def test_servers_that_the_environment_names_are_used_and_none_is_started(stack, monkeypatch, tmp_path):
+    monkeypatch.setenv("PREFECT_API_URL", stack.prefect_api)
+    plan = replace(stack.plan, mlflow_port=stack.plan.mlflow_port + 1, prefect_port=stack.plan.prefect_port)
+    settings = Settings(home=tmp_path / "home", tracking_uri=stack.mlflow_url)
+    with running_stack(plan, settings, lambda name, seconds: None) as second:
+        assert [service.name for service in second.services] == ["Worker"]
+        assert second.others == {"MLflow": stack.mlflow_url, "Prefect": stack.prefect_url}
 
 
 @pytest.mark.parametrize("name", ["improve", "monitor"])

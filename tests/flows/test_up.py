@@ -57,6 +57,14 @@ def test_a_remote_mlflow_that_does_not_answer_is_named_before_anything_starts(tm
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_prefect_server_that_is_named_and_does_not_answer_is_said_before_anything_starts(tmp_path):
+    environment = os.environ | {"PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"}
+    done = subprocess.run(COMMAND, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "the Prefect server that PREFECT_API_URL names does not answer" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_port_beyond_65535_is_bad_input(tmp_path):
     done = subprocess.run(
         [*COMMAND, "--mlflow-port", "70000"], cwd=tmp_path, capture_output=True, check=False

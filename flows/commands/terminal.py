@@ -48,13 +48,13 @@ def only_the_answer_on_stdout() -> Iterator[None]:
 @contextmanager
 def _own_copy(stdout: TextIO) -> Iterator[TextIO]:
     """Stdout under another number, and its own number for stderr; where it is no file, stdout itself."""
-    stderr = sys.stderr
-    if stdout is not sys.__stdout__ or stderr is not sys.__stderr__:
+    if (stdout, sys.stderr) != (sys.__stdout__, sys.__stderr__):
         yield stdout
         return
+    theirs = sys.stderr.fileno()
     stdout.flush()
     kept = os.dup(stdout.fileno())
-    os.dup2(stderr.fileno(), stdout.fileno())
+    os.dup2(theirs, stdout.fileno())
     try:
         with os.fdopen(os.dup(kept), "w", encoding="utf-8") as answers:
             yield answers

@@ -98,7 +98,9 @@ def labelled_cases(
 ) -> list[LabelledCase]:
     """Join traces with people's answers, and with their own successes where the environment told.
 
-    A person's answer outranks the environment, and a success that a person scored below 1 is none. Only an answer
+    A person's answer outranks the environment, and a success that a person scored below 1 is none. A person's score
+    of 1 says that the agent's action is the answer, unless somebody scored it below 1; a lower score without an
+    answer says only what is not right, and what experience recalls counts by it. Only an answer
     that was asked for judges (`Label.asked`); where one is known, what others said of the case without being asked
     is not heard. Of
     contradicting answers of people, to one trace or to several of one case, the case is left out here (the
@@ -110,12 +112,13 @@ def labelled_cases(
     a session of the other side teaches: there people are asked where it interests, so that it is no random sample.
     """
     labels = one_per_rater(labels)
-    answers, disputed = _agreed(traces, labels)
     rejected = {
         label.trace_id
         for label in labels
         if label.source == "human" and label.score is not None and label.score < 1
     }
+    labels = _with_approved(traces, labels, rejected)
+    answers, disputed = _agreed(traces, labels)
     sides = {trace.trace_id: side_of(trace, gate_share=gate_share, salt=salt) for trace in traces}
     chosen = {t.case.case_id for t in traces if t.trace_id in answers and sides[t.trace_id] == "train"}
     homes = first_sessions(traces)
@@ -138,6 +141,28 @@ def labelled_cases(
             if earlier is None or (earlier.source == "environment" and found.source == "human"):
                 known[case_id] = found.model_copy(update={"session_id": homes[case_id]})
     return list(known.values())
+
+
+def _with_approved(
+    traces: Sequence[Trace], labels: Sequence[Label], rejected: Collection[str]
+) -> list[Label]:
+    """The labels, a score of 1 with the answer that it approves; where the rater gave an answer, that stands."""
+    done = {t.trace_id: t.action.name for t in traces if t.action is not None and t.error is None}
+    answered = {(label.trace_id, label.rater) for label in labels if label.expected is not None}
+
+    def approves(label: Label) -> bool:
+        return (
+            label.source == "human"
+            and label.score == 1
+            and label.trace_id in done
+            and label.trace_id not in rejected
+            and (label.trace_id, label.rater) not in answered
+        )
+
+    return [
+        label.model_copy(update={"expected": done[label.trace_id]}) if approves(label) else label
+        for label in labels
+    ]
 
 
 def _agreed(traces: Sequence[Trace], labels: Sequence[Label]) -> tuple[dict[str, Label], set[str]]:

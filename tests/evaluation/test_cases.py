@@ -141,6 +141,42 @@ def test_a_success_that_a_person_scored_as_wrong_does_not_teach():
     assert len(join([success], [answer(1, None, score=1.0)])) == 1
 
 
+def test_thumbs_up_teach_the_agents_action_and_judge_where_they_were_asked_for():
+    up = {"expected": None, "score": 1.0}
+    traces = [trace(0, TRAIN[0]), trace(1, GATE[0]), trace(2, GATE[1], action="b")]
+    labels = [
+        answer(0, asked=False, propensity=None, **up), answer(1, **up),
+        answer(2, asked=False, propensity=None, **up),
+    ]  # fmt: skip
+    cases = {item.trace_id[-1]: item for item in join(traces, labels)}
+    assert {key: (item.role, item.answer, item.source) for key, item in cases.items()} == {
+        "0": ("train", "a", "human"),
+        "1": ("gate", "a", "human"),
+    }
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        [answer(0, expected=None, score=0.0, rater="ben")],
+        [answer(0, expected="b", rater="ben")],
+        [answer(0, expected=None, score=0.5, rater="ben")],
+    ],
+)
+def test_thumbs_up_that_others_contradict_teach_nothing(others):
+    assert join([trace(0, TRAIN[0])], [answer(0, expected=None, score=1.0), *others]) == []
+
+
+def test_thumbs_up_beside_the_same_raters_answer_say_nothing_more():
+    said = [answer(0, expected="b"), answer(0, expected=None, score=1.0)]
+    assert [case.answer for case in join([trace(0, TRAIN[0])], said)] == ["b"]
+
+
+def test_thumbs_up_for_a_run_that_broke_approve_nothing():
+    broken = trace(0, TRAIN[0], error=RunError(kind="agent", message="garbage"))
+    assert join([broken], [answer(0, expected=None, score=1.0)]) == []
+
+
 def test_only_people_answer_and_labels_of_unknown_traces_are_ignored():
     labels = [answer(1, source="judge"), answer(1, source="environment"), answer(99)]
     assert join([trace(1, TRAIN[0])], labels) == []

@@ -21,6 +21,8 @@ from infra.report_columns import ReportColumns, prepare_columns
 _MIN_TEXTS: Final = 50
 _CHARACTERS: Final = "characters of text"
 _NON_LETTERS: Final = "non-letters of text, %"
+_DATA: Final = re.compile(r"^ *var (?:additional_graphs_)?metric_[0-9a-f]{32} = .*;$", re.MULTILINE)
+_ESCAPES: Final = str.maketrans({mark: f"\\u{ord(mark):04x}" for mark in "<>&"})
 _VERDICT: Final = re.compile(r"Data drift (not )?detected\. Drift detection method: ")
 
 
@@ -49,8 +51,21 @@ def save_report(snapshot: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".json").write_text(snapshot.json(), encoding="utf-8")
     partial = path.with_suffix(".partial")
-    snapshot.save_html(str(partial))
+    partial.write_text(_without_markup(snapshot.get_html_str(as_iframe=False)), encoding="utf-8")
     partial.replace(path)
+
+
+def _without_markup(page: str) -> str:
+    """Evidently writes its data into `<script>` as it is, where `</script>` in a request ends the script.
+
+    Each of the two data sets is one line of JSON, which holds `<`, `>` and `&` in strings only.
+    """
+    escaped, n = _DATA.subn(lambda line: line[0].translate(_ESCAPES), page)
+    if n != 2:
+        raise RuntimeError(
+            f"Evidently's page holds {n} lines of data instead of 2: it is not written unescaped"
+        )
+    return escaped
 
 
 def build_report(

@@ -110,3 +110,14 @@ def test_texts_that_are_empty_or_all_the_same_leave_the_report_standing():
 def test_a_panel_that_cannot_be_drawn_is_named_in_the_report():
     frame = table(60).assign(text="hello")
     assert "text (After pruning, no terms remain" in build_report(frame, frame, QUIET).json()
+
+
+def test_markup_in_names_and_values_cannot_end_the_script_that_holds_them(tmp_path):
+    planted = "</script><img src=x onerror=alert(1)>"
+    frame = table(60).assign(**{planted: ["a", planted] * 30, "text": [f"{planted} {i}" for i in range(60)]})
+    path = tmp_path / "drift.html"
+    write_report(frame, frame, QUIET.model_copy(update={"families": {planted: 1.0}}), path)
+    page = path.read_text()
+    assert planted not in page
+    assert page.count("\\u003cimg src=x onerror=alert(1)\\u003e") >= 3
+    assert planted in path.with_suffix(".json").read_text()

@@ -4,11 +4,16 @@ Near-duplicates by MinHash with banding (Broder 1997; Leskovec et al., "Mining o
 shingles of five characters, 128 hashes, 32 bands of 4. Candidates are checked with the exact Jaccard
 similarity, so nothing below the threshold is reported; a pair at 0.8 escapes the bands with probability
 (1 − 0.8⁴)³² ≈ 5e-8, at 0.6 with 1 %. Thousands against thousands take seconds.
+
+Texts from one template share most bands, so a band takes in 64 texts and no more, and of those that share a place
+only the 64 that share most are compared. Their rarest shingles tell them apart: each text is also found by these.
+The same text is always found, by itself. Missed is a pair whose bands are all a template's and whose rare shingles
+all differ, unless 64 others are as near; where several texts are near, it may not be the nearest that is named.
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal
 from zlib import crc32
 
@@ -24,6 +29,10 @@ BANDS: Final = 32
 ROWS: Final = 4
 NEAR: Final = 0.8
 """Jaccard similarity of shingles from which two texts are the same case."""
+CROWD: Final = 64
+"""Texts in one band, and texts compared exactly with one."""
+RAREST: Final = 16
+"""Shingles by which a text is found besides."""
 
 
 class Overlap(BaseModel):
@@ -95,7 +104,7 @@ def _overlap(
 
 
 class _Index:
-    """Texts by the bands of their MinHash signatures."""
+    """Texts by the bands of their MinHash signatures and by their rarest shingles."""
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         rng = np.random.default_rng(20260101)
@@ -103,22 +112,53 @@ class _Index:
             2
         ) + np.uint64(1)
         self._b = rng.integers(0, 1 << 63, size=(BANDS * ROWS, 1), dtype=np.uint64)
-        self._shingles = {name: _shingles(text) for name, text in texts.items()}
-        self._bands: dict[bytes, list[str]] = defaultdict(list)
-        for name, shingles in self._shingles.items():
-            for band in self._signature(shingles):
-                self._bands[band].append(name)
+        self._names = list(texts)
+        self._shingles = [_shingles(text) for text in texts.values()]
+        everything = np.concatenate(self._shingles) if texts else np.zeros(0, np.uint64)
+        self._known, self._counts = np.unique(everything, return_counts=True)
+        self._places: dict[bytes | int, list[int]] = defaultdict(list)
+        self._crowds: Counter[bytes | int] = Counter()
+        for number, shingles in enumerate(self._shingles):
+            for place in (*self._signature(shingles), *self._rarest(shingles)):
+                self._crowds[place] += 1
+                if self._crowds[place] <= CROWD:
+                    self._places[place].append(number)
 
     def nearest(self, text: str) -> tuple[str | None, float]:
-        """The indexed text with the largest exact Jaccard similarity among those sharing a band."""
+        """The most similar indexed text, exactly, of the `CROWD` that share most; what few share counts more."""
+        if not self._names:
+            return None, 0.0
         shingles = _shingles(text)
-        names = {name for band in self._signature(shingles) for name in self._bands.get(band, ())}
+        shared: dict[int, float] = defaultdict(float)
+        for place in (*self._signature(shingles), *self._rarest(shingles)):
+            for one in self._places.get(place, ()):
+                shared[one] += 1 / self._crowds[place]
+        likely = sorted(shared, key=lambda one: (-shared[one], self._names[one]))[:CROWD]
         best: tuple[str | None, float] = (None, 0.0)
-        for name in sorted(names):
-            similarity = _jaccard(shingles, self._shingles[name])
-            if similarity > best[1]:
-                best = (name, similarity)
+        for one, similarity in zip(likely, self._similarities(shingles, likely), strict=True):
+            if similarity > best[1] or (similarity == best[1] and self._names[one] < str(best[0])):
+                best = (self._names[one], similarity)
         return best
+
+    def _rarest(self, shingles: NDArray[np.uint64]) -> list[int]:
+        """Of the shingles that are indexed those which the fewest texts have."""
+        at = np.minimum(np.searchsorted(self._known, shingles), len(self._known) - 1)
+        there = self._known[at] == shingles
+        order = np.argsort(self._counts[at[there]], kind="stable")[:RAREST]
+        rarest: list[int] = shingles[there][order].tolist()
+        return rarest
+
+    def _similarities(self, shingles: NDArray[np.uint64], others: Sequence[int]) -> list[float]:
+        """Exact Jaccard similarities, all at once."""
+        if not others:
+            return []
+        theirs = [self._shingles[one] for one in others]
+        sizes = np.array([len(one) for one in theirs])
+        together = np.concatenate(theirs)
+        there = shingles[np.minimum(np.searchsorted(shingles, together), len(shingles) - 1)] == together
+        common = np.add.reduceat(there.astype(np.int64), np.concatenate([[0], np.cumsum(sizes)[:-1]]))
+        similarities: list[float] = (common / (sizes + len(shingles) - common)).tolist()
+        return similarities
 
     def _signature(self, shingles: NDArray[np.uint64]) -> list[bytes]:
         # Multiply-add-shift (Dietzfelbinger 1996): wraps at 2^64 and needs no division.
@@ -131,11 +171,6 @@ def _shingles(text: str) -> NDArray[np.uint64]:
     """Distinct 32-bit hashes of all substrings of five characters (of the text itself if shorter)."""
     starts = range(max(len(text) - SHINGLE + 1, 1))
     return np.unique(np.array([crc32(text[i : i + SHINGLE].encode()) for i in starts], dtype=np.uint64))
-
-
-def _jaccard(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> float:
-    common = np.intersect1d(one, other, assume_unique=True).size
-    return common / (one.size + other.size - common)
 
 
 def _normal(text: str) -> str:

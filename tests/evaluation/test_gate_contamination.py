@@ -53,6 +53,31 @@ def test_every_near_duplicate_among_thousands_is_found_within_seconds():
     assert all(overlap.case_id in copies or overlap.similarity >= 0.7 for overlap in found)
 
 
+def templated(n, seed, own):
+    """Letters from one template, each with `own` words and a number of its own."""
+    rng = np.random.default_rng(seed)
+    frame = "Dear team, I am writing because of the booking that I made with you last week, it concerns"
+    return {
+        f"{seed}-{i}": f"{frame} {' '.join(rng.choice(WORDS, size=own))} {i}, thank you for your help"
+        for i in range(n)
+    }
+
+
+@pytest.mark.parametrize("own", [1, 2, 5])
+def test_near_duplicates_among_thousands_from_one_template_are_found_within_seconds(own):
+    seen = templated(2000, 1, own)
+    copies = {f"copy of {name}": text.replace("thank", "many thank", 1) for name, text in seen.items()}
+    same = {f"same as {name}": text.upper() for name, text in list(seen.items())[::10]}
+    start = time.process_time()
+    found = {
+        overlap.case_id: overlap for overlap in find_overlap(templated(500, 2, own) | copies | same, seen)
+    }
+    assert time.process_time() - start < 15
+    assert len(set(copies) & set(found)) >= 0.99 * len(copies)
+    assert {found[name].kind for name in same} == {"same text"}
+    assert all(overlap.similarity >= 0.8 for overlap in found.values())
+
+
 @given(st.text(max_size=60))
 @settings(max_examples=50, deadline=None)
 def test_any_text_overlaps_with_itself_unless_it_has_no_word(text):

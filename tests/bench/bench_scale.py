@@ -1,0 +1,187 @@
+"""What a run costs when a thousand to a million traces are stored and a hundred are new.
+
+    python tests/bench/bench_scale.py [--traces 1000 10000 100000 1000000]
+
+The stored traces are written straight into the store (`synthetic_traces`); MLflow holds the hundred new ones and a
+thousand labels. Each stage runs in a process of its own, of which the table tells processor time, peak of memory and
+bytes written below the home, without MLflow's files; the time inside MLflow is shown apart, because it depends on
+MLflow's database and not on this store. `look` is the monitor's, with everything but the new traces seen before;
+`curate` is what `improve` does beside models: split, near-duplicates, the datasets that a proposer learns from.
+Exits with 1 where a goal is missed: with 10⁶ stored, collect < 2 s, look < 3 s, selection < 10 s, 500 MB; curate at
+10⁵ < 60 s.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from synthetic_traces import fill_store, new_traces, some_labels, write_project
+
+NAME = "scale"
+STAGES = ("collect", "collect nothing", "look", "select", "curate")
+LIMITS_S = {"collect": 2.0, "collect nothing": 2.0, "look": 3.0, "select": 10.0}
+MEMORY_MB = 500
+CURATE_AT, CURATE_S = 100_000, 60.0
+NEW = 100
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--traces", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES)
+    parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.stage:
+        print(json.dumps(measure(given.stage)))
+        return 0
+    table = Table(title=f"{NEW} new traces; MLflow's own time apart")
+    for name in ("stored", "stage", "CPU s", "wall s", "MLflow s", "MB at most", "KB written"):
+        table.add_column(name, justify="right")
+    missed = []
+    for n in given.traces:
+        with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="ratchet-scale-") as folder:
+            for stage in given.stages:
+                got = stage_in(Path(folder), n, stage)
+                table.add_row(f"{n:,}", stage, *(f"{got[key]:,.1f}" for key in ("cpu", "wall", "mlflow")),
+                              f"{got['mb']:,.0f}", f"{got['kb']:,.0f}")  # fmt: skip
+                missed += goals_missed(n, stage, got)
+    Console(width=110).print(table)
+    print("\n".join(missed) or "every goal is met")
+    return int(bool(missed))
+
+
+def goals_missed(n: int, stage: str, got: dict[str, float]) -> list[str]:
+    limit = CURATE_S if stage == "curate" and n <= CURATE_AT else LIMITS_S.get(stage)
+    missed = []
+    if limit is not None and got["cpu"] > limit:
+        missed.append(f"{stage} at {n:,}: {got['cpu']:.1f} s, goal {limit:.0f} s")
+    if stage in LIMITS_S and got["mb"] > MEMORY_MB:
+        missed.append(f"{stage} at {n:,}: {got['mb']:.0f} MB, goal {MEMORY_MB} MB")
+    return missed
+
+
+def stage_in(folder: Path, n: int, stage: str) -> dict[str, float]:
+    """The stage's figures, measured in a process of its own; the first fills the store."""
+    os.environ["RATCHET_HOME"] = str(folder / "home")
+    if not (folder / "project.py").exists():
+        write_project(folder, NAME)
+        began = time.monotonic()
+        fill_store(NAME, n)
+        print(f"{n:,} traces stored in {time.monotonic() - began:.0f} s", file=sys.stderr)
+    if stage == "collect":
+        log_new(n)
+    before = kilobytes(folder / "home")
+    command = [sys.executable, __file__, "--stage", stage]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{stage} at {n:,} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    after = kilobytes(folder / "home")
+    written = sum(size for path, size in after.items() if before.get(path) != size)
+    return json.loads(done.stdout.splitlines()[-1]) | {"kb": written}
+
+
+def log_new(n: int) -> None:
+    """A hundred new traces, and the labels, in MLflow."""
+    from infra.trace_store import log_traces
+
+    log_traces(NAME, new_traces(n, NEW))
+    some_labels(NAME, min(n, 1_000))
+
+
+def kilobytes(home: Path) -> dict[Path, float]:
+    """Size of every file that is ours, by its path and time of change."""
+    return {
+        path / str(path.stat().st_mtime_ns): path.stat().st_size / 1e3
+        for path in home.rglob("*")
+        if path.is_file() and not path.name.startswith("mlflow.db") and "artifacts" not in path.parts
+    }
+
+
+def measure(stage: str) -> dict[str, float]:
+    """Run the stage here."""
+    from infra.settings import prepare_environment
+
+    prepare_environment()
+    do = prepared(stage)
+    spent = {"mlflow": 0.0, "mlflow_cpu": 0.0}
+    with mlflow_apart(spent):
+        began, cpu = time.monotonic(), time.process_time()
+        do()
+        wall, cpu = time.monotonic() - began, time.process_time() - cpu
+    return {
+        "wall": wall - spent["mlflow"],
+        "cpu": cpu - spent["mlflow_cpu"],
+        "mlflow": spent["mlflow"],
+        "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
+    }
+
+
+def prepared(stage: str) -> Callable[[], Any]:
+    """The stage, with everything imported that it needs."""
+    from evaluation.curate import CurateSettings
+    from evaluation.selection import SelectionSettings
+    from infra.collected import newest_labels, newest_traces
+    from tasks.collect import Collection, collect_new
+    from tasks.learn import curate_lessons
+    from tasks.people import select_traces
+
+    if stage.startswith("collect"):
+        return lambda: collect_new.fn(NAME)
+    now = Collection(traces=newest_traces(NAME), labels=newest_labels(NAME), n_new_traces=NEW, n_new_labels=0)
+    if stage == "look":
+        from synthetic_watch import look_at
+
+        return look_at(NAME, now, NEW)
+    if stage == "select":
+        return lambda: select_traces(NAME, now, SelectionSettings())
+    return lambda: curate_lessons.fn(str(Path.cwd()), now, CurateSettings(), 0.4)
+
+
+@contextmanager
+def mlflow_apart(spent: dict[str, float]) -> Iterator[None]:
+    """Count the time inside MLflow: what our adapters wrap in `mlflow_errors`."""
+    import tasks.collect
+    import tasks.learn
+    import tasks.people
+
+    def timed(do: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            began, cpu = time.monotonic(), time.process_time()
+            try:
+                return do(*given, **named)
+            finally:
+                spent["mlflow"] += time.monotonic() - began
+                spent["mlflow_cpu"] += time.process_time() - cpu
+
+        return call
+
+    places = {
+        tasks.collect: ("collect", "flush_spool"),
+        tasks.people: ("asked_before",),
+        tasks.learn: ("settled", "champion"),
+    }
+    kept = [(module, name, getattr(module, name)) for module, names in places.items() for name in names]
+    for module, name, do in kept:
+        setattr(module, name, timed(do))
+    try:
+        yield
+    finally:
+        for module, name, do in kept:
+            setattr(module, name, do)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -6,16 +6,18 @@ watched across versions, elsewhere; `together` makes one verdict of both.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from pydantic import model_validator
 
 from agent.record import Record
 from agent.trace import Trace
 from evaluation.attribution import Attribution
-from evaluation.drift import DriftMonitor
+from evaluation.drift import DriftMonitor, OtherMonitor
 from evaluation.drift_state import DriftState
 from evaluation.observation import GROUPS, Group, Observation
+from evaluation.remembered import RECENT, tail
 
 CONDUCT: Final[tuple[Group, ...]] = ("behaviour", "outcome")
 
@@ -27,18 +29,44 @@ class Conduct(Record):
     reference: tuple[str, ...] = ()
     """Ids of its first traces: what is usual for it."""
     seen: tuple[str, ...] = ()
-    """Trace ids in the order of the monitor's message numbers."""
+    """Ids of its newest messages, in the order of the monitor's message numbers."""
+    n_seen: int = 0
+    """How many there ever were."""
     monitor: str | None = None
     """The drift monitor's own JSON; None while the reference is gathered."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counted(cls, given: Any) -> Any:
+        """What an earlier version stored: all ids, and no count."""
+        if not isinstance(given, dict) or "n_seen" in given:
+            return given
+        seen = given.get("seen", ())
+        return {**given, "seen": seen[-RECENT:], "n_seen": len(seen)}
+
+    def trace_of(self, number: int) -> str | None:
+        """Id of a message by its number; None = so long ago that it is forgotten."""
+        place = number - (self.n_seen - len(self.seen))
+        return self.seen[place] if 0 <= place < len(self.seen) else None
 
 
 class ConductWatch:
     """Follows the version that most of a window was served by."""
 
-    def __init__(self, conduct: Conduct | None, *, reference: int, alpha: float) -> None:
+    def __init__(
+        self, conduct: Conduct | None, *, reference: int, alpha: float, traces: Mapping[str, Trace]
+    ) -> None:
+        """Go on from `conduct`; of its reference in `traces` a monitor is made in place of another version's."""
         self.conduct = conduct
         self._reference, self._alpha = reference, alpha
-        self._monitor = DriftMonitor.from_json(conduct.monitor) if conduct and conduct.monitor else None
+        self._monitor: DriftMonitor | None = None
+        if conduct is None or conduct.monitor is None:
+            return
+        try:
+            self._monitor = DriftMonitor.from_json(conduct.monitor)
+        except OtherMonitor:
+            self.conduct = conduct.model_copy(update={"seen": (), "n_seen": 0, "monitor": None})
+            self._begin(traces)
 
     def update(self, window: Sequence[Trace], traces: Mapping[str, Trace]) -> DriftState | None:
         """Evidence after the window; None while there is no reference."""
@@ -50,22 +78,30 @@ class ConductWatch:
         own = [trace for trace in window if trace.candidate_id == serving]
         ids = tuple(trace.trace_id for trace in own)
         if self._monitor is not None:
-            self.conduct = self.conduct.model_copy(update={"seen": (*self.conduct.seen, *ids)})
+            seen = tail((*self.conduct.seen, *ids), RECENT)
+            counted = {"seen": seen, "n_seen": self.conduct.n_seen + len(ids)}
+            self.conduct = self.conduct.model_copy(update=counted)
             return self._monitor.update([as_conduct(trace) for trace in own])
         usual = (*self.conduct.reference, *ids)
         self.conduct = self.conduct.model_copy(update={"reference": usual})
+        self._begin(traces)
+        return None
+
+    def _begin(self, traces: Mapping[str, Trace]) -> None:
+        """Watch, once there are enough traces to say what is usual."""
+        usual = self.conduct.reference if self.conduct else ()
         there = [as_conduct(traces[i]) for i in usual if i in traces]
         if len(there) >= self._reference:
             self._monitor = DriftMonitor(there, alpha=self._alpha)
-        return None
 
     def explain(self, place: Mapping[str, int]) -> Attribution | None:
         """What changed, in the message numbers that `place` gives for trace ids; None before any window."""
         if self._monitor is None or self.conduct is None or not self._monitor.n_seen:
             return None
-        said, seen = self._monitor.explain(), self.conduct.seen
+        said, earliest = self._monitor.explain(), min(place.values(), default=0)
         low, message, high = (
-            place.get(seen[number], 0) for number in (said.onset.low, said.onset.message, said.onset.high)
+            place.get(self.conduct.trace_of(number) or "", earliest)
+            for number in (said.onset.low, said.onset.message, said.onset.high)
         )
         onset = said.onset.model_copy(update={"low": low, "message": message, "high": high})
         told = said.reason.replace(said.onset.words, onset.words)
@@ -75,7 +111,7 @@ class ConductWatch:
         """The state's onset in the message numbers that `place` gives for trace ids."""
         if state.since is None or self.conduct is None:
             return None
-        return place.get(self.conduct.seen[state.since], 0)
+        return place.get(self.conduct.trace_of(state.since) or "", min(place.values(), default=0))
 
     def record(self) -> Conduct | None:
         """What to remember, with the monitor as it is now."""

@@ -1,27 +1,36 @@
 """A project's watch over its traces: windows in order, each counted once, and what is still owed to people.
 
 Pure, and one record: it is written whole before anything leaves the house, so that whoever is killed in between
-owes the same windows, notices and runs afterwards, and nothing is said or counted twice.
+owes the same windows, notices and runs afterwards, and nothing is said or counted twice. Of what was counted it
+keeps the newest few thousand ids and windows, and numbers: it stays as large as it is, however long it watches.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from agent.record import Record
 from agent.trace import Trace
 from evaluation.attribution import Attribution
 from evaluation.cases import case_text
 from evaluation.conduct import Conduct, ConductWatch, explained, together
-from evaluation.drift import DriftMonitor
+from evaluation.drift import DriftMonitor, OtherMonitor
 from evaluation.drift_state import DriftState
+from evaluation.embedding import Embed
 from evaluation.episodes import Announcement, Episodes, Ruling, accept_as_normal, follow, snooze
 from evaluation.observation import Observation
+from evaluation.remembered import RECENT, tail
 
 Traces = Mapping[str, Trace]
-"""Traces by id, in the order in which they were answered."""
+"""Traces by id, in the order in which they arrived."""
+
+WINDOWS: Final = 200
+"""Windows whose numbers are kept after they were published: a picture's worth."""
+_PATIENCE: Final = timedelta(minutes=10)
+"""After which what somebody began to say, and did not report as said, is said by the next."""
+_RENEWED: Final = "{why}; evidence starts anew from the same reference"
 
 
 class WatchSettings(Record):
@@ -35,11 +44,38 @@ class WatchSettings(Record):
     """False alarms per window without drift."""
 
 
+class Claim(Record):
+    """Who is about to say or start something, and since when."""
+
+    by: str
+    at: datetime
+
+    def leaves(self, who: str, at: datetime) -> bool:
+        """Whether `who` may take over: it was theirs, before they were killed, or whoever claimed it is long gone."""
+        return self.by == who or at - self.at >= _PATIENCE
+
+
 class Notice(Record):
     """Something that people were not told yet."""
 
     announcement: Announcement
     attribution: Attribution | None = None
+    claim: Claim | None = None
+
+    @property
+    def key(self) -> str:
+        """The same for one thing to be said, whoever says it."""
+        return f"{self.announcement.episode.number}-{self.announcement.event}"
+
+
+class Reading(NamedTuple):
+    """What texts are read by, and its name; None = hashing, which the monitor fits itself."""
+
+    embed: Embed | None = None
+    name: str | None = None
+
+
+HASHED: Final = Reading()
 
 
 class WatchState(Record):
@@ -51,20 +87,22 @@ class WatchState(Record):
     """What the version that serves does, and how well it goes."""
     reference: tuple[str, ...] = ()
     """Trace ids of the reference."""
-    retired: tuple[str, ...] = ()
-    """Trace ids of earlier references."""
-    watched: tuple[str, ...] = ()
-    """Trace ids that were counted, in order; references are not among them."""
+    recent: tuple[str, ...] = ()
+    """Ids of the newest traces that were counted or became a reference, in order."""
+    n_counted: int = 0
+    """How many there ever were."""
     base: int = 0
-    """How many were counted before the present reference: message 0 of the monitor is `watched[base]`."""
-    learn_from: int | None = None
-    """Place in `watched` where the new normal begins, while its reference is gathered."""
+    """How many there were when the present reference was complete: message 0 of the monitor came next."""
+    learned: tuple[str, ...] | None = None
+    """Counted traces with which the new normal begins, while its reference is gathered; else None."""
     states: tuple[DriftState, ...] = ()
-    """Every window, in order, whatever the reference."""
+    """The newest windows, in order, whatever the reference."""
     times: tuple[datetime, ...] = ()
-    """When each window was looked at."""
+    """When each of them was looked at."""
+    n_windows: int = 0
+    """How many there ever were."""
     first_window: int = 0
-    """Place in `states` of the first window of the present reference."""
+    """Windows before the present reference."""
     episodes: Episodes = Episodes()
     ruled: tuple[str, ...] = ()
     """Rulings that were applied."""
@@ -78,27 +116,133 @@ class WatchState(Record):
     """Windows whose numbers left the house."""
     improve: str | None = None
     """Key of an `improve` that is still to be started; the same key starts it once."""
+    improve_claim: Claim | None = None
+    renewed: str | None = None
+    """Why the last look built the monitor anew, in words; None = it did not."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_lists(cls, given: Any) -> Any:
+        """What an earlier version stored: the id of every trace, and every window."""
+        if not isinstance(given, dict) or "watched" not in given:
+            return given
+        old = dict(given)
+        watched, learn_from = list(old.pop("watched")), old.pop("learn_from", None)
+        there = set(watched)
+        first = [i for i in (*old.pop("retired", ()), *old.get("reference", ())) if i not in there]
+        states = list(old.get("states", ()))
+        kept = max(WINDOWS, len(states) - old.get("published", 0))
+        return old | {
+            "recent": [*first, *watched][-RECENT:],
+            "n_counted": len(first) + len(watched),
+            "base": len(first) + old.get("base", 0),
+            "learned": None if learn_from is None else watched[learn_from:],
+            "states": states[-kept:],
+            "times": list(old.get("times", ()))[-kept:],
+            "n_windows": len(states),
+        }
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Ids of the newest messages of the present monitor, in order."""
+        return tail(self.recent, self.n_counted - self.base)
+
+    def trace_of(self, number: int) -> str | None:
+        """Id of a message of the present monitor by its number; None = so long ago that it is forgotten."""
+        place = number - (self.n_counted - self.base - len(self.watched))
+        return self.watched[place] if 0 <= place < len(self.watched) else None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Ids of counted traces that a look may have to read again."""
+        own = self.conduct.reference if self.conduct else ()
+        return tuple(dict.fromkeys((*self.reference, *(self.learned or ()), *own)))
+
+    def due(self, n_new: int, settings: WatchSettings) -> bool:
+        """Whether a look at so many new traces would count any."""
+        if self.monitor is not None:
+            return n_new >= settings.window
+        return n_new + len(self.learned or ()) >= settings.reference
 
 
 def look(
-    state: WatchState, traces: Traces, rulings: Sequence[Ruling], settings: WatchSettings, at: datetime
+    state: WatchState,
+    traces: Traces,
+    rulings: Sequence[Ruling],
+    settings: WatchSettings,
+    at: datetime,
+    reading: Reading = HASHED,
 ) -> WatchState:
-    """The watch after every ruling that is new and every full window that was not counted yet."""
-    for ruling in rulings:
-        if ruling.ruling_id not in state.ruled:
-            state = _obey(state, ruling, settings)
-    state, monitor = _with_reference(state, traces, settings)
+    """The watch after every ruling that is new and every full window that was not counted yet.
+
+    Args:
+        state: the watch before.
+        traces: what is new, and those of `state.needs`; others that were counted are ignored.
+        rulings: all, in order.
+        settings: how often to look.
+        at: now.
+        reading: what texts are read by; where that changed, the monitor is built anew from its reference.
+    """
+    state = obey(state, rulings, settings)
+    known = {*state.needs, *state.recent}
+    new = [trace for trace in traces.values() if trace.trace_id not in known]
+    state, monitor = _with_reference(state, traces, new, settings, reading)
     if monitor is None:
         return state
-    conduct = ConductWatch(state.conduct, reference=settings.reference, alpha=settings.alpha)
+    conduct = ConductWatch(state.conduct, reference=settings.reference, alpha=settings.alpha, traces=traces)
     if state.conduct is None:
         conduct.update([traces[i] for i in state.reference if i in traces], traces)
-    known = {*state.retired, *state.reference, *state.watched}
-    new = [trace for trace in traces.values() if trace.trace_id not in known]
+    counted = {*state.reference, *state.recent}
+    new = [trace for trace in new if trace.trace_id not in counted]
     for start in range(0, len(new) - len(new) % settings.window, settings.window):
         window = new[start : start + settings.window]
         state = _watch_window(state, (monitor, conduct), window, traces, at)
-    return _changed(state, monitor=monitor.to_json(), conduct=conduct.record())
+    return _pruned(_changed(state, monitor=monitor.to_json(), conduct=conduct.record()))
+
+
+def obey(state: WatchState, rulings: Sequence[Ruling], settings: WatchSettings) -> WatchState:
+    """The watch after the rulings that are new to it."""
+    for ruling in rulings:
+        if ruling.ruling_id not in state.ruled:
+            state = _obey(state, ruling, settings)
+    return state
+
+
+def claimed_notice(state: WatchState, who: str, at: datetime) -> tuple[WatchState, Notice | None]:
+    """The first thing that `who` may say now, put down to them before they say it; None = nothing."""
+    for place, notice in enumerate(state.outbox):
+        if notice.claim is None or notice.claim.leaves(who, at):
+            mine = notice.model_copy(update={"claim": Claim(by=who, at=at)})
+            outbox = (*state.outbox[:place], mine, *state.outbox[place + 1 :])
+            return _changed(state, outbox=outbox), mine
+    return state, None
+
+
+def without_notice(state: WatchState, key: str) -> WatchState:
+    """The watch after this was said."""
+    return _changed(state, outbox=tuple(notice for notice in state.outbox if notice.key != key))
+
+
+def claimed_improve(state: WatchState, who: str, at: datetime) -> tuple[WatchState, str | None]:
+    """The key of an `improve` that `who` may start now, put down to them; None = nothing is to be started."""
+    if state.improve is None or (state.improve_claim and not state.improve_claim.leaves(who, at)):
+        return state, None
+    return _changed(state, improve_claim=Claim(by=who, at=at)), state.improve
+
+
+def without_improve(state: WatchState, key: str) -> WatchState:
+    """The watch after this `improve` was started."""
+    return _changed(state, improve=None, improve_claim=None) if state.improve == key else state
+
+
+def with_published(state: WatchState, n_windows: int) -> WatchState:
+    """The watch after so many windows left the house: of these the newest are kept."""
+    return _pruned(_changed(state, published=max(state.published, n_windows)))
+
+
+def _pruned(state: WatchState) -> WatchState:
+    kept = max(WINDOWS, state.n_windows - state.published)
+    return _changed(state, states=tail(state.states, kept), times=tail(state.times, kept))
 
 
 def as_request(trace: Trace, *, reference: bool = False) -> Observation:
@@ -118,7 +262,8 @@ def _obey(state: WatchState, ruling: Ruling, settings: WatchSettings) -> WatchSt
     if ruling.kind == "snooze":
         until = ruling.until or ruling.at
         return _changed(state, ruled=ruled, episodes=snooze(state.episodes, until=until, who=ruling.who))
-    since = state.base + state.episodes.open.since if state.episodes.open else 0
+    onset = state.episodes.open.since if state.episodes.open else 0
+    n_learned = min(settings.reference, state.n_counted - state.base - onset)
     episodes, said = accept_as_normal(state.episodes, at=ruling.at, who=ruling.who, why=ruling.why)
     return _changed(
         state,
@@ -127,33 +272,46 @@ def _obey(state: WatchState, ruling: Ruling, settings: WatchSettings) -> WatchSt
         monitor=None,
         conduct=None,
         reference=(),
-        retired=(*state.retired, *state.reference),
-        learn_from=max(since, len(state.watched) - settings.reference),
+        learned=tail(state.watched, max(n_learned, 0)),
         drifted={},
         improve=None,
+        improve_claim=None,
         outbox=(*state.outbox, *([Notice(announcement=said)] if said else [])),
     )
 
 
 def _with_reference(
-    state: WatchState, traces: Traces, settings: WatchSettings
+    state: WatchState, traces: Traces, new: Sequence[Trace], settings: WatchSettings, reading: Reading
 ) -> tuple[WatchState, DriftMonitor | None]:
     """The monitor as it was left, or a new one once there are enough traces for a reference."""
     if state.monitor is not None:
-        return state, DriftMonitor.from_json(state.monitor)
-    known = {*state.retired, *state.watched}
-    learned = state.watched[state.learn_from :] if state.learn_from is not None else ()
-    usual = [i for i in (*learned, *(i for i in traces if i not in known)) if i in traces]
-    chosen = usual[: settings.reference]
+        try:
+            kept = DriftMonitor.from_json(state.monitor, embed=reading.embed, embedding=reading.name)
+            return _changed(state, renewed=None), kept
+        except OtherMonitor as error:
+            state = _changed(
+                state,
+                monitor=None,
+                learned=state.reference,
+                renewed=_RENEWED.format(why=error),
+                episodes=state.episodes.model_copy(update={"last_window": 0}),
+            )
+    learned = [traces[i] for i in state.learned or () if i in traces]
+    taken = new[: max(settings.reference - len(learned), 0)]
+    chosen = [*learned, *taken]
     if len(chosen) < settings.reference:
         return state, None
-    monitor = DriftMonitor([as_request(traces[i], reference=True) for i in chosen], alpha=settings.alpha)
+    usual = [as_request(trace, reference=True) for trace in chosen]
+    monitor = DriftMonitor(usual, alpha=settings.alpha, embed=reading.embed, embedding=reading.name)
+    ids = [trace.trace_id for trace in taken]
     return _changed(
         state,
-        reference=tuple(chosen),
-        base=len(state.watched),
-        first_window=len(state.states),
-        learn_from=None,
+        reference=tuple(trace.trace_id for trace in chosen),
+        recent=tail((*state.recent, *ids), RECENT),
+        n_counted=state.n_counted + len(ids),
+        base=state.n_counted + len(ids),
+        first_window=state.n_windows,
+        learned=None,
         attribution=None,
     ), monitor
 
@@ -165,18 +323,22 @@ def _watch_window(
     traces: Traces,
     at: datetime,
 ) -> WatchState:
-    watched = (*state.watched, *(trace.trace_id for trace in window))
-    drift, attribution = _judge(eyes, window, traces, watched[state.base :])
+    state = _changed(
+        state,
+        recent=tail((*state.recent, *(trace.trace_id for trace in window)), RECENT),
+        n_counted=state.n_counted + len(window),
+        n_windows=state.n_windows + 1,
+    )
+    drift, attribution = _judge(eyes, window, traces, state)
     surge = attribution is not None and attribution.surge
     episodes, said = follow(state.episodes, drift, at, surge=surge)
     state = _changed(
         state,
-        watched=watched,
         states=(*state.states, drift),
         times=(*state.times, at),
         episodes=episodes,
         attribution=attribution or state.attribution,
-        drifted=_drifted(state, attribution, watched) if episodes.open else {},
+        drifted=_drifted(state, attribution) if episodes.open else {},
     )
     if said is None or said.silent:
         return state
@@ -184,11 +346,12 @@ def _watch_window(
     if said.event not in ("opened", "worsened") or surge:
         return owed
     # The first drifted trace tells episodes apart, also after all local state was lost; the same key starts once.
-    return _changed(owed, improve=f"drift-{watched[state.base + said.episode.since]}")
+    first = owed.trace_of(said.episode.since) or owed.watched[0]
+    return _changed(owed, improve=f"drift-{first}", improve_claim=None)
 
 
 def _judge(
-    eyes: tuple[DriftMonitor, ConductWatch], window: Sequence[Trace], traces: Traces, numbered: Sequence[str]
+    eyes: tuple[DriftMonitor, ConductWatch], window: Sequence[Trace], traces: Traces, state: WatchState
 ) -> tuple[DriftState, Attribution | None]:
     """Evidence from what is asked and from what the agent does, and what an alarm is explained by."""
     monitor, conduct = eyes
@@ -196,23 +359,25 @@ def _judge(
     done = conduct.update(window, traces)
     if done is None:
         return asked, monitor.explain() if asked.alarm else None
-    place = {trace_id: number for number, trace_id in enumerate(numbered)}
+    forgotten = state.n_counted - state.base - len(state.watched)
+    place = {trace_id: number for number, trace_id in enumerate(state.watched, start=forgotten)}
     drift = together(asked, done, conduct.since(done, place))
     if not drift.alarm:
         return drift, None
     return drift, explained(drift, monitor.explain(), conduct.explain(place))
 
 
-def _drifted(state: WatchState, attribution: Attribution | None, watched: Sequence[str]) -> dict[str, str]:
+def _drifted(state: WatchState, attribution: Attribution | None) -> dict[str, str]:
     """Trace ids in new clusters, as the newest window with an alarm found them."""
     if attribution is None:
         return state.drifted
-    return {
-        watched[state.base + number]: cluster.name
+    found = {
+        state.trace_of(number): cluster.name
         for cluster in reversed(attribution.clusters)
         if not cluster.known
         for number in cluster.messages
     }
+    return {trace_id: words for trace_id, words in found.items() if trace_id is not None}
 
 
 def _changed(state: WatchState, **changes: Any) -> WatchState:

@@ -27,6 +27,7 @@ from infra.dataset_log import (
     is_log,
     known_about,
     newest,
+    places,
 )
 from infra.dataset_partition import Kind, table_of
 from infra.dataset_store import read_dataset
@@ -106,6 +107,17 @@ def keep_labels(project: str, labels: Iterable[Label]) -> DatasetVersion:
 def find_traces(project: str, trace_ids: Sequence[str]) -> list[Trace]:
     """These of the collected traces, in this order, without reading the others."""
     return find_rows(TRACES, project, trace_ids)
+
+
+def places_by_id(project: str, trace_ids: Sequence[str]) -> dict[str, int]:
+    """Where these of the collected traces lie in the order of arrival, from 0."""
+    return places(TRACES, project, trace_ids)
+
+
+def ids_since(version: DatasetVersion, n: int) -> list[str]:
+    """Ids of the traces from place `n` on, without reading the traces."""
+    found: list[str] = columns_since(TRACES, version, ["trace_id"], n).column("trace_id").to_pylist()
+    return found
 
 
 def labels_about(project: str, trace_ids: Sequence[str]) -> list[Label]:

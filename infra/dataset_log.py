@@ -142,6 +142,12 @@ def find_rows(kind: Kind[RecordT], project: str, ids: Sequence[str]) -> list[Rec
     return [rows[places[one]] for one in dict.fromkeys(ids) if one in places]
 
 
+def places(kind: Kind[Any], project: str, ids: Sequence[str]) -> dict[str, int]:
+    """Place by id, of those that are there."""
+    with _index(kind, project) as index:
+        return index.places(ids)
+
+
 def find_about(kind: Kind[RecordT], project: str, about: Sequence[str]) -> list[RecordT]:
     """All records about these, in the order in which they came."""
     with _index(kind, project) as index:

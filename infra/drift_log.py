@@ -38,7 +38,7 @@ def log_drift(
     """
     with mlflow_errors(f"logging drift step {step}"):
         connection = connect(project)
-        run_id = _run(connection)
+        run_id = drift_run(connection)
         now = int((at.timestamp() if at else time.time()) * 1000)
         connection.client.log_batch(
             run_id, metrics=[Metric(name, float(value), now, step) for name, value in values.items()]
@@ -54,7 +54,7 @@ def describe_drift(project: str, text: str) -> str:
     """Show this Markdown on top of the drift run's page; returns the run's id."""
     with mlflow_errors("describing the drift"):
         connection = connect(project)
-        run_id = _run(connection)
+        run_id = drift_run(connection)
         connection.client.set_tag(run_id, _DESCRIPTION, text[:_TAG_LIMIT])
     return run_id
 
@@ -63,7 +63,7 @@ def add_ruling(project: str, ruling: Ruling) -> None:
     """Record what somebody decided; the next look obeys it."""
     with mlflow_errors("recording a ruling on drift"):
         connection = connect(project)
-        connection.client.set_tag(_run(connection), f"{_RULING}{ruling.ruling_id}", ruling.to_json())
+        connection.client.set_tag(drift_run(connection), f"{_RULING}{ruling.ruling_id}", ruling.to_json())
 
 
 def rulings(project: str) -> list[Ruling]:
@@ -98,18 +98,23 @@ def last_look(project: str) -> DriftLook | None:
     return DriftLook(step=newest.step, at=at, values=dict(found.data.metrics))
 
 
-def _find_run(connection: Connection) -> Run | None:
-    found = connection.client.search_runs([connection.experiment_id], "tags.kind = 'drift'", max_results=1)
-    return found[0] if found else None
-
-
-def _run(connection: Connection) -> str:
+def drift_run(connection: Connection) -> str:
+    """Id of the project's drift run, made where absent; call it in `mlflow_errors`."""
     found = _find_run(connection)
-    if found is not None:
-        return str(found.info.run_id)
-    run = connection.client.create_run(connection.experiment_id, run_name="drift", tags={"kind": "drift"})
-    connection.client.set_terminated(run.info.run_id)
-    return str(run.info.run_id)
+    if found is None:
+        made = connection.client.create_run(
+            connection.experiment_id, run_name="drift", tags={"kind": "drift"}
+        )
+        connection.client.set_terminated(made.info.run_id)
+        found = _find_run(connection) or made  # two homes may have made one each: the first is everybody's
+    return str(found.info.run_id)
+
+
+def _find_run(connection: Connection) -> Run | None:
+    found = connection.client.search_runs(
+        [connection.experiment_id], "tags.kind = 'drift'", max_results=1, order_by=["start_time ASC"]
+    )
+    return found[0] if found else None
 
 
 def _log_file(connection: Connection, run_id: str, source: Path, name: str, folder: str) -> None:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from agent.trace import Trace
 from evaluation.cases import case_text
+from evaluation.remembered import tail
 from evaluation.watching import Traces, WatchState
 from infra.drift_log import describe_drift, log_drift
 from infra.drift_picture import draw_drift
@@ -28,28 +29,36 @@ def workspace_folder() -> Path:
 
 def draw_look(name: str, state: WatchState, traces: Traces) -> Path:
     """Report and timeline of the last window, below the project's folder, and in the Workspace; once."""
-    number = len(state.states)
+    number = state.n_windows
     report = project_folder(name) / "drift" / f"window_{number:05d}.html"
     if report.exists():
         return report
     attribution = state.attribution if state.episodes.open else None
     snapshot = build_report(
         as_frame([traces[i] for i in state.reference if i in traces]),
-        as_frame([traces[i] for i in state.watched[-_SHOWN:] if i in traces]),
+        as_frame([traces[i] for i in shown_traces(state) if i in traces]),
         state.states[-1],
         attribution=attribution,
         title=f"window {number}",
     )
-    draw_drift(state.states[state.first_window :], report.with_suffix(".png"), attribution=attribution)
+    shown = tail(state.states, state.n_windows - state.first_window)
+    draw_drift(shown, report.with_suffix(".png"), attribution=attribution)
     add_to_workspace(workspace_folder(), name, snapshot)
     save_report(snapshot, report)
     return report
 
 
+def shown_traces(state: WatchState) -> tuple[str, ...]:
+    """Ids of the traces that the report shows beside the reference."""
+    return tail(state.watched, _SHOWN)
+
+
 def publish_look(name: str, state: WatchState, report: Path) -> None:
     """Every window that MLflow does not have yet, the report beside the last, and the page's text."""
-    for number in range(state.published + 1, len(state.states) + 1):
-        drift, last = state.states[number - 1], number == len(state.states)
+    owed = state.n_windows - state.published
+    windows = zip(tail(state.states, owed), tail(state.times, owed), strict=True)
+    for number, (drift, at) in enumerate(windows, start=state.published + 1):
+        last = number == state.n_windows
         values = {
             "drift_e_value": drift.e_value,
             "drift_alarm": float(drift.alarm),
@@ -59,7 +68,7 @@ def publish_look(name: str, state: WatchState, report: Path) -> None:
             f"drift_{group}": float(getattr(drift, group)) for group in ("input", "behaviour", "outcome")
         }
         files = (report, {"timeline": report.with_suffix(".png")}) if last else (None, {})
-        log_drift(name, number, values, *files, at=state.times[number - 1])
+        log_drift(name, number, values, *files, at=at)
     describe_drift(name, page_text(state))
 
 

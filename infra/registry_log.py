@@ -75,6 +75,19 @@ def read_events(connection: Connection, log: str) -> list[str]:
     return [_checked(name, version) for version in found]
 
 
+def newest_events(connection: Connection, log: str, n: int) -> list[tuple[int, str]]:
+    """Place and text of the newest `n` events, newest first: what a reader needs who follows a log.
+
+    Raises:
+        CorruptRecord: one of them was rewritten.
+    """
+    name = _name(connection, log)
+    found = connection.client.search_model_versions(
+        f"name = '{name}'", max_results=n, order_by=["version_number DESC"]
+    )
+    return [(int(version.version), _checked(name, version)) for version in found]
+
+
 def _checked(name: str, version: Any) -> str:
     text = str(version.tags.get(_EVENT, ""))
     if version.source not in (_SOURCE + content_hash(text), _BEFORE_DIGESTS):

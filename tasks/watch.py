@@ -1,10 +1,15 @@
 """Monitor: windows of new traces against the reference, in order, each counted once; a page per episode.
 
-What was seen is written down before anybody hears of it; whoever is killed in between still owes the rest.
+What was seen is written down before anybody hears of it, and what is to be said before it is said, where every
+worker reads it: two workers page once, and whoever is killed in between still owes the rest.
 """
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Final, TypeVar
 
 from prefect import task
 from prefect.client.schemas import FlowRun
@@ -14,16 +19,34 @@ from prefect.exceptions import ObjectNotFound
 from agent.record import Record
 from agent.trace import Trace
 from evaluation.attribution import Attribution
-from evaluation.episodes import Announcement
-from evaluation.watching import Notice, Traces, WatchSettings, WatchState, look
+from evaluation.episodes import Announcement, Ruling
+from evaluation.watching import (
+    Notice,
+    Reading,
+    WatchSettings,
+    WatchState,
+    claimed_improve,
+    claimed_notice,
+    look,
+    obey,
+    with_published,
+    without_improve,
+    without_notice,
+)
 from infra.alerts import Alert, send_alert
-from infra.dataset_store import read_dataset
+from infra.collected import find_traces, ids_since, places_by_id
+from infra.dataset_log import rows_since
+from infra.dataset_store import DatasetVersion
 from infra.drift_log import rulings
-from infra.drift_page import draw_look, publish_look
-from infra.watch_store import read_watch, watch_lock, write_watch
+from infra.drift_page import draw_look, publish_look, shown_traces
+from infra.text_embedding import drift_embedding
+from infra.watch_store import change_watch, this_home, watch_lock
 from tasks.collect import Collection
 
 IMPROVE = "improve/improve"
+_PORTION: Final = 2_000
+"""Traces that are held at once."""
+ClaimedT = TypeVar("ClaimedT")
 _SEVERITY = {"page": "critical", "ticket": "warning", "notice": "info"}
 
 
@@ -41,6 +64,8 @@ class Watched(Record):
     report: Path | None = None
     improve: str | None = None
     """Key of an `improve` that is still to be started."""
+    note: str | None = None
+    """Why the watch began anew from its reference, where it did."""
 
     @property
     def reason(self) -> str:
@@ -54,21 +79,64 @@ class Watched(Record):
 def watch(name: str, collection: Collection, settings: WatchSettings) -> Watched:
     """Look at every full window that was not looked at yet; report and alert where there is something to say."""
     with watch_lock(name):
-        before = read_watch(name)
-        traces = {t.trace_id: t for t in read_dataset(collection.traces, Trace)}
-        state = look(before, traces, rulings(name), settings, datetime.now(UTC))
-        write_watch(name, state)
-        announced = tuple(notice.announcement for notice in state.outbox)
-        state, report = _tell(name, state, traces)
+        ruled, counted = rulings(name), 0
+
+        def look_once(before: WatchState) -> WatchState:
+            nonlocal counted
+            after = look_at_new(name, collection.traces, before, ruled, settings)
+            counted = after.n_windows - before.n_windows
+            return after
+
+        state = change_watch(name, look_once)
+        told, report = _tell(name, state)
+        improve = _claimed(name, claimed_improve)
     return Watched(
-        n_windows=len(state.states) - len(before.states),
+        n_windows=counted,
         alarm=state.episodes.open is not None,
         e_value=state.states[-1].e_value if state.states else None,
-        announced=announced,
+        announced=tuple(notice.announcement for notice in told),
         attribution=state.attribution if state.episodes.open else None,
         report=report,
-        improve=state.improve,
+        improve=improve,
+        note=state.renewed,
     )
+
+
+def look_at_new(
+    name: str, version: DatasetVersion, state: WatchState, ruled: Sequence[Ruling], settings: WatchSettings
+) -> WatchState:
+    """The watch after what arrived since; only that, and the few traces that a look needs again, are read."""
+    state = obey(state, ruled, settings)
+    first, n_new = _position(name, version, state)
+    if not state.due(n_new, settings):
+        return state
+    read_by, at = drift_embedding(), datetime.now(UTC)
+    reading = Reading(read_by.embed, read_by.name)
+    known = set(state.recent)
+    new = (trace for trace in rows_since(version, first, Trace) if trace.trace_id not in known)
+    left: list[Trace] = []
+    while True:
+        portion = list(islice(new, _PORTION))
+        left = [*left, *portion]
+        needed = find_traces(name, state.needs)
+        traces = {trace.trace_id: trace for trace in (*needed, *left)}
+        state = look(state, traces, ruled, settings, at, reading)
+        if len(portion) < _PORTION:
+            return state
+        seen = set(state.recent)
+        left = [trace for trace in left if trace.trace_id not in seen]
+
+
+def _position(name: str, version: DatasetVersion, state: WatchState) -> tuple[int, int]:
+    """Place of the first trace that was not counted, and how many were not.
+
+    By ids, not by a number: another home, which counted some, has its own order of arrival. What lies before the
+    oldest id that is remembered was counted.
+    """
+    known = set(state.recent)
+    first = min(places_by_id(name, state.recent).values(), default=0)
+    new = [place for place, one in enumerate(ids_since(version, first), start=first) if one not in known]
+    return (new[0] if new else version.n_rows), len(new)
 
 
 @task(name="start improve")
@@ -86,25 +154,43 @@ def start_improve(name: str, project: str, key: str) -> str | None:
     except ObjectNotFound:
         run = None
     with watch_lock(name):
-        state = read_watch(name)
-        if state.improve == key:
-            write_watch(name, state.model_copy(update={"improve": None}))
+        change_watch(name, lambda state: without_improve(state, key))
     return run.name if isinstance(run, FlowRun) else None
 
 
-def _tell(name: str, state: WatchState, traces: Traces) -> tuple[WatchState, Path | None]:
-    """Report, alerts, then MLflow; what was said is struck off at once."""
-    owed = len(state.states) > state.published
-    report = draw_look(name, state, traces) if state.states and (owed or state.outbox) else None
-    for notice in state.outbox:
+def _tell(name: str, state: WatchState) -> tuple[list[Notice], Path | None]:
+    """Report, alerts, then MLflow. What is to be said is claimed first: no other home says it as well."""
+    owed = state.n_windows > state.published
+    report = _draw(name, state) if state.states and (owed or state.outbox) else None
+    told: list[Notice] = []
+    while (notice := _claimed(name, claimed_notice)) is not None:
         send_alert(_alert(name, notice, report))
-        state = state.model_copy(update={"outbox": state.outbox[1:]})
-        write_watch(name, state)
+        change_watch(name, partial(without_notice, key=notice.key))
+        told.append(notice)
     if owed and report is not None:
         publish_look(name, state, report)
-        state = state.model_copy(update={"published": len(state.states)})
-        write_watch(name, state)
-    return state, report
+        change_watch(name, partial(with_published, n_windows=state.n_windows))
+    return told, report
+
+
+def _draw(name: str, state: WatchState) -> Path:
+    shown = find_traces(name, (*state.reference, *shown_traces(state)))
+    return draw_look(name, state, {trace.trace_id: trace for trace in shown})
+
+
+def _claimed(
+    name: str, claim: Callable[[WatchState, str, datetime], tuple[WatchState, ClaimedT | None]]
+) -> ClaimedT | None:
+    """What this home may say or start now, written down as its own before it does."""
+    mine: ClaimedT | None = None
+
+    def change(state: WatchState) -> WatchState:
+        nonlocal mine
+        changed, mine = claim(state, this_home(name), datetime.now(UTC))
+        return changed
+
+    change_watch(name, change)
+    return mine
 
 
 def _alert(name: str, notice: Notice, report: Path | None) -> Alert:

@@ -2,11 +2,22 @@
 
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 import pytest
 
 from agent.environment import Case
 from evaluation.episodes import Ruling
-from evaluation.watching import WatchSettings, WatchState, look
+from evaluation.watching import (
+    Reading,
+    WatchSettings,
+    WatchState,
+    claimed_improve,
+    claimed_notice,
+    look,
+    with_published,
+    without_improve,
+    without_notice,
+)
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SETTINGS = WatchSettings(window=20, reference=60)
@@ -113,9 +124,8 @@ def test_the_new_normal_is_learned_from_the_onset_on_and_is_quiet_afterwards(tra
     assert sum(int(i, 16) >= 120 for i in normal.reference) >= 58
     assert len(normal.states) > len(accepted.states)
     assert normal.episodes.open is None
-    everything = [*normal.retired, *normal.reference, *normal.watched]
-    both = {*normal.reference} & {*normal.watched}
-    assert len(everything) - len(both) == len(set(everything))
+    assert len(set(normal.recent)) == len(normal.recent) == normal.n_counted
+    assert {*normal.reference} <= {*normal.recent}
     back = seen(more | traffic(100, USUAL, 400), normal)
     assert back.episodes.open is not None
     assert back.episodes.open.number == 2
@@ -181,3 +191,78 @@ def test_an_agent_that_gets_quicker_is_no_incident(served):
     state = seen(served(0, 160, 0.9, latency_s=0.9) | served(160, 160, 0.9))
     assert state.episodes.open is None
     assert state.states[-1].behaviour < 100
+
+
+def test_what_is_kept_stays_as_large_as_it_is_and_decides_the_same(traffic, drifted, monkeypatch):
+    traces, whole = drifted
+    monkeypatch.setattr("evaluation.watching.RECENT", 50)
+    monkeypatch.setattr("evaluation.conduct.RECENT", 50)
+    monkeypatch.setattr("evaluation.watching.WINDOWS", 3)
+    state = WatchState()
+    for n in range(0, len(traces), 40):
+        portion = dict(list(traces.items())[n : n + 40])
+        needed = {i: traces[i] for i in state.needs}
+        state = with_published(seen(needed | state_left(state, traces, n) | portion, state), state.n_windows)
+    state = with_published(state, state.n_windows)
+    assert (len(state.recent), len(state.states), len(state.times)) == (50, 3, 3)
+    assert (len(state.conduct.seen), state.conduct.n_seen) == (50, whole.conduct.n_seen)
+    assert (state.n_counted, state.n_windows) == (whole.n_counted, whole.n_windows)
+    assert state.states == whole.states[-3:]
+    assert state.episodes == whole.episodes
+    assert state.drifted.items() <= whole.drifted.items()
+    assert state.improve is not None
+
+
+def state_left(state, traces, n):
+    """Of the first `n` traces, those that were not counted."""
+    return {i: traces[i] for i in list(traces)[state.n_counted : n]}
+
+
+def test_windows_that_were_not_published_are_kept(traffic, monkeypatch):
+    monkeypatch.setattr("evaluation.watching.WINDOWS", 2)
+    state = seen(traffic(200))
+    assert (len(state.states), state.n_windows, state.published) == (7, 7, 0)
+    assert len(with_published(state, 4).states) == 3
+    assert with_published(state, 7).states == state.states[-2:]
+
+
+def test_another_embedding_begins_anew_from_the_same_reference_and_says_so(traffic):
+    traces = traffic(120)
+    state = seen(traces)
+
+    def embed(texts):
+        return np.array([[float(len(text)), float(text.count("e")), 1.0] for text in texts])
+
+    other = look(state, traces | traffic(20, start=120), (), SETTINGS, NOW, Reading(embed, "counts"))
+    assert (other.reference, other.n_windows) == (state.reference, state.n_windows + 1)
+    assert "'hashing', not 'counts'" in other.renewed
+    assert other.states[-1].n_windows == 1
+    again = look(other, traces | traffic(40, start=120), (), SETTINGS, NOW, Reading(embed, "counts"))
+    assert (again.renewed, again.states[-1].n_windows) == (None, 2)
+
+
+def test_a_watch_with_monitors_of_an_earlier_version_goes_on_from_their_references(traffic):
+    traces = traffic(120)
+    state = seen(traces)
+    old = state.monitor.replace('"version": 3', '"version": 2')
+    conduct = state.conduct.model_copy(
+        update={"monitor": state.conduct.monitor.replace('"version": 3', '"version": 2')}
+    )
+    state = state.model_copy(update={"monitor": old, "conduct": conduct})
+    later = seen(traces | traffic(20, start=120), state)
+    assert later.renewed.startswith("drift state has version 2, not 3")
+    assert (later.reference, later.n_windows) == (state.reference, state.n_windows + 1)
+    assert (later.conduct.reference, later.conduct.n_seen) == (state.conduct.reference, 20)
+
+
+def test_a_claim_keeps_others_away_until_its_owner_is_long_gone(drifted):
+    _, state = drifted
+    claimed, notice = claimed_notice(state, "a", NOW)
+    assert claimed_notice(claimed, "b", NOW + timedelta(minutes=9)) == (claimed, None)
+    assert claimed_notice(claimed, "a", NOW)[1].key == notice.key
+    assert claimed_notice(claimed, "b", NOW + timedelta(minutes=10))[1].key == notice.key
+    assert claimed_notice(without_notice(claimed, notice.key), "b", NOW)[1] is None
+    claimed, key = claimed_improve(state, "a", NOW)
+    assert claimed_improve(claimed, "b", NOW)[1] is None
+    assert without_improve(claimed, key).improve is None
+    assert without_improve(claimed, "another") == claimed

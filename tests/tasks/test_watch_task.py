@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 
 from agent.environment import Case
-from evaluation.label import Label
 from evaluation.selection import SelectionSettings, Unasked, select
 from evaluation.watching import WatchSettings, WatchState, look
-from infra.dataset_store import write_dataset
+from infra.collected import keep_traces, newest_labels
 from infra.tracking import connect
 from infra.watch_store import read_watch
 from tasks.collect import Collection
@@ -102,8 +101,8 @@ def traffic(make_trace):
     return make
 
 
-def collected(traces):
-    datasets = write_dataset("traces", traces), write_dataset("labels", list[Label]())
+def collected(project, traces):
+    datasets = keep_traces(project, traces), newest_labels(project)
     return Collection(traces=datasets[0], labels=datasets[1], n_new_traces=len(traces), n_new_labels=0)
 
 
@@ -116,10 +115,10 @@ def start(name: str, collection: Collection, point: str) -> "subprocess.Popen[st
 def test_killed_at_any_point_and_two_at_once_lose_and_double_nothing(project, traffic, pages):
     first, whole = traffic(180), traffic(240)
     for point in POINTS:
-        child = start(project, collected(first), point)
+        child = start(project, collected(project, first), point)
         _, told = child.communicate(timeout=240)
         assert child.returncode == -signal.SIGKILL, f"{point}: {told[-2000:]}"
-    two = [start(project, collected(whole), "nowhere") for _ in range(2)]
+    two = [start(project, collected(project, whole), "nowhere") for _ in range(2)]
     answers = [child.communicate(timeout=240) for child in two]
     assert [child.returncode for child in two] == [0, 0], answers
     assert sorted(int(out) for out, _ in answers) == [0, 3]

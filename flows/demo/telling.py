@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
@@ -81,6 +82,8 @@ def show_verdicts(judged: Sequence[Judged], versions: Sequence[Version]) -> None
 
 def show_drift(watched: Watched) -> None:
     """Whether an alarm stands, and what changed."""
+    if watched.note:
+        say(f"[yellow]{escape(watched.note)}")
     if not watched.alarm:
         say(f"drift monitor: {watched.n_windows} windows, no alarm (evidence {watched.e_value or 0:.3g})")
         return

@@ -29,6 +29,8 @@ _POOL_LIMIT: Final = 2_000
 _RECENT_ROWS: Final = 60
 _NEIGHBOURS: Final = 3
 _RIDGE: Final = 1.0
+_LEAST_RIDGE: Final = 1e-6
+"""Of a reference that says one thing only, which spreads in no direction."""
 _SURFACE_SHARE: Final = 2.0
 
 
@@ -84,7 +86,7 @@ class Shift(Family):
         features = _features(vectors, surface, arrays)
         centred = features - features.mean(axis=0)
         spread = centred.T @ centred / max(len(features), 1)
-        ridge = _RIDGE * np.trace(spread) / len(spread)
+        ridge = max(_RIDGE * np.trace(spread) / len(spread), _LEAST_RIDGE)
         arrays["mean"] = features.mean(axis=0).astype(np.float64)
         arrays["precision"] = np.linalg.inv(spread + ridge * np.eye(len(spread))).astype(np.float32)
         arrays["known"] = vectors.astype(np.float16)

@@ -210,3 +210,12 @@ def test_a_running_number_is_no_content(text: str) -> None:
     for traffic in (usual, later):
         monitor = DriftMonitor(usual)
         assert not any(monitor.update(traffic[start : start + 50]).alarm for start in range(0, 400, 50))
+
+
+def test_a_reference_that_says_one_thing_only_is_no_drift_from_itself_and_something_else_is():
+    monitor = DriftMonitor(["cancel my contract 5"] * 60)
+    for _ in range(5):
+        assert not monitor.update(["cancel my contract 7"] * 20).alarm
+    for _ in range(10):
+        monitor.update([f"what is the weather in {town}" for town in ("Oslo", "Riga", "Lund", "Turku")] * 5)
+    assert monitor.state.alarm

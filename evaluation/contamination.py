@@ -119,7 +119,7 @@ class _Index:
         self._places: dict[bytes | int, list[int]] = defaultdict(list)
         self._crowds: Counter[bytes | int] = Counter()
         for number, shingles in enumerate(self._shingles):
-            for place in (*self._signature(shingles), *self._rarest(shingles)):
+            for place in self._places_of(shingles):
                 self._crowds[place] += 1
                 if self._crowds[place] <= CROWD:
                     self._places[place].append(number)
@@ -130,7 +130,7 @@ class _Index:
             return None, 0.0
         shingles = _shingles(text)
         shared: dict[int, float] = defaultdict(float)
-        for place in (*self._signature(shingles), *self._rarest(shingles)):
+        for place in self._places_of(shingles):
             for one in self._places.get(place, ()):
                 shared[one] += 1 / self._crowds[place]
         likely = sorted(shared, key=lambda one: (-shared[one], self._names[one]))[:CROWD]
@@ -139,6 +139,9 @@ class _Index:
             if similarity > best[1] or (similarity == best[1] and self._names[one] < str(best[0])):
                 best = (self._names[one], similarity)
         return best
+
+    def _places_of(self, shingles: NDArray[np.uint64]) -> list[bytes | int]:
+        return [*self._signature(shingles), *self._rarest(shingles)]
 
     def _rarest(self, shingles: NDArray[np.uint64]) -> list[int]:
         """Of the shingles that are indexed those which the fewest texts have."""

@@ -47,7 +47,7 @@ def arrived(connection: Connection, since: Mark, now: datetime) -> tuple[list[Tr
     store = connection.tracing.store
     if isinstance(store, SqlAlchemyStore) and store.engine.dialect.name == "sqlite":
         rows = _rows_after(store, connection.experiment_id, since)
-        infos = _infos(store, [trace_id for _, trace_id in rows])
+        infos = infos_of(store, [trace_id for _, trace_id in rows])
         row, row_trace = rows[-1] if rows else (since.row, since.row_trace)
         return infos, Mark(received_ms=_newest(since, infos, now), row=row, row_trace=row_trace)
     infos = [
@@ -125,7 +125,8 @@ def _rows_after(store: SqlAlchemyStore, experiment_id: str, since: Mark) -> list
         return [(int(number), str(trace_id)) for number, trace_id in session.execute(mine)]
 
 
-def _infos(store: SqlAlchemyStore, trace_ids: Sequence[str]) -> list[TraceInfo]:
+def infos_of(store: SqlAlchemyStore, trace_ids: Sequence[str]) -> list[TraceInfo]:
+    """By MLflow's ids, in their order."""
     found: dict[str, TraceInfo] = {}
     for start in range(0, len(trace_ids), _BATCH):
         batch = store.batch_get_trace_infos(list(trace_ids[start : start + _BATCH]))

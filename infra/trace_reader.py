@@ -15,10 +15,10 @@ from agent.errors import CorruptRecord
 from agent.record import Record
 from agent.trace import Trace
 from evaluation.label import Label
-from infra.arrivals import Mark, arrived, clock_problems, search
+from infra.arrivals import Mark, arrived, clock_problems, infos_of, search
 from infra.assessments import EXPECTED, SCORE, Problem, labels_arrived_ms, to_labels
 from infra.service_clock import there
-from infra.trace_rows import read_roots
+from infra.trace_rows import labelled_since, read_roots
 from infra.trace_spans import RECORD, own_id
 from infra.tracking import Connection, connect, mlflow_errors
 
@@ -64,8 +64,8 @@ def collect(project: str, since: Watermark | None = None) -> Collected:
     """Traces and labels that arrived after `since`; the same watermark gives the same answer again.
 
     New traces are found by when they arrived, not by when they began: one that waited in the spool is not
-    overlooked (see `arrivals`). New labels are found by searching all labelled traces, however old, and keeping
-    what was written or changed since.
+    overlooked (see `arrivals`). New labels are found by when they were written or changed, on traces of any age;
+    behind a server, which cannot be asked that, all labelled traces are searched.
 
     Raises:
         ServiceUnavailable: MLflow did not answer.
@@ -79,11 +79,12 @@ def collect(project: str, since: Watermark | None = None) -> Collected:
             info.trace_id: info for info in sorted(infos, key=lambda one: (one.timestamp_ms, one.trace_id))
         }
         traces, problems = _read(connection, new)
-        labelled = new if since is None else _labelled(connection) | new
+        said_after = start.labelled_ms - _LABEL_OVERLAP_MS
+        labelled = new if since is None else _labelled(connection, said_after) | new
     problems += clock_problems(infos, start.mark, now)
     labels: list[Label] = []
     for info in labelled.values():
-        said, unusable = to_labels(info, after_ms=start.labelled_ms - _LABEL_OVERLAP_MS)
+        said, unusable = to_labels(info, after_ms=said_after)
         labels += [label for label in said if label.label_id not in start.seen_labels]
         problems += unusable
     return Collected(
@@ -94,7 +95,11 @@ def collect(project: str, since: Watermark | None = None) -> Collected:
     )
 
 
-def _labelled(connection: Connection) -> dict[str, TraceInfo]:
+def _labelled(connection: Connection, after_ms: int) -> dict[str, TraceInfo]:
+    store = connection.tracing.store
+    if isinstance(store, SqlAlchemyStore):
+        ids = labelled_since(store, connection.experiment_id, after_ms, (SCORE, EXPECTED))
+        return {info.trace_id: info for info in infos_of(store, ids)}
     filters = (f"feedback.{SCORE} IS NOT NULL", f"expectation.{EXPECTED} IS NOT NULL")
     return {info.trace_id: info for one in filters for info in search(connection, one)}
 

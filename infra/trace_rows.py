@@ -104,6 +104,21 @@ def _assessment(assessment: Assessment, info: Mapping[str, Any]) -> SqlAssessmen
     return row
 
 
+def labelled_since(
+    store: SqlAlchemyStore, experiment_id: str, after_ms: int, names: Sequence[str]
+) -> list[str]:
+    """Ids of traces with an assessment of these names written or changed since, by the column's own index."""
+    query = (
+        select(SqlAssessments.trace_id)
+        .join(SqlTraceInfo, SqlTraceInfo.request_id == SqlAssessments.trace_id)
+        .where(SqlAssessments.last_updated_timestamp >= after_ms)
+        .where(SqlAssessments.name.in_(names), SqlTraceInfo.experiment_id == int(experiment_id))
+        .distinct()
+    )
+    with store.ManagedSessionMaker(read_only=True) as session:
+        return [str(one) for one in session.scalars(query)]
+
+
 def read_roots(store: SqlAlchemyStore, trace_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Attributes of each trace's root span, decoded; a trace without one is left out."""
     query = select(SqlSpan.trace_id, SqlSpan.content).where(

@@ -43,7 +43,10 @@ def main() -> int:
     parser.add_argument("--traces", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--stages", nargs="+", default=STAGES, choices=STAGES)
     parser.add_argument("--stage", choices=STAGES, help=argparse.SUPPRESS)
+    parser.add_argument("--fill", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.fill:
+        return fill(given.fill)
     if given.stage:
         print(json.dumps(measure(given.stage)))
         return 0
@@ -74,31 +77,39 @@ def goals_missed(n: int, stage: str, got: dict[str, float]) -> list[str]:
 
 
 def stage_in(folder: Path, n: int, stage: str) -> dict[str, float]:
-    """The stage's figures, measured in a process of its own; the first fills the store."""
+    """The stage's figures, measured in a process of its own; before the first one the store is filled."""
     os.environ["RATCHET_HOME"] = str(folder / "home")
     if not (folder / "project.py").exists():
         write_project(folder, NAME)
         began = time.monotonic()
-        fill_store(NAME, n)
+        alone(folder, "--fill", str(n))
         print(f"{n:,} traces stored in {time.monotonic() - began:.0f} s", file=sys.stderr)
-    if stage == "collect":
-        log_new(n)
     before = kilobytes(folder / "home")
-    command = [sys.executable, __file__, "--stage", stage]
+    got: dict[str, float] = json.loads(alone(folder, "--stage", stage).splitlines()[-1])
+    after = kilobytes(folder / "home")
+    return got | {"kb": sum(size for path, size in after.items() if before.get(path) != size)}
+
+
+def alone(folder: Path, *given: str) -> str:
+    """What this file prints in a process of its own."""
+    command = [sys.executable, __file__, *given]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"{stage} at {n:,} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
-    after = kilobytes(folder / "home")
-    written = sum(size for path, size in after.items() if before.get(path) != size)
-    return json.loads(done.stdout.splitlines()[-1]) | {"kb": written}
+        raise SystemExit(f"{' '.join(given)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return done.stdout
 
 
-def log_new(n: int) -> None:
-    """A hundred new traces, and the labels, in MLflow."""
+def fill(n: int) -> int:
+    """`n` stored traces, labels on some; in MLflow a champion and a hundred new traces."""
+    from agent.project import load_project
     from infra.trace_store import log_traces
+    from tasks.serve import first_champion
 
-    log_traces(NAME, new_traces(n, NEW))
+    fill_store(NAME, n)
     some_labels(NAME, min(n, 1_000))
+    first_champion(load_project(Path.cwd()))
+    log_traces(NAME, new_traces(n, NEW))
+    return 0
 
 
 def kilobytes(home: Path) -> dict[Path, float]:

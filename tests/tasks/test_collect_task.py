@@ -3,14 +3,19 @@
 import shutil
 from datetime import UTC, datetime
 
+from mlflow.store.tracking.dbmodels.models import SqlAssessments
+from sqlalchemy import update
+
 from agent.trace import Trace
 from evaluation.label import Label
+from infra import arrivals, trace_reader
 from infra.collected import TRACES
 from infra.dataset_log import log_folder
 from infra.dataset_store import read_dataset, read_since, write_dataset
 from infra.experience_store import open_library
 from infra.project_state import project_folder, update_state
 from infra.trace_store import attach_label, log_traces
+from infra.tracking import connect
 from tasks.collect import collect_new, traces_by_id
 
 
@@ -124,3 +129,30 @@ def test_after_the_state_was_lost_everything_is_read_again_and_nothing_is_double
     (project_folder(project) / "state.json").unlink()
     second = collect_new.fn(project)
     assert (second.n_new_traces, second.traces) == (0, first.traces)
+
+
+def test_labels_of_long_ago_are_not_looked_at_again_and_new_ones_on_old_traces_are(
+    project, make_trace, monkeypatch
+):
+    old, answered = make_trace("old"), make_trace("answered")
+    log_traces(project, [old, answered])
+    for trace in (old, answered):
+        attach_label(project, said(trace, "a"))
+    collect_new.fn(project)
+    store = connect(project).tracing.store
+    with store.ManagedSessionMaker(read_only=False) as session:
+        days_ago = int((datetime.now(UTC).timestamp() - 3 * 86_400) * 1000)
+        theirs = SqlAssessments.trace_id == f"tr-{answered.trace_id}"
+        session.execute(update(SqlAssessments).where(theirs).values(last_updated_timestamp=days_ago))
+    attach_label(project, said(old, "b"))
+    asked = []
+    real = arrivals.infos_of
+    monkeypatch.setattr(trace_reader, "infos_of", lambda store, ids: asked.extend(ids) or real(store, ids))
+    assert collect_new.fn(project).n_new_labels == 1
+    assert asked == [f"tr-{old.trace_id}"]
+
+
+def said(trace, answer):
+    return Label(
+        trace_id=trace.trace_id, expected=answer, source="human", rater="anna", created_at=datetime.now(UTC)
+    )

@@ -20,6 +20,7 @@ from infra.project_state import project_lock
 from tasks.collect import collect_new
 from tasks.gate import GateSettings, Judged, gate_candidates
 from tasks.learn import Lessons, ProposeSettings, able, curate_lessons, propose
+from tasks.other_model import on_model, require_address, unused_model
 from tasks.people import Asked, ask_for_labels
 from tasks.practice import FROM_RUNS
 from tasks.promote import Decision, promote_best
@@ -35,6 +36,10 @@ class ImproveSettings(Record):
     gate: GateSettings = GateSettings()
     proposers: tuple[Proposer, ...] | None = None
     """Who makes challengers this time; None = those of the project."""
+    model: str | None = None
+    """Try the champion on this LM, and nothing else, this time; None = what the proposers make."""
+    model_at: str | None = None
+    """Address of `model`'s endpoint; None = `RATCHET_LM_API_BASE`."""
     stacked: bool = False
     """Let each proposer go on from what the one before made, instead of from the champion."""
     approved_by: str | None = None
@@ -72,6 +77,8 @@ def made_nothing(name: str, proposer: str, error: Exception) -> str:
 
 
 def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveReport:
+    if rules.model:
+        require_address(rules.model, rules.model_at)
     left_over = collect_new(agent.name)
     served = serve_waiting(project)
     collection = collect_new(agent.name)
@@ -91,6 +98,10 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
     lessons = curate_lessons(project, collection, rules.curation, rules.selection.gate_share)
     made: dict[str, str] = {}
     wanted = able(rules.proposers or agent.proposers, agent.name, lessons.champion)
+    if rules.model:
+        made["model"], wanted = on_model(agent.name, lessons.champion, rules.model, rules.model_at), []
+    else:
+        problems += unused_model(agent, lessons.champion)
     for proposer in wanted if lessons.training.n_rows else ():
         parent = [lessons.champion, *made.values()][-1 if rules.stacked else 0]
         runs = lessons.practice if proposer in FROM_RUNS else None

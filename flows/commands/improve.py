@@ -74,6 +74,13 @@ def improve(
     approve_as: Annotated[
         str, typer.Option(help="Name of the policy that approves what is proven; without it, a person does.")
     ] = "",
+    model: Annotated[
+        str,
+        typer.Option(help="Try the champion on this LM, and nothing else: RATCHET_LM's way of writing it."),
+    ] = "",
+    model_at: Annotated[
+        str, typer.Option(help="Address of --model's endpoint; RATCHET_LM_API_BASE if left out.")
+    ] = "",
     as_json: Json = False,
 ) -> None:
     """Collect, ask people, curate, propose, gate and promote, once."""
@@ -84,8 +91,9 @@ def improve(
     from infra.registry import history
     from tasks.project_name import name_of
 
+    settings = ImproveSettings(approved_by=approve_as or None, model=model or None, model_at=model_at or None)
     with resumable():
-        report = flow(project, ImproveSettings(approved_by=approve_as or None))
+        report = flow(project, settings)
     if as_json:
         emit_json(report)
     else:

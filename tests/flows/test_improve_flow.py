@@ -195,3 +195,17 @@ def test_an_imported_run_is_remembered_though_its_world_cannot_be_played(make_pr
     made = {v.candidate.origin.proposer: v for v in history(ours.name)}
     taught = seen_case_ids(ours.name, made["trajectories"].candidate_id)
     assert (case.case_id in taught) == (role == "train")
+
+
+def test_another_lm_is_a_challenger_that_the_gate_tests(make_project, scripted_lm):
+    ours = make_project()
+    ours.ask(*requests(24))
+    rules = RULES.model_copy(update={"model": "openai/other"})
+    report = improve(str(ours.folder), rules)
+    (first, made) = history(ours.name)
+    (judged,) = report.judged
+    assert (judged.candidate_id, made.candidate.base_model) == (made.candidate_id, "openai/other")
+    assert (made.candidate.parent, made.compared_with) == (first.candidate_id, first.candidate_id)
+    assert champion(ours.name).candidate_id == first.candidate_id, "equal is not better"
+    again = improve(str(ours.folder), rules.model_copy(update={"model": "openai/scripted"}))
+    assert (again.nothing_new, again.judged) == (("model",), ())

@@ -140,8 +140,13 @@ def test_the_review_page_shows_a_request_of_markup_as_text(watcher, mlflow_serve
     name, traces = "markup-review", [trace for trace in traffic()[300:345] if trace.action.name == RUNS][:6]
     log_traces(name, traces)
     ask_people(name, [ReviewItem(trace_id=t.trace_id, propensity=1.0, reason=RUNS) for t in traces])
-    text = open_page(watcher.tab, mlflow_server, review_queue(connect(name).experiment_id))
+    open_page(watcher.tab, mlflow_server, review_queue(connect(name).experiment_id))
+    row = watcher.tab.get_by_text("mortgage").first
+    row.wait_for()
+    row.click()
     watcher.settle()
-    assert "mortgage" in text
+    watcher.settle()
+    watcher.tab.screenshot(path=str(tmp_path / "review.png"))
+    assert "mortgage" in watcher.tab.inner_text("body")
     assert watcher.dialogs == []
     assert "elsewhere.example" not in watcher.hosts

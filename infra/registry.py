@@ -33,7 +33,7 @@ from infra.version import (
     find_version,
     locked,
     read_version,
-    run_document,
+    seen_cases,
 )
 from infra.version_files import fetch_files, file_digest
 
@@ -148,12 +148,11 @@ def _ensure_model(connection: Connection) -> None:
 
 
 def seen_case_ids(project: str, candidate_id: str) -> frozenset[str]:
-    """Cases that the candidate's proposer saw."""
+    """Cases that the candidate's proposer saw; CorruptRecord where the kept list is not the registered one."""
     with mlflow_errors(f"reading the seen cases of {candidate_id}"):
         connection = connect(project)
         found = find_version(connection, candidate_id)
-        text = run_document(connection, str(found.run_id), "seen_case_ids.json").read_text()
-    return frozenset(json.loads(text))
+        return seen_cases(connection, found)
 
 
 def history(project: str) -> list[Version]:

@@ -1,6 +1,7 @@
 """One registered candidate, read back from MLflow whole: model version, run and tags make one record."""
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,11 +11,11 @@ from pathlib import Path
 from typing import Final, Literal
 
 from mlflow.entities.model_registry import ModelVersion
-from pydantic import Field
+from pydantic import Field, TypeAdapter, ValidationError
 
 from agent.candidate import Candidate
-from agent.errors import BadInput
-from agent.record import Record
+from agent.errors import BadInput, CorruptRecord
+from agent.record import Record, digest_of_ids
 from evaluation.scorers import Interval
 from evaluation.verdict import Verdict
 from infra.locks import held
@@ -22,6 +23,7 @@ from infra.tracking import Connection
 
 DIGEST: Final = "digest."
 """Prefix of the tags that hold a file's content hash."""
+_RUN: Final = re.compile(r"[0-9a-f]{32}")
 MODEL_ID: Final = "model_id"
 """Tag for the logged model: MLflow's own field of a version comes back empty."""
 
@@ -121,12 +123,19 @@ def find_version(connection: Connection, candidate_id: str) -> ModelVersion:
 
 
 def read_version(connection: Connection, found: ModelVersion) -> Version:
-    """Our record of MLflow's version."""
+    """Our record of MLflow's version.
+
+    Raises:
+        CorruptRecord: the candidate's document, which is kept on this machine, is not what was registered.
+    """
     tags = found.tags
-    text = run_document(connection, str(found.run_id), "candidate.json").read_text()
+    path = run_document(connection, str(found.run_id), "candidate.json")
+    candidate = Candidate.from_json(path.read_bytes(), where=str(path))
+    if (candidate.candidate_id, candidate.parent or "") != (tags["candidate_id"], tags.get("parent") or ""):
+        raise not_registered(path, f"candidate {candidate.candidate_id}", tags["candidate_id"])
     return Version(
         number=int(found.version),
-        candidate=Candidate.from_json(text, where=f"candidate.json of run {found.run_id}"),
+        candidate=candidate,
         run_id=str(found.run_id),
         model_id=tags[MODEL_ID],
         created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
@@ -142,8 +151,35 @@ def read_version(connection: Connection, found: ModelVersion) -> Version:
     )
 
 
+def seen_cases(connection: Connection, found: ModelVersion) -> frozenset[str]:
+    """Cases that the proposer saw, of which the gate must draw none: so only by the digest that was registered.
+
+    Raises:
+        CorruptRecord: the list, which is kept on this machine, is not what was registered.
+    """
+    path = run_document(connection, str(found.run_id), "seen_case_ids.json")
+    recorded = found.tags.get("seen_cases_digest", "no digest")
+    try:
+        ids = TypeAdapter(list[str]).validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise not_registered(path, "what is no list of case ids", recorded) from error
+    if digest_of_ids(ids) != recorded:
+        raise not_registered(path, f"the list {digest_of_ids(ids)}", recorded)
+    return frozenset(ids)
+
+
+def not_registered(path: Path, found: str, recorded: str) -> CorruptRecord:
+    """The error for a kept document that is not the registered one."""
+    return CorruptRecord(
+        f"{path}: holds {found}, which is not what was registered ({recorded}): "
+        "delete it, and it is fetched again; if this stays, somebody changed it in MLflow"
+    )
+
+
 def run_document(connection: Connection, run_id: str, name: str) -> Path:
-    """A small document of the run; it never changes, so one download is enough."""
+    """A small document of the run; it never changes, so one download is enough. Whoever reads it checks it."""
+    if not _RUN.fullmatch(run_id):
+        raise CorruptRecord(f"MLflow names a run {run_id!r:.80}: a run's id is 32 hexadecimal digits")
     kept = connection.settings.home / "cache" / "runs" / run_id / name
     if not kept.exists():
         with tempfile.TemporaryDirectory() as folder:

@@ -7,6 +7,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+from mlflow.exceptions import MlflowException
 
 from agent.candidate import Candidate, Demo, Origin, Predictor
 from agent.errors import BadInput, CorruptRecord, ServiceUnavailable
@@ -291,3 +292,67 @@ def test_the_logged_model_names_no_package_but_mlflow(project, tmp_path, monkeyp
     texts = [path.read_text() for path in model.rglob("*") if path.suffix in (".txt", ".yaml")]
     assert not [line for text in texts for line in text.splitlines() if line.strip(" -") == "ratchet"]
     assert not list(model.glob("*.toml")) + list(model.glob("*.lock"))
+
+
+def tag(project, made, key, value):
+    client = connect(project).client
+    client.set_model_version_tag(project, str(made.number), key, value)
+
+
+@pytest.mark.parametrize("name", ["digest.memory", "digest.../x", "digest.x/../../memory"])
+def test_a_digest_that_is_no_hash_fetches_nothing_and_writes_nothing_outside(
+    project, trained, files, name, mlflow_home
+):
+    made = registered(project, trained.model_copy(update={"memory": name}), files=files)
+    outside = mlflow_home.parent / f"outside-{project}"
+    there = "0" * 16 if "/" in name else f"../../../{outside.name}"
+    client = connect(project).client
+    try:
+        client.set_model_version_tag(project, str(made.number), name, there)
+    except MlflowException:
+        return  # MLflow itself refuses such a key
+    before = set((mlflow_home / "cache" / "files").glob("*"))
+    with pytest.raises(CorruptRecord, match="16 hexadecimal digits"):
+        fetch_files(project, made.candidate_id)
+    assert not outside.exists()
+    assert set((mlflow_home / "cache" / "files").glob("*")) <= before
+
+
+def test_an_adapter_that_is_not_the_one_that_the_candidate_names_is_not_fetched(project, trained, files):
+    made = registered(project, trained, files=files)
+    tag(project, made, "digest.adapter", "0123456789abcdef")
+    with pytest.raises(CorruptRecord, match=f"adapter is 0123456789abcdef.*names {trained.adapter}"):
+        fetch_files(project, made.candidate_id)
+
+
+def kept(project, made, name):
+    return connect(project).settings.home / "cache" / "runs" / made.run_id / name
+
+
+def test_a_kept_candidate_that_is_not_what_was_registered_is_refused_and_fetched_again_once_deleted(project):
+    made = registered(project, candidate())
+    path = kept(project, made, "candidate.json")
+    path.write_text(candidate("Do something else.").to_json())
+    with pytest.raises(CorruptRecord, match=r"candidate\.json: holds .*not what was registered.*delete it"):
+        history(project)
+    path.unlink()
+    assert history(project)[0].candidate == made.candidate
+
+
+@pytest.mark.parametrize("text", ["[]", '["c1"]', "", '{"c1": 1}', "[1]"])
+def test_seen_cases_that_are_not_those_that_were_registered_are_refused(project, text):
+    made = registered(project, candidate(), seen_case_ids=["c1", "c2"])
+    assert seen_case_ids(project, made.candidate_id) == {"c1", "c2"}
+    path = kept(project, made, "seen_case_ids.json")
+    path.write_text(text)
+    with pytest.raises(CorruptRecord, match=r"seen_case_ids\.json: .*not what was registered.*delete it"):
+        seen_case_ids(project, made.candidate_id)
+    path.unlink()
+    assert seen_case_ids(project, made.candidate_id) == {"c1", "c2"}
+
+
+def test_without_its_digest_a_list_of_seen_cases_is_refused(project):
+    made = registered(project, candidate(), seen_case_ids=["c1"])
+    connect(project).client.delete_model_version_tag(project, str(made.number), "seen_cases_digest")
+    with pytest.raises(CorruptRecord, match="not what was registered"):
+        seen_case_ids(project, made.candidate_id)

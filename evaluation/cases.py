@@ -285,3 +285,8 @@ def case_text(case: Case) -> str:
         if isinstance(case.inputs.get(name), str):
             return str(case.inputs[name])
     return " ".join(str(value) for value in case.inputs.values())
+
+
+def answer_name(answer: object) -> str:
+    """The action's name in an answer: a bare name, or a record with `tool` and arguments."""
+    return str(answer.get("tool") if isinstance(answer, dict) else answer)

@@ -24,16 +24,23 @@ def _position(case: LabelledCase) -> str:
     return case.case_id if case.session_id is None else content_hash(case.session_id)
 
 
-def go_on(order: Sequence[Place], cases: Sequence[LabelledCase]) -> list[LabelledCase]:
-    """The cases of a test that began with `order`: those of it that still exist, then newcomers.
+def go_on(
+    order: Sequence[Place], known: Sequence[LabelledCase], fresh: Sequence[LabelledCase]
+) -> list[LabelledCase]:
+    """The cases of a test that began with `order`: those that are still `known`, then `fresh` ones.
 
     A newcomer from a session of `order` is left out: the session's one bet may have been made.
     """
-    known = {case.case_id: case for case in cases}
+    by_id = {case.case_id: case for case in known}
     sessions = {session for _, session in order if session is not None}
     mine = {case_id for case_id, _ in order}
-    new = [case for case in cases if case.case_id not in mine and case.session_id not in sessions]
-    return [known[case_id] for case_id, _ in order if case_id in known] + in_order(new)
+    new = [case for case in fresh if case.case_id not in mine and case.session_id not in sessions]
+    kept = [
+        by_id[case_id].model_copy(update={"session_id": session})
+        for case_id, session in order
+        if case_id in by_id
+    ]
+    return kept + in_order(new)
 
 
 def batches(cases: Sequence[LabelledCase], size: int) -> Iterator[list[LabelledCase]]:

@@ -112,14 +112,14 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
         except Exception as error:  # noqa: BLE001  whatever broke in one, what the others made is still gated
             problems += (made_nothing(agent.name, proposer, error),)
     challengers = [one for one in dict.fromkeys(reversed(made.values())) if one != lessons.champion]
-    judged = gate_candidates(project, lessons, challengers, rules.gate)
-    decision = promote_best(agent.name, judged, approved_by=rules.approved_by)
+    gated = gate_candidates(project, lessons, challengers, rules.gate)
+    decision = promote_best(agent.name, gated, approved_by=rules.approved_by)
     return ImproveReport(
         served=served,
         asked=asked,
         lessons=lessons,
         nothing_new=tuple(proposer for proposer, one in made.items() if one == lessons.champion),
-        judged=tuple(judged),
+        judged=gated.judged,
         decision=decision,
-        problems=problems,
+        problems=(*problems, *gated.problems),
     )

@@ -12,6 +12,7 @@ from typing import Any, Final
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.context import TaskRunContext
 from prefect.serializers import D, Serializer
+from prefect.transactions import get_transaction
 from pydantic import Field, TypeAdapter, ValidationError
 
 from agent.errors import CorruptRecord
@@ -60,6 +61,13 @@ def cached_by(*names: str, result: Any) -> dict[str, Any]:
         "persist_result": True,
         "result_serializer": RecordSerializer(kind=kind),
     }
+
+
+def keep_nothing() -> None:
+    """Called within a cached task: this result is given and not kept, so that the next call does the work again."""
+    transaction = get_transaction()
+    if transaction is not None:
+        transaction.write_on_commit = False
 
 
 def _plain(value: Any) -> Any:

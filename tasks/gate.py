@@ -1,9 +1,9 @@
 """Evaluate and gate: champion and challengers on the same fresh cases, a batch at a time, until each has its verdict.
 
-Optional stopping is free under the gate's e-process, so nothing is evaluated that no verdict needs.
+Optional stopping is free under the gate's e-process, so nothing is evaluated that no verdict needs. After every
+batch the test is stored: a killed run goes on after it, in the same order.
 """
 
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,26 +15,20 @@ from agent.loop import run
 from agent.project import load_project
 from agent.record import Record
 from agent.trace import Trace
-from evaluation.cases import LabelledCase, case_text, fresh_for_gate
-from evaluation.gate import Gate, GatePolicy
-from evaluation.ledger import Entry
+from evaluation.cases import LabelledCase
+from evaluation.choice import Best, Proven, choose, common_order
+from evaluation.failures import Played, broke, settled, to_repeat, unscored, unusable
 from evaluation.order import batches, in_order
-from evaluation.pairs import Pair, Rollout, pair_up
-from evaluation.provenance import Registration
-from evaluation.scorers import Interval, anytime_interval
-from evaluation.verdict import Verdict, WealthPoint
+from evaluation.scorers import Interval
+from evaluation.trial import Trial
+from evaluation.verdict import Verdict
 from infra.dataset_store import DatasetVersion, read_dataset
-from infra.gate_cases import spent_cases
-from infra.gate_picture import draw_gate
-from infra.ledger_store import close_ledger_test, open_ledger_test
-from infra.pictures import draw_confusion
 from infra.programs import load_program
-from infra.registry import record_evaluation, seen_case_ids
-from tasks.caching import cached_by
-from tasks.learn import Lessons, answer_name
+from infra.registry import seen_case_ids
+from tasks.caching import cached_by, keep_nothing
+from tasks.learn import Lessons
 from tasks.progress import progress
-
-ACCURACY = "accuracy"
+from tasks.trials import Desk
 
 
 class GateSettings(Record):
@@ -44,158 +38,166 @@ class GateSettings(Record):
     """Probability of any false promotion in the project's lifetime."""
     min_gain: float = Field(default=0.0, gt=-1, lt=1)
     batch: int = Field(default=16, ge=1)
-    """Cases between two looks."""
+    """Cases between two looks; a session is not cut."""
     max_cases: int = Field(default=400, ge=1)
     min_cases: int = Field(default=20, ge=1)
-    """Fewer fresh cases than this and the gate does not open: the test would spend budget for nothing."""
+    """Fewer fresh cases than this and no test opens: it would spend budget for nothing."""
 
 
 class Judged(Record):
-    """A challenger's verdict."""
+    """A challenger's verdict; of a test that stopped before one, how far it is."""
 
     candidate_id: str
     verdict: Verdict
     accuracy: Interval | None
+    """Holds wherever the test stopped."""
+    stopped: str = ""
+    """Why it stopped before its verdict: it stays open, and the next run goes on with it."""
+
+
+class Gated(Record):
+    """What a round of the gate came to."""
+
+    judged: tuple[Judged, ...] = ()
+    best: Best | None = None
+    """Of all that are proven against the present champion, those of earlier runs included."""
+    problems: tuple[str, ...] = ()
+    """Why a test did not open, or stopped."""
 
 
 @task(name="evaluate", **cached_by("name", "candidate_id", "labelled", "case_ids", result=list[Trace]))
 def evaluate(
     folder: str, name: str, candidate_id: str, labelled: DatasetVersion, case_ids: list[str]
 ) -> list[Trace]:
-    """Single attempts of one version at these cases."""
+    """Single attempts of one version at these cases; not kept where something broke, so that it is played again."""
     cases = {item.case_id: item.case for item in read_dataset(labelled, LabelledCase)}
     program, project = load_program(name, candidate_id), load_project(Path(folder))
     environment = project.labelled_environment or project.environment
     now, waiting = datetime.now(UTC), [cases[i] for i in case_ids]
-    return run(program.single_attempt(), waiting, environment, at=lambda _: now, limits=project.limits)
+    traces = run(program.single_attempt(), waiting, environment, at=lambda _: now, limits=project.limits)
+    if any(broke(trace) for trace in traces):
+        keep_nothing()
+    return traces
+
+
+class Players:
+    """Champion and challengers at their cases; in one run of the gate no version plays a case twice for nothing."""
+
+    def __init__(self, folder: str, name: str, labelled: DatasetVersion) -> None:
+        self.folder, self.name, self.labelled = folder, name, labelled
+        self._played: dict[tuple[str, str], Trace] = {}
+
+    def play(self, candidate_id: str, case_ids: Sequence[str], *, again: bool = False) -> list[Trace]:
+        """Evaluate; `again` does not look at what was kept."""
+        task = evaluate.with_options(refresh_cache=True) if again else evaluate
+        return list(task(self.folder, self.name, candidate_id, self.labelled, list(case_ids)))
+
+    def at(self, candidate_id: str, case_ids: Sequence[str]) -> dict[str, Trace]:
+        """What the version did at these cases, by case id."""
+        missing = [i for i in case_ids if (candidate_id, i) not in self._played]
+        for trace in self.play(candidate_id, missing) if missing else ():
+            self._played[candidate_id, trace.case.case_id] = trace
+        return {i: self._played[candidate_id, i] for i in case_ids}
+
+    def both(self, champion: str, challenger: str, case_ids: Sequence[str]) -> tuple[Played, Played]:
+        """Both versions at these cases; where one broke both played once more."""
+        ours, theirs = self.at(champion, case_ids), self.at(challenger, case_ids)
+        broken = to_repeat(ours, theirs)
+        if broken:
+            again = [self.play(side, broken, again=True) for side in (champion, challenger)]
+            for case_id, *second in zip(broken, *again, strict=True):
+                ours[case_id], theirs[case_id] = settled(
+                    (ours[case_id], theirs[case_id]), (second[0], second[1])
+                )
+                for side, traces in ((champion, ours), (challenger, theirs)):
+                    self._played[side, case_id] = traces[case_id]
+        return ours, theirs
 
 
 @task(name="gate")
-def gate_candidates(
-    folder: str, lessons: Lessons, challengers: list[str], settings: GateSettings
-) -> list[Judged]:
+def gate_candidates(folder: str, lessons: Lessons, challengers: list[str], settings: GateSettings) -> Gated:
     """Spend one share of the error budget on each challenger and bet until its verdict, or until cases run out."""
     name = load_project(Path(folder)).name
-    cases = fresh_cases(name, lessons, challengers, settings)
-    if len(cases) < settings.min_cases:
-        return []
-    trials = [Trial(name, lessons.champion, challenger, settings) for challenger in challengers]
-    used: list[str] = []
-    with progress("gate: champion and challengers on fresh cases", len(cases)) as advance:
-        for batch in batches(cases, settings.batch):
-            unsettled = [trial for trial in trials if trial.is_open]
-            if not unsettled:
-                break
-            ids = [case.case_id for case in batch]
-            ours = evaluate(folder, name, lessons.champion, lessons.labelled, ids)
-            for trial in unsettled:
-                trial.bet(ours, evaluate(folder, name, trial.challenger, lessons.labelled, ids), batch)
-            used += ids
-            advance(len(batch))
-    return [trial.close(used) for trial in trials]
+    return hold(name, lessons, challengers, settings, Players(folder, name, lessons.labelled))
 
 
-def fresh_cases(
-    name: str, lessons: Lessons, challengers: Sequence[str], settings: GateSettings
-) -> list[LabelledCase]:
-    """Gate cases that none of these candidates' proposers saw, and that no gate used."""
-    labelled = read_dataset(lessons.labelled, LabelledCase)
-    seen = {i for candidate in (lessons.champion, *challengers) for i in seen_case_ids(name, candidate)}
-    texts: dict[str, str | None] = {
-        item.case_id: case_text(item.case) for item in labelled if item.case_id in seen
-    }
-    fresh, _ = fresh_for_gate(labelled, seen, texts, set(spent_cases(name)))
-    return in_order(fresh)[: settings.max_cases]
+def hold(
+    name: str, lessons: Lessons, challengers: Sequence[str], settings: GateSettings, players: Players
+) -> Gated:
+    """One round: tests that were open go on, new ones open, all that are proven are compared."""
+    desk = Desk(name, lessons, settings.alpha, settings.min_gain, settings.max_cases)
+    known = {*desk.begun, *(one.candidate_id for one in desk.proven)}
+    new = [one for one in challengers if one not in known]
+    fresh = desk.fresh([*desk.begun, *new])
+    trials, problems = desk.open_again(fresh), list(desk.problems)
+    enough = len(fresh) >= settings.min_cases
+    why_not = _why_not(lessons.champion, fresh, players, settings) if new and enough else None
+    if why_not:
+        problems.append(why_not)
+    elif enough:
+        trials += [desk.open(challenger, fresh) for challenger in new]
+    stopped = _play(trials, desk, players, settings.batch)
+    problems += [stopped] if stopped else []
+    judged = [_judge(trial, desk, stopped) for trial in trials]
+    return Gated(judged=tuple(judged), best=_best(desk, players), problems=tuple(problems))
 
 
-class Trial:
-    """One challenger's test: its share of the budget, its bets, its papers."""
-
-    def __init__(self, name: str, champion: str, challenger: str, settings: GateSettings) -> None:
-        """Register both sides before the first case is drawn."""
-        self.name, self.champion, self.challenger = name, champion, challenger
-        self.entry: Entry = open_ledger_test(name, challenger, champion=champion, alpha=settings.alpha)
-        registration = Registration(champion=champion, challenger=challenger)
-        policy = GatePolicy(alpha=self.entry.alpha_k, min_gain=settings.min_gain)
-        self.gate = Gate(policy, registration)
-        self.path: list[WealthPoint] = []
-        self.traces: list[Trace] = []
-        self.batch: list[LabelledCase] = []
-
-    @property
-    def is_open(self) -> bool:
-        """Whether more cases can change the verdict."""
-        return self.gate.verdict().decision == "continue"
-
-    def bet(self, ours: Sequence[Trace], theirs: Sequence[Trace], batch: Sequence[LabelledCase]) -> None:
-        """Look after every case."""
-        sides = ({t.case.case_id: as_rollout(t) for t in side} for side in (ours, theirs))
-        by_id = {item.case_id: item for item in batch}
-        for pair in pair_up(*sides):
-            self.gate.update(self._identified(pair, by_id[pair.case_id]))
-            if (point := self.gate.snapshot()) is not None:
-                self.path.append(point)
-        self.traces += theirs
-        self.batch += batch
-
-    def _identified(self, pair: Pair, item: LabelledCase) -> Pair:
-        return pair.model_copy(
-            update={
-                "slice": item.case.slice,
-                "cluster": item.session_id,
-                "champion_id": self.champion,
-                "challenger_id": self.challenger,
-            }
-        )
-
-    def close(self, used: Sequence[str]) -> Judged:
-        """Write the result and the cases into the ledger, then verdict, scores and pictures to the version's page.
-
-        Only now are cases spent: a run killed before bets again on the same ones, whose evaluations are kept.
-        """
-        self.gate.finish()
-        verdict = self.gate.verdict()
-        scores = [trace.first_score for trace in self.traces]
-        sessions = [item.session_id for item in self.batch]
-        accuracy = anytime_interval(scores, sessions) if any(score is not None for score in scores) else None
-        close_ledger_test(
-            self.name,
-            self.challenger,
-            champion=self.champion,
-            decision=verdict.decision,
-            e_value=verdict.e_value,
-            reason=verdict.reason,
-            cases=used,
-        )
-        with tempfile.TemporaryDirectory() as scratch:
-            record_evaluation(
-                self.name,
-                self.challenger,
-                scores={ACCURACY: accuracy} if accuracy else {},
-                verdict=verdict,
-                compared_with=self.champion,
-                pictures=self._pictures(Path(scratch), verdict),
-            )
-        return Judged(candidate_id=self.challenger, verdict=verdict, accuracy=accuracy)
-
-    def _pictures(self, folder: Path, verdict: Verdict) -> dict[str, Path]:
-        pictures = {}
-        if self.path:
-            draw_gate(self.path, verdict, folder / "wealth.png")
-            pictures["wealth"] = folder / "wealth.png"
-        known = [(i, t) for i, t in zip(self.batch, self.traces, strict=True) if i.answer is not None]
-        if known:
-            expected = [answer_name(item.answer) for item, _ in known]
-            chosen = [t.first_action.name if t.first_action else None for _, t in known]
-            pictures["confusion"] = draw_confusion(expected, chosen, folder / "confusion.png")
-        return pictures
+def _why_not(
+    champion: str, fresh: Sequence[LabelledCase], players: Players, settings: GateSettings
+) -> str | None:
+    """Why no test may open although there are cases: nobody could score it, or the champion cannot be run."""
+    first = next(batches(in_order(fresh), settings.batch))
+    why = unscored(list(players.at(champion, [case.case_id for case in first]).values()))
+    return f"no test was opened and nothing is spent: {why}" if why else None
 
 
-def as_rollout(trace: Trace) -> Rollout:
-    """What the gate needs of a run; a run that broke says on which side."""
-    return Rollout(
-        score=None if trace.error else trace.first_score,
-        failed=trace.error.kind if trace.error else None,
-        cost=float(trace.usage.input_tokens + trace.usage.output_tokens),
-        latency=trace.latency_s,
+def _play(trials: Sequence[Trial], desk: Desk, players: Players, size: int) -> str | None:
+    """Batch after batch for all that are undecided; returns why it had to stop."""
+    with progress(
+        "gate: champion and challengers on fresh cases", max((len(t.rest) for t in trials), default=0)
+    ) as advance:
+        while undecided := [trial for trial in trials if trial.is_open and trial.rest]:
+            most = 0
+            for trial in undecided:
+                batch = trial.next_batch(size)
+                ours, theirs = players.both(trial.champion, trial.challenger, [c.case_id for c in batch])
+                if why := unusable(ours, theirs):
+                    return f"the gate stopped: {why}; its tests stay open: repair that and run again"
+                trial.bet(batch, ours, theirs)
+                desk.store(trial)
+                most = max(most, len(batch))
+            advance(most)
+    return None
+
+
+def _judge(trial: Trial, desk: Desk, stopped: str | None) -> Judged:
+    """Close the test if it has its verdict or no cases are left."""
+    still_open = stopped is not None and trial.is_open and bool(trial.rest)
+    if not still_open:
+        desk.close(trial)
+    return Judged(
+        candidate_id=trial.challenger,
+        verdict=trial.verdict,
+        accuracy=trial.accuracy,
+        stopped=stopped or "" if still_open else "",
     )
+
+
+def _best(desk: Desk, players: Players) -> Best | None:
+    """All that are proven play on to the latest of their stops; the best on these cases is it."""
+    proven = desk.proven
+    scores = {one.candidate_id: one.scores for one in proven}
+    if len(proven) > 1:
+        for one in proven:
+            scores[one.candidate_id] |= _played_on(one, common_order(proven), desk, players)
+    return choose(proven, scores)
+
+
+def _played_on(one: Proven, cases: Sequence[str], desk: Desk, players: Players) -> dict[str, float | None]:
+    """Scores of those of the cases that its own test did not reach, and that its proposer did not see."""
+    known, seen = set(one.scores), seen_case_ids(desk.name, one.candidate_id)
+    missing = [i for i in cases if i not in known and i not in seen and i in desk.labelled]
+    traces = players.at(one.candidate_id, missing)
+    return {
+        i: None if broke(trace) else 0.0 if trace.error else trace.first_score for i, trace in traces.items()
+    }

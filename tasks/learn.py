@@ -21,7 +21,7 @@ from agent.project import Proposer, load_project
 from agent.record import Record
 from agent.trace import Trace
 from agent.weights import NAME
-from evaluation.cases import LabelledCase, labelled_cases, released_by
+from evaluation.cases import LabelledCase, answer_name, labelled_cases, released_by
 from evaluation.curate import CurateSettings, curate, practised
 from evaluation.label import Label
 from infra.dataset_store import DatasetVersion, read_dataset, write_dataset
@@ -167,11 +167,6 @@ def as_examples(folder: str, lessons: list[Lesson]) -> list[Example]:
         )
         for lesson in lessons
     ]
-
-
-def answer_name(answer: object) -> str:
-    """The action's name in an answer: a bare name, or a record with `tool` and arguments."""
-    return str(answer.get("tool") if isinstance(answer, dict) else answer)
 
 
 def make(

@@ -5,34 +5,43 @@ from prefect import task
 from agent.record import Record
 from infra.question_rounds import end_round
 from infra.registry import promote, set_alias
-from tasks.gate import Judged
+from tasks.gate import Gated
 
 
 class Decision(Record):
     """What a round came to."""
 
     best: str | None = None
-    """The proven challenger with the largest lower bound of its gain."""
+    """The proven challenger that is best on cases that all proven ones played."""
     promoted: bool = False
     reason: str
 
 
 @task(name="promote")
-def promote_best(name: str, judged: list[Judged], *, approved_by: str | None) -> Decision:
+def promote_best(name: str, gated: Gated, *, approved_by: str | None) -> Decision:
     """Point `challenger` to the best proven one, and `champion` too if a policy approves in advance."""
-    proven = [j for j in judged if j.verdict.decision == "promote"]
-    if not proven:
-        end_round(name)
-        tested = f"none of {len(judged)} challengers is proven to be better"
-        nothing = (
-            "no challenger was tested: nothing new was learned, or too few fresh cases are left for the gate"
-        )
-        return Decision(reason=f"{tested if judged else nothing}; the champion stays")
-    best = max(proven, key=lambda j: (j.verdict.ci[0], j.verdict.gain or 0))
+    decision = _decide(name, gated, approved_by)
+    end_round(name)  # last: a run killed before asks nobody anew, and its next promotes what this one proved
+    return decision
+
+
+def _decide(name: str, gated: Gated, approved_by: str | None) -> Decision:
+    best = gated.best
+    if best is None:
+        return Decision(reason=f"{_nothing_proven(gated)}; the champion stays")
     set_alias(name, best.candidate_id, "challenger")
-    end_round(name)
     if approved_by is None:
-        reason = f"{best.verdict.reason}; waits for `ratchet approve {best.candidate_id}`"
+        reason = f"{best.reason}; waits for `ratchet approve {best.candidate_id}`"
         return Decision(best=best.candidate_id, reason=reason)
-    promote(name, best.candidate_id, approved_by=approved_by, reason=best.verdict.reason)
-    return Decision(best=best.candidate_id, promoted=True, reason=best.verdict.reason)
+    promote(name, best.candidate_id, approved_by=approved_by, reason=best.reason)
+    return Decision(best=best.candidate_id, promoted=True, reason=best.reason)
+
+
+def _nothing_proven(gated: Gated) -> str:
+    stopped = sum(bool(one.stopped) for one in gated.judged)
+    if gated.judged:
+        waits = f" ({stopped} not yet judged: the test stays open)" if stopped else ""
+        return f"none of {len(gated.judged)} challengers is proven to be better{waits}"
+    if gated.problems:
+        return "no challenger was tested: see the problems"
+    return "no challenger was tested: nothing new was learned, or too few fresh cases are left for the gate"

@@ -14,10 +14,10 @@ from agent.trace import Trace
 from evaluation.gate import decide
 from evaluation.pairs import pair_up
 from evaluation.scorers import Interval, interval
+from evaluation.trial import as_rollout
 from flows.demo.weeks import weeks
 from infra.programs import load_program
 from tasks.caching import cached_by
-from tasks.gate import as_rollout
 from tasks.progress import progress
 
 WITH_ARGUMENTS = 6

@@ -164,8 +164,8 @@ def plant_and_judge(second: ImproveReport, settings: ProposeSettings) -> Refusal
         FOLDER, NAME, "lessons", serving.candidate_id, lessons.training, settings, lessons.practice
     )
     challengers = [planted.candidate_id, *{taught} - {serving.candidate_id}]
-    judged = gate_candidates(FOLDER, lessons, challengers, GATE)
-    return Refusal(planted=planted, lessons=taught, judged=tuple(judged))
+    gated = gate_candidates(FOLDER, lessons, challengers, GATE)
+    return Refusal(planted=planted, lessons=taught, judged=gated.judged)
 
 
 def last_word() -> dict[str, FinalTest]:

@@ -14,7 +14,8 @@ from flows.demo.final_test import FinalTest
 from flows.demo.planted import Planted
 from flows.improve import ImproveReport
 from infra.version import Version
-from tasks.gate import ACCURACY, Judged
+from tasks.gate import Judged
+from tasks.trials import ACCURACY
 from tasks.watch import Watched
 
 COLOUR = {"promote": "green", "reject": "red", "continue": "yellow"}
@@ -75,7 +76,7 @@ def show_verdicts(judged: Sequence[Judged], versions: Sequence[Version]) -> None
             version.candidate.origin.proposer,
             f"{one.accuracy.mean:.2f} on {one.accuracy.n}" if one.accuracy else "–",
             f"[{COLOUR[decision]}]{SAYS[decision]}",
-            one.verdict.reason,
+            f"{one.verdict.reason}; {one.stopped}" if one.stopped else one.verdict.reason,
         )
     console.print(table)
 

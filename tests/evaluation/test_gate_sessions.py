@@ -151,10 +151,11 @@ def test_a_test_goes_on_in_its_own_order_and_newcomers_come_last():
     begun = [c for n, c in enumerate(cases) if n % 3]
     session = next(c.session_id for c in cases if c.session_id)
     order = [(c.case_id, c.session_id) for c in begun]
-    on = go_on(order, cases)
+    on = go_on(order, cases, cases)
     assert on[: len(begun)] == begun
     assert on[len(begun) :] == [c for c in cases if c not in begun and c.session_id != session]
-    assert go_on(order, [c for c in cases if c is not begun[0]]) == on[1:]
+    withdrawn = [c for c in cases if c is not begun[0]]
+    assert go_on(order, withdrawn, cases) == on[1:]
 
 
 def conversations(rng, n, turns, asked):

@@ -1,0 +1,176 @@
+"""The papers of the gate's tests: opened, stored after every batch, and closed, in an order that no kill can break.
+
+Opening: the share in the ledger, then the order of cases, then the first case. Closing: the ledger with the
+verdict and the cases that it used, then the version's page. What a kill left in between is found in the ledger by
+the next run and finished; a proven challenger is never lost, and never tested a second time.
+"""
+
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from agent.errors import BadInput
+from evaluation.cases import LabelledCase, case_text, fresh_for_gate
+from evaluation.choice import Proven
+from evaluation.gate import GatePolicy
+from evaluation.ledger import Entry
+from evaluation.trial import Trial, TrialState
+from infra.dataset_store import read_dataset
+from infra.gate_cases import read_open_test, spend_cases, spent_cases, write_open_test
+from infra.gate_picture import draw_gate
+from infra.ledger_store import close_ledger_test, open_ledger_test, read_ledger
+from infra.pictures import draw_confusion
+from infra.registry import history, record_evaluation, seen_case_ids
+from infra.version import Version
+from tasks.learn import Lessons
+
+ACCURACY = "accuracy"
+
+
+class Desk:
+    """The tests of one project against its present champion."""
+
+    def __init__(self, name: str, lessons: Lessons, alpha: float, min_gain: float, most: int) -> None:
+        self.name, self.champion = name, lessons.champion
+        self.alpha, self.min_gain, self.most = alpha, min_gain, most
+        self.labelled = {item.case_id: item for item in read_dataset(lessons.labelled, LabelledCase)}
+        self.problems: list[str] = []
+        versions = {version.candidate_id: version for version in history(name)}
+        tests = [
+            e for e in read_ledger(name).entries if e.champion == self.champion and e.candidate in versions
+        ]
+        self._newest = {entry.candidate: entry for entry in tests}
+        self.begun = [entry.candidate for entry in self._newest.values() if entry.decision is None]
+        """Challengers whose test a kill or a bad batch left open."""
+        closed = [entry for entry in self._newest.values() if entry.decision is not None]
+        found = (self._proven_before(entry, versions[entry.candidate]) for entry in closed)
+        self.proven: list[Proven] = [one for one in found if one is not None]
+        """Those of earlier runs that never served (a kill came between, or nobody approved yet), then this run's."""
+
+    def _proven_before(self, entry: Entry, version: Version) -> Proven | None:
+        verdict = version.verdict if version.compared_with == self.champion else None
+        found = verdict and (verdict.decision, min(verdict.e_value, 1e300))
+        recorded = found == (entry.decision, entry.e_value)
+        if recorded and not entry.proven:
+            return None
+        trial = self._kept(entry)
+        if not recorded and trial is not None:  # a kill came after the ledger
+            self._record(trial)
+            verdict = trial.verdict
+        served = any(event.action == "promoted" for event in version.events)
+        if not entry.proven or verdict is None or served:
+            return None
+        return Proven(
+            candidate_id=entry.candidate, verdict=verdict, plays=tuple(trial.plays) if trial else ()
+        )
+
+    def _kept(self, entry: Entry) -> Trial | None:
+        """A closed test, as it was stored; one that cannot be read is told and costs only a comparison."""
+        try:
+            return self._resumed(entry, ())
+        except BadInput as error:
+            self.problems.append(str(error))
+            return None
+
+    def open_again(self, fresh: Sequence[LabelledCase]) -> list[Trial]:
+        """Tests that were left open, each on its own order; `fresh` cases that it does not know come last."""
+        return [trial for one in self.begun for trial in self._again(self._newest[one], fresh)]
+
+    def _again(self, entry: Entry, fresh: Sequence[LabelledCase]) -> list[Trial]:
+        try:
+            return [self._resumed(entry, fresh) or self._begin(entry, fresh)]
+        except BadInput as error:
+            self._give_up(entry, f"given up: {error}")
+            return []
+
+    def _give_up(self, entry: Entry, why: str) -> None:
+        close_ledger_test(
+            self.name, entry.candidate, champion=self.champion, decision="continue", e_value=0.0, reason=why
+        )
+        write_open_test(self.name, entry.candidate, "")
+        self.problems.append(f"the open test of {entry.candidate} was {why}")
+
+    def _resumed(self, entry: Entry, fresh: Sequence[LabelledCase]) -> Trial | None:
+        """This very test as it was stored; None if it did not come to that."""
+        state = self._stored(entry.candidate)
+        if state is None or (state.champion, state.opened_at) != (self.champion, entry.opened_at):
+            return None
+        return Trial.resume(state, list(self.labelled.values()), fresh, self.most)
+
+    def _stored(self, challenger: str) -> TrialState | None:
+        text = read_open_test(self.name, challenger)
+        return TrialState.from_json(text, where=f"the stored test of {challenger}") if text else None
+
+    def fresh(self, challengers: Collection[str]) -> list[LabelledCase]:
+        """Gate cases that none of these candidates' proposers saw, and that no gate used."""
+        seen = {i for one in (self.champion, *challengers) for i in seen_case_ids(self.name, one)}
+        known = list(self.labelled.values())
+        texts: dict[str, str | None] = {i: case_text(c.case) for i, c in self.labelled.items() if i in seen}
+        return fresh_for_gate(known, seen, texts, spent_cases(self.name))[0]
+
+    def open(self, challenger: str, fresh: Sequence[LabelledCase]) -> Trial:
+        """Register both sides and the order before the first case is drawn."""
+        entry = open_ledger_test(self.name, challenger, champion=self.champion, alpha=self.alpha)
+        self._spend_what_was_given_up(challenger)
+        trial = self._begin(entry, fresh)
+        self.store(trial)
+        return trial
+
+    def _spend_what_was_given_up(self, challenger: str) -> None:
+        """Opening a test gives up one that was open against an earlier champion; its cases have been looked at."""
+        try:
+            before = self._stored(challenger)
+        except BadInput as error:
+            self.problems.append(str(error))
+            return
+        if before is not None and before.champion != self.champion:
+            spend_cases(self.name, challenger, [play.case_id for play in before.plays if play.is_evidence])
+
+    def _begin(self, entry: Entry, fresh: Sequence[LabelledCase]) -> Trial:
+        policy = GatePolicy(alpha=entry.alpha_k, min_gain=self.min_gain)
+        return Trial.begin(self.champion, entry.candidate, entry.opened_at, policy, fresh, self.most)
+
+    def store(self, trial: Trial) -> None:
+        """So far the test is settled."""
+        write_open_test(self.name, trial.challenger, trial.state().to_json())
+
+    def close(self, trial: Trial) -> None:
+        """The ledger with the verdict and the cases, then the page of the version."""
+        verdict = trial.verdict
+        close_ledger_test(
+            self.name,
+            trial.challenger,
+            champion=self.champion,
+            decision=verdict.decision,
+            e_value=verdict.e_value,
+            reason=verdict.reason,
+            cases=trial.used,
+        )
+        self._record(trial)
+        if verdict.decision == "promote":
+            proven = Proven(candidate_id=trial.challenger, verdict=verdict, plays=tuple(trial.plays))
+            self.proven.append(proven)
+
+    def _record(self, trial: Trial) -> None:
+        accuracy = trial.accuracy
+        with tempfile.TemporaryDirectory() as scratch:
+            record_evaluation(
+                self.name,
+                trial.challenger,
+                scores={ACCURACY: accuracy} if accuracy else {},
+                verdict=trial.verdict,
+                compared_with=trial.champion,
+                pictures=_pictures(Path(scratch), trial),
+            )
+
+
+def _pictures(folder: Path, trial: Trial) -> dict[str, Path]:
+    pictures = {}
+    if trial.path:
+        draw_gate(trial.path, trial.verdict, folder / "wealth.png")
+        pictures["wealth"] = folder / "wealth.png"
+    known = [(play.expected, play.chosen) for play in trial.plays if play.expected is not None]
+    if known:
+        expected, chosen = [e for e, _ in known], [c for _, c in known]
+        pictures["confusion"] = draw_confusion(expected, chosen, folder / "confusion.png")
+    return pictures

@@ -1,0 +1,291 @@
+"""The gate as the flow calls it, on a real registry: scripted versions, faults, kills, and several proven at once."""
+
+from collections import Counter
+from datetime import UTC, datetime
+
+import pytest
+
+from agent.candidate import Candidate, Predictor
+from agent.environment import Action, Case, Outcome
+from agent.trace import Attempt, RunError, Step, Trace
+from evaluation.cases import LabelledCase
+from infra.dataset_store import write_dataset
+from infra.gate_cases import read_open_test, spent_cases
+from infra.ledger_store import read_ledger
+from infra.registry import champion, history, promote, record_evaluation, register, rollback
+from tasks.gate import GateSettings, Players, hold
+from tasks.learn import Lessons
+from tasks.promote import promote_best
+from tasks.trials import Desk
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
+RULES = GateSettings(min_cases=8, batch=8)
+
+
+def version(project, instructions, seen=()):
+    candidate = Candidate(predictors={"act": Predictor(instructions=instructions)}, base_model="tiny")
+    register(project, candidate, files={}, seen_case_ids=list(seen), cost={})
+    return candidate.candidate_id
+
+
+def case(number, session=None):
+    return LabelledCase(
+        case=Case(inputs={"request": f"{number:03d}{chr(97 + number % 26) * 9} {number * 7919 % 9973}"}),
+        trace_id=f"{number:032x}",
+        candidate_id="c",
+        role="gate",
+        propensity=1.0,
+        session_id=session,
+        source="human",
+        answer="right",
+    )
+
+
+def lessons_of(cases, serving):
+    labelled = write_dataset("labelled", cases)
+    return Lessons(
+        training=labelled, labelled=labelled, practice=labelled, champion=serving, n_human=0, left_out={}
+    )
+
+
+class Killed(BaseException):
+    """What kill -9 is to the rest of the program: nothing after it runs."""
+
+
+class Scripted(Players):
+    """Versions whose score at a case is written down: a number, None = not scored, or why it broke."""
+
+    def __init__(self, name, lessons, **scores):
+        super().__init__("", name, lessons.labelled)
+        self.scores = scores
+        self.calls = Counter()
+        self.order = {}
+        self.kill_after = None
+
+    def play(self, candidate_id, case_ids, *, again=False):
+        if self.kill_after is not None and sum(self.calls.values()) >= self.kill_after:
+            raise Killed
+        self.calls[candidate_id] += len(case_ids)
+        if not again:
+            self.order.setdefault(candidate_id, []).extend(case_ids)
+        return [self.trace(candidate_id, i, again) for i in case_ids]
+
+    def trace(self, candidate_id, case_id, again):
+        rule = self.scores[candidate_id]
+        score = rule(case_id, again) if callable(rule) else rule
+        error = None
+        if isinstance(score, str):
+            error, score = RunError(kind="infrastructure", message=score), None
+        step = Step(observation="o", action=Action(name="right" if score else "wrong"))
+        return Trace(
+            trace_id=case_id.rjust(32, "0"), case=BY_ID[case_id].case, candidate_id=candidate_id, started_at=NOW,
+            latency_s=0.1, error=error, attempts=(Attempt(steps=(step,), outcome=Outcome(score=score)),),
+        )  # fmt: skip
+
+
+CASES = [case(n) for n in range(64)]
+BY_ID = {c.case_id: c for c in [case(n) for n in range(200)]}
+IDS = sorted(c.case_id for c in CASES)
+
+
+@pytest.fixture
+def serving(project):
+    first = version(project, "The first.")
+    promote(project, first, approved_by="ratchet", reason="the first version")
+    return first
+
+
+def gate(project, serving, scores, *, cases=CASES, rules=RULES, kill_after=None):
+    lessons = lessons_of(cases, serving)
+    players = Scripted(project, lessons, **scores)
+    players.kill_after = kill_after
+    challengers = [one for one in scores if one != serving]
+    return hold(project, lessons, challengers, rules, players), players
+
+
+def killed(project, serving, scores, after):
+    lessons = lessons_of(CASES, serving)
+    players = Scripted(project, lessons, **scores)
+    players.kill_after = after
+    with pytest.raises(Killed):
+        hold(project, lessons, [one for one in scores if one != serving], RULES, players)
+    return players
+
+
+def decided(project):
+    return [(entry.candidate, entry.decision) for entry in read_ledger(project).entries]
+
+
+def test_a_proven_challenger_is_promoted_and_its_cases_never_judge_again(project, serving):
+    better = version(project, "Better.")
+    gated, _ = gate(project, serving, {serving: 0.0, better: 1.0})
+    (judged,) = gated.judged
+    assert (judged.verdict.decision, judged.stopped, gated.problems) == ("promote", "", ())
+    used = set(IDS[: judged.verdict.n_labelled])
+    assert spent_cases(project) == used
+    assert promote_best.fn(project, gated, approved_by="a policy").promoted
+    assert champion(project).candidate_id == better
+    desk = Desk(project, lessons_of(CASES, better), 0.05, 0.0, 400)
+    assert {c.case_id for c in desk.fresh([])} == {c.case_id for c in CASES} - used
+
+
+def test_sessions_are_one_bet_each_and_no_batch_cuts_one(project, serving):
+    better = version(project, "Better.")
+    sessions = [case(n, session=f"s{n // 8}") for n in range(80)]
+    gated, players = gate(project, serving, {serving: 0.0, better: 1.0}, cases=sessions)
+    (judged,) = gated.judged
+    assert judged.verdict.n_labelled == 8 * judged.verdict.n_bets
+    played = [BY_ID[i].case.inputs["request"][:3] for i in players.order[better]]
+    assert [len({int(n) // 8 for n in played[k : k + 8]}) for k in range(0, len(played), 8)] == [1] * (
+        len(played) // 8
+    )
+
+
+def test_where_nobody_can_score_no_test_opens_and_nothing_is_spent(project, serving):
+    better = version(project, "Better.")
+    gated, _ = gate(project, serving, {serving: None, better: None})
+    assert gated.judged == ()
+    assert gated.problems[0].startswith(
+        "no test was opened and nothing is spent: nobody can score the answers at 8 of 8"
+    )
+    assert (decided(project), spent_cases(project)) == ([], frozenset())
+
+
+def test_a_champion_that_cannot_be_run_opens_no_test(project, serving):
+    better = version(project, "Better.")
+    gated, players = gate(project, serving, {serving: "connection refused", better: "connection refused"})
+    assert "the champion could not be run at any of 8 cases (connection refused)" in gated.problems[0]
+    assert (decided(project), spent_cases(project), players.calls[better]) == ([], frozenset(), 0)
+
+
+def test_a_dead_endpoint_stops_the_test_before_the_batch_and_the_next_run_goes_on(project, serving):
+    better = version(project, "Better.")
+    dies = set(IDS[8:])
+
+    def until(score):
+        return lambda case_id, again: "connection refused" if case_id in dies else score
+
+    gated, _ = gate(project, serving, {serving: until(0.0), better: until(0.5)})
+    (judged,) = gated.judged
+    assert (judged.verdict.decision, judged.verdict.n_labelled) == ("continue", 8)
+    assert "stopped" in judged.stopped
+    assert gated.problems == (judged.stopped,)
+    assert (decided(project), spent_cases(project)) == ([(better, None)], frozenset())
+    decision = promote_best.fn(project, gated, approved_by="a policy")
+    assert decision.reason.endswith("(1 not yet judged: the test stays open); the champion stays")
+    # repaired; this round's proposers made nothing new
+    lessons = lessons_of(CASES, serving)
+    players = Scripted(project, lessons, **{serving: 0.0, better: 1.0})
+    gated = hold(project, lessons, [], RULES, players)
+    assert gated.best.candidate_id == better
+    assert players.order[better][0] == IDS[8]
+    assert decided(project) == [(better, "promote")]
+    assert gated.judged[0].verdict.n_labelled == len(spent_cases(project))
+
+
+def test_what_both_sides_broke_on_is_left_out_and_stays_free(project, serving):
+    better = version(project, "Better.")
+
+    def shaky(score):
+        return lambda case_id, again: "gone" if case_id == IDS[3] else score
+
+    gated, _ = gate(project, serving, {serving: shaky(0.0), better: shaky(1.0)})
+    (judged,) = gated.judged
+    assert judged.verdict.excluded == {"infrastructure failed on both sides": 1}
+    assert IDS[3] not in spent_cases(project)
+    assert spent_cases(project) >= {*IDS[:3], IDS[4]}
+
+
+def test_what_a_challenger_alone_breaks_on_twice_is_its_loss_and_a_blip_is_played_again(project, serving):
+    worse, blinked = version(project, "Worse."), version(project, "Blinked.")
+    scores = {
+        serving: 1.0,
+        worse: "refused its prompt",
+        blinked: lambda case_id, again: 1.0 if again else "blip",
+    }
+    gated, players = gate(project, serving, scores)
+    verdicts = {judged.candidate_id: judged.verdict for judged in gated.judged}
+    assert (verdicts[worse].decision, verdicts[worse].gain, verdicts[worse].excluded) == ("reject", -1.0, {})
+    assert (verdicts[blinked].decision, verdicts[blinked].gain) == ("continue", 0.0)
+    assert players.calls[blinked] == 2 * len(CASES)
+
+
+@pytest.mark.parametrize("after", range(8, 49, 8))
+def test_a_killed_test_goes_on_in_its_own_order_without_playing_a_bet_again(project, serving, after):
+    fair = version(project, "As good.")
+    begun = killed(project, serving, {serving: 0.0, fair: 0.0}, after)
+    assert decided(project) in ([], [(fair, None)])
+    new = [case(n) for n in range(64, 72)]
+    gated, players = gate(project, serving, {serving: 0.0, fair: 0.0}, cases=[*new, *CASES])
+    settled = [] if read_open_test(project, fair) is None else begun.order.get(fair, [])
+    order = [*settled, *players.order[fair]]
+    assert len(order) == len(set(order)) == 72
+    if decided(project)[0][1] and after > 8:
+        assert order[:64] == IDS
+        assert set(order[64:]) == {c.case_id for c in new}
+    assert gated.judged[0].verdict.n_labelled == 72
+    assert len(read_ledger(project).entries) == 1
+    assert spent_cases(project) == set(order)
+
+
+def test_a_test_of_before_a_promotion_is_given_up_and_its_cases_are_spent(project, serving):
+    fair, better = version(project, "As good."), version(project, "Better.")
+    killed(project, serving, {serving: 0.0, fair: 0.0}, 40)
+    played = 24
+    _, _ = gate(
+        project,
+        serving,
+        {serving: 0.0, better: 1.0, fair: 0.0},
+        rules=RULES.model_copy(update={"max_cases": 24}),
+    )
+    assert dict(decided(project))[better] == "promote"
+    assert len(spent_cases(project)) >= played
+
+
+def test_of_several_proven_the_best_on_the_cases_of_the_latest_stop_is_promoted(project, serving):
+    """`lucky` wins its first cases and is proven first; up to the stop of `steady` it is the worse one."""
+    lucky, steady = version(project, "Lucky."), version(project, "Steady.")
+    scores = {
+        serving: 0.0,
+        lucky: lambda case_id, again: float(IDS.index(case_id) < 8),
+        steady: lambda case_id, again: float(IDS.index(case_id) % 4 > 0),
+    }
+    gated, players = gate(project, serving, scores)
+    verdicts = {judged.candidate_id: judged.verdict for judged in gated.judged}
+    assert {verdict.decision for verdict in verdicts.values()} == {"promote"}
+    assert verdicts[lucky].n_labelled < verdicts[steady].n_labelled
+    assert players.calls[lucky] == verdicts[steady].n_labelled
+    decision = promote_best.fn(project, gated, approved_by="a policy")
+    assert champion(project).candidate_id == decision.best == steady
+    assert f"best of 2 proven on {verdicts[steady].n_labelled} common cases" in decision.reason
+
+
+def test_a_challenger_that_was_proven_before_a_kill_is_promoted_by_the_next_run(project, serving):
+    better = version(project, "Better.")
+    gate(project, serving, {serving: 0.0, better: 1.0})
+    gated, players = gate(project, serving, {serving: 0.0, better: 1.0})
+    assert (gated.judged, players.calls[better], len(read_ledger(project).entries)) == ((), 0, 1)
+    assert promote_best.fn(project, gated, approved_by="a policy").promoted
+    assert champion(project).candidate_id == better
+
+
+def test_a_kill_between_ledger_and_page_loses_no_verdict(project, serving):
+    better = version(project, "Better.")
+    gated, _ = gate(project, serving, {serving: 0.0, better: 1.0})
+    verdict = gated.judged[0].verdict
+    lost = verdict.model_copy(update={"decision": "continue", "e_value": 1.0})
+    record_evaluation(project, better, scores={}, verdict=lost, compared_with=serving)
+    gated, _ = gate(project, serving, {serving: 0.0})
+    assert gated.best.candidate_id == better
+    assert next(v for v in history(project) if v.candidate_id == better).verdict == verdict
+
+
+def test_one_that_a_person_took_back_is_not_promoted_again_by_the_next_run(project, serving):
+    better = version(project, "Better.")
+    gated, _ = gate(project, serving, {serving: 0.0, better: 1.0})
+    promote_best.fn(project, gated, approved_by="a policy")
+    rollback(project, by="anna", reason="complaints")
+    gated, _ = gate(project, serving, {serving: 0.0})
+    assert gated.best is None
+    assert not promote_best.fn(project, gated, approved_by="a policy").promoted
+    assert champion(project).candidate_id == serving

@@ -38,7 +38,7 @@ def number(value: Any, *, decimal_comma: bool = False) -> float | None:
         try:
             return float(value)
         except OverflowError:
-            raise ValueError(f"{shown(value)} is too large for a number") from None
+            raise ValueError(f"= {shown(value)} is too large for a number") from None
     if value is None:
         return None
     if not isinstance(value, str):
@@ -56,7 +56,8 @@ def number(value: Any, *, decimal_comma: bool = False) -> float | None:
         return float(text.replace("_", "?"))
     except ValueError:
         raise ValueError(
-            f"= {shown(value)} is not a number; write digits, true/false or pass/fail, or rename the column"
+            f"= {shown(value)} is not a number; write digits, true/false or pass/fail, leave the cell empty "
+            "where it is not known, or rename the column"
         ) from None
 
 

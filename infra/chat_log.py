@@ -5,6 +5,7 @@ the agent itself did wrong (arguments that are no JSON, a call that failed) is d
 not read, or not whole, is counted and said.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -83,7 +84,13 @@ def read_chat_log(path: Path, *, project: str = "", agent: str | None = None) ->
 
     for number, record in _conversations(table.records(fault), table):
         try:
-            trace, told = to_trace(record, agent=agent or path.stem, named=agent is not None, seen_at=seen_at)
+            trace, told = to_trace(
+                record,
+                agent=agent or path.stem,
+                named=agent is not None,
+                seen_at=seen_at,
+                decimal_comma=table.decimal_comma,
+            )
         except BadInput as error:
             fault(number, str(error))
             continue
@@ -142,7 +149,9 @@ def _told_apart(traces: Sequence[Trace], notes: Counter[str]) -> list[Trace]:
     return found
 
 
-def to_trace(record: Any, *, agent: str, named: bool, seen_at: datetime) -> tuple[Trace, Counter[str]]:
+def to_trace(
+    record: Any, *, agent: str, named: bool, seen_at: datetime, decimal_comma: bool = False
+) -> tuple[Trace, Counter[str]]:
     """One conversation as a trace with one attempt, and what of it was not read.
 
     Raises:
@@ -167,13 +176,15 @@ def to_trace(record: Any, *, agent: str, named: bool, seen_at: datetime) -> tupl
         session_id=task,
         started_at=_of_cell("time", cells.moment, _first(record, _TIMES)) or seen_at,
         latency_s=0,
-        attempts=(Attempt(steps=tuple(steps), outcome=Outcome(score=_score(record))),),
+        attempts=(Attempt(steps=tuple(steps), outcome=Outcome(score=_score(record, decimal_comma))),),
     )
     return trace, notes
 
 
 def _messages(record: Mapping[str, Any]) -> tuple[list[Any], list[Message]]:
     given = _first(record, _MESSAGES)
+    if isinstance(given, str) and given.lstrip().startswith("["):  # a table's cell
+        given = _parsed(given)
     if not isinstance(given, list):
         if _is_message(record):
             raise BadInput(
@@ -193,12 +204,19 @@ def _messages(record: Mapping[str, Any]) -> tuple[list[Any], list[Message]]:
     return given, messages
 
 
-def _score(record: Mapping[str, Any]) -> float | None:
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise BadInput(f"its messages are not JSON ({error})") from None
+
+
+def _score(record: Mapping[str, Any], decimal_comma: bool = False) -> float | None:
     given = _first(record, _SCORES)
     if given is None and isinstance(record.get(_SCORED_IN), dict):
         given = _first(record[_SCORED_IN], _SCORES)
     try:
-        score = cells.number(given)
+        score = cells.number(given, decimal_comma=decimal_comma)
     except ValueError:
         score = -1.0
     if score is None or 0 <= score <= 1:
@@ -218,7 +236,8 @@ def _of_cell(what: str, read: Any, given: Any) -> Any:
 def _unread(record: Mapping[str, Any]) -> list[str]:
     """Fields with something in them that nothing was taken from."""
     chosen = {_chosen(record, names) for names in (_MESSAGES, _SCORES, _TASKS, _TIMES)}
-    if _first(record, _SCORES) is None and _score(record) is not None:
+    inside = record.get(_SCORED_IN)
+    if _first(record, _SCORES) is None and isinstance(inside, dict) and _chosen(inside, _SCORES):
         chosen.add(_SCORED_IN)
     return [
         name for name, v in record.items() if name not in {*chosen, *_OTHERS} and v not in (None, "", [], {})

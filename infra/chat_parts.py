@@ -84,9 +84,9 @@ def to_message(given: Any) -> Message:
     _add_content(message, said)
     for name in _THOUGHTS:
         if said.get(name):
-            message.thought = _joined(message.thought, _text(said[name]))
+            message.thought = _joined(message.thought, _text(said[name], message))
     if said.get("refusal"):
-        message.text = _joined(message.text, _text(said["refusal"]))
+        message.text = _joined(message.text, _text(said["refusal"], message))
     message.calls += _calls(said)
     if role == "tool" and not message.answers:
         ids = _id(said.get("tool_call_id")), _id(said.get("id"))
@@ -130,15 +130,15 @@ def _add_part(message: Message, part: Any) -> None:
         (part[name] for name in ("text", "content", *_THOUGHTS, "refusal") if part.get(name) is not None), ""
     )
     if of in _TEXTS or of == "refusal" or (of is None and isinstance(part.get("text"), str)):
-        message.text = _joined(message.text, _text(inner))
+        message.text = _joined(message.text, _text(inner, message))
     elif of in _THOUGHTS:
-        message.thought = _joined(message.thought, _text(inner))
+        message.thought = _joined(message.thought, _text(inner, message))
     elif of in _CALLS:
         message.calls.append(_call(part))
     elif of in _ANSWERS:
         result = next((part[n] for n in ("content", "response", "result") if part.get(n) is not None), "")
         call_id = next((part[n] for n in ("tool_use_id", "tool_call_id", "id") if part.get(n)), None)
-        message.answers.append(Answer(_id(call_id), _id(part.get("name")), _text(result)))
+        message.answers.append(Answer(_id(call_id), _id(part.get("name")), _text(result, message)))
     elif of in _MEDIA:
         message.text = _joined(message.text, f"[{of}]")
         message.notes[f"{of} part named only"] += 1
@@ -147,14 +147,15 @@ def _add_part(message: Message, part: Any) -> None:
         message.notes[f"part of type {shown(of)} kept as JSON"] += 1
 
 
-def _text(value: Any) -> str:
-    """The text of a text, of parts, or of any other data as JSON."""
+def _text(value: Any, within: Message) -> str:
+    """The text of a text, of parts, or of any other data as JSON; what was not kept whole is noted within."""
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(isinstance(part, str | dict) for part in value):
         inner = Message("tool")
         for part in value:
             _add_part(inner, part)
+        within.notes += inner.notes
         return inner.text
     return json.dumps(value, ensure_ascii=False)
 

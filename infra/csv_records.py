@@ -6,6 +6,7 @@ which cell is which cannot be known.
 """
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
@@ -15,6 +16,8 @@ from infra.cells import shown
 from infra.text_source import TextSource
 
 SEPARATORS: Final = (",", ";", "\t", "|")
+_SAID: Final = re.compile(r'"?sep=(.)"?\r?\n?$')
+"""Excel's own first line, which names the separator and is no row."""
 _LOOKED_AT: Final = 50
 _LONGEST: Final = 1 << 27
 """Characters of one cell; beyond this a quote was left open."""
@@ -39,8 +42,10 @@ class CsvRecords:
             BadInput: a name stands twice in the header, or the first row is no header.
         """
         self._source, self._expected = source, expected
-        sample = list(islice(source.lines(), _LOOKED_AT))
-        self.separator = _separator([line for _, line in sample], expected)
+        sample = [line for _, line in islice(source.lines(), _LOOKED_AT)]
+        said = _SAID.match(sample[0]) if sample else None
+        self._above = 0 if said is None else 1
+        self.separator = said[1] if said else _separator(sample, expected)
         header = next(self._rows(), (1, []))[1]
         self.names = [name.strip() for name in header]
         if must_fit:
@@ -72,13 +77,14 @@ class CsvRecords:
 
     def _rows(self) -> Iterator[tuple[int, list[str]]]:
         csv.field_size_limit(_LONGEST)
-        rows = csv.reader((line for _, line in self._source.lines()), delimiter=self.separator, strict=True)
-        begun = 1
+        lines = (line for _, line in islice(self._source.lines(), self._above, None))
+        rows = csv.reader(lines, delimiter=self.separator, strict=True)
+        begun = 1 + self._above
         try:
             for cells in rows:
                 if cells:
                     yield begun, cells
-                begun = rows.line_num + 1
+                begun = 1 + self._above + rows.line_num
         except csv.Error as error:
             raise BadInput(
                 f"{self._source.path}:{begun}: not CSV ({error}); a quote inside a quoted cell is written twice"
@@ -121,7 +127,7 @@ class CsvRecords:
 def short(names: Sequence[str]) -> str:
     """Column names as an error lists them."""
     listed = [name if len(name) <= _NAME else name[: _NAME - 1] + "…" for name in names[:_NAMED]]
-    return ", ".join(listed) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return (", ".join(listed) or "none") + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _is_data(name: str) -> bool:

@@ -41,8 +41,10 @@ class MessageColumns:
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """Columns that must be there."""
-        return (self.text, *self.categories, *self.numbers)
+        """Columns that must be there: the text, and what was named otherwise than by default."""
+        named = (("session", self.session), ("at", self.at), ("slice", self.slice), ("tool", self.tool))
+        chosen = (name for default, name in named if name is not None and name != default)
+        return (self.text, *chosen, *self.categories, *self.numbers)
 
     @property
     def used(self) -> tuple[str, ...]:
@@ -74,10 +76,10 @@ class MessageFile:
         names = self._table.names or list(dict.fromkeys(name for row in first for name in row))
         missing = [name for name in columns.asked if name not in names]
         if missing:
-            option = "--column" if missing[0] == columns.text else "--category or --number"
-            raise BadInput(
-                f"{path}: no column {missing[0]!r}; it has {short(names)}: choose one with {option}"
+            told = (
+                "choose one with --column" if missing[0] == columns.text else "name another with its option"
             )
+            raise BadInput(f"{path}: no column {missing[0]!r}; it has {short(names)}: {told}")
 
     @property
     def mended(self) -> int:
@@ -164,10 +166,13 @@ _READ: Final = {
 
 @dataclass(frozen=True)
 class Uncompared:
-    """A column that only one of two files holds, with why: what changed in it cannot be seen."""
+    """A column of which one file holds nothing: what changed in it cannot be seen."""
 
     name: str
-    reason: str
+    how: str
+    """`absent` or `empty`."""
+    path: Path
+    """Of the file that holds nothing."""
 
 
 def uncompared(reference: MessageFile, current: MessageFile) -> list[Uncompared]:
@@ -176,6 +181,10 @@ def uncompared(reference: MessageFile, current: MessageFile) -> list[Uncompared]
     for name in current.columns.used:
         for here, there in ((current, reference), (reference, current)):
             if there.filled[name] and not here.filled[name]:
-                how = "empty" if name in here.present else "absent"
-                found.append(Uncompared(name, f"{name} is {how} in {here.path}"))
+                found.append(Uncompared(name, "empty" if name in here.present else "absent", here.path))
     return found
+
+
+def unused(reference: MessageFile, current: MessageFile) -> list[str]:
+    """Columns of either file that were not looked at."""
+    return sorted((reference.present | current.present) - set(current.columns.used))

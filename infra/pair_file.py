@@ -57,6 +57,10 @@ class PairFile:
             yield self._pair(record)
             self.n_read += 1
 
+    def close(self) -> None:
+        """Let go of the file."""
+        self._table.close()
+
     def locate(self, error: BadInput) -> BadInput:
         """The same error with file and line in front, for one that a pair caused after it was read."""
         started = str(error).startswith(str(self._table.path)) or not self._number

@@ -133,6 +133,10 @@ class TableFile:
         finally:
             self._source.close()
 
+    def close(self) -> None:
+        """Let go of the file, also where a pass over it was not finished."""
+        self._source.close()
+
     def count(self) -> int:
         """How many records there are, an upper bound where cells hold line breaks; for progress only."""
         if self._parquet:

@@ -74,7 +74,7 @@ def drift(
     monitor = DriftMonitor(usual, alpha=rate, embed=read_by.embed, embedding=read_by.name, seed=seed)
     states, attribution, rows = _watch(monitor, file, size, seed)
     one_sided = uncompared(usual_file, file)
-    emptied = _emptied(usual_file, file, alpha)
+    emptied = _emptied(usual_file, file, rate)
     answer = {**_answer(states, attribution, one_sided, emptied), "embedding": monitor.embedding}
     if json:
         emit_json(answer)
@@ -83,13 +83,16 @@ def drift(
         if attribution is not None or not emptied:
             _show(states, attribution, monitor.embedding)
     _show_reading((usual_file, file), one_sided)
-    if report is not None:
-        _write_report(usual_rows, rows, states[-1], attribution, report, column)
-    if plot is not None:
-        from infra.drift_picture import draw_drift
+    try:
+        if report is not None:
+            _write_report(usual_rows, rows, states[-1], attribution, report, column)
+        if plot is not None:
+            from infra.drift_picture import draw_drift
 
-        draw_drift(states, plot, attribution=attribution)
-        console.print(f"picture: {plot}")
+            draw_drift(states, plot, attribution=attribution)
+            console.print(f"picture: {plot}")
+    except OSError as error:
+        console.print(f"[red]not written:[/] {error}; the verdict stands")
     raise typer.Exit(NO if answer["drift"] else YES)
 
 
@@ -237,10 +240,15 @@ def _answer(
 
 def _show_reading(files: "tuple[MessageFile, MessageFile]", one_sided: "list[Uncompared]") -> None:
     """What was read otherwise than it stands in the files, or not at all."""
-    from rich.markup import escape
+    from infra.csv_records import short
+    from infra.message_file import unused
 
-    for column in one_sided:
-        console.print(escape(f"not compared: {column.reason}"), soft_wrap=True)
+    told = []
+    for how, path in dict.fromkeys((column.how, column.path) for column in one_sided):
+        names = [column.name for column in one_sided if (column.how, column.path) == (how, path)]
+        told.append(f"not compared: {', '.join(names)} {'is' if len(names) == 1 else 'are'} {how} in {path}")
+    if left := unused(*files):
+        told.append(f"not used: {short(left)}; --category or --number compares a column")
     for file in files:
         without = file.rows_read - file.filled[file.columns.text]
         for n, what in (
@@ -248,7 +256,9 @@ def _show_reading(files: "tuple[MessageFile, MessageFile]", one_sided: "list[Unc
             (file.mended, "with half a character, replaced by \ufffd"),
         ):
             if n:
-                console.print(escape(f"{n:,} of {file.rows_read:,} rows {what}: {file.path}"), soft_wrap=True)
+                told.append(f"{n:,} of {file.rows_read:,} rows {what}: {file.path}")
+    for line in told:
+        console.print(line, soft_wrap=True, markup=False)
 
 
 def _show_emptied(emptied: list[str], current: "MessageFile") -> None:

@@ -64,15 +64,15 @@ def gate(
         slice_tolerance=slice_tolerance,
     )
     verdict, path = _run(Gate(policy), pairs, seen, keep_path=plot is not None)
+    if json:
+        emit_json(verdict)
+    else:
+        _show(verdict)
     if plot is not None:
         from infra.gate_picture import draw_gate
 
         draw_gate(path, verdict, plot)
         console.print(f"picture: {plot}")
-    if json:
-        emit_json(verdict)
-    else:
-        _show(verdict)
     raise typer.Exit(YES if verdict.decision == "promote" else NO)
 
 
@@ -98,10 +98,12 @@ def _run(
         gate.finish()
     except BadInput as error:
         raise file.locate(error) from None
+    finally:
+        file.close()
     if seen is not None:
-        console.print(
-            f"none of the {len(known):,} ids in {seen} is among the {file.n_read:,} pairs", soft_wrap=True
-        )
+        told = f"none of the {len(known):,} ids in {seen} is among the {file.n_read:,} pairs"
+        told = told if known else f"{seen} holds no id: no pair was compared with what a proposer saw"
+        console.print(told, soft_wrap=True, markup=False)
     return gate.verdict(), points
 
 

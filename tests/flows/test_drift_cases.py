@@ -58,6 +58,9 @@ READ = [
     ("29-second", USUAL, "29_semicolons_2.csv"),
     ("35", USUAL, "35_epoch.jsonl"),
     ("36", USUAL, "36_bytes.parquet"),
+    ("37-itself", "37_running_ids_reference.csv", "37_running_ids_reference.csv"),
+    ("37-later", "37_running_ids_reference.csv", "37_running_ids_current.csv"),
+    ("37-longer", "37_running_ids_reference.csv", "37_running_ids_4_digits.csv"),
 ]
 
 
@@ -91,3 +94,12 @@ def test_32_columns_that_were_asked_for_and_came_empty_are_the_drift(drift):
     assert json.loads(done.stdout)["emptied"] == ["cat", "num"]
     told = drift("32_columns_reference.csv", "32_columns_current_null.csv", *asked)
     assert "cat and num are empty in all" in told.stderr
+
+
+def test_33_a_group_of_texts_without_blanks_is_named_by_what_recurs_in_it(drift):
+    done = drift("33_chinese_reference.csv", "33_chinese_current.csv", "--json")
+    assert done.returncode == 3
+    clusters = json.loads(done.stdout)["attribution"]["clusters"]
+    assert any("酒店" in cluster["name"] for cluster in clusters)
+    texts = (CASES / "33_chinese_current.csv").read_text().split("\n")
+    assert not any(cluster["name"] in texts for cluster in clusters)

@@ -144,3 +144,43 @@ def test_a_long_reference_is_sampled_by_whole_sessions(tmp_path: Path) -> None:
     assert set(Counter(message.session for message in messages).values()) == {5}
     alone = write(tmp_path / "alone.csv", [{**row, "session": "one"} for row in table])
     assert len(_sample(MessageFile(alone, MessageColumns()), 300, 0)[0]) == 300
+
+
+def test_a_column_that_was_named_must_be_there(tmp_path: Path) -> None:
+    reference = write(tmp_path / "reference.jsonl", rows(100, 1, USUAL))
+    for option in ("--session", "--time", "--tool", "--slice", "--category", "--number"):
+        with pytest.raises(BadInput, match=r"no column 'conv'; it has text, .*: name another"):
+            drift(reference, reference, option, "conv")
+
+
+def test_a_named_column_that_was_always_empty_cannot_be_compared(tmp_path: Path) -> None:
+    empty = write(tmp_path / "reference.csv", [{**row, "cat": ""} for row in rows(100, 1, USUAL)])
+    with pytest.raises(BadInput, match="column 'cat' is empty: nothing to compare with"):
+        drift(empty, empty, "--category", "cat")
+
+
+def test_a_text_that_is_empty_throughout_is_no_text(tmp_path: Path) -> None:
+    usual = write(tmp_path / "reference.csv", rows(100, 1, USUAL))
+    empty = write(tmp_path / "current.csv", [{**row, "text": ""} for row in rows(100, 1, USUAL)])
+    with pytest.raises(BadInput, match="column 'text' is empty in all 100 rows"):
+        drift(usual, empty)
+
+
+def test_a_column_that_only_one_file_has_is_named_whichever_it_is(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.jsonl", rows(200, 1, USUAL))
+    without = write(tmp_path / "without.jsonl", [{"text": row["text"]} for row in rows(200, 2, USUAL)])
+    for files in ((whole, without), (without, whole)):
+        code, answer = drift(*files)
+        assert code == 0
+        assert answer["not_compared"] == ["at", "slice", "tool", "outcome"]
+
+
+def test_what_was_not_compared_and_not_used_is_said_in_a_line_each(tmp_path: Path) -> None:
+    whole = write(tmp_path / "whole.csv", [{**row, "mood": "fine"} for row in rows(100, 1, USUAL)])
+    without = write(
+        tmp_path / "without.csv", [{"text": row["text"], "tool": ""} for row in rows(100, 2, USUAL)]
+    )
+    told = CliRunner().invoke(app, ["drift", str(whole), str(without)]).stderr
+    assert f"not compared: at, slice, outcome are absent in {without}\n" in told
+    assert f"not compared: tool is empty in {without}\n" in told
+    assert "not used: mood; --category or --number compares a column\n" in told

@@ -300,3 +300,17 @@ def test_half_a_character_is_replaced_and_said(tmp_path):
     log = read_chat_log(path)
     assert log.traces[0].attempts[0].steps[0].action.arguments == {"content": "cut \ufffd"}
     assert log.notes == {"record with half a character in it, replaced by \ufffd": 1}
+
+
+def test_messages_in_a_tables_cell_are_read(tmp_path):
+    path = tmp_path / "log.csv"
+    cell = json.dumps([user("go"), assistant("gone")]).replace('"', '""')
+    path.write_text(f'messages;reward\n"{cell}";0,5\n')
+    (trace,) = read_chat_log(path).traces
+    assert (trace.score, trace.attempts[0].steps[0].observation) == (0.5, "go")
+
+
+def test_a_picture_in_a_tools_result_is_counted(tmp_path):
+    result = {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "image", "source": {}}]}
+    log = read_one(tmp_path, {"role": "user", "content": [result]}, assistant("seen"))
+    assert log.notes == {"image part named only": 1}

@@ -39,6 +39,7 @@ def read(path, content, **options):
         ("a.tsv", "n\ttext\n1\thello, you\n2\tgrüße\n"),
         ("a.csv", "n|text\n1|hello, you\n2|grüße\n"),
         ("a.csv", ',text,n\n0,"hello, you",1\n1,grüße,2\n'),
+        ("a.csv", "sep=;\ntext;n\nhello, you;1\ngrüße;2\n"),
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
@@ -62,6 +63,7 @@ def test_parquet_gives_them_too_and_text_that_was_stored_as_bytes(tmp_path):
         ("a.csv", 'text,n\n"a"b,1\n', r"a.csv:2: not CSV .* is written twice"),
         ("a.csv", 'text,n\n"a,1\nb,2\n', r"a.csv:2: not CSV \(unexpected end"),
         ("a.csv", "text,n,n\na,1,2\n", r"names 'n' twice; rename"),
+        ("a.csv", "sep=;\ntext;n\na;1\nb\n", r"a.csv:4: 1 cells"),
         ("a.csv", "text,\na,b\n", r"a.csv:2: 'b' stands in column 2, which has no name"),
         ("a.csv", "refund please,2\nwhere is it,3\n", r"first row looks like data .*: add a header"),
         ("a.csv", "text\nok\ngr\xfc\xdfe\n".encode("latin-1"), r"a.csv:3: not UTF-8 \(byte 0xfc, 'ü' in Windows-1252"),

@@ -18,6 +18,7 @@ from flows.commands import doctor as doctor_command
 from flows.commands import drift as drift_command
 from flows.commands import explain as explain_command
 from flows.commands import gate as gate_commands
+from flows.commands import gc as gc_command
 from flows.commands import history as history_command
 from flows.commands import import_log as import_command
 from flows.commands import improve as flow_commands
@@ -64,6 +65,7 @@ app.add_typer(alarm_commands.app, name="alarm")
 app.add_typer(label_commands.app, name="label")
 app.command("approve")(approve_command.approve)
 app.command("budget")(budget_command.budget)
+app.command("gc")(gc_command.gc)
 app.command("rollback")(rollback_command.rollback)
 app.command("pictures", hidden=True)(pictures_command.pictures)
 

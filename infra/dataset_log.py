@@ -90,7 +90,7 @@ def add_rows(kind: Kind[RecordT], project: str, rows: Iterable[RecordT]) -> Data
     """
     folder = log_folder(kind, project)
     folder.mkdir(parents=True, exist_ok=True)
-    with _only_writer(kind, project):
+    with writing(kind, project):
         manifest = _newest(folder)
         table = _without_known(kind, project, table_of(kind, rows))
         if table.num_rows:
@@ -161,7 +161,12 @@ def known_about(kind: Kind[Any], project: str, about: Sequence[str]) -> set[str]
         return index.known_about(about)
 
 
-def _only_writer(kind: Kind[Any], project: str) -> AbstractContextManager[None]:
+def writing(kind: Kind[Any], project: str) -> AbstractContextManager[None]:
+    """Hold the dataset: nobody else adds to it meanwhile.
+
+    Raises:
+        ServiceUnavailable: somebody else has held it for ten minutes.
+    """
     return held(log_folder(kind, project) / "writer.lock", f"adding {kind.name} of {project!r}")
 
 
@@ -246,7 +251,7 @@ def _index(kind: Kind[Any], project: str, *, locked: bool = False) -> Iterator[D
             if locked:
                 _catch_up(kind, index, version)
             else:
-                with _only_writer(kind, project):
+                with writing(kind, project):
                     _catch_up(kind, index, newest(kind, project))
         yield index
     finally:

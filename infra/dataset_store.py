@@ -6,6 +6,7 @@ same rows, and lineage names what was learned from, not how it was compressed.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -36,7 +37,9 @@ def write_dataset(name: str, rows: "Sequence[Record] | pd.DataFrame") -> Dataset
     table = _table(rows)
     digest = _digest(table)
     path = datasets_folder() / name / f"{digest}.parquet"
-    if not path.exists():
+    if path.exists():
+        os.utime(path)  # it is in use again (see `infra.retention`)
+    else:
         write_table(table, path, name)
     return DatasetVersion(name=name, uri=str(path), digest=digest, n_rows=table.num_rows)
 

@@ -4,8 +4,9 @@
 
 The stored traces are written straight into the store (`synthetic_traces`); MLflow holds the hundred new ones and a
 thousand labels. Each stage runs in a process of its own, of which the table tells processor time, peak of memory and
-bytes written below the home, without MLflow's files; the time inside MLflow is shown apart, because it depends on
-MLflow's database and not on this store. `look` is the monitor's, with everything but the new traces seen before;
+bytes written outside MLflow (its process's `write_bytes`, whole pages of 4 KB); the time inside MLflow is shown apart,
+because it depends on MLflow's database and not on this store. `look` is the monitor's reading and deciding, with
+everything but the new traces seen before; `report` draws and publishes it, which Evidently takes its time for;
 `curate` is what `improve` does beside models: split, near-duplicates, the datasets that a proposer learns from.
 Exits with 1 where a goal is missed: with 10⁶ stored, collect < 2 s, look < 3 s, selection < 10 s, 500 MB; curate at
 10⁵ < 60 s.
@@ -26,10 +27,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from synthetic_traces import fill_store, new_traces, some_labels, write_project
+from synthetic_traces import fill_store, new_traces, see_all, some_labels, write_project
 
 NAME = "scale"
-STAGES = ("collect", "collect nothing", "look", "select", "curate")
+STAGES = ("collect", "collect nothing", "look", "report", "select", "curate")
 LIMITS_S = {"collect": 2.0, "collect nothing": 2.0, "look": 3.0, "select": 10.0}
 MEMORY_MB = 500
 CURATE_AT, CURATE_S = 100_000, 60.0
@@ -84,10 +85,8 @@ def stage_in(folder: Path, n: int, stage: str) -> dict[str, float]:
         began = time.monotonic()
         alone(folder, "--fill", str(n))
         print(f"{n:,} traces stored in {time.monotonic() - began:.0f} s", file=sys.stderr)
-    before = kilobytes(folder / "home")
     got: dict[str, float] = json.loads(alone(folder, "--stage", stage).splitlines()[-1])
-    after = kilobytes(folder / "home")
-    return got | {"kb": sum(size for path, size in after.items() if before.get(path) != size)}
+    return got
 
 
 def alone(folder: Path, *given: str) -> str:
@@ -107,18 +106,16 @@ def fill(n: int) -> int:
 
     fill_store(NAME, n)
     some_labels(NAME, min(n, 1_000))
+    see_all(NAME)
     first_champion(load_project(Path.cwd()))
     log_traces(NAME, new_traces(n, NEW))
     return 0
 
 
-def kilobytes(home: Path) -> dict[Path, float]:
-    """Size of every file that is ours, by its path and time of change."""
-    return {
-        path / str(path.stat().st_mtime_ns): path.stat().st_size / 1e3
-        for path in home.rglob("*")
-        if path.is_file() and not path.name.startswith("mlflow.db") and "artifacts" not in path.parts
-    }
+def written() -> int:
+    """Bytes that this process has had written."""
+    counts = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+    return int(counts["write_bytes"])
 
 
 def measure(stage: str) -> dict[str, float]:
@@ -127,55 +124,65 @@ def measure(stage: str) -> dict[str, float]:
 
     prepare_environment()
     do = prepared(stage)
-    spent = {"mlflow": 0.0, "mlflow_cpu": 0.0}
+    spent = [0.0, 0.0, 0.0]
     with mlflow_apart(spent):
-        began, cpu = time.monotonic(), time.process_time()
+        before = used()
         do()
-        wall, cpu = time.monotonic() - began, time.process_time() - cpu
+        wall, cpu, size = (now - then for now, then in zip(used(), before, strict=True))
     return {
-        "wall": wall - spent["mlflow"],
-        "cpu": cpu - spent["mlflow_cpu"],
-        "mlflow": spent["mlflow"],
+        "wall": wall - spent[0],
+        "cpu": cpu - spent[1],
+        "mlflow": spent[0],
+        "kb": (size - spent[2]) / 1e3,
         "mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
     }
+
+
+def used() -> tuple[float, float, float]:
+    """Seconds of the clock and of the processor, and bytes written, so far."""
+    return time.monotonic(), time.process_time(), float(written())
 
 
 def prepared(stage: str) -> Callable[[], Any]:
     """The stage, with everything imported that it needs."""
     from evaluation.curate import CurateSettings
     from evaluation.selection import SelectionSettings
+    from evaluation.watching import WatchSettings
     from infra.collected import newest_labels, newest_traces
+    from infra.watch_store import read_watch
     from tasks.collect import Collection, collect_new
     from tasks.learn import curate_lessons
     from tasks.people import select_traces
+    from tasks.watch import look_at_new, watch
 
     if stage.startswith("collect"):
         return lambda: collect_new.fn(NAME)
     now = Collection(traces=newest_traces(NAME), labels=newest_labels(NAME), n_new_traces=NEW, n_new_labels=0)
     if stage == "look":
-        from synthetic_watch import look_at
-
-        return look_at(NAME, now, NEW)
+        state = read_watch(NAME)
+        return lambda: look_at_new(NAME, now.traces, state, (), WatchSettings())
+    if stage == "report":
+        return lambda: watch.fn(NAME, now, WatchSettings())
     if stage == "select":
         return lambda: select_traces(NAME, now, SelectionSettings())
     return lambda: curate_lessons.fn(str(Path.cwd()), now, CurateSettings(), 0.4)
 
 
 @contextmanager
-def mlflow_apart(spent: dict[str, float]) -> Iterator[None]:
+def mlflow_apart(spent: list[float]) -> Iterator[None]:
     """Count the time inside MLflow: what our adapters wrap in `mlflow_errors`."""
     import tasks.collect
     import tasks.learn
     import tasks.people
+    import tasks.watch
 
     def timed(do: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
-            began, cpu = time.monotonic(), time.process_time()
+            before = used()
             try:
                 return do(*given, **named)
             finally:
-                spent["mlflow"] += time.monotonic() - began
-                spent["mlflow_cpu"] += time.process_time() - cpu
+                spent[:] = [sum(three) - then for *three, then in zip(spent, used(), before, strict=True)]
 
         return call
 

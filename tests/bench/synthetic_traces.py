@@ -13,12 +13,14 @@ from agent.environment import Action, Case, Outcome
 from agent.record import content_hash
 from agent.trace import Attempt, Step, Trace, Usage
 from evaluation.label import Label
-from infra.collected import TRACES, keep_labels, newest_traces
+from evaluation.watching import RECENT, WatchSettings, WatchState, look
+from infra.collected import TRACES, ids_since, keep_labels, keep_traces, newest_traces, served
 from infra.dataset_files import write_text
 from infra.dataset_log import Manifest, log_folder
 from infra.dataset_partition import RECORD, write_partition
 from infra.project_state import update_state
 from infra.trace_store import Watermark
+from infra.watch_store import change_watch, watch_lock
 
 VERBS = ("cancel", "move", "find", "refund", "explain", "book", "change", "confirm", "repeat", "price")
 THINGS = ("flight", "hotel", "invoice", "order", "booking", "seat", "bag", "card", "account", "address")
@@ -33,6 +35,8 @@ WHENS = (
     "again",
 )
 START = datetime(2026, 1, 5, tzinfo=UTC)
+SEEN = 400
+"""Traces that the watch really looks at, its reference among them."""
 _AT_ONCE = 20_000
 
 PROJECT = '''"""Synthetic: the environment scores what it is asked."""
@@ -100,18 +104,37 @@ def fill_store(name: str, n: int) -> None:
     """Store `n` traces, and say that MLflow was read up to them."""
     folder = log_folder(TRACES, name)
     folder.mkdir(parents=True, exist_ok=True)
-    parts = tuple(write_partition(TRACES, folder, table) for table in _tables(n))
-    manifest = Manifest(partitions=parts)
-    write_text(manifest.to_json(), folder / f"{manifest.n_rows:012d}-{manifest.digest}.json", TRACES.name, n)
-    labels = keep_labels(name, [])
+    first = keep_traces(name, new_traces(0, min(SEEN, n)))
+    parts = Manifest.from_json(Path(first.uri).read_text()).partitions
+    tables = _tables(first.n_rows, n)
+    manifest = Manifest(partitions=(*parts, *(write_partition(TRACES, folder, table) for table in tables)))
+    path = folder / f"{manifest.n_rows:012d}-{manifest.digest}.json"
+    write_text(manifest.to_json(), path, TRACES.name, n)
+    served(name, [])  # makes the index
     mark = Watermark(received_ms=int(datetime.now(UTC).timestamp() * 1000), labelled_ms=0)
-    update_state(name, watermark=mark, traces=newest_traces(name), labels=labels)
+    update_state(name, watermark=mark, traces=newest_traces(name), labels=keep_labels(name, []))
 
 
-def _tables(n: int) -> Iterator[pa.Table]:
+def see_all(name: str) -> None:
+    """Let the watch have its reference from the first traces, and have counted all the others."""
+    version = newest_traces(name)
+    everything = ids_since(version, 0)
+    state = look(
+        WatchState(),
+        {trace.trace_id: trace for trace in new_traces(0, min(SEEN, len(everything)))},
+        (),
+        WatchSettings(),
+        datetime.now(UTC),
+    )
+    counted = state.model_copy(update={"recent": tuple(everything[-RECENT:])})
+    with watch_lock(name):
+        change_watch(name, lambda _: counted)
+
+
+def _tables(first: int, n: int) -> Iterator[pa.Table]:
     """As `table_of` makes them, by the text of one trace with other values put in: a hundred times as fast."""
     whole = trace(0, random.Random(0))
-    for start in range(0, n, _AT_ONCE):
+    for start in range(first, n, _AT_ONCE):
         rng = random.Random(start)
         rows = [_values(whole, i, rng) for i in range(start, min(start + _AT_ONCE, n))]
         columns = list(zip(*rows, strict=True))

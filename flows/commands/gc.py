@@ -1,0 +1,41 @@
+"""`ratchet gc`: what nobody needs any more below the home; a dry run unless `--yes`."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from flows.commands.terminal import console, emit_json
+from flows.commands.which_project import AsJson
+
+
+def gc(
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would go.")] = False,
+    days: Annotated[float, typer.Option(min=1, help="Keep whatever was written or used since.")] = 7,
+    reports: Annotated[int, typer.Option(min=1, help="Newest drift reports to keep, per project.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """Remove old reports, kept results, and dataset versions that no version's lineage names."""
+    from infra.retention import Retention, remove, superfluous
+
+    files = superfluous(Retention(days=days, reports=reports))
+    if yes:
+        remove(files)
+    sums: dict[str, list[int]] = {}
+    for one in files:
+        sums.setdefault(one.what, []).append(one.n_bytes)
+    if as_json:
+        told = {what: {"files": len(sizes), "bytes": sum(sizes)} for what, sizes in sums.items()}
+        emit_json({"done": yes, "files": len(files), "bytes": sum(f.n_bytes for f in files), **told})
+        return
+    table = Table("", "files", "MB")
+    for what, sizes in sums.items():
+        table.add_row(what, f"{len(sizes):,}", f"{sum(sizes) / 1e6:,.1f}")
+    if files:
+        console.print(table)
+    if not files:
+        console.print("nothing is superfluous")
+    elif yes:
+        console.print(f"[green]✓[/] removed {len(files):,} files")
+    else:
+        console.print("nothing was removed; `ratchet gc --yes` removes them")

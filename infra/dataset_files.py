@@ -32,7 +32,7 @@ class DatasetVersion(Record):
 
 def datasets_folder() -> Path:
     """Where all datasets lie."""
-    return Settings().home / "datasets"
+    return Settings().made_home() / "datasets"
 
 
 def write_table(table: pa.Table, path: Path, name: str, *, row_group: int | None = None) -> None:

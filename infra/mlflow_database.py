@@ -5,8 +5,9 @@ leaves a file that no later start can finish (`_alembic_tmp_experiments already 
 database: one that a person set up is theirs.
 """
 
+import contextlib
+import os
 import sqlite3
-from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -19,13 +20,16 @@ _SUFFIXES: Final = ("", "-journal", "-wal", "-shm")
 
 
 def ensure_database(settings: Settings) -> None:
-    """Make the default database where it is absent or was never finished; a used one is left alone.
+    """Make the default database where it is absent or was never finished; of a used one only who reads it changes.
 
     Raises:
         ServiceUnavailable: another process has been making it for ten minutes.
     """
     path = settings.home / "mlflow.db"
-    if settings.tracking_uri != f"sqlite:///{path}" or not _is_unused(path):
+    if settings.tracking_uri != f"sqlite:///{path}":
+        return
+    if not _is_unused(path):
+        _close_to_others(path)
         return
     with held(settings.home / "locks" / "mlflow.lock", "a first start"):
         if _is_unused(path):
@@ -37,10 +41,19 @@ def _is_unused(path: Path) -> bool:
     if not path.exists():
         return True
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
             return database.execute("SELECT 1 FROM experiments LIMIT 1").fetchone() is None
     except sqlite3.DatabaseError as error:
         return "no such table" in str(error)  # anything else is a used file that is broken or busy
+
+
+def _close_to_others(path: Path) -> None:
+    """Earlier versions left it readable for everybody; one that others may write was opened on purpose."""
+    state = path.stat()
+    if state.st_mode & 0o077 and not state.st_mode & 0o022 and state.st_uid == os.geteuid():
+        for suffix in _SUFFIXES:
+            with contextlib.suppress(FileNotFoundError):
+                path.with_name(path.name + suffix).chmod(0o600)
 
 
 def _make(path: Path, artifacts: Path) -> None:

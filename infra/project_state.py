@@ -37,7 +37,7 @@ class ProjectState(Record):
 
 def project_folder(project: str) -> Path:
     """The project's own folder below `home`; made where absent."""
-    folder = Settings().home / "projects" / project
+    folder = Settings().made_home() / "projects" / project
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

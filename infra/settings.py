@@ -76,6 +76,12 @@ class Settings(BaseSettings):
     def __init__(self, **values: Any) -> None:
         super().__init__(**values)
 
+    def made_home(self) -> Path:
+        """`home`, made where absent, for this user alone: it holds what people asked, answered and labelled."""
+        self.home.parent.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(mode=0o700, exist_ok=True)
+        return self.home
+
     @property
     def endpoint(self) -> dict[str, Any]:
         """What an LM endpoint needs beside its model's name."""

@@ -109,7 +109,7 @@ def running_stack(
     else:
         servers.append(_prefect_server(stack))
         require_free_port("Prefect", plan.host, plan.prefect_port, "--prefect-port")
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.made_home()
     ensure_database(settings)
     try:
         for server in servers:
@@ -175,6 +175,8 @@ def _environment(stack: Stack) -> dict[str, str]:
         "PREFECT_HOME": str(stack.settings.home / "prefect"),
         **os.environ,
         **{f"RATCHET_{name.upper()}": _plain(value) for name, value in own.items()},
+        # not on MLflow's command line, which every user of the machine can read: it may hold a password
+        "MLFLOW_BACKEND_STORE_URI": stack.settings.tracking_uri,
         "PREFECT_API_URL": stack.prefect_api,
         "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
@@ -188,11 +190,10 @@ def _plain(value: object) -> str:
 def _mlflow_server(stack: Stack) -> Service:
     plan, home = stack.plan, stack.settings.home
     where = ["--host", plan.host, "--port", str(plan.mlflow_port), "--workers", "1"]
-    stores = ["--backend-store-uri", stack.settings.tracking_uri]
-    stores += ["--artifacts-destination", str(home / "artifacts")]
+    where += ["--artifacts-destination", str(home / "artifacts")]
     return Service(
         name="MLflow",
-        command=[sys.executable, "-m", "mlflow", "server", *where, *stores],
+        command=[sys.executable, "-m", "mlflow", "server", *where],
         is_healthy=lambda: answers(f"{stack.mlflow_url}/health"),
         log=home / "logs" / "mlflow.log",
         url=stack.mlflow_url,

@@ -58,7 +58,7 @@ def connect(project: str) -> Connection:
             f"tracking URI {shown(uri)!r} is neither a server (http, https) nor a database "
             f"({', '.join(_DATABASES)}): set MLFLOW_TRACKING_URI, or unset it for the local default"
         )
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.made_home()
     ensure_database(settings)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)

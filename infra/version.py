@@ -178,8 +178,8 @@ def not_registered(path: Path, found: str, recorded: str) -> CorruptRecord:
 
 def run_document(connection: Connection, run_id: str, name: str) -> Path:
     """A small document of the run; it never changes, so one download is enough. Whoever reads it checks it."""
-    if not _RUN.fullmatch(run_id):
-        raise CorruptRecord(f"MLflow names a run {run_id!r:.80}: a run's id is 32 hexadecimal digits")
+    if not _RUN.fullmatch(run_id) or ".." in Path(name).parts:
+        raise CorruptRecord(f"MLflow names {name!r:.80} of run {run_id!r:.80}, which is no document of a run")
     kept = connection.settings.home / "cache" / "runs" / run_id / name
     if not kept.exists():
         with tempfile.TemporaryDirectory() as folder:

@@ -23,8 +23,8 @@ def prepare_flows() -> None:
     from infra.settings import Settings, prepare_environment
 
     prepare_environment()
-    home = Settings().home / "prefect"
-    home.mkdir(parents=True, exist_ok=True)
+    home = Settings().made_home() / "prefect"
+    home.mkdir(exist_ok=True)
     os.environ.setdefault("PREFECT_HOME", str(home))
     os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(home / "results"))
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # we say what went wrong, in a line

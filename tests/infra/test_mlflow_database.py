@@ -63,3 +63,15 @@ def test_a_database_that_cannot_be_read_is_never_replaced(tmp_path, monkeypatch)
     (tmp_path / "mlflow.db").write_bytes(b"not a database, but perhaps somebody's only copy" * 100)
     ensure_database(Settings())
     assert (tmp_path / "mlflow.db").read_bytes().startswith(b"not a database")
+
+
+def test_a_home_is_its_users_alone_and_an_older_database_becomes_so(tmp_path, monkeypatch, make_trace):
+    home = tmp_path / "new" / "home"
+    monkeypatch.setenv("RATCHET_HOME", str(home))
+    log_traces("p", [make_trace()])
+    assert home.stat().st_mode & 0o777 == 0o700
+    database = home / "mlflow.db"
+    for before, after in ((0o644, 0o600), (0o660, 0o660)):  # the second was opened to a group on purpose
+        database.chmod(before)
+        ensure_database(Settings())
+        assert database.stat().st_mode & 0o777 == after

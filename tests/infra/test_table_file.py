@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import tracemalloc
 from datetime import UTC, datetime
 
 import pyarrow as pa
@@ -178,3 +179,22 @@ def test_ids_are_the_same_however_they_were_written_down():
     assert {cells.identifier(one) for one in (7, "7", 7.0, " 7 ", "\ufeff7", "7\u00a0")} == {"7"}
     assert cells.identifier("e\u0301") == cells.identifier("\u00e9")
     assert cells.identifier("  ") is None
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.parquet"])
+def test_a_file_takes_the_memory_of_few_of_its_records(tmp_path, name):
+    row, n = {"text": "where is my parcel " * 20}, 30_000
+    if name == "a.parquet":
+        pq.write_table(pa.Table.from_pylist([row] * n), tmp_path / name, row_group_size=2_000)
+    elif name == "a.json":
+        (tmp_path / name).write_text(json.dumps([row] * n))
+    else:
+        line = json.dumps(row) if name == "a.jsonl" else row["text"]
+        (tmp_path / name).write_text(("text\n" if name == "a.csv" else "") + f"{line}\n" * n)
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in TableFile(tmp_path / name, expected=("text",))) == n
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 6e6, "the file has 12 MB"

@@ -156,3 +156,18 @@ def said(trace, answer):
     return Label(
         trace_id=trace.trace_id, expected=answer, source="human", rater="anna", created_at=datetime.now(UTC)
     )
+
+
+def test_a_persons_no_that_comes_later_takes_the_steps_back(project, make_trace):
+    trace = make_trace("a")
+    log_traces(project, [trace])
+    collect_new.fn(project)
+    with open_library(project) as library:
+        assert len(library) == 1
+    said = Label(
+        trace_id=trace.trace_id, score=0.0, source="human", rater="anna", created_at=datetime.now(UTC)
+    )
+    attach_label(project, said)
+    collect_new.fn(project)
+    with open_library(project) as library:
+        assert len(library) == 0

@@ -1,6 +1,12 @@
-"""What a person sees of a look for drift: report, timeline and Workspace on disk, and the run's page in MLflow."""
+"""What a person sees of a look for drift: report, timeline and Workspace on disk, and the run's page in MLflow.
+
+Why not a report for each look: to load Evidently and draw takes three times as long as the look itself, and 4 MB.
+The numbers go to MLflow each time; a report is drawn when something is to be said, hourly while an alarm stands, and
+else daily.
+"""
 
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -20,11 +26,22 @@ _SHOWN: Final = 200
 """Newest traces in the report."""
 _WORDS: Final = 160
 _SENTENCES: Final = 800
+_WHILE_ALARMED: Final = timedelta(hours=1)
+_WHILE_CALM: Final = timedelta(days=1)
 
 
 def workspace_folder() -> Path:
     """Evidently's Workspace, for `evidently ui --workspace`."""
     return Settings().home / "evidently"
+
+
+def report_is_due(name: str, state: WatchState, at: datetime) -> bool:
+    """Whether a person would want a new report below the project's folder now."""
+    if not state.states:
+        return False
+    pause = _WHILE_ALARMED if state.episodes.open else _WHILE_CALM
+    drawn = [path.stat().st_mtime for path in (project_folder(name) / "drift").glob("window_*.html")]
+    return bool(state.outbox) or at.timestamp() - max(drawn, default=0.0) >= pause.total_seconds()
 
 
 def draw_look(name: str, state: WatchState, traces: Traces) -> Path:
@@ -53,8 +70,8 @@ def shown_traces(state: WatchState) -> tuple[str, ...]:
     return tail(state.watched, _SHOWN)
 
 
-def publish_look(name: str, state: WatchState, report: Path) -> None:
-    """Every window that MLflow does not have yet, the report beside the last, and the page's text."""
+def publish_look(name: str, state: WatchState, report: Path | None) -> None:
+    """Every window that MLflow does not have yet, a new report beside the last, and the page's text."""
     owed = state.n_windows - state.published
     windows = zip(tail(state.states, owed), tail(state.times, owed), strict=True)
     for number, (drift, at) in enumerate(windows, start=state.published + 1):
@@ -67,7 +84,7 @@ def publish_look(name: str, state: WatchState, report: Path) -> None:
         values |= {
             f"drift_{group}": float(getattr(drift, group)) for group in ("input", "behaviour", "outcome")
         }
-        files = (report, {"timeline": report.with_suffix(".png")}) if last else (None, {})
+        files = (report, {"timeline": report.with_suffix(".png")}) if report and last else (None, {})
         log_drift(name, number, values, *files, at=at)
     describe_drift(name, page_text(state))
 

@@ -38,7 +38,7 @@ from infra.collected import find_traces, ids_since, places_by_id
 from infra.dataset_log import rows_since
 from infra.dataset_store import DatasetVersion
 from infra.drift_log import rulings
-from infra.drift_page import draw_look, publish_look, shown_traces
+from infra.drift_page import draw_look, publish_look, report_is_due, shown_traces
 from infra.text_embedding import drift_embedding
 from infra.watch_store import change_watch, this_home, watch_lock
 from tasks.collect import Collection
@@ -161,13 +161,14 @@ def start_improve(name: str, project: str, key: str) -> str | None:
 def _tell(name: str, state: WatchState) -> tuple[list[Notice], Path | None]:
     """Report, alerts, then MLflow. What is to be said is claimed first: no other home says it as well."""
     owed = state.n_windows > state.published
-    report = _draw(name, state) if state.states and (owed or state.outbox) else None
+    due = (owed or bool(state.outbox)) and report_is_due(name, state, datetime.now(UTC))
+    report = _draw(name, state) if due else None
     told: list[Notice] = []
     while (notice := _claimed(name, claimed_notice)) is not None:
         send_alert(_alert(name, notice, report))
         change_watch(name, partial(without_notice, key=notice.key))
         told.append(notice)
-    if owed and report is not None:
+    if owed:
         publish_look(name, state, report)
         change_watch(name, partial(with_published, n_windows=state.n_windows))
     return told, report

@@ -1,6 +1,7 @@
 """Two homes on one MLflow, and a home that is lost: one watch, one page."""
 
 import json
+import os
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -235,3 +236,18 @@ def test_two_homes_on_a_server_page_once(project, traffic, pages, mlflow_server,
     assert [look_from("a").n_windows, look_from("b").n_windows] == [0, 0]
     assert pages == ["1-opened"]
     assert project_folder(project).exists()
+
+
+def test_calm_looks_draw_a_report_a_day_and_each_logs_its_numbers(project, traffic, pages, at_home, tmp_path):
+    log_traces(project, traffic(80))
+    first = at_home("a").report
+    assert first is not None
+    log_traces(project, traffic(20, 80))
+    assert at_home("a").report is None
+    assert last_look(project).step == 2
+    yesterday = datetime.now(UTC).timestamp() - 86_401
+    os.utime(first, (yesterday, yesterday))
+    log_traces(project, traffic(20, 100))
+    assert at_home("a").report.name == "window_00003.html"
+    log_traces(project, traffic(60, 120))
+    assert (at_home("a").report is not None, pages) == (True, ["1-opened"]), "whatever the hour"

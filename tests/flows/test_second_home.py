@@ -1,0 +1,43 @@
+"""A second person improves the same project from a home of their own, on the same MLflow."""
+
+import pytest
+
+from flows.improve import ImproveSettings, improve
+from infra.gate_cases import spent_cases
+from infra.ledger_store import read_ledger
+from infra.project_state import project_folder
+from infra.registry import champion, history
+from tasks.gate import GateSettings
+
+pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server", "scripted_lm")]
+
+
+def run(ours, model):
+    rules = ImproveSettings(gate=GateSettings(min_cases=2), approved_by="a policy", model=model)
+    return improve(str(ours.folder), rules)
+
+
+def test_cases_that_judged_once_never_judge_again_in_whatever_home(
+    make_project, mlflow_home, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{mlflow_home}/mlflow.db")
+    ours = make_project()
+    ours.ask(*(f"{n:03d}{chr(97 + n) * 9} goes {('left', 'right')[n % 2]}" for n in range(24)))
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "anna"))
+    first = run(ours, "openai/second")
+    assert len(first.judged) == 1
+    spent = spent_cases(ours.name)
+    assert spent
+
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "ben"))
+    second = run(ours, "openai/third")
+    assert (second.served, second.judged) == (0, ()), "ben's gate found no case of its own"
+
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "anna"))
+    (project_folder(ours.name) / "state.json").unlink()
+    third = run(ours, "openai/fourth")
+    assert (third.served, third.judged) == (0, ())
+    assert spent_cases(ours.name) == spent
+    assert len(read_ledger(ours.name).entries) == 1, "no share was spent for nothing"
+    assert len(history(ours.name)) == 4
+    assert champion(ours.name).number == 1

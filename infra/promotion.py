@@ -87,9 +87,7 @@ def _refuse_without_champion(connection: Connection) -> None:
         if back is not None
         else "what served is no longer registered: restore the database, or begin a project of another name"
     )
-    raise BadInput(
-        f"{connection.project!r} has {len(versions)} versions but no champion, its alias was removed: {remedy}"
-    )
+    raise BadInput(f"{connection.project!r} has versions but no champion, its alias was removed: {remedy}")
 
 
 def _served_last(versions: Sequence[ModelVersion]) -> ModelVersion | None:

@@ -133,7 +133,7 @@ def _first_of(connection: Connection, made: ModelVersion) -> ModelVersion:
     if made.tags[MODEL_ID] != first.tags[MODEL_ID]:
         client.delete_logged_model(made.tags[MODEL_ID])
     if made.run_id != first.run_id:
-        client.delete_run(str(made.run_id))
+        version_page.forget_run(connection, str(made.run_id))
     return first
 
 

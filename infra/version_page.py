@@ -20,11 +20,13 @@ from mlflow.exceptions import MlflowException
 from agent.candidate import Candidate, Predictor
 from evaluation.scorers import Interval
 from infra.dataset_store import DatasetVersion
+from infra.home_id import home_id
 from infra.settings import DISTRIBUTION
 from infra.tracking import Connection
 
 FILES: Final = "agent/files"
 _SERVED: Final = Path(__file__).with_name("served_agent.py")
+_HOME: Final = "ratchet_home"
 _LONGEST_PARAMETER: Final = 6000
 
 
@@ -32,16 +34,18 @@ def write_run(
     connection: Connection,
     candidate: Candidate,
     *,
-    tags: Mapping[str, str],
+    tags: dict[str, str],
     seen_case_ids: Sequence[str],
     cost: Mapping[str, float],
     dataset: DatasetVersion | None,
 ) -> str:
-    """The candidate's run; one that a crash left half written is completed. Returns its id."""
-    client = connection.client
-    left = client.search_runs(
-        [connection.experiment_id], f"tags.candidate_id = '{candidate.candidate_id}'", max_results=1
-    )
+    """The candidate's run; one that a crash in this home left half written is completed. Returns its id.
+
+    Another home's is left alone: it may be at work on it, and its proposer may have seen other cases.
+    """
+    client, home = connection.client, home_id(connection.settings.home)
+    ours = f"tags.candidate_id = '{candidate.candidate_id}' and tags.{_HOME} = '{home}'"
+    left = client.search_runs([connection.experiment_id], ours, max_results=1)
     run = (
         left[0]
         if left
@@ -55,7 +59,7 @@ def write_run(
         run_id,
         metrics=[Metric(f"cost_{name}", value, now, 0) for name, value in cost.items()],
         params=[Param(name, _shortened(value)) for name, value in parameters(candidate).items()],
-        tags=[RunTag(name, value) for name, value in tags.items()],
+        tags=[RunTag(name, value) for name, value in (tags | {_HOME: home}).items()],
     )
     with tempfile.TemporaryDirectory() as folder:
         _write_documents(Path(folder), candidate, seen_case_ids)
@@ -134,6 +138,15 @@ def write_prompts(connection: Connection, candidate: Candidate, run_id: str) -> 
             continue
         prompt = _register_prompt(connection, candidate, name, predictor, run_id)
         client.set_tag(run_id, f"prompt.{name}", f"{prompt.name}/{prompt.version}")
+
+
+def forget_run(connection: Connection, run_id: str) -> None:
+    """Delete a run that came to nothing, with the prompts that it registered."""
+    client = connection.client
+    for name, value in client.get_run(run_id).data.tags.items():
+        if name.startswith("prompt."):
+            client.delete_prompt_version(*value.rsplit("/", 1))
+    client.delete_run(run_id)
 
 
 def _register_prompt(

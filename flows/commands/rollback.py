@@ -25,13 +25,13 @@ def rollback(
     serving, back = rollback_target(chosen)
     if yes:
         registry.rollback(chosen, by=by, reason=reason)
-    instead = f"instead of {called(serving)}" if serving else "; the alias of the champion was gone"
+    instead = f" instead of {called(serving)}" if serving else ": the alias of the champion was gone"
     if as_json:
         gone = serving and serving.candidate_id
         emit_json({"project": chosen, "from": gone, "to": back.candidate_id, "done": yes})
     elif yes:
-        console.print(f"[green]✓[/] {called(back)} serves again {instead}")
+        console.print(f"[green]✓[/] {called(back)} serves again{instead}")
     else:
         console.print(
-            f'would put {called(back)} back {instead}; `ratchet rollback --yes --reason "…"` does it'
+            f'would put {called(back)} back{instead}; `ratchet rollback --yes --reason "…"` does it'
         )

@@ -16,6 +16,7 @@ from agent.record import folder_hash
 from evaluation.gate import Pair, decide
 from evaluation.scorers import interval
 from infra.dataset_store import write_dataset
+from infra.home_id import home_id
 from infra.registry import (
     aliased,
     champion,
@@ -84,7 +85,8 @@ def test_registering_again_is_the_same_version(project, trained, files):
 
 def test_a_run_that_a_crash_left_half_written_is_completed_not_doubled(project, trained, files):
     connection = connect(project)
-    left = connection.client.create_run(connection.experiment_id, tags={"candidate_id": trained.candidate_id})
+    begun = {"candidate_id": trained.candidate_id, "ratchet_home": home_id(connection.settings.home)}
+    left = connection.client.create_run(connection.experiment_id, tags=begun)
     assert registered(project, trained, files=files).run_id == left.info.run_id
 
 

@@ -98,6 +98,8 @@ def read_chat_log(path: Path, *, project: str = "", agent: str | None = None) ->
         notes += told
     if not traces and not malformed:
         raise BadInput(f"{path}: nothing in it; give a JSON array or JSON lines of conversations")
+    if table.container is not None:
+        notes[f"JSON object of which only the list {table.container!r} was read"] = 1
     if table.mended:
         notes["record with half a character in it, replaced by \ufffd"] = table.mended
     named = [

@@ -65,7 +65,7 @@ class JsonRecords:
             json.loads(first)
         except (JSONDecodeError, RecursionError) as error:
             cut = isinstance(error, JSONDecodeError) and error.pos >= len(first)
-            return first[0] == "[" or (cut and bool(others))
+            return first[0] == "[" or (cut and bool(others) and not _is_object(others[0]))
         return first[0] == "[" and not others
 
     def _in_lines(self, fault: Fault) -> Iterator[tuple[int, Any]]:
@@ -117,6 +117,14 @@ class JsonRecords:
             )
         self.container = named[0]
         return lists[named[0]]
+
+
+def _is_object(line: str) -> bool:
+    """Whether it stands by itself: then the line before it is one that broke off."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _lists(value: Mapping[str, Any]) -> dict[str, list[Any]]:

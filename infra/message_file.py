@@ -86,6 +86,11 @@ class MessageFile:
         """Messages of the last pass in which half a character was replaced."""
         return self._table.mended
 
+    @property
+    def container(self) -> str | None:
+        """Name of the list that the messages were in, where one JSON object holds them."""
+        return self._table.container
+
     def count(self) -> int:
         """Number of rows, an upper bound where a CSV cell holds line breaks; for progress only."""
         return self._table.count()

@@ -49,6 +49,11 @@ class PairFile:
         """How far it is."""
         return self._table.bytes_read
 
+    @property
+    def container(self) -> str | None:
+        """Name of the list that the pairs were in, where one JSON object holds them."""
+        return self._table.container
+
     def __iter__(self) -> Iterator[Pair]:
         """Each pair in order; BadInput with file and line when one cannot be read."""
         self.n_read = 0

@@ -45,6 +45,8 @@ def show_reading(files: "tuple[MessageFile, MessageFile]", one_sided: "list[Unco
     if left := unused(*files):
         told.append(f"not used: {short(left)}; --category or --number compares a column")
     for file in files:
+        if file.container is not None:
+            told.append(f"of the JSON object in {file.path} only the list {file.container!r} was read")
         without = file.rows_read - file.filled[file.columns.text]
         for n, what in (
             (without, "without text"),

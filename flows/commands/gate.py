@@ -100,6 +100,8 @@ def _run(
         raise file.locate(error) from None
     finally:
         file.close()
+    if file.container is not None:
+        console.print(f"of the JSON object only the list {file.container!r} was read", markup=False)
     if seen is not None:
         told = f"none of the {len(known):,} ids in {seen} is among the {file.n_read:,} pairs"
         told = told if known else f"{seen} holds no id: no pair was compared with what a proposer saw"

@@ -123,3 +123,11 @@ def test_how_many_seen_ids_were_compared_is_said(ratchet, better, tmp_path):
     assert done.returncode == 0
     assert "none of the 2 ids" in done.stderr
     assert "among the 40 pairs" in done.stderr
+
+
+def test_pairs_in_a_list_of_one_object_are_read_and_the_list_is_named(ratchet, better, tmp_path):
+    pairs = [json.loads(line) for line in better.read_text().splitlines()]
+    (tmp_path / "run.json").write_text(json.dumps({"about": {"n": 40}, "pairs": pairs}, indent=1))
+    done = ratchet("gate", tmp_path / "run.json")
+    assert done.returncode == 0, done.stderr
+    assert "only the list 'pairs' was read" in done.stderr

@@ -314,3 +314,11 @@ def test_a_picture_in_a_tools_result_is_counted(tmp_path):
     result = {"type": "tool_result", "tool_use_id": "1", "content": [{"type": "image", "source": {}}]}
     log = read_one(tmp_path, {"role": "user", "content": [result]}, assistant("seen"))
     assert log.notes == {"image part named only": 1}
+
+
+def test_of_an_object_that_holds_several_lists_the_one_that_is_read_is_named(tmp_path):
+    path = tmp_path / "log.json"
+    path.write_text(json.dumps({"tasks": [{"id": 1}], "runs": [BOOKING], "about": {"n": 1}}))
+    log = read_chat_log(path)
+    assert (len(log.traces), log.unit) == (1, "record")
+    assert log.notes == {"JSON object of which only the list 'runs' was read": 1}

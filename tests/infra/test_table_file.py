@@ -119,6 +119,15 @@ def test_a_broken_line_is_told_and_the_next_is_read(tmp_path):
     assert told == [2, 3]
 
 
+def test_a_first_line_that_breaks_off_is_a_broken_line_and_not_a_long_object(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a",\n{"text": "b"}\n{"text": "c"}\n')
+    told = []
+    found = list(TableFile(path, expected=("text",)).records(lambda number, reason: told.append(number)))
+    assert [record["text"] for _, record in found] == ["b", "c"]
+    assert told == [1]
+
+
 def test_records_are_counted_for_progress(tmp_path):
     for name, content in (("a.jsonl", LINES), ("a.csv", CSV), ("b.json", json.dumps(ROWS))):
         (tmp_path / name).write_text(content)

@@ -144,12 +144,9 @@ class ScriptedLM(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["messages"][-1]["content"]
-        request = asked.rpartition("Request:")[2].partition("\n")[0]
-        word = "right" if "right" in request else "left"
-        said = "I would rather not say." if "garbage" in request else word
         choice = {
             "index": 0,
-            "message": {"role": "assistant", "content": said},
+            "message": {"role": "assistant", "content": self.said(asked)},
             "finish_reason": "stop",
         }
         body = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
@@ -159,6 +156,12 @@ class ScriptedLM(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(sent)))
         self.end_headers()
         self.wfile.write(sent.encode())
+
+    def said(self, asked: str) -> str:
+        """What it makes of the prompt."""
+        request = asked.rpartition("Request:")[2].partition("\n")[0]
+        word = "right" if "right" in request else "left"
+        return "I would rather not say." if "garbage" in request else word
 
     def log_message(self, *_: Any) -> None:
         """Quiet."""

@@ -140,12 +140,13 @@ def demo(
     prepare_flows()
     from flows.demo.restart import forget
     from flows.demo.story import tell
-    from flows.demo.weeks import begin
+    from flows.demo.weeks import NAME, begin
+    from infra.project_state import project_lock
 
     if fresh:
         forget()
-    begin(size)
-    with resumable():
+    with project_lock(NAME, "`ratchet demo`", console.print), resumable():
+        begin(size)
         story = tell(auto_approve=auto_approve)
     if as_json:
         emit_json(story)

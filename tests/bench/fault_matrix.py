@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,8 +64,8 @@ class Row(NamedTuple):
 class Matrix:
     """Plays faults in homes of their own and keeps their tally."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, stages: Sequence[str]) -> None:
+        self.folder, self.stages = folder, stages
         self.rows: list[Row] = []
         self.made = 0
         first = self.place(empty=True)
@@ -125,7 +125,7 @@ def _make_mlflow() -> dict[str, Any]:
 
 def kills(matrix: Matrix, times: int) -> None:
     """kill -9 at evenly spread writes of every stage."""
-    for stage in STAGES:
+    for stage in matrix.stages:
         counted = improve(matrix.place(), Fault(stage=stage))
         for at in spread(counted.writes, times):
             place = matrix.place()
@@ -290,10 +290,10 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def play(names: list[str], times: int) -> list[Row]:
-    """The rows of these scenarios."""
+def play(names: list[str], times: int, stages: Sequence[str]) -> list[Row]:
+    """The rows of these scenarios; `stages`: where runs are killed."""
     with tempfile.TemporaryDirectory(prefix="faults-") as folder, services(Path(folder)):
-        matrix = Matrix(Path(folder) / "homes")
+        matrix = Matrix(Path(folder) / "homes", stages)
         for name in names:
             SCENARIOS[name](matrix, times)
         return matrix.rows
@@ -304,8 +304,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", choices=SCENARIOS, default=list(SCENARIOS))
     parser.add_argument("--times", type=int, default=5, help="how often each is played")
+    parser.add_argument("--stages", nargs="*", choices=STAGES, default=STAGES, help="where runs are killed")
     given = parser.parse_args()
-    rows = play(given.only, given.times)
+    rows = play(given.only, given.times, given.stages)
     bad = [row for row in rows if row.wrong]
     print(f"{len(rows)} faults: {len(rows) - len(bad)} with nothing lost, nothing doubled and one clear line; "
           f"{len(bad)} not")  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.embedding import Embed
+from evaluation.embedding import Embed, without_numbers
 from evaluation.observation import Observation
 
 SHARED: Final = Path(os.environ.get("RATCHET_SHARED", Path(__file__).resolve().parents[3] / "shared"))
@@ -56,10 +56,10 @@ def remembered(embed: Embed | None, messages: Messages, cache: Path | None = Non
     if cache is not None and cache.exists():
         vectors = np.load(cache)["vectors"]
     else:
-        vectors = embed(messages.texts)
+        vectors = embed([without_numbers(text) for text in messages.texts])
         if cache is not None:
             np.savez(cache, vectors=vectors)
-    known = dict(zip(messages.texts, vectors, strict=True))
+    known = dict(zip(map(without_numbers, messages.texts), vectors, strict=True))
 
     def looked_up(texts: object) -> NDArray[np.floating]:
         asked = list(texts)  # type: ignore[call-overload]
@@ -84,9 +84,19 @@ def reference_rows(messages: Messages, chosen: Ints) -> list[Observation]:
 def null_stream(
     messages: Messages, seed: int, n_windows: int, *, kind: str
 ) -> tuple[list[Observation], list[Observation]]:
-    """Reference and traffic without drift: `independent`, `sessions` of 4 on one intent, or `jitter` of the mix."""
+    """Reference and traffic without drift.
+
+    `independent`, `sessions` of 4 on one intent, `interleaved` ones of 3 and more, `jitter` of the mix, or `long`:
+    independent with replacement, for more messages than there are.
+    """
     random = np.random.default_rng([seed, 11])
     n = len(messages.texts)
+    if kind == "long":
+        drawn = random.integers(n, size=REFERENCE + n_windows * WINDOW)
+        return reference_rows(messages, drawn[:REFERENCE]), plain(messages, drawn[REFERENCE:])
+    if kind == "interleaved":
+        rows = interleaved(messages, random, REFERENCE + n_windows * WINDOW)
+        return rows[:REFERENCE], [row.model_copy(update={"tool": None}) for row in rows[REFERENCE:]]
     if kind == "independent":
         order = random.permutation(n)
         traffic = order[REFERENCE : REFERENCE + n_windows * WINDOW]
@@ -113,6 +123,27 @@ def null_stream(
     return reference_rows(messages, chosen), plain(messages, np.array(traffic_list))
 
 
+def interleaved(messages: Messages, random: np.random.Generator, n: int) -> list[Observation]:
+    """A stretch of 15 conversations at a time: a greeting, two and more messages of one intent, and thanks."""
+    of_intent = {name: np.flatnonzero(messages.intents == name) for name in messages.names}
+    going: list[list[Observation]] = []
+    rows: list[Observation] = []
+    begun, warm = 0, 300
+    while len(rows) < n + warm:
+        while len(going) < 15:
+            intent = str(messages.intents[random.integers(len(messages.texts))])
+            asked = random.choice(of_intent[intent], 1 + random.geometric(0.25), replace=False)
+            greeting, thanks = random.choice(GREETINGS), random.choice(THANKS)
+            texts = [greeting, *(messages.texts[i] for i in asked), thanks]
+            going.append([Observation(text=str(text), tool=intent, session=str(begun)) for text in texts])
+            begun += 1
+        i = int(random.integers(15))
+        rows.append(going[i].pop(0))
+        if not going[i]:
+            del going[i]
+    return rows[warm:]
+
+
 def drifted_stream(
     messages: Messages,
     seed: int,
@@ -121,6 +152,7 @@ def drifted_stream(
     onset: int,
     length: int,
     n_new: int = 3,
+    n_domains: int = 0,
     session: int = 1,
     surge: bool = False,
     corrupt: Callable[[str, np.random.Generator], str] | None = None,
@@ -128,10 +160,14 @@ def drifted_stream(
     """Reference, traffic that drifts from message `onset`, and the drifted intents.
 
     `share(m)` is the probability that the m-th message (or session) after the onset is drifted. Drifted
-    messages are of `n_new` intents that the reference lacks (with `surge`: has), or corrupted ones.
+    messages are of `n_new` intents, or all intents of `n_domains` domains, that the reference lacks (with `surge`: has),
+    or corrupted ones.
     """
     random = np.random.default_rng([seed, 13])
     new = [str(name) for name in random.permutation(messages.names)[:n_new]]
+    if n_domains:
+        chosen_domains = set(random.permutation(list(DOMAINS))[:n_domains].tolist())
+        new = [name for name in messages.names if domain(name) in chosen_domains]
     is_new = np.isin(messages.intents, new)
     old = random.permutation(
         np.flatnonzero(~is_new) if corrupt is None and not surge else np.arange(len(is_new))
@@ -166,6 +202,33 @@ def typos(text: str, random: np.random.Generator) -> str:
         i = int(random.integers(len(letters)))
         letters[i] = str(random.choice(list(string.ascii_lowercase)))
     return "".join(letters)
+
+
+GREETINGS: Final = (
+    "hello",
+    "hi there",
+    "good morning",
+    "hey, is anybody there?",
+    "hello, I need some help please",
+)
+THANKS: Final = ("thanks", "thank you so much, bye", "ok great", "perfect, that is all", "cheers")
+DOMAINS: Final[dict[str, tuple[str, ...]]] = {
+    "top up": ("top_up", "topping"),
+    "cash": ("cash", "atm"),
+    "transfer": ("transfer", "beneficiary", "receiving", "direct_debit"),
+    "exchange": ("exchange", "fiat", "currenc"),
+    "identity": ("identity", "verify", "personal", "age_limit", "terminate"),
+    "security": ("lost", "stolen", "compromised", "pin", "passcode", "swallowed"),
+    "refund": ("efund", "reverted", "charged_twice", "extra_charge", "not_recognised"),
+    "getting a card": ("order", "arrival", "delivery", "get_", "getting", "expire", "linking", "activate"),
+    "using a card": ("card", "contactless", "apple", "country"),
+}
+"""Banking77's intents by what occurs in their names, the first that fits: like the domains of CLINC150."""
+
+
+def domain(intent: str) -> str | None:
+    """The domain of an intent; None where no word fits."""
+    return next((name for name, words in DOMAINS.items() if any(word in intent for word in words)), None)
 
 
 GERMAN: Final = {

@@ -3,7 +3,8 @@
 Why both play again where one broke: the second run of the side that answered shows whether what both run on is
 alive. If it answers and the other breaks again, the failure is the other's own, its 0; if it breaks now, too,
 the case says nothing about either and is left out. Which cases are left out therefore depends on what both run
-on, and not on a version (leaving out what the challenger alone broke on promoted 7–28 % of equal ones).
+on, and hardly on a version (leaving out what the challenger alone broke on promoted 7–28 % of equal ones): of a
+version's own failures the share that is left out is the chance that the other side blinks in its second run.
 """
 
 from collections.abc import Mapping, Sequence

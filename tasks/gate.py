@@ -11,6 +11,7 @@ from pathlib import Path
 from prefect import task
 from pydantic import Field
 
+from agent.errors import BadInput
 from agent.loop import run
 from agent.project import load_project
 from agent.record import Record
@@ -135,7 +136,11 @@ def hold(
     if why_not:
         problems.append(why_not)
     elif enough:
-        trials += [desk.open(challenger, fresh) for challenger in new]
+        for challenger in new:
+            try:
+                trials.append(desk.open(challenger, fresh))
+            except BadInput as error:  # no budget is left: what is open or proven goes on
+                problems.append(f"no test of {challenger} was opened: {error}")
     stopped = _play(trials, desk, players, settings.batch)
     problems += [stopped] if stopped else []
     judged = [_judge(trial, desk, stopped) for trial in trials]

@@ -16,7 +16,7 @@ from evaluation.gate import GatePolicy
 from evaluation.ledger import Entry
 from evaluation.trial import Trial, TrialState
 from infra.dataset_store import read_dataset
-from infra.gate_cases import read_open_test, spend_cases, spent_cases, write_open_test
+from infra.gate_cases import read_open_test, spent_cases, write_open_test
 from infra.gate_picture import draw_gate
 from infra.ledger_store import close_ledger_test, open_ledger_test, read_ledger
 from infra.pictures import draw_confusion
@@ -36,9 +36,11 @@ class Desk:
         self.labelled = {item.case_id: item for item in read_dataset(lessons.labelled, LabelledCase)}
         self.problems: list[str] = []
         versions = {version.candidate_id: version for version in history(name)}
-        tests = [
-            e for e in read_ledger(name).entries if e.champion == self.champion and e.candidate in versions
-        ]
+        entries = [entry for entry in read_ledger(name).entries if entry.candidate in versions]
+        for entry in entries:
+            if entry.decision is None and entry.champion != self.champion:
+                self._give_up(entry, "given up: the champion changed")
+        tests = [entry for entry in entries if entry.champion == self.champion]
         self._newest = {entry.candidate: entry for entry in tests}
         self.begun = [entry.candidate for entry in self._newest.values() if entry.decision is None]
         """Challengers whose test a kill or a bad batch left open."""
@@ -79,13 +81,25 @@ class Desk:
     def _again(self, entry: Entry, fresh: Sequence[LabelledCase]) -> list[Trial]:
         try:
             return [self._resumed(entry, fresh) or self._begin(entry, fresh)]
-        except BadInput as error:
+        except BadInput as error:  # of another version of Ratchet, or corrupt
             self._give_up(entry, f"given up: {error}")
             return []
 
     def _give_up(self, entry: Entry, why: str) -> None:
+        """Close a test that cannot go on; the cases that it looked at are spent, as far as that can be read."""
+        try:
+            state = self._stored(entry.candidate)
+        except BadInput:
+            state = None  # said by `why`, or once more by the next test of this challenger
+        mine = state is not None and state.opened_at == entry.opened_at
         close_ledger_test(
-            self.name, entry.candidate, champion=self.champion, decision="continue", e_value=0.0, reason=why
+            self.name,
+            entry.candidate,
+            champion=entry.champion,
+            decision="continue",
+            e_value=0.0,
+            reason=why,
+            cases=[play.case_id for play in state.plays if play.is_evidence] if state and mine else [],
         )
         write_open_test(self.name, entry.candidate, "")
         self.problems.append(f"the open test of {entry.candidate} was {why}")
@@ -111,20 +125,9 @@ class Desk:
     def open(self, challenger: str, fresh: Sequence[LabelledCase]) -> Trial:
         """Register both sides and the order before the first case is drawn."""
         entry = open_ledger_test(self.name, challenger, champion=self.champion, alpha=self.alpha)
-        self._spend_what_was_given_up(challenger)
         trial = self._begin(entry, fresh)
         self.store(trial)
         return trial
-
-    def _spend_what_was_given_up(self, challenger: str) -> None:
-        """Opening a test gives up one that was open against an earlier champion; its cases have been looked at."""
-        try:
-            before = self._stored(challenger)
-        except BadInput as error:
-            self.problems.append(str(error))
-            return
-        if before is not None and before.champion != self.champion:
-            spend_cases(self.name, challenger, [play.case_id for play in before.plays if play.is_evidence])
 
     def _begin(self, entry: Entry, fresh: Sequence[LabelledCase]) -> Trial:
         policy = GatePolicy(alpha=entry.alpha_k, min_gain=self.min_gain)

@@ -1,8 +1,13 @@
 """Whose failure counts as what: one side's is its 0, only a failure of both sides is left out."""
 
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 
+from agent.environment import Case
+from agent.trace import RunError, Trace
+from evaluation.failures import settled
 from evaluation.gate import Pair, decide
 from evaluation.pairs import Rollout, pair_up
 
@@ -25,6 +30,55 @@ def test_a_challenger_that_breaks_where_it_would_lose_is_not_promoted_for_it():
     rng = np.random.default_rng(11)
     rate = np.mean([decide(with_own_failures(rng, 300, 0.09)).decision == "promote" for _ in range(300)])
     assert rate <= 0.05
+
+
+FINE = Trace(
+    trace_id="0" * 32,
+    case=Case(inputs={}),
+    candidate_id="c",
+    started_at=datetime(2026, 1, 5, tzinfo=UTC),
+    latency_s=0,
+)
+GONE = FINE.model_copy(update={"error": RunError(kind="infrastructure", message="gone")})
+
+
+def test_with_what_both_run_on_failing_now_and_then_own_failures_still_earn_nothing():
+    """As above, and every run of either side blinks in 5 %: both play once more, by the rule of the flow."""
+    rng, times, n, promoted = np.random.default_rng(13), 150, 300, 0
+    for _ in range(times):
+        own = rng.random(n) < 0.09
+        blinks = rng.random((n, 2, 2)) < 0.05
+        blinks[:, :, 1] |= own[:, None]
+        won = rng.random((n, 2)) < (0.7, 0.7 / 0.91)
+        pairs = []
+        for i, runs in enumerate(blinks):
+            first, second = (tuple(GONE if gone else FINE for gone in run) for run in runs)
+            ends = settled(first, second) if GONE in first else first
+            failed = [None if end is FINE else "infrastructure" for end in ends]
+            scores = [None if kind else float(w) for kind, w in zip(failed, won[i], strict=True)]
+            pairs.append(
+                Pair(
+                    case_id=str(i), champion=scores[0], challenger=scores[1],
+                    champion_failed=failed[0], challenger_failed=failed[1],
+                )
+            )  # fmt: skip
+        promoted += decide(pairs).decision == "promote"
+    assert promoted / times <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "ends"),
+    [
+        ((FINE, GONE), (FINE, FINE), (FINE, FINE)),
+        ((FINE, GONE), (FINE, GONE), (FINE, GONE)),
+        ((FINE, GONE), (GONE, GONE), (GONE, GONE)),
+        ((GONE, GONE), (FINE, FINE), (FINE, FINE)),
+        ((GONE, GONE), (GONE, FINE), (GONE, FINE)),
+        ((GONE, FINE), (FINE, GONE), (FINE, FINE)),
+    ],
+)
+def test_a_failure_is_a_versions_own_if_it_comes_twice_while_the_other_side_runs(first, second, ends):
+    assert settled(first, second) == ends
 
 
 @pytest.mark.parametrize(

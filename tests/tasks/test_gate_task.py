@@ -9,14 +9,17 @@ from agent.candidate import Candidate, Predictor
 from agent.environment import Action, Case, Outcome
 from agent.trace import Attempt, RunError, Step, Trace
 from evaluation.cases import LabelledCase
+from evaluation.gate import Pair, decide
+from evaluation.trial import TrialState
 from infra.dataset_store import write_dataset
-from infra.gate_cases import read_open_test, spent_cases
-from infra.ledger_store import read_ledger
+from infra.gate_cases import read_open_test, spent_cases, write_open_test
+from infra.ledger_store import open_ledger_test, read_ledger
 from infra.registry import champion, history, promote, record_evaluation, register, rollback
 from tasks.gate import GateSettings, Players, hold
 from tasks.learn import Lessons
 from tasks.promote import promote_best
 from tasks.trials import Desk
+from tests.evidence import give_verdict
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 RULES = GateSettings(min_cases=8, batch=8)
@@ -228,18 +231,28 @@ def test_a_killed_test_goes_on_in_its_own_order_without_playing_a_bet_again(proj
     assert spent_cases(project) == set(order)
 
 
-def test_a_test_of_before_a_promotion_is_given_up_and_its_cases_are_spent(project, serving):
+def test_a_test_against_an_earlier_champion_is_given_up_and_its_cases_judge_no_more(project, serving):
     fair, better = version(project, "As good."), version(project, "Better.")
     killed(project, serving, {serving: 0.0, fair: 0.0}, 40)
-    played = 24
-    _, _ = gate(
-        project,
-        serving,
-        {serving: 0.0, better: 1.0, fair: 0.0},
-        rules=RULES.model_copy(update={"max_cases": 24}),
-    )
-    assert dict(decided(project))[better] == "promote"
-    assert len(spent_cases(project)) >= played
+    proof = decide([Pair(case_id=str(n), champion=0, challenger=1) for n in range(40)], alpha=0.001)
+    give_verdict(project, better, serving, proof, {})
+    promote(project, better, approved_by="anna", reason="read the evidence")
+    gated, players = gate(project, better, {better: 0.0, fair: 0.0})
+    assert gated.problems == (f"the open test of {fair} was given up: the champion changed",)
+    assert decided(project) == [(fair, "continue"), (better, "promote"), (fair, "continue")]
+    assert players.order[fair] == IDS[16:]
+    assert spent_cases(project) == set(IDS)
+
+
+def test_a_stored_test_that_cannot_be_read_is_given_up_and_the_round_goes_on(project, serving):
+    fair, better = version(project, "As good."), version(project, "Better.")
+    killed(project, serving, {serving: 0.0, fair: 0.0}, 40)
+    state = TrialState.from_json(read_open_test(project, fair))
+    write_open_test(project, fair, state.model_copy(update={"gate": '{"schema": 1}'}).to_json())
+    gated, _ = gate(project, serving, {serving: 0.0, better: 1.0})
+    assert "given up: gate state has schema 1" in gated.problems[0]
+    assert decided(project) == [(fair, "continue"), (better, "promote")]
+    assert spent_cases(project) >= set(IDS[:16])
 
 
 def test_of_several_proven_the_best_on_the_cases_of_the_latest_stop_is_promoted(project, serving):
@@ -289,3 +302,14 @@ def test_one_that_a_person_took_back_is_not_promoted_again_by_the_next_run(proje
     assert gated.best is None
     assert not promote_best.fn(project, gated, approved_by="a policy").promoted
     assert champion(project).candidate_id == serving
+
+
+def test_where_no_budget_is_left_what_was_proven_before_is_still_promoted(project, serving):
+    better, late = version(project, "Better."), version(project, "Late.")
+    small = RULES.model_copy(update={"alpha": 1e-4})
+    gate(project, serving, {serving: 0.0, better: 1.0}, rules=small)
+    while not read_ledger(project).exhausted:
+        open_ledger_test(project, f"another {len(read_ledger(project).entries)}", champion="another")
+    gated, players = gate(project, serving, {serving: 0.0, late: 1.0})
+    assert (gated.judged, gated.best.candidate_id, players.calls[late]) == ((), better, 0)
+    assert "error budget exhausted" in gated.problems[0]

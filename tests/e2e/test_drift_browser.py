@@ -9,9 +9,8 @@ import pytest
 
 from agent.environment import Action, Case, Outcome
 from agent.trace import Attempt, Step, Trace
-from evaluation.label import Label
 from evaluation.watching import WatchSettings
-from infra.dataset_store import write_dataset
+from infra.collected import keep_traces, newest_labels
 from infra.screenshots import browser_tab, drift_run, open_page, take
 from infra.tracking import connect
 from tasks.collect import Collection
@@ -67,7 +66,7 @@ def seen(mlflow_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         patch.setenv("RATCHET_HOME", str(home))
         patch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
         traces = traffic()
-        written = write_dataset("traces", traces), write_dataset("labels", list[Label]())
+        written = keep_traces(NAME, traces), newest_labels(NAME)
         collection = Collection(
             traces=written[0], labels=written[1], n_new_traces=len(traces), n_new_labels=0
         )

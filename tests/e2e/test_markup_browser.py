@@ -11,9 +11,8 @@ import pytest
 from agent.environment import Action, Case, Outcome
 from agent.trace import Attempt, Step, Trace
 from evaluation.drift import DriftState
-from evaluation.label import Label
 from evaluation.watching import WatchSettings
-from infra.dataset_store import write_dataset
+from infra.collected import keep_traces, newest_labels
 from infra.drift_report import write_report
 from infra.review_queue import ReviewItem, ask_people
 from infra.screenshots import browser_tab, open_page, review_queue
@@ -111,7 +110,7 @@ def test_a_look_for_drift_shows_requests_of_markup_as_text_in_report_workspace_a
     monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
     traces, name = traffic(), "markup"
-    written = write_dataset("traces", traces), write_dataset("labels", list[Label]())
+    written = keep_traces(name, traces), newest_labels(name)
     collection = Collection(traces=written[0], labels=written[1], n_new_traces=len(traces), n_new_labels=0)
     watched = watch.fn(name, collection, WatchSettings(window=20, reference=200))
     assert watched.alarm

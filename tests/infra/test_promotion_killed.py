@@ -1,0 +1,81 @@
+"""A promotion whose process dies at each of its writes: the next one finds all of it or nothing, and ends it."""
+
+import multiprocessing
+import os
+import uuid
+
+import pytest
+from mlflow import MlflowClient
+
+from agent.candidate import Candidate, Predictor
+from evaluation.gate import Pair, decide
+from infra.alias_moves import current_aliases
+from infra.ledger_store import read_ledger
+from infra.registry import champion, history, promote, register
+from infra.tracking import connect
+from tests.evidence import give_verdict
+
+BETTER = decide(
+    [Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)], alpha=0.001
+)
+WRITES = (
+    "create_model_version",
+    "set_experiment_tag",
+    "set_registered_model_tag",
+    "set_model_version_tag",
+    "set_registered_model_alias",
+    "delete_registered_model_alias",
+    "delete_registered_model_tag",
+)
+DIED = 9
+
+
+def promoted(project, candidate_id):
+    promote(project, candidate_id, approved_by="anna", reason="proven")
+
+
+def _die_at(write, home, project, candidate_id):
+    os.environ["RATCHET_HOME"] = home
+    done = []
+
+    def counted(real):
+        def call(self, *args, **kwargs):
+            answer = real(self, *args, **kwargs)
+            done.append(real.__name__)
+            if len(done) == write:
+                os._exit(DIED)
+            return answer
+
+        return call
+
+    for name in WRITES:
+        setattr(MlflowClient, name, counted(getattr(MlflowClient, name)))
+    promoted(project, candidate_id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", range(1, 10))
+def test_what_a_killed_promotion_left_is_ended_by_the_next(mlflow_home, monkeypatch, write):
+    monkeypatch.setenv("RATCHET_HOME", str(mlflow_home))
+    project = f"test-{uuid.uuid4().hex[:12]}"
+    first, second = (
+        Candidate(predictors={"act": Predictor(instructions=name)}, base_model="smollm2")
+        for name in ("first", "second")
+    )
+    for candidate in (first, second):
+        register(project, candidate, files={}, seen_case_ids=[], cost={})
+    promoted(project, first.candidate_id)
+    give_verdict(project, second.candidate_id, first.candidate_id, BETTER)
+    child = multiprocessing.get_context("spawn").Process(
+        target=_die_at, args=(write, str(mlflow_home), project, second.candidate_id)
+    )
+    child.start()
+    child.join(timeout=120)
+    assert child.exitcode == DIED, "the promotion has fewer writes than this test takes it for"
+    assert champion(project).candidate_id in (first.candidate_id, second.candidate_id)
+    assert [entry.decision for entry in read_ledger(project).entries] == ["promote"]
+    promoted(project, second.candidate_id)
+    assert current_aliases(connect(project)) == {"champion": 2, "previous": 1}
+    old, new = history(project)
+    assert [event.action for event in old.events] == ["promoted", "replaced"]
+    assert [event.action for event in new.events] == ["promoted"]

@@ -44,6 +44,8 @@ def number(value: Any, *, decimal_comma: bool = False) -> float | None:
     if not isinstance(value, str):
         raise ValueError(f"is {kind(value)}, not a number; rename the column, or give one number a row")
     text = value.strip()
+    if text.isdecimal() and text.isascii():  # most scores of most files
+        return float(text)
     if not text:
         return None
     if text.lower() in _WORDS:
@@ -119,7 +121,14 @@ def identifier(value: Any) -> str | None:
         ValueError: as `text`.
     """
     said = text(value)
-    return None if said is None else unicodedata.normalize("NFC", said).strip().strip(_INVISIBLE) or None
+    if said is None:
+        return None
+    plain = said.strip()
+    return (
+        plain or None
+        if plain.isascii()
+        else unicodedata.normalize("NFC", plain).strip(_INVISIBLE).strip() or None
+    )
 
 
 def whole(value: Any) -> Any:

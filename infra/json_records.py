@@ -81,7 +81,7 @@ class JsonRecords:
                 fault(number, f"not JSON ({error})")
 
     def _parsed(self, line: str) -> Any:
-        value = json.loads(line, object_pairs_hook=_object)
+        value = _DECODER.decode(line)
         return self._mended(value) if "\\u" in line else value
 
     def _mended(self, value: Any) -> Any:
@@ -140,12 +140,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object)
+"""One for all lines: `json.loads` makes one for each."""
+
+
 class _Stream:
     """JSON values decoded from a stream, block by block."""
 
     def __init__(self, text: IO[str]) -> None:
         self._text = text
-        self._decoder = json.JSONDecoder(object_pairs_hook=_object)
         self._held, self._place, self._ended = "", 0, False
 
     def values(self) -> Iterator[Any]:
@@ -179,7 +182,7 @@ class _Stream:
         block = _BLOCK
         while True:
             try:
-                value, end = self._decoder.raw_decode(self._held, self._place)
+                value, end = _DECODER.raw_decode(self._held, self._place)
             except JSONDecodeError as error:
                 cut = error.pos >= len(self._held) - 10 or error.msg.startswith("Unterminated string")
                 if not cut or not self._read(block):

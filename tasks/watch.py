@@ -79,15 +79,7 @@ class Watched(Record):
 def watch(name: str, collection: Collection, settings: WatchSettings) -> Watched:
     """Look at every full window that was not looked at yet; report and alert where there is something to say."""
     with watch_lock(name):
-        ruled, counted = rulings(name), 0
-
-        def look_once(before: WatchState) -> WatchState:
-            nonlocal counted
-            after = look_at_new(name, collection.traces, before, ruled, settings)
-            counted = after.n_windows - before.n_windows
-            return after
-
-        state = change_watch(name, look_once)
+        state, counted, note = _look_at_all(name, collection.traces, settings)
         told, report = _tell(name, state)
         improve = _claimed(name, claimed_improve)
     return Watched(
@@ -98,43 +90,62 @@ def watch(name: str, collection: Collection, settings: WatchSettings) -> Watched
         attribution=state.attribution if state.episodes.open else None,
         report=report,
         improve=improve,
-        note=state.renewed,
+        note=note,
     )
+
+
+def _look_at_all(
+    name: str, version: DatasetVersion, settings: WatchSettings
+) -> tuple[WatchState, int, str | None]:
+    """The watch when nothing is left to look at, windows that were counted, and why it began anew, if it did.
+
+    A portion at a time, each written down: who was away for long neither holds all in memory nor begins again.
+    """
+    ruled, windows, note = rulings(name), 0, None
+    counted = True
+    while counted:
+        before = after = WatchState()
+
+        def look_once(state: WatchState) -> WatchState:
+            nonlocal before, after
+            before, after = state, look_at_new(name, version, state, ruled, settings)
+            return after
+
+        change_watch(name, look_once)
+        counted = after.n_counted > before.n_counted
+        windows += after.n_windows - before.n_windows
+        note = note or (after.renewed if counted else None)
+    return after, windows, note
 
 
 def look_at_new(
     name: str, version: DatasetVersion, state: WatchState, ruled: Sequence[Ruling], settings: WatchSettings
 ) -> WatchState:
-    """The watch after what arrived since; only that, and the few traces that a look needs again, are read."""
+    """The watch after the next of what arrived; only that, and the few traces that it needs again, are read."""
     state = obey(state, ruled, settings)
     first, n_new = _position(name, version, state)
     if not state.due(n_new, settings):
         return state
-    read_by, at = drift_embedding(), datetime.now(UTC)
-    reading = Reading(read_by.embed, read_by.name)
+    read_by = drift_embedding()
     known = set(state.recent)
     new = (trace for trace in rows_since(version, first, Trace) if trace.trace_id not in known)
-    left: list[Trace] = []
-    while True:
-        portion = list(islice(new, _PORTION))
-        left = [*left, *portion]
-        needed = find_traces(name, state.needs)
-        traces = {trace.trace_id: trace for trace in (*needed, *left)}
-        state = look(state, traces, ruled, settings, at, reading)
-        if len(portion) < _PORTION:
-            return state
-        seen = set(state.recent)
-        left = [trace for trace in left if trace.trace_id not in seen]
+    portion = islice(new, max(_PORTION, settings.reference + settings.window))
+    traces = {trace.trace_id: trace for trace in (*find_traces(name, state.needs), *portion)}
+    reading = Reading(read_by.embed, read_by.name)
+    return look(state, traces, ruled, settings, datetime.now(UTC), reading)
 
 
 def _position(name: str, version: DatasetVersion, state: WatchState) -> tuple[int, int]:
     """Place of the first trace that was not counted, and how many were not.
 
-    By ids, not by a number: another home, which counted some, has its own order of arrival. What lies before the
-    oldest id that is remembered was counted.
+    By ids, not by a number: another home, which counted some, has its own order of arrival. While all ids are
+    remembered, these decide; later, what lies before the bulk of them was counted (a trace that came late may lie
+    anywhere in the order of a home that collected all at once).
     """
-    known = set(state.recent)
-    first = min(places_by_id(name, state.recent).values(), default=0)
+    known, first = set(state.recent), 0
+    if state.n_counted > len(state.recent):
+        places = sorted(places_by_id(name, state.recent).values())
+        first = places[len(places) // 10] if places else 0
     new = [place for place, one in enumerate(ids_since(version, first), start=first) if one not in known]
     return (new[0] if new else version.n_rows), len(new)
 

@@ -251,3 +251,28 @@ def test_calm_looks_draw_a_report_a_day_and_each_logs_its_numbers(project, traff
     assert at_home("a").report.name == "window_00003.html"
     log_traces(project, traffic(60, 120))
     assert (at_home("a").report is not None, pages) == (True, ["1-opened"]), "whatever the hour"
+
+
+def test_a_long_absence_is_caught_up_in_portions_with_the_same_numbers(
+    project, traffic, pages, at_home, monkeypatch
+):
+    monkeypatch.setattr(watch_module, "_PORTION", 30)
+    log_traces(project, traffic(240))
+    assert at_home("a").n_windows == 9
+    alone = look(WatchState(), {t.trace_id: t for t in traffic(240)}, (), SETTINGS, START)
+    assert read_watch(project).states == alone.states
+
+
+def test_a_lost_home_counts_nothing_again_when_a_late_trace_lies_early_in_its_order(
+    project, traffic, pages, at_home, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("evaluation.watching.RECENT", 50)
+    log_traces(project, traffic(140, 1, new_from=999))
+    assert at_home("a").n_windows == 4
+    (late,) = traffic(1, 0)
+    log_traces(project, [late, *traffic(19, 141, new_from=999)])
+    assert at_home("a").n_windows == 1
+    forget(tmp_path, "a")
+    assert at_home("a").n_windows == 0
+    log_traces(project, traffic(20, 160, new_from=999))
+    assert [at_home("a").n_windows, at_home("b").n_windows] == [1, 0]

@@ -187,6 +187,7 @@ class DriftMonitor:
             n_windows=self.n_windows,
             **{group: known.get(group, 0.0) for group in GROUPS},
             families=families,
+            embedding=self.embedding,
         )
 
     def _check(self, batch: Batch) -> None:

@@ -29,6 +29,8 @@ class DriftState(BaseModel):
     """R of how well it goes."""
     families: dict[str, float]
     """R of each family of evidence."""
+    embedding: str = ""
+    """Name of what texts were read by; empty in a state from before it was kept."""
 
     @property
     def groups(self) -> tuple[Group, ...]:

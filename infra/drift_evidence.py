@@ -66,6 +66,7 @@ def _verdict(state: DriftState, attribution: Attribution | None) -> list[BaseWid
         CounterData(f"Evidence R (alarm at {state.threshold:,.0f})", _figure(state.e_value)),
         CounterData(f"Since{bounds}", since),
         CounterData("Messages seen", f"{state.n_seen:,}"),
+        CounterData("Texts read by", state.embedding or "–"),
     ]
     families = [
         [name, _figure(value)] for name, value in sorted(state.families.items(), key=lambda kv: -kv[1])

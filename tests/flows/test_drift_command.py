@@ -87,6 +87,7 @@ def test_report_and_picture_are_written(tmp_path: Path) -> None:
     assert code == 3
     html = (tmp_path / "out" / "drift.html").read_text()
     assert "Drift evidence" in html
+    assert "Texts read by" in html
     assert "mortgage" in html
     assert (tmp_path / "drift.png").read_bytes().startswith(b"\x89PNG")
 

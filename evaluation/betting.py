@@ -180,7 +180,7 @@ def interval(
     Both one-sided wealths are monotone in m, so the set is an interval and bisection finds its ends.
     """
     limit = float(np.log(2 / (1 - confidence)))
-    return _low_end(wealth, limit, bounds), _high_end(wealth, limit, bounds)
+    return _low_end(wealth, limit, bounds), 0.0 - _low_end(_mirrored(wealth), limit, bounds)
 
 
 def narrowed(
@@ -193,22 +193,23 @@ def narrowed(
     """
     limit = float(np.log(2 / (1 - confidence)))
     low, high = ends
+    mirrored = _raised(-high, _mirrored(path), limit, bounds)
+    return _raised(low, path, limit, bounds), 0.0 - mirrored  # 0 − 0 is 0, and −0 would be shown as −0
+
+
+def _raised(low: float, path: Wealth, limit: float, bounds: Bounds | None) -> float:
+    """The largest lower end of `low` and those after each bet."""
     while True:  # each turn takes the bet that refutes most, so there are only a few
         refuted = log_e_above(path, low + CELL, bounds)
         at = int(refuted.argmax())
         if refuted[at] < limit:
-            break
-        low = float(_low_end(_after(path, at), limit, bounds))
-    while True:
-        refuted = log_e_below(path, high - CELL, bounds)
-        at = int(refuted.argmax())
-        if refuted[at] < limit:
-            return low, high
-        high = float(_high_end(_after(path, at), limit, bounds))
+            return low
+        low = float(_low_end(Wealth(path.up[at], path.down[at], path.sums[at]), limit, bounds))
 
 
-def _after(path: Wealth, bet: int) -> Wealth:
-    return Wealth(path.up[bet], path.down[bet], path.sums[bet])
+def _mirrored(wealth: Wealth) -> Wealth:
+    """The same bets on −X: what is above for the one is below for the other."""
+    return Wealth(wealth.down, wealth.up, wealth.sums)
 
 
 def _low_end(wealth: Wealth, limit: float, bounds: Bounds | None) -> Floats:
@@ -218,16 +219,6 @@ def _low_end(wealth: Wealth, limit: float, bounds: Bounds | None) -> Floats:
         middle = (out + inside) / 2
         refuted = log_e_above(wealth, middle, bounds) >= limit
         out, inside = np.where(refuted, middle, out), np.where(refuted, inside, middle)
-    return out
-
-
-def _high_end(wealth: Wealth, limit: float, bounds: Bounds | None) -> Floats:
-    """Smallest multiple of CELL that is refuted as a mean from above, [...]."""
-    inside, out = np.full(wealth.bets.shape, -1.0), np.full(wealth.bets.shape, 1.0)
-    for _ in range(_HALVINGS):
-        middle = (inside + out) / 2
-        refuted = log_e_below(wealth, middle, bounds) >= limit
-        inside, out = np.where(refuted, inside, middle), np.where(refuted, middle, out)
     return out
 
 

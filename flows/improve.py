@@ -95,7 +95,10 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
                 served=served, asked=asked, decision=Decision(reason=waiting), problems=problems
             )
 
-    lessons = curate_lessons(project, collection, rules.curation, rules.selection.gate_share)
+    with_runs = not {*(rules.proposers or agent.proposers)}.isdisjoint(FROM_RUNS)
+    lessons = curate_lessons(
+        project, collection, rules.curation, rules.selection.gate_share, with_runs=with_runs
+    )
     made: dict[str, str] = {}
     wanted = able(rules.proposers or agent.proposers, agent.name, lessons.champion)
     if rules.model:

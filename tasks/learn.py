@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pyarrow.compute as pc
 from prefect import task
 from pydantic import Field
 
@@ -24,10 +25,11 @@ from agent.weights import NAME
 from evaluation.cases import LabelledCase, answer_name, labelled_cases, released_by
 from evaluation.curate import CurateSettings, curate, practised
 from evaluation.label import Label
+from infra.collected import TRACES, columns_of, find_traces, newest_traces
 from infra.dataset_store import DatasetVersion, read_dataset, write_dataset
 from infra.gate_cases import spent_cases
 from infra.programs import find
-from infra.project_state import project_folder, read_state
+from infra.project_state import project_folder
 from infra.registry import champion, fetch_files, register, seen_case_ids
 from infra.review_answers import contradictions, settled
 from infra.settings import Settings
@@ -35,6 +37,9 @@ from tasks.caching import cached_by
 from tasks.collect import Collection
 from tasks.practice import propose_from_runs
 from tasks.progress import progress
+
+OWN = 5000
+"""Newest traces of a candidate that a rewriter of tools is shown."""
 
 
 class ProposeSettings(Record):
@@ -56,7 +61,7 @@ class Lessons(Record):
     labelled: DatasetVersion
     """All labelled cases, those of the gate included."""
     practice: DatasetVersion
-    """Whole runs, won and lost, of cases that are not the gate's."""
+    """Whole runs, won and lost, of cases that are not the gate's; none where no proposer wanted them."""
     champion: str
     n_human: int = Field(ge=0)
     left_out: dict[str, int]
@@ -64,9 +69,14 @@ class Lessons(Record):
 
 @task(name="curate")
 def curate_lessons(
-    folder: str, collection: Collection, settings: CurateSettings, gate_share: float
+    folder: str,
+    collection: Collection,
+    settings: CurateSettings,
+    gate_share: float,
+    *,
+    with_runs: bool = True,
 ) -> Lessons:
-    """Split and curate what was collected; versions of both sides."""
+    """Split and curate what was collected; versions of both sides, and of whole runs where a proposer wants these."""
     project = load_project(Path(folder))
     labels = settled(project.name, read_dataset(collection.labels, Label))
     traces = read_dataset(collection.traces, Trace)
@@ -79,7 +89,11 @@ def curate_lessons(
     )
     released = released_by(labelled, spent_cases(project.name))
     curated = curate(labelled, settings, released=released)
-    runs = practised(traces, labelled, labels, gate_share=gate_share, salt=project.name, released=released)
+    runs: list[Trace] = []
+    if with_runs:
+        runs = practised(
+            traces, labelled, labels, gate_share=gate_share, salt=project.name, released=released
+        )
     disputed = len(contradictions(labels))
     weighted = [
         Lesson(case=c, weight=1.0 if c.source == "human" else settings.own_weight) for c in curated.cases
@@ -204,10 +218,11 @@ def make(
 
 
 def own_traces(name: str, candidate_id: str) -> list[Trace]:
-    """What the candidate itself did in production; everybody's traces where it has served nothing yet."""
-    stored = read_state(name).traces
-    traces = read_dataset(stored, Trace) if stored else []
-    return [trace for trace in traces if trace.candidate_id == candidate_id] or traces
+    """What the candidate itself did in production; everybody's traces where it has served nothing yet: the newest."""
+    stored = columns_of(TRACES, newest_traces(name), "trace_id", "candidate_id")
+    own = stored.filter(pc.equal(stored.column("candidate_id"), candidate_id))
+    ids: list[str] = (own if own.num_rows else stored).column("trace_id").to_pylist()
+    return find_traces(name, ids[-OWN:])
 
 
 def _improved(

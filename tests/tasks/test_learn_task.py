@@ -8,9 +8,11 @@ from agent.optimize.team_search import TeamSettings
 from agent.project import load_project
 from agent.roles import as_team
 from evaluation.cases import LabelledCase
+from infra.collected import keep_traces
 from infra.dataset_store import write_dataset
 from infra.programs import load_program
 from infra.registry import fetch_files, register, seen_case_ids
+from tasks import learn
 from tasks.learn import Lesson, ProposeSettings, as_examples, make
 from tasks.serve import first_champion
 
@@ -72,3 +74,13 @@ def test_what_improves_one_agent_improves_every_role_of_a_team_and_is_served_fro
     }
     (decision, *_) = load_program(ours.name, made.candidate_id).decide([example.view for example in examples])
     assert [part.actor for part in decision.parts] == ["solver", "critic", "critic", "judge"]
+
+
+def test_a_rewriter_of_tools_sees_the_newest_of_what_its_candidate_did_or_of_all(
+    project, make_trace, monkeypatch
+):
+    monkeypatch.setattr(learn, "OWN", 2)
+    ours = [make_trace(str(i), candidate_id="ours") for i in range(3)]
+    keep_traces(project, [*ours, make_trace("theirs", candidate_id="theirs")])
+    assert learn.own_traces(project, "ours") == ours[1:]
+    assert [trace.candidate_id for trace in learn.own_traces(project, "new")] == ["ours", "theirs"]

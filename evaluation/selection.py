@@ -73,6 +73,15 @@ class Unasked:
         return type(self)(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     @classmethod
+    def joined(cls, parts: list[Self]) -> Self:
+        """The rows of them all, in order; the list is emptied, so that nothing is held twice."""
+        if not parts:
+            return cls.of([], gate_share=0.5)
+        columns = [[getattr(one, field.name) for one in parts] for field in fields(cls)][::-1]
+        parts.clear()
+        return cls(*(np.concatenate(columns.pop()) for _ in fields(cls)))
+
+    @classmethod
     def of(cls, traces: Sequence[Trace], *, gate_share: float, salt: str = "") -> Self:
         """The columns of these traces."""
         first = [t.attempts[0].steps[0] if t.attempts and t.attempts[0].steps else None for t in traces]

@@ -20,6 +20,7 @@ from evaluation.selection import Flags, Ints, Unasked
 from infra.dataset_files import DatasetVersion
 from infra.dataset_log import (
     add_rows,
+    column_parts,
     columns_at,
     columns_since,
     find_about,
@@ -132,20 +133,27 @@ def served(project: str, case_ids: Sequence[str]) -> set[str]:
 
 def places_of(version: DatasetVersion, trace_ids: Set[str]) -> Ints:
     """Where these traces stand, in order."""
-    return np.flatnonzero(_among(columns_of(TRACES, version, "trace_id"), trace_ids))
+    among = [_among(table, trace_ids) for table in _parts(TRACES, version, ("trace_id",))]
+    return np.flatnonzero(np.concatenate([np.zeros(0, bool), *among]))
 
 
 def unasked(
     version: DatasetVersion, asked: Set[str], *, gate_share: float, salt: str
 ) -> tuple[Unasked, Ints]:
     """All traces but these, as columns, and where they stand; no trace is read."""
-    table = columns_of(
-        TRACES, version, "trace_id", "case_id", "session_id", "confidence", "error", "answered"
-    )
-    fresh = ~_among(table, asked)
-    table = table.filter(pa.array(fresh))
+    names = ("trace_id", "case_id", "session_id", "confidence", "error", "answered")
+    parts, places, first = [], [np.zeros(0, np.int64)], 0
+    for table in _parts(TRACES, version, names):
+        fresh = ~_among(table, asked)
+        places.append(first + np.flatnonzero(fresh))
+        first += table.num_rows
+        parts.append(_columns_of(table.filter(pa.array(fresh)), gate_share, salt))
+    return Unasked.joined(parts), np.concatenate(places)
+
+
+def _columns_of(table: pa.Table, gate_share: float, salt: str) -> Unasked:
     case_ids, error = table.column("case_id"), table.column("error")
-    columns = Unasked.of_columns(
+    return Unasked.of_columns(
         _fixed(table.column("trace_id"), 32),
         _fixed(case_ids, 16),
         table.column("confidence").to_numpy().astype(np.float64),
@@ -154,14 +162,22 @@ def unasked(
         table.column("answered").to_numpy(),
         on_gate_side(_each(case_ids), _each(table.column("session_id")), gate_share=gate_share, salt=salt),
     )
-    return columns, np.flatnonzero(fresh)
 
 
 def _among(table: pa.Table, trace_ids: Set[str]) -> Flags:
-    found: Flags = pc.is_in(
-        table.column("trace_id"), value_set=pa.array(sorted(trace_ids), pa.string())
-    ).to_numpy()
+    wanted = pa.array(sorted(trace_ids), pa.string())
+    found: Flags = pc.is_in(table.column("trace_id"), value_set=wanted).to_numpy()
     return found
+
+
+def _parts(kind: Kind[Any], version: DatasetVersion, names: Sequence[str]) -> Iterator[pa.Table]:
+    """Columns, one partition in memory at a time."""
+    if is_log(version):
+        for table in column_parts(kind, version, names):
+            yield table
+            pa.default_memory_pool().release_unused()
+    else:
+        yield columns_of(kind, version, *names)
 
 
 def _each(column: pa.ChunkedArray) -> Iterator[Any]:

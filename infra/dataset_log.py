@@ -113,11 +113,15 @@ def rows_since(version: DatasetVersion, n: int, record: type[RecordT]) -> Iterat
 def columns_since(kind: Kind[Any], version: DatasetVersion, names: Sequence[str], n: int = 0) -> pa.Table:
     """These columns of the rows from place `n` on, without reading the records, their digests checked."""
     wanted = pa.schema([kind.columns.field(name) for name in names])
-    tables = [
-        current(kind, path, size, names).slice(max(n - first, 0))
-        for path, first, size in _partitions(version, n)
-    ]
-    return pa.concat_tables([wanted.empty_table(), *tables]).select(list(names))
+    return pa.concat_tables([wanted.empty_table(), *column_parts(kind, version, names, n)])
+
+
+def column_parts(
+    kind: Kind[Any], version: DatasetVersion, names: Sequence[str], n: int = 0
+) -> Iterator[pa.Table]:
+    """The same, one partition in memory at a time."""
+    for path, first, size in _partitions(version, n):
+        yield current(kind, path, size, names).slice(max(n - first, 0)).select(list(names))
 
 
 def columns_at(

@@ -207,7 +207,7 @@ def broken_files(matrix: Matrix, times: int) -> None:
     kept = matrix.folder / "kept"
     shutil.copytree(place.root, kept)
     files = sorted(str(path.relative_to(place.home)) for path in place.home.rglob("*") if path.is_file())
-    for kind in {generic(kind): kind for kind in files}.values():  # one of each kind
+    for kind in {generic(kind): kind for kind in reversed(files)}.values():  # one of each kind
         if kind.startswith(("prefect/", "logs/", "locks/")) or ".lock" in kind:
             continue
         for how, harm in HARMS.items():

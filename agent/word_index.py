@@ -7,6 +7,7 @@ afterwards, because only a plain union of words may skip blocks of postings (blo
 
 import math
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -36,7 +37,7 @@ class WordIndex:
     """Texts by number, in four fields."""
 
     def __init__(self, folder: Path | None) -> None:
-        """Open the index in `folder`, made where absent; None = in memory."""
+        """Open the index in `folder`, made where absent and made anew where damaged; None = in memory."""
         import tantivy
 
         self._t: Any = tantivy
@@ -45,9 +46,18 @@ class WordIndex:
             tokens = "whitespace" if field in FIELDS else "raw"
             builder.add_text_field(field, tokenizer_name=tokens, index_option="freq")
         self._schema = builder.build()
+        try:
+            self._open(folder)
+        except ValueError:  # a file of it is damaged or gone: all that stands in it stands in the steps, too
+            if folder is None:
+                raise
+            shutil.rmtree(folder)
+            self._open(folder)
+
+    def _open(self, folder: Path | None) -> None:
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        self._index: Any = tantivy.Index(self._schema, path=None if folder is None else str(folder))
+        self._index: Any = self._t.Index(self._schema, path=None if folder is None else str(folder))
         self._index.config_reader("manual")  # else a thread looks for changes twice a second
         self._searcher = self._index.searcher()
 

@@ -39,17 +39,20 @@ class Mark(Record):
     """MLflow's id of the trace in that row: where another one stands there, everything is read again."""
 
 
-def arrived(connection: Connection, since: Mark, now: datetime) -> tuple[list[TraceInfo], Mark]:
-    """Traces that arrived after `since`, oldest first, and the mark after them.
+def arrived(
+    connection: Connection, since: Mark, now: datetime
+) -> tuple[list[TraceInfo], Mark, list[Problem]]:
+    """Traces that arrived after `since`, oldest first, the mark after them, and what is odd about them.
 
     A mark that the database does not know (its newest trace was deleted, the file was rewritten) gives everything.
     """
     store = connection.tracing.store
     if isinstance(store, SqlAlchemyStore) and store.engine.dialect.name == "sqlite":
-        rows = _rows_after(store, connection.experiment_id, since)
+        rows, is_known = _rows_after(store, connection.experiment_id, since)
         infos = infos_of(store, [trace_id for _, trace_id in rows])
-        row, row_trace = rows[-1] if rows else (since.row, since.row_trace)
-        return infos, Mark(received_ms=_newest(since, infos, now), row=row, row_trace=row_trace)
+        row, row_trace = rows[-1] if rows else (since.row, since.row_trace) if is_known else (0, "")
+        mark = Mark(received_ms=_newest(since, infos, now), row=row, row_trace=row_trace)
+        return infos, mark, clock_problems(infos, since, now) if is_known else [_gone(since, len(infos))]
     infos = [
         info for info in _stamped_after(connection, since, now) if own_id(info.trace_id) not in since.seen
     ]
@@ -57,7 +60,8 @@ def arrived(connection: Connection, since: Mark, now: datetime) -> tuple[list[Tr
     edge = received_ms - _ms(OVERLAP)
     kept = since.seen if received_ms - since.received_ms < _ms(OVERLAP) else ()
     recent = [own_id(info.trace_id) for info in infos if received(info) >= edge]
-    return infos, Mark(received_ms=received_ms, seen=tuple(sorted({*kept, *recent})))
+    mark = Mark(received_ms=received_ms, seen=tuple(sorted({*kept, *recent})))
+    return infos, mark, clock_problems(infos, since, now)
 
 
 def received(info: TraceInfo) -> int:
@@ -114,15 +118,31 @@ def _said(off: dict[str, float], word: str) -> Problem:
     )
 
 
-def _rows_after(store: SqlAlchemyStore, experiment_id: str, since: Mark) -> list[tuple[int, str]]:
-    """Row numbers and MLflow's ids, in the order of commits: SQLite has one writer at a time."""
+def _gone(since: Mark, found: int) -> Problem:
+    return Problem(
+        trace_id=own_id(since.row_trace),
+        reason=(
+            f"was the newest that was read, and MLflow has it no longer: all {found} traces that it has were read "
+            "again; if more are missing, restore MLflow's database"
+        ),
+    )
+
+
+def _rows_after(
+    store: SqlAlchemyStore, experiment_id: str, since: Mark
+) -> tuple[list[tuple[int, str]], bool]:
+    """Row numbers and MLflow's ids, in the order of commits, and whether the mark still stands.
+
+    SQLite has one writer at a time, so that no smaller number comes later.
+    """
     row: ColumnClause[int] = column("rowid")
     chosen = select(row, SqlTraceInfo.request_id).select_from(SqlTraceInfo)
     with store.ManagedSessionMaker(read_only=True) as session:
         there = session.execute(chosen.where(row == since.row)).first() if since.row else None
-        after = since.row if there is not None and there[1] == since.row_trace else 0
+        is_known = since.row == 0 or (there is not None and there[1] == since.row_trace)
+        after = since.row if is_known else 0
         mine = chosen.where(SqlTraceInfo.experiment_id == int(experiment_id), row > after).order_by(row)
-        return [(int(number), str(trace_id)) for number, trace_id in session.execute(mine)]
+        return [(int(number), str(trace_id)) for number, trace_id in session.execute(mine)], is_known
 
 
 def infos_of(store: SqlAlchemyStore, trace_ids: Sequence[str]) -> list[TraceInfo]:

@@ -15,7 +15,7 @@ from agent.errors import CorruptRecord
 from agent.record import Record
 from agent.trace import Trace
 from evaluation.label import Label
-from infra.arrivals import Mark, arrived, clock_problems, infos_of, search
+from infra.arrivals import Mark, arrived, infos_of, search
 from infra.assessments import EXPECTED, SCORE, Problem, labels_arrived_ms, to_labels
 from infra.service_clock import there
 from infra.trace_rows import labelled_since, read_roots
@@ -74,14 +74,14 @@ def collect(project: str, since: Watermark | None = None) -> Collected:
     with mlflow_errors(f"collecting the traces of {project!r}"):
         connection = connect(project)
         now = there(connection)
-        infos, mark = arrived(connection, start.mark, now)
+        infos, mark, odd = arrived(connection, start.mark, now)
         new = {
             info.trace_id: info for info in sorted(infos, key=lambda one: (one.timestamp_ms, one.trace_id))
         }
         traces, problems = _read(connection, new)
         said_after = start.labelled_ms - _LABEL_OVERLAP_MS
         labelled = new if since is None else _labelled(connection, said_after) | new
-    problems += clock_problems(infos, start.mark, now)
+    problems += odd
     labels: list[Label] = []
     for info in labelled.values():
         said, unusable = to_labels(info, after_ms=said_after)

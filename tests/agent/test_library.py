@@ -287,3 +287,14 @@ def test_a_step_with_a_vector_is_taken_back_too(tmp_path):
         found = library.recall(asked("is it shown", goal="Rome"), k=5)
         assert {one.experience.trace_id[0] for one in found} <= {"a", "e"}
         assert "e" in {one.experience.trace_id[0] for one in found}
+
+
+@pytest.mark.parametrize("harm", ["deleted", "garbled"])
+def test_a_damaged_word_index_is_made_anew_from_the_steps(tmp_path, harm):
+    with Library(tmp_path) as library:
+        library.add(OSLO)
+    for path in tmp_path.glob("words-*/*"):
+        if path.suffix in (".term", ".idx") or (harm == "garbled" and path.name == "meta.json"):
+            path.unlink() if harm == "deleted" else path.write_bytes(b"x" * 40)
+    with Library(tmp_path) as library:
+        assert seen(library.recall(asked("flights found", goal="fly to Oslo"), k=1)) == ["two flights found"]

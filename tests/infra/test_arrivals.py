@@ -132,4 +132,9 @@ def test_where_the_newest_trace_was_deleted_everything_is_read_again(project, ma
     connection = connect(project)
     connection.client.delete_traces(connection.experiment_id, trace_ids=[mlflow_id(gone.trace_id)])
     log_traces(project, [new])
-    assert {trace.trace_id for trace in collect(project, mark).traces} == {kept.trace_id, new.trace_id}
+    again = collect(project, mark)
+    assert {trace.trace_id for trace in again.traces} == {kept.trace_id, new.trace_id}
+    (problem,) = again.problems
+    assert problem.trace_id == gone.trace_id
+    assert "MLflow has it no longer: all 2 traces that it has were read again" in problem.reason
+    assert collect(project, again.watermark).problems == ()

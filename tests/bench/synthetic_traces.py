@@ -126,7 +126,7 @@ def see_all(name: str) -> None:
         WatchSettings(),
         datetime.now(UTC),
     )
-    counted = state.model_copy(update={"recent": tuple(everything[-RECENT:])})
+    counted = state.model_copy(update={"recent": tuple(everything[-RECENT:]), "n_counted": len(everything)})
     with watch_lock(name):
         change_watch(name, lambda _: counted)
 

@@ -34,8 +34,8 @@ GATE = GateSettings(min_cases=8, batch=8)
 REFERENCE = 110
 """Requests of week 1 that are what is usual; the rest of the week must raise no alarm."""
 USUAL = SelectionSettings(gate_labels=40, train_labels=60, gate_share=0.5)
-DRIFTED = SelectionSettings(gate_labels=140, train_labels=110, gate_share=0.5)
-MOST = (40, 120)
+DRIFTED = SelectionSettings(gate_labels=170, train_labels=110, gate_share=0.5)
+MOST = (40, 145)
 """Fresh cases for each week's challengers; the rest is left for those that come after."""
 RecordT = TypeVar("RecordT", bound=Record)
 

@@ -8,7 +8,8 @@ from agent.environment import Action
 from agent.memory import Experience, Memory
 from agent.project import load_project
 from evaluation.cases import role_of
-from evaluation.contamination import NEAR, SHINGLE
+from evaluation.contamination import NEAR
+from evaluation.near_text import SHINGLE
 
 TEAMS = {"heron", "lynx", "otter", "wren"}
 

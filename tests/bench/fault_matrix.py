@@ -90,8 +90,9 @@ class Matrix:
         """Note what is lost, doubled, or not told on one line; with `more`, after one more run, undisturbed."""
         again = improve(place) if more else ended
         wrong = [] if again.status == 0 else [f"the next run fails: {again.line or last_line(again)}"]
-        finished = 2 if ended.status == 0 else 1
-        wrong += faults_of(look(place, facts), self.expected[finished], FIRST)
+        # One that was killed after its verdict is done: the next run learns from it, and tests what it learned.
+        fine = [self.expected[2]] if ended.status == 0 else [self.expected[1], self.expected[2]]
+        wrong += faults_of(look(place, facts), fine, FIRST)
         self.note(scenario, ended, wrong)
         if not self.rows[-1].wrong:
             shutil.rmtree(place.root, ignore_errors=True)
@@ -220,7 +221,7 @@ def broken_files(matrix: Matrix, times: int) -> None:
             wrong = (
                 []
                 if "error" in found
-                else faults_of(found, found, FIRST + SECOND if ended.line is None else FIRST)
+                else faults_of(found, [found], FIRST + SECOND if ended.line is None else FIRST)
             )
             if kind == "mlflow.db" and how == "deleted":
                 wrong = []  # what was deleted is gone

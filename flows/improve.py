@@ -17,6 +17,7 @@ from evaluation.selection import SelectionSettings
 from flows.commands.terminal import console
 from infra.failures import in_one_line, keep_traceback
 from infra.project_state import project_lock
+from infra.promotion import settle_moves
 from tasks.collect import collect_new
 from tasks.gate import GateSettings, Judged, gate_candidates
 from tasks.learn import Lessons, ProposeSettings, able, curate_lessons, propose
@@ -79,6 +80,7 @@ def made_nothing(name: str, proposer: str, error: Exception) -> str:
 def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveReport:
     if rules.model:
         require_address(rules.model, rules.model_at)
+    settle_moves(agent.name)
     left_over = collect_new(agent.name)
     served = serve_waiting(project)
     collection = collect_new(agent.name)

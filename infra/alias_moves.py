@@ -56,7 +56,7 @@ def move_in_turn(connection: Connection, plan: Callable[[], Move | None]) -> Non
         ServiceUnavailable: other homes were first again and again, or put this move back as dead.
     """
     for _ in range(_TURNS):
-        seen = _settle(connection)
+        seen = settle(connection)
         move = plan()
         if move is None:
             return
@@ -88,7 +88,7 @@ def _last_claim(log: Log) -> int:
     return last
 
 
-def _settle(connection: Connection) -> int:
+def settle(connection: Connection) -> int:
     """Let a move of another home end, or put back what one that was killed had changed; returns the last claim."""
     until = time.monotonic() + PATIENCE_S
     while True:

@@ -13,7 +13,16 @@ from mlflow.entities.model_registry import ModelVersion
 
 from agent.errors import BadInput
 from evaluation.ledger import last_test
-from infra.alias_moves import CANARY, CHALLENGER, CHAMPION, PREVIOUS, Move, current_aliases, move_in_turn
+from infra.alias_moves import (
+    CANARY,
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    Move,
+    current_aliases,
+    move_in_turn,
+    settle,
+)
 from infra.event_log import read_log
 from infra.ledger_store import ledger_of
 from infra.tracking import Connection, connect, mlflow_errors
@@ -51,6 +60,18 @@ def promote(project: str, candidate_id: str, *, approved_by: str, reason: str) -
         with locked(connection):
             move_in_turn(connection, plan)
         return read_version(connection, find_version(connection, candidate_id))
+
+
+def settle_moves(project: str) -> None:
+    """Put back what a move of the champion that was killed had changed, before anybody reads which versions served.
+
+    Raises:
+        ServiceUnavailable: MLflow did not answer.
+    """
+    with mlflow_errors("settling moves of the champion"):
+        connection = connect(project)
+        with locked(connection):
+            settle(connection)
 
 
 def require_promotable(project: str, candidate_id: str) -> None:

@@ -11,6 +11,7 @@ from agent.candidate import Candidate, Predictor
 from evaluation.gate import Pair, decide
 from infra.alias_moves import current_aliases
 from infra.ledger_store import read_ledger
+from infra.promotion import settle_moves
 from infra.registry import champion, history, promote, register
 from infra.tracking import connect
 from tests.evidence import give_verdict
@@ -79,3 +80,30 @@ def test_what_a_killed_promotion_left_is_ended_by_the_next(mlflow_home, monkeypa
     old, new = history(project)
     assert [event.action for event in old.events] == ["promoted", "replaced"]
     assert [event.action for event in new.events] == ["promoted"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [4, 6])
+def test_after_a_killed_promotion_is_settled_only_what_serves_has_been_promoted(
+    mlflow_home, monkeypatch, write
+):
+    monkeypatch.setenv("RATCHET_HOME", str(mlflow_home))
+    project = f"test-{uuid.uuid4().hex[:12]}"
+    first, second = (
+        Candidate(predictors={"act": Predictor(instructions=name)}, base_model="smollm2")
+        for name in ("first", "second")
+    )
+    for candidate in (first, second):
+        register(project, candidate, files={}, seen_case_ids=[], cost={})
+    promoted(project, first.candidate_id)
+    give_verdict(project, second.candidate_id, first.candidate_id, BETTER)
+    child = multiprocessing.get_context("spawn").Process(
+        target=_die_at, args=(write, str(mlflow_home), project, second.candidate_id)
+    )
+    child.start()
+    child.join(120)
+    assert child.exitcode == DIED
+    assert [event.action for event in history(project)[1].events] == ["promoted"]
+    settle_moves(project)
+    assert champion(project).candidate_id == first.candidate_id
+    assert history(project)[1].events == ()

@@ -85,7 +85,7 @@ class Logs(NamedTuple):
 def load(path: Path = FILE) -> Logs:
     records = json.loads(path.read_text())
     at = datetime(2024, 5, 15, tzinfo=UTC)
-    traces = [to_trace(record, agent="gpt-4o", named=True, seen_at=at) for record in records]
+    traces = [to_trace(record, agent="gpt-4o", named=True, seen_at=at)[0] for record in records]
     answers, questions = (
         {str(record["task_id"]): kind(record) for record in records} for kind in (answer, question)
     )

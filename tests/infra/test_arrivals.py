@@ -75,7 +75,7 @@ def test_behind_a_server_a_write_that_took_long_is_found_once(remote, make_trace
     connection = connect(remote)
 
     def write(name, ago):
-        trace_store._post(connection, export_request([make_trace(name)], datetime.now(UTC) - ago))
+        trace_store.post_spans(connection, export_request([make_trace(name)], datetime.now(UTC) - ago))
 
     write("newest", timedelta())
     first = collect(remote)
@@ -89,7 +89,7 @@ def test_behind_a_server_a_write_that_took_long_is_found_once(remote, make_trace
 def test_behind_a_server_a_stamp_of_tomorrow_moves_the_mark_to_now_and_no_further(remote, make_trace):
     connection = connect(remote)
     ahead = export_request([make_trace("ahead")], datetime.now(UTC) + timedelta(hours=2))
-    trace_store._post(connection, ahead)
+    trace_store.post_spans(connection, ahead)
     first = collect(remote)
     assert first.watermark.received_ms <= datetime.now(UTC).timestamp() * 1000 + 2000
     assert "2.0 h ahead, as of 1 new traces" in first.problems[0].reason

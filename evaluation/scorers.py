@@ -33,7 +33,7 @@ class Interval(Record):
 
     def __str__(self) -> str:
         left_out = f", {self.excluded} excluded" if self.excluded else ""
-        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] (n = {self.n}{left_out})"
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}] (n={self.n}{left_out})"
 
 
 def interval(scores: Sequence[float | None]) -> Interval:

@@ -18,7 +18,7 @@ def test_all_right_does_not_claim_certainty():
 def test_unscored_cases_are_left_out_and_counted():
     found = interval([1, None, 0, None])
     assert (found.mean, found.n, found.excluded) == (0.5, 2, 2)
-    assert str(found) == "0.500 [0.095, 0.905] (n = 2, 2 excluded)"
+    assert str(found) == "0.500 [0.095, 0.905] (n=2, 2 excluded)"
 
 
 @pytest.mark.parametrize("scores", [[], [None, None]])

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agent.errors import BadInput, CorruptRecord, ServiceUnavailable
+from agent.errors import BadInput, CorruptRecord, ServiceUnavailable, said
 from agent.record import Record
 from infra.settings import Settings
 
@@ -147,4 +147,4 @@ class TableFile:
             raise self._corrupt(error) from error
 
     def _corrupt(self, error: object) -> CorruptRecord:
-        return CorruptRecord(f"{self._path}: not a readable Parquet file ({error}); {self._remedy}")
+        return CorruptRecord(f"{self._path}: not a readable Parquet file ({said(error)}); {self._remedy}")

@@ -121,7 +121,7 @@ class TableFile:
                 f"dataset {name} is not at {path}: {remedy or 'restore it or collect again'}"
             ) from error
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-            raise self._corrupt(error) from error
+            raise self._corrupt(said(error)) from error
 
     @property
     def group_sizes(self) -> list[int]:
@@ -144,7 +144,7 @@ class TableFile:
                 list(chosen), columns=None if columns is None else list(columns)
             )
         except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
-            raise self._corrupt(error) from error
+            raise self._corrupt(said(error)) from error
 
-    def _corrupt(self, error: object) -> CorruptRecord:
-        return CorruptRecord(f"{self._path}: not a readable Parquet file ({said(error)}); {self._remedy}")
+    def _corrupt(self, why: str) -> CorruptRecord:
+        return CorruptRecord(f"{self._path}: not a readable Parquet file ({why}); {self._remedy}")

@@ -6,7 +6,7 @@ Source of the retry with verbal reflections: Shinn et al., Reflexion (2023).
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import TypeVar
@@ -39,7 +39,6 @@ def run(
     session: Callable[[int], str | None] = lambda _: None,
     with_arguments: bool = False,
     limits: Limits | None = None,
-    earlier: Mapping[str, Sequence[str]] | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> list[Trace]:
     """Play every case to its end; one trace each, in order, whatever happens on the way.
@@ -52,7 +51,6 @@ def run(
         session: conversation of the case with this index.
         with_arguments: also fill the arguments of the final action (costs a generation).
         limits: what one case may take; None = `Limits()`.
-        earlier: reflections on a case from earlier runs, by case id (see `reflection.by_case`).
         progress: called with the number of cases finished since the last call.
 
     Raises:
@@ -66,7 +64,7 @@ def run(
         )
     traces: list[Trace] = []
     for start in range(0, len(cases), BATCH):
-        batch = [_begin(case, make_environment, earlier or {}) for case in cases[start : start + BATCH]]
+        batch = [_begin(case, make_environment) for case in cases[start : start + BATCH]]
         active = [rollout for rollout in batch if rollout.error is None]
         while active:
             _act(program, active, limits, with_arguments=with_arguments)
@@ -77,10 +75,8 @@ def run(
     return traces
 
 
-def _begin(
-    case: Case, make_environment: Callable[[], Environment], earlier: Mapping[str, Sequence[str]]
-) -> Rollout:
-    rollout = Rollout(case, earlier=tuple(earlier.get(case.case_id, ())))
+def _begin(case: Case, make_environment: Callable[[], Environment]) -> Rollout:
+    rollout = Rollout(case)
     try:
         rollout.environment = make_environment()
         rollout.observation = _checked(Observation, rollout.environment.reset(case))

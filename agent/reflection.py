@@ -5,14 +5,14 @@ cannot write useful reflections, it can read them. Source: Shinn et al., Reflexi
 """
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from agent.embedded_lm import Prompt
 from agent.environment import Outcome
 from agent.prices import usage_of
 from agent.prompt_format import ASSISTANT, USER, data
-from agent.trace import Step, Stop, Trace, Usage
+from agent.trace import Step, Stop, Usage
 from agent.weights import NAME
 
 if TYPE_CHECKING:
@@ -87,12 +87,3 @@ def _by_lm(
     return data(response.message.text or "", CHARS) or template, usage_of(
         program.candidate.base_model, response
     )
-
-
-def by_case(traces: Iterable[Trace]) -> Mapping[str, tuple[str, ...]]:
-    """Reflections of these runs by case, oldest first: what `run` may begin with when a case comes again."""
-    found: dict[str, list[str]] = {}
-    for trace in sorted(traces, key=lambda t: t.started_at):
-        said = [attempt.reflection for attempt in trace.attempts if attempt.reflection]
-        found.setdefault(trace.case.case_id, []).extend(said)
-    return {case_id: tuple(dict.fromkeys(said)) for case_id, said in found.items() if said}

@@ -2,8 +2,8 @@
 
 Decision: the answer is taken out before the agent reads anything, not only before something is stored. The agent
 plays the case again behind `Discreet`, which blots the known answer out of all feedback; what it then does right
-it found itself. Of a repaired trajectory only the winning attempt is kept, its thoughts are rephrased without
-mention of hints, and a text that still holds the answer is dropped. Source: Zhao et al., SiriuS (2025), which
+it found itself. Of a repaired trajectory only the winning attempt is kept, without the sentences of its thoughts
+that mention hints, and a text that still holds the answer is dropped. Source: Zhao et al., SiriuS (2025), which
 regenerates with feedback and rephrases; there the model itself is trusted to leave the hint out.
 """
 
@@ -11,10 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
-import dspy
-
 from agent.environment import Action, Case, Environment, Observation, Outcome
-from agent.lean_adapter import LeanAdapter
 from agent.limits import Limits
 from agent.loop import run
 from agent.program import Program
@@ -46,7 +43,6 @@ def repair(
     *,
     at: Callable[[int], datetime],
     attempts: int = 3,
-    reword: Callable[[str], str] | None = None,
     limits: Limits | None = None,
 ) -> Repaired:
     """Play failed cases again with feedback, and keep what then worked.
@@ -58,7 +54,6 @@ def repair(
         make_environment: one that scores the cases.
         at: time of the repaired run of the trace with this index.
         attempts: tries at most.
-        reword: says a thought anew, such as `reworded_by`; None = thoughts that mention hints are dropped.
         limits: what one case may take; None = `Limits()`.
     """
     wanted = [
@@ -78,7 +73,7 @@ def repair(
         if trace.error is not None or trace.score is None or trace.score < 1:
             left_out["failed again"] += 1
             continue
-        mended = _winning(trace, reword)
+        mended = _winning(trace)
         if leaked(mended, case):
             left_out["holds the answer"] += 1
         else:
@@ -172,36 +167,18 @@ def leaked(trace: Trace, case: Case) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _winning(trace: Trace, reword: Callable[[str], str] | None) -> Trace:
+def _winning(trace: Trace) -> Trace:
     """The last attempt as if it had been the first: no reflection, no word of a hint, no verdict on it."""
     last = trace.attempts[-1]
-    steps = [_rephrased(step, reword) for step in last.steps]
+    steps = [_without_hints(step) for step in last.steps]
     steps[-1] = steps[-1].model_copy(update={"result": None})
     outcome = last.outcome.model_copy(update={"feedback": ""})
     won = last.model_copy(update={"steps": tuple(steps), "reflection": None, "outcome": outcome})
     return trace.model_copy(update={"attempts": (won,)})
 
 
-def _rephrased(step: Step, reword: Callable[[str], str] | None) -> Step:
+def _without_hints(step: Step) -> Step:
     if step.thought is None:
         return step
-    thought = step.thought if reword is None else reword(step.thought)
-    kept = [s for s in re.split(r"(?<=[.!?])\s+|\n+", thought) if s.strip() and not _HINTS.search(s)]
+    kept = [s for s in re.split(r"(?<=[.!?])\s+|\n+", step.thought) if s.strip() and not _HINTS.search(s)]
     return step.model_copy(update={"thought": " ".join(kept) or None})
-
-
-class Reword(dspy.Signature):  # type: ignore[misc]  # dspy ships no types
-    """Say the thought anew, as if it had come to you at once; mention no hint, no feedback and no earlier try."""
-
-    thought: str = dspy.InputField()
-    reworded: str = dspy.OutputField()
-
-
-def reworded_by(program: Program) -> Callable[[str], str]:
-    """A `reword` that asks the program's LM: for an endpoint, a model of 135 M parameters cannot do it."""
-
-    def reword(thought: str) -> str:
-        with dspy.context(lm=program.lm, adapter=LeanAdapter()):
-            return str(dspy.Predict(Reword)(thought=thought).reworded)
-
-    return reword

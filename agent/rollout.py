@@ -27,8 +27,6 @@ class Rollout:
     stopped: Stop | None = None
     """The limit that ended the last attempt, or kept the next from beginning."""
     seconds: float = 0.0
-    earlier: tuple[str, ...] = ()
-    """Reflections on this case from earlier runs."""
     taken: Counter[str] = field(default_factory=Counter)
     """How often each action was taken in each observed state of this attempt."""
 
@@ -66,6 +64,5 @@ class Rollout:
 
     @property
     def reflections(self) -> tuple[str, ...]:
-        """What was concluded from failed attempts, oldest first, those of earlier runs before."""
-        own = (attempt.reflection for attempt in self.attempts if attempt.reflection)
-        return (*self.earlier, *own)
+        """What was concluded from failed attempts, oldest first."""
+        return tuple(attempt.reflection for attempt in self.attempts if attempt.reflection)

@@ -24,7 +24,6 @@ class Overlap(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     case_id: str
-    seen_id: str
     kind: Literal["same id", "same text", "near text"]
     similarity: float
     """Jaccard similarity of the texts' shingles, 1 for the same."""
@@ -37,34 +36,21 @@ def find_overlap(
 
     One overlap a case: the same id first, then the same text (case and spacing aside), then the nearest text.
     """
-    by_text = {normal: name for name, text in seen.items() if (normal := _normal(text or ""))}
+    known = {normal for text in seen.values() if (normal := _normal(text or ""))}
     normals = {case: _normal(text or "") for case, text in cases.items() if case not in seen}
-    asked = {case: text for case, text in normals.items() if text and text not in by_text}
-    known = sorted(by_text.items(), key=lambda item: item[1])
-    nearest = dict(zip(asked, nearest_texts(list(asked.values()), [text for text, _ in known]), strict=True))
+    asked = {case: text for case, text in normals.items() if text and text not in known}
+    found = zip(asked, nearest_texts(list(asked.values()), sorted(known)), strict=True)
+    nearest = {case: similarity for case, (_, similarity) in found}
 
     def overlap(case: str) -> Overlap | None:
         if case in seen:
-            return Overlap(case_id=case, seen_id=case, kind="same id", similarity=1.0)
-        if normals[case] in by_text:
-            return Overlap(case_id=case, seen_id=by_text[normals[case]], kind="same text", similarity=1.0)
-        place, similarity = nearest.get(case, (None, 0.0))
-        if place is None or similarity < near:
-            return None
-        return Overlap(case_id=case, seen_id=known[place][1], kind="near text", similarity=similarity)
+            return Overlap(case_id=case, kind="same id", similarity=1.0)
+        if normals[case] in known:
+            return Overlap(case_id=case, kind="same text", similarity=1.0)
+        similarity = nearest.get(case, 0.0)
+        return Overlap(case_id=case, kind="near text", similarity=similarity) if similarity >= near else None
 
     return [found for found in map(overlap, cases) if found is not None]
-
-
-def refuse_overlap(cases: Mapping[str, str | None], seen: Mapping[str, str | None]) -> None:
-    """Raise BadInput when any gate case was seen by a proposer."""
-    found = find_overlap(cases, seen)
-    if found:
-        first = found[0]
-        raise BadInput(
-            f"{len(found)} of {len(cases)} gate cases were seen by the proposer (first: {first.case_id!r}, "
-            f"{first.kind} as {first.seen_id!r}); draw fresh cases or drop these"
-        )
 
 
 def refuse_contaminated(pairs: Iterable[Pair], seen: Iterable[str]) -> Iterator[Pair]:

@@ -1,7 +1,7 @@
 """Alerts to people: always on the console, and to a webhook where one is set.
 
-Why a delivery is a record: an alert that did not arrive is the one thing that must not be silent, so each
-channel says what became of it, and what could not be sent is kept and sent with the next.
+An alert that did not arrive is the one thing that must not be silent: the console says what became of it, and what
+could not be sent is kept and sent with the next.
 """
 
 from datetime import datetime
@@ -35,26 +35,16 @@ class Alert(Record):
     """The same each time one alert is sent, so that a receiver can drop a repeat."""
 
 
-class Delivery(Record):
-    """What became of an alert on one channel."""
-
-    channel: Literal["console", "webhook"]
-    delivered: bool
-    detail: str = ""
-
-
-def send_alert(alert: Alert) -> list[Delivery]:
+def send_alert(alert: Alert) -> None:
     """Show the alert, POST it if `RATCHET_ALERT_WEBHOOK` is set, and with it those that are still kept.
 
-    A webhook that refuses or does not answer is reported in its delivery, never raised: the caller's own
-    work, such as finding the drift, is done.
+    A webhook that refuses or does not answer is told on the console, never raised: the caller's own work, such as
+    finding the drift, is done.
     """
     _show(alert)
-    deliveries = [Delivery(channel="console", delivered=True)]
     settings = Settings()
     if settings.alert_webhook is not None:
-        deliveries.append(_post(alert, settings, settings.alert_webhook.get_secret_value()))
-    return deliveries
+        _post(alert, settings, settings.alert_webhook.get_secret_value())
 
 
 def _show(alert: Alert) -> None:
@@ -70,16 +60,17 @@ def _show(alert: Alert) -> None:
     )
 
 
-def _post(alert: Alert, settings: Settings, url: str) -> Delivery:
-    path = settings.home / "spool" / "alerts.jsonl"
+def _post(alert: Alert, settings: Settings, url: str) -> None:
+    path, told = settings.home / "spool" / "alerts.jsonl", Console(stderr=True, soft_wrap=True)
     transport = httpx.HTTPTransport(retries=_ATTEMPTS - 1)  # connection errors only: a refusal is an answer
     with httpx.Client(transport=transport, timeout=_TIMEOUT_S) as client:
         failure = _attempt(client, url, _payload(alert))
         if failure is not None:
             spool_lines(path, [alert.to_json()])
-            return Delivery(channel="webhook", delivered=False, detail=f"{failure}; kept in {path}")
-        late = drain_spool(path, lambda lines: _send_late(client, url, lines))
-    return Delivery(channel="webhook", delivered=True, detail=f"{late} kept alerts sent, too" if late else "")
+            kept = escape(str(path))
+            told.print(f"[yellow]![/] {failure}; the alert is kept in {kept} and sent with the next")
+        elif late := drain_spool(path, lambda lines: _send_late(client, url, lines)):
+            told.print(f"[green]✓[/] {late} kept alerts sent, too")
 
 
 def _attempt(client: httpx.Client, url: str, payload: dict[str, Any]) -> str | None:

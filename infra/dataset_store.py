@@ -9,26 +9,23 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 
-from agent.errors import BadInput, CorruptRecord
+from agent.errors import CorruptRecord
 from agent.record import Record
 from infra.dataset_files import DatasetVersion, TableFile, datasets_folder, write_table
 from infra.dataset_log import is_log, rows_since
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["DatasetVersion", "load_frame", "read_dataset", "read_since", "write_dataset"]
+__all__ = ["DatasetVersion", "read_dataset", "read_since", "write_dataset"]
 
 RecordT = TypeVar("RecordT", bound=Record)
 _RECORD: Final = "record"
 """Column that holds each record whole, as JSON; the others are for people, pandas and Evidently."""
 
 
-def write_dataset(name: str, rows: "Sequence[Record] | pd.DataFrame") -> DatasetVersion:
+def write_dataset(name: str, rows: Sequence[Record]) -> DatasetVersion:
     """Write `rows` below `home/datasets/name`; no rows is a valid (empty) version.
 
     Raises:
@@ -44,9 +41,7 @@ def write_dataset(name: str, rows: "Sequence[Record] | pd.DataFrame") -> Dataset
     return DatasetVersion(name=name, uri=str(path), digest=digest, n_rows=table.num_rows)
 
 
-def _table(rows: "Sequence[Record] | pd.DataFrame") -> pa.Table:
-    if not isinstance(rows, Sequence):
-        return pa.Table.from_pandas(rows, preserve_index=False)
+def _table(rows: Sequence[Record]) -> pa.Table:
     columns = [_readable(row) for row in rows]
     names = list(columns[0]) if columns else []
     table = {name: _column([row[name] for row in columns]) for name in names}
@@ -81,11 +76,6 @@ def _digest(table: pa.Table) -> str:
     return sha.hexdigest()[:16]
 
 
-def load_frame(version: DatasetVersion) -> "pd.DataFrame":
-    """The dataset as a pandas frame, after its digest was checked."""
-    return _checked(version).to_pandas()  # type: ignore[no-any-return]
-
-
 def read_dataset(version: DatasetVersion, record_type: type[RecordT]) -> list[RecordT]:
     """The records that were written, equal to the originals, after their digest was checked."""
     return read_since(version, 0, record_type)
@@ -104,10 +94,6 @@ def read_since(version: DatasetVersion, n: int, record_type: type[RecordT]) -> l
 def _records(
     table: pa.Table, version: DatasetVersion, record_type: type[RecordT], n: int
 ) -> Iterator[RecordT]:
-    if _RECORD not in table.column_names:
-        raise BadInput(
-            f"{version.uri} was written from a frame and holds no records: read it with load_frame"
-        )
     for number, text in enumerate(table.column(_RECORD)[n:].to_pylist(), start=n + 1):
         yield record_type.from_json(text, where=f"{version.uri} row {number}")
 

@@ -4,7 +4,6 @@ Why not a file of one home: a case that chose a champion must never judge again,
 whatever was deleted on this machine; and a test that was killed goes on wherever the next run happens.
 """
 
-from collections.abc import Iterable
 from typing import Final
 
 from agent.errors import CorruptRecord
@@ -18,37 +17,22 @@ _OPEN_TEST: Final = "open_test"
 
 
 def spent_cases(project: str) -> frozenset[str]:
-    """Cases that can never judge again, from all homes on this MLflow."""
+    """Cases that can never judge again, from all homes on this MLflow; `close_ledger_test` spends them."""
     with mlflow_errors("reading the spent cases"):
         connection = connect(project)
-        return _carried_over(connection, _spent(connection))
-
-
-def spend_cases(project: str, candidate_id: str, case_ids: Iterable[str]) -> None:
-    """Write for good that a test of this candidate used these cases; those written before are not repeated.
-
-    A test that ends gives its cases to `close_ledger_test`, which spends them with the same event.
-    """
-    with mlflow_errors(f"writing down the cases of {candidate_id}"):
-        connection = connect(project)
-        _spend(connection, candidate_id, set(case_ids) - _spent(connection), "")
-
-
-def _spent(connection: Connection) -> frozenset[str]:
-    return frozenset(case_id for event in read_log(connection).events for case_id in event.cases)
-
-
-def _spend(connection: Connection, candidate_id: str, case_ids: Iterable[str], reason: str) -> None:
-    for portion in in_portions(sorted(case_ids)):
-        event = LedgerEvent(kind="spend", at=now(), candidate=candidate_id, cases=portion, reason=reason)
-        append(connection, event)
+        spent = frozenset(case_id for event in read_log(connection).events for case_id in event.cases)
+        return _carried_over(connection, spent)
 
 
 def _carried_over(connection: Connection, spent: frozenset[str]) -> frozenset[str]:
     """What an older version kept in this home's file goes into MLflow, once."""
     kept = frozenset(read_state(connection.project).spent_gate_cases)
     if kept:
-        _spend(connection, "", kept - spent, "kept in one home's state.json by an older version")
+        because = "kept in one home's state.json by an older version"
+        for portion in in_portions(sorted(kept - spent)):
+            append(
+                connection, LedgerEvent(kind="spend", at=now(), candidate="", cases=portion, reason=because)
+            )
         update_state(connection.project, spent_gate_cases=())
     return spent | kept
 

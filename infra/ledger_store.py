@@ -127,12 +127,6 @@ def grant_budget(project: str, *, granted_by: str, because: str) -> Ledger:
         )
 
 
-def ledger_events(project: str) -> list[LedgerEvent]:
-    """The log itself, oldest first, for those who want to see who did what."""
-    with mlflow_errors("reading the ledger"):
-        return list(read_log(connect(project)).events)
-
-
 def ledger_of(log: Log) -> Ledger:
     """The error budget as the log tells it."""
     return _replay(log, Ledger())[0]

@@ -1,79 +1,23 @@
-"""Pictures that go with a version: how accurate each is, and which tool is taken for which.
-
-Why intervals on every bar: two versions whose intervals overlap are not yet told apart, and the picture
-must not suggest otherwise.
-"""
+"""The picture that goes with a version: which tool is taken for which."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from agent.errors import BadInput
-from evaluation.scorers import Interval
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _INK: Final = "#222222"
-_MUTED: Final = "#777777"
-_SERVES: Final = "#1b7f5c"
-_OTHERS: Final = "#23527c"
 _OTHER_TOOLS: Final = "(others)"
 
 
-def draw_accuracy(
-    scores: Mapping[str, Interval],
-    out: Path,
-    *,
-    champion: str | None = None,
-    baseline: tuple[str, float] | None = None,
-    title: str = "Accuracy by version, 95 % intervals",
-) -> Path:
-    """Write a PNG of each version's mean and interval, in the order given; returns `out`.
-
-    Args:
-        scores: Version name (as a person knows it) to its accuracy.
-        out: The picture's file; its folder is made.
-        champion: Name of the version that serves; drawn in the colour of promotion.
-        baseline: Name and value of a line to compare with, such as chance.
-        title: What is shown, on which cases.
-
-    Raises:
-        BadInput: there is no version to draw.
-    """
-    if not scores:
-        raise BadInput(f"no version has scores, so there is nothing to draw into {out}")
-    figure = _figure(7.5, 1.2 + 0.55 * len(scores))
-    axes = figure.subplots()
-    names = list(scores)
-    for row, name in enumerate(names):
-        _draw_interval(axes, row, scores[name], _SERVES if name == champion else _OTHERS)
-    if baseline is not None:
-        axes.axvline(baseline[1], color=_MUTED, ls="--", lw=1)
-        axes.text(baseline[1], -0.85, f" {baseline[0]} {baseline[1]:.2f}", color=_MUTED, fontsize=9, va="top")
-    labels = [f"{name} (serves)" if name == champion else name for name in names]
-    axes.set_yticks(range(len(names)), labels, color=_INK)
-    axes.set_ylim(len(names) - 0.4, -0.9)
-    axes.set_xlim(0, 1.3)
-    axes.set_xticks(np.linspace(0, 1, 6))
-    axes.grid(axis="x", color="#e5e5e5", lw=0.8)
-    axes.set_axisbelow(True)
-    axes.set_title(title, loc="left", color=_INK, fontsize=11)
-    return _save(figure, out)
-
-
-def _draw_interval(axes: "Axes", row: int, score: Interval, colour: str) -> None:
-    axes.plot([score.low, score.high], [row, row], color=colour, lw=5, alpha=0.3, solid_capstyle="round")
-    axes.plot([score.mean], [row], "o", color=colour, ms=8)
-    axes.text(1.29, row, f"{score.mean:.2f}  n = {score.n}", va="center", ha="right", fontsize=9, color=_INK)
-
-
 def draw_confusion(
-    expected: Sequence[str], chosen: Sequence[str | None], out: Path, *, most: int = 12, title: str = ""
+    expected: Sequence[str], chosen: Sequence[str | None], out: Path, *, most: int = 12
 ) -> Path:
     """Write a PNG of which tool was chosen where which was right; returns `out`.
 
@@ -82,7 +26,6 @@ def draw_confusion(
         chosen: The agent's tool; None = it gave no usable answer.
         out: The picture's file; its folder is made.
         most: Tools shown, those that are confused most often; the rest is summed up.
-        title: What is shown.
 
     Raises:
         BadInput: no case, or lists of unequal length.
@@ -109,9 +52,7 @@ def draw_confusion(
     axes.set_xlabel("chosen")
     axes.set_ylabel("right")
     right = sum(a == b for a, b in zip(expected, answers, strict=True))
-    axes.set_title(
-        title or f"Tool chosen where which was right: {right} of {len(expected)}", loc="left", fontsize=11
-    )
+    axes.set_title(f"Tool chosen where which was right: {right} of {len(expected)}", loc="left", fontsize=11)
     return _save(figure, out)
 
 

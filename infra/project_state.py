@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import ConfigDict
+
 from agent.record import Record
 from infra.dataset_store import DatasetVersion
 from infra.locks import held
@@ -19,14 +21,14 @@ from infra.trace_store import Watermark
 
 
 class ProjectState(Record):
-    """Progress of one project."""
+    """Progress of one project; what an older version kept besides is left out."""
+
+    model_config = ConfigDict(extra="ignore")
 
     watermark: Watermark | None = None
     traces: DatasetVersion | None = None
     """Everything collected so far."""
     labels: DatasetVersion | None = None
-    n_watched: int = 0
-    """Traces that the drift monitor has seen, reference included."""
     asked: tuple[str, ...] = ()
     """Traces that people were asked about in this round."""
     asked_about_episode: int = 0

@@ -20,7 +20,6 @@ from evaluation.verdict import Verdict
 from infra import version_page
 from infra.alias_moves import CHAMPION, PREVIOUS, current_aliases, point
 from infra.dataset_store import DatasetVersion
-from infra.drift_log import log_drift
 from infra.promotion import promote, rollback
 from infra.tracking import Connection, connect, mlflow_errors
 from infra.version import (
@@ -44,7 +43,6 @@ __all__ = [
     "champion",
     "fetch_files",
     "history",
-    "log_drift",
     "promote",
     "record_evaluation",
     "register",

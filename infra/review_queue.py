@@ -37,7 +37,7 @@ _QUESTIONS: Final = (
     ),
     (COMMENT, "feedback", "Anything that the next person should know (optional)."),
 )
-Status = Literal["pending", "complete", "declined"]
+Status = Literal["pending", "complete"]
 _PAGE: Final = 500
 _PARALLEL: Final = 8
 
@@ -200,11 +200,6 @@ def _asked(item: ReviewItem) -> str:
 def pending(project: str) -> list[ReviewItem]:
     """What waits for a person, oldest first."""
     return _items(project, "pending")
-
-
-def declined(project: str) -> list[ReviewItem]:
-    """What a person refused to answer: it stays unlabelled, and its share of the sample is missing."""
-    return _items(project, "declined")
 
 
 def _items(project: str, status: Status) -> list[ReviewItem]:

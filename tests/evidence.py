@@ -2,8 +2,10 @@
 
 from evaluation.scorers import Interval, interval
 from evaluation.verdict import Verdict
+from infra.event_log import LedgerEvent, read_log
 from infra.ledger_store import close_ledger_test, open_ledger_test
 from infra.registry import record_evaluation
+from infra.tracking import connect
 
 
 def give_verdict(
@@ -20,3 +22,8 @@ def give_verdict(
     )
     found = {"a": interval([1.0, 0.0])} if scores is None else scores
     record_evaluation(project, candidate_id, scores=found, verdict=verdict, compared_with=champion)
+
+
+def ledger_events(project: str) -> list[LedgerEvent]:
+    """The log of who did what, oldest first."""
+    return list(read_log(connect(project)).events)

@@ -16,58 +16,17 @@ from agent.candidate import Candidate, Role
 from agent.deliberation import Board, weigh
 from agent.environment import Observation
 from agent.errors import BadInput
-from agent.memory import Experience
 from agent.optimize.lora import MIN_TUNING
 from agent.optimize.proposal import Example, Proposal
 from agent.optimize.topology import likelihood
 from agent.record import content_hash
 from agent.roles import RIGHT, WRONG, criticism, files_for, files_of, role_named, seat_of, with_seat
 from agent.team import Team
-from agent.trace import Step, Trace
 from agent.weights import NAME
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 Propose = Callable[[Candidate, Sequence[Example], Mapping[str, Path]], Proposal]
 """A single agent's proposer: the parent, what to learn from, the parent's files."""
-
-
-def shares(traces: Sequence[Trace]) -> dict[str, list[Experience]]:
-    """What each role contributed to winning trajectories, by role.
-
-    Only what the success bears out is kept: an answer that was acted on, a plan in words, and of a critic's words
-    those that agree with it.
-    """
-    kept: dict[str, list[Experience]] = {}
-    for trace in traces:
-        if trace.error is not None or trace.score is None or trace.score < 1:
-            continue
-        for step in trace.attempts[-1].steps:
-            for actor, experience in _of_step(trace, step):
-                kept.setdefault(actor, []).append(experience)
-    return kept
-
-
-def _of_step(trace: Trace, step: Step) -> list[tuple[str, Experience]]:
-    name = step.action.name
-    if not step.parts:
-        return [(step.actor, _experience(trace, step.observation, name, ()))]
-    kept = []
-    for part in step.parts:
-        if part.about is not None:
-            good = part.said == (RIGHT if part.about == name else WRONG)
-        else:
-            good = part.said == name or not part.options
-        if good:
-            seen = part.observation or step.observation
-            kept.append((part.actor, _experience(trace, seen, part.said, part.options)))
-    return kept
-
-
-def _experience(trace: Trace, observation: str, action: str, options: tuple[str, ...]) -> Experience:
-    return Experience(
-        observation=observation, action=action, options=options, trace_id=trace.trace_id,
-        case_id=trace.case.case_id, source="own",
-    )  # fmt: skip
 
 
 def role_examples(team: Team, name: str, examples: Sequence[Example]) -> list[Example]:
@@ -124,27 +83,6 @@ def _cases(board: Board, example: Example) -> list[Example]:
         }
     )
     return [example.model_copy(update={"view": asked})]
-
-
-def propose_role(
-    parent: Candidate,
-    name: str,
-    examples: Sequence[Example],
-    propose: Propose,
-    files: Mapping[str, Path],
-    endpoint: dict[str, Any] | None = None,
-) -> Proposal:
-    """The team with one role improved by a single agent's proposer; the cases seen are those of the whole.
-
-    Raises:
-        BadInput: the examples hold nothing that the role could learn.
-    """
-    learned = role_examples(Team(parent, files, endpoint=endpoint), name, examples)
-    if not learned:
-        raise BadInput(
-            f"role {name!r} has nothing to learn from {len(examples)} examples: label more, or leave the role out"
-        )
-    return _improved(parent, role_named(parent, name), learned, examples, propose, files)
 
 
 def _improved(

@@ -13,7 +13,7 @@ from agent.limits import Limits
 from agent.loop import run
 from agent.memory import Memory
 from agent.program import Decision, Program, base_candidate, pick
-from agent.reflection import by_case, by_template
+from agent.reflection import by_template
 from agent.trace import Step, Usage
 
 
@@ -300,16 +300,6 @@ def test_what_was_done_in_the_attempt_is_in_the_view(scripted_environment, at):
     program = ScriptedProgram()
     run(program, cases("left"), lambda: scripted_environment(n_steps=6), at=at)
     assert [len(view.done) for view in program.views] == [0, 1, 2, 3, 4, 4]
-
-
-def test_reflections_are_kept_per_case_and_a_later_run_may_begin_with_them(scripted_environment, at):
-    both = cases("right", "left")
-    first = run(ScriptedProgram(), both, scripted_environment, at=at)
-    kept = by_case(first)
-    assert kept == {both[0].case_id: ("left was wrong here. Try the other one.",)}
-    program = ScriptedProgram()
-    run(program, both, scripted_environment, at=at, earlier=kept)
-    assert [view.reflections for view in program.views] == [kept[both[0].case_id], ()]
 
 
 def test_the_view_tells_what_the_case_is_for(scripted_environment, at):

@@ -1,15 +1,14 @@
 """Repair: an answer that is planted in the feedback reaches no prompt, no experience and no demo."""
 
-import json
 import warnings
 
 import pytest
 
 from agent import repair as repairing
 from agent.environment import Action, Case, Observation, Option, Outcome
+from agent.experience import winning_steps
 from agent.loop import run
 from agent.memory import Memory, as_demos
-from agent.optimize.roles import shares
 from agent.program import Program, base_candidate
 from agent.repair import BLOT, NEUTRAL, Discreet, blotted, holds, leaked, repair, secrets_of
 from agent.roles import as_team
@@ -81,7 +80,7 @@ def test_an_answer_planted_in_the_feedback_reaches_no_prompt_no_experience_and_n
         assert not holds(" ".join(notes), ("gamma",))
     assert any(BLOT in prompt for prompt in scripted_endpoint.prompts), "the feedback itself was read"
 
-    memory = Memory(shares(mended.traces)["agent"])
+    memory = Memory(winning_steps(trace))
     (experience,) = memory.experiences
     demos = as_demos(memory.recall("Open the gate.", k=1))
     for stored in (trace.to_json(), experience.to_json(), *(demo.to_json() for demo in demos)):
@@ -103,14 +102,9 @@ def test_every_role_of_a_team_reads_the_blotted_feedback_only(endpoint, scripted
     offered = scripted_endpoint.answer
     scripted_endpoint.answer = lambda p: "right" if "- wrong:" in p else offered(p)
     mended = repair(team, failures(team, at), {CASE.case_id: CASE}, Telling, at=at)
-    kept = shares(mended.traces)
-    assert {name: [e.action for e in share] for name, share in kept.items()} == {
-        "solver": ["gamma"],
-        "critic": ["right"],
-    }
-    assert not holds(
-        json.dumps([e.to_json() for share in kept.values() for e in share]), ("ZX-4711", "Port Vila")
-    )
+    (step,) = mended.traces[0].attempts[-1].steps
+    assert {part.actor: part.said for part in step.parts} == {"solver": "gamma", "critic": "right"}
+    assert not holds(mended.traces[0].to_json(), ("ZX-4711", "Port Vila"))
 
 
 def test_where_the_answer_is_unknown_the_feedback_is_not_shown_at_all(endpoint, scripted_endpoint, at):
@@ -179,20 +173,12 @@ def test_a_thought_that_holds_the_answer_is_a_leak_unless_the_environment_showed
 
 def test_of_a_winning_attempt_neither_hints_nor_verdict_are_kept(make_trace):
     thought = "The feedback said alpha was wrong. Gates are opened by gamma. So the correct answer is gamma."
-    mended = repairing._winning(won(make_trace, thought, reflection="it was told"), None)
+    mended = repairing._winning(won(make_trace, thought, reflection="it was told"))
     (attempt,) = mended.attempts
     assert attempt.steps[0].thought == "Gates are opened by gamma."
     assert (attempt.reflection, attempt.outcome.feedback, attempt.steps[0].result) == (None, "", None)
     assert PLANTED not in mended.to_json()
-    assert repairing._winning(won(make_trace, "I was told so."), None).attempts[0].steps[0].thought is None
-
-
-def test_an_endpoint_rewords_thoughts_and_is_checked_nonetheless(endpoint, scripted_endpoint, make_trace):
-    scripted_endpoint.answer = lambda prompt: "Gates open by gamma. The hint helped."
-    reword = repairing.reworded_by(agent(endpoint))
-    mended = repairing._winning(won(make_trace, "Told: gamma."), reword)
-    assert mended.attempts[0].steps[0].thought == "Gates open by gamma."
-    assert "Told: gamma." in scripted_endpoint.prompts[0]
+    assert repairing._winning(won(make_trace, "I was told so.")).attempts[0].steps[0].thought is None
 
 
 def test_a_discreet_environment_keeps_score_and_details():

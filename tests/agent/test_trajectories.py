@@ -6,11 +6,11 @@ import pytest
 
 from agent.environment import Case, Observation, Option, Outcome
 from agent.experience import winning_steps
-from agent.explore import Explorer
 from agent.loop import run
 from agent.optimize.trajectories import TrajectorySettings, propose_trajectories, replayed, with_offered
 from agent.program import Program, base_candidate
 from agent.rollout import HISTORY
+from tests.bench.exploration import Explorer
 
 WAY = ("north", "east", "take")
 

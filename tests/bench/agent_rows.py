@@ -12,13 +12,13 @@ from typing import Any
 import dspy
 import numpy as np
 from agent_tasks import Task
+from exploration import Explorer, search
 from rich.progress import track
 
 from agent.candidate import Candidate
 from agent.environment import Action, Case, Environment, Observation, Outcome
 from agent.errors import LMFailure
 from agent.experience import Experience, goal_of
-from agent.explore import Explorer, search
 from agent.lean_adapter import LeanAdapter
 from agent.lm import EmbeddedEngine, embedded_lm
 from agent.loop import run

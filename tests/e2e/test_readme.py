@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from agent.environment import Case
-from agent.explore import Explorer
 from agent.loop import run
 from agent.program import Program, base_candidate
 from agent.project import load_project
+from tests.bench.exploration import Explorer
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from agent.errors import BadInput
 from evaluation import near_text
-from evaluation.contamination import find_overlap, refuse_contaminated, refuse_overlap
+from evaluation.contamination import find_overlap, refuse_contaminated
 from evaluation.gate import Pair
 
 QUESTION = "My card was charged twice for the hotel in Lisbon last weekend, can you refund one of them?"
@@ -104,12 +104,6 @@ def test_the_nearest_is_that_of_comparing_with_each(texts, known):
 def test_any_text_overlaps_with_itself_unless_it_has_no_word(text):
     found = find_overlap({"a": text}, {"b": text})
     assert len(found) == (1 if any(c.isalnum() or c == "_" for c in text) else 0)
-
-
-def test_contaminated_cases_are_refused_before_any_bet():
-    with pytest.raises(BadInput, match=r"1 of 2 gate cases were seen .* draw fresh cases"):
-        refuse_overlap({"a": QUESTION, "b": "fine"}, {"x": QUESTION})
-    refuse_overlap({"b": "a fine question"}, {"x": QUESTION})
 
 
 def test_a_pair_whose_case_was_seen_is_refused():

@@ -9,7 +9,7 @@ import pytest
 from agent.environment import Case
 from agent.errors import BadInput, CorruptRecord, ServiceUnavailable
 from agent.trace import Trace
-from infra.dataset_store import load_frame, read_dataset, write_dataset
+from infra.dataset_store import read_dataset, write_dataset
 from infra.settings import Settings
 
 
@@ -39,27 +39,12 @@ def test_a_field_that_is_now_text_now_number_is_kept():
     mixed = [Case(inputs={"q": 1}, expected=expected) for expected in ("a", 2, None, ["b"], 0.5)]
     version = write_dataset("cases", mixed)
     assert read_dataset(version, Case) == mixed
-    assert list(load_frame(version)["expected"].fillna("-")) == ["a", "2", "-", '["b"]', "0.5"]
+    assert list(pd.read_parquet(version.uri)["expected"].fillna("-")) == ["a", "2", "-", '["b"]', "0.5"]
 
 
 def test_no_rows_are_a_version_too():
     version = write_dataset("cases", [])
     assert (version.n_rows, read_dataset(version, Case)) == (0, [])
-
-
-def test_a_frame_comes_back_equal_with_gaps_and_times():
-    frame = pd.DataFrame(
-        {
-            "text": ["a", None],
-            "score": [0.5, float("nan")],
-            "at": pd.to_datetime(["2026-01-01T00:00:00Z", None]),
-            "tool": pd.Categorical(["x", "y"]),
-        }
-    )
-    version = write_dataset("frame", frame)
-    pd.testing.assert_frame_equal(load_frame(version), frame)
-    with pytest.raises(BadInput, match="holds no records"):
-        read_dataset(version, Case)
 
 
 def test_hugging_face_datasets_reads_the_file(tmp_path):
@@ -89,14 +74,14 @@ def test_a_torn_file_is_refused():
     whole = Path(version.uri).read_bytes()
     Path(version.uri).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(CorruptRecord, match="not a readable Parquet file"):
-        load_frame(version)
+        read_dataset(version, Case)
 
 
 def test_a_lost_file_says_where_it_should_be():
     version = write_dataset("cases", cases(3))
     Path(version.uri).unlink()
     with pytest.raises(BadInput, match="restore it or collect again"):
-        load_frame(version)
+        read_dataset(version, Case)
 
 
 @pytest.fixture

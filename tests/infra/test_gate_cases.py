@@ -3,11 +3,12 @@ import pytest
 from agent.candidate import Candidate, Predictor
 from agent.errors import BadInput, CorruptRecord
 from infra.event_log import LedgerEvent, in_portions
-from infra.gate_cases import read_open_test, spend_cases, spent_cases, write_open_test
-from infra.ledger_store import close_ledger_test, ledger_events, open_ledger_test, read_ledger
+from infra.gate_cases import read_open_test, spent_cases, write_open_test
+from infra.ledger_store import close_ledger_test, open_ledger_test
 from infra.project_state import project_folder, read_state, update_state
 from infra.registry import register
 from infra.tracking import connect
+from tests.evidence import ledger_events
 
 
 @pytest.fixture
@@ -26,53 +27,48 @@ def at_home(tmp_path, monkeypatch):
     return go
 
 
+def spend(project, candidate_id, cases):
+    open_ledger_test(project, candidate_id, champion="x")
+    close_ledger_test(project, candidate_id, champion="x", decision="reject", e_value=0.1, cases=cases)
+
+
 def test_spent_cases_are_the_same_in_every_home(project, one_database, at_home):
     at_home("anna")
-    spend_cases(project, "c0ffee", ["b", "a"])
+    spend(project, "c0ffee", ["b", "a"])
     at_home("ben")
     assert spent_cases(project) == {"a", "b"}
-    spend_cases(project, "c0ffee", ["b", "c"])
+    spend(project, "decaf", ["c"])
     at_home("anna")
     assert spent_cases(project) == {"a", "b", "c"}
-    assert [event.cases for event in ledger_events(project)] == [("a", "b"), ("c",)]
 
 
 def test_a_closed_test_has_spent_its_cases_by_the_same_event(project):
-    open_ledger_test(project, "c0ffee", champion="x")
     assert spent_cases(project) == frozenset()
-    close_ledger_test(project, "c0ffee", champion="x", decision="reject", e_value=0.1, cases=["a", "b", "a"])
+    spend(project, "c0ffee", ["a", "b", "a"])
     assert spent_cases(project) == {"a", "b"}
     assert [event.kind for event in ledger_events(project)] == ["begin", "open", "close"]
 
 
 def test_deleting_the_state_of_a_home_gives_no_case_back(project):
-    spend_cases(project, "c0ffee", ["a"])
-    update_state(project, n_watched=1)
+    spend(project, "c0ffee", ["a"])
+    update_state(project, traces=None)
     (project_folder(project) / "state.json").unlink()
     assert spent_cases(project) == {"a"}
 
 
 def test_cases_that_an_older_version_kept_in_a_home_are_carried_over_once(project, one_database, at_home):
-    spend_cases(project, "c0ffee", ["b"])
+    spend(project, "c0ffee", ["b"])
     for home in ("anna", "ben"):
         at_home(home)
         update_state(project, spent_gate_cases=("a", "b"))
         assert spent_cases(project) == {"a", "b"}
         assert read_state(project).spent_gate_cases == ()
-    assert [event.cases for event in ledger_events(project)] == [("b",), ("a",)]
-
-
-def test_spent_cases_cost_no_share_of_the_budget(project):
-    spend_cases(project, "c0ffee", ["a"])
-    assert read_ledger(project).entries == ()
-    assert open_ledger_test(project, "c0ffee", champion="x", alpha=0.1).k == 1
-    assert read_ledger(project).alpha == 0.1
+    assert [event.cases for event in ledger_events(project) if event.cases] == [("b",), ("a",)]
 
 
 def test_more_cases_than_one_event_holds_are_spent_in_portions(project):
     many = [f"{n:016x}" for n in range(4500)]
-    open_ledger_test(project, "c0ffee", champion="x")
-    close_ledger_test(project, "c0ffee", champion="x", decision="reject", e_value=0.1, cases=many)
+    spend(project, "c0ffee", many)
     assert spent_cases(project) == set(many)
     assert [len(event.cases) for event in ledger_events(project)] == [0, 0, 2000, 2000, 500]
     full = LedgerEvent.model_validate(

@@ -11,12 +11,12 @@ from infra.event_log import HEAD, LedgerEvent, now
 from infra.ledger_store import (
     close_ledger_test,
     grant_budget,
-    ledger_events,
     open_ledger_test,
     read_ledger,
 )
 from infra.registry_log import append_event
 from infra.tracking import connect
+from tests.evidence import ledger_events
 
 
 def alphas(ledger):

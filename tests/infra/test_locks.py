@@ -9,7 +9,7 @@ import pytest
 
 from agent.errors import ServiceUnavailable
 from infra.locks import held
-from infra.project_state import project_lock, read_state, state_lock, update_state
+from infra.project_state import project_folder, project_lock, read_state, state_lock, update_state
 
 HOLD = """
 import sys, time
@@ -74,8 +74,14 @@ def test_a_killed_holder_holds_nothing(other, tmp_path):
 def test_the_inner_locks_of_one_run_do_not_wait_for_its_outer_one(monkeypatch, tmp_path):
     monkeypatch.setenv("RATCHET_HOME", str(tmp_path))
     with project_lock("p", "one", print), project_lock("p", "again", print), state_lock("p"):
-        update_state("p", n_watched=3)
-    assert read_state("p").n_watched == 3
+        update_state("p", asked=("a",))
+    assert read_state("p").asked == ("a",)
+
+
+def test_the_state_of_an_older_version_is_read(monkeypatch, tmp_path):
+    monkeypatch.setenv("RATCHET_HOME", str(tmp_path))
+    (project_folder("p") / "state.json").write_text('{"n_watched": 3, "asked": ["a"]}')
+    assert read_state("p").asked == ("a",)
 
 
 def test_two_processes_that_change_one_state_lose_nothing_of_each_other(monkeypatch, tmp_path):

@@ -1,21 +1,7 @@
 import pytest
 
 from agent.errors import BadInput
-from evaluation.scorers import interval
-from infra.pictures import draw_accuracy, draw_confusion
-
-
-def test_accuracy_by_version_is_a_png(tmp_path):
-    scores = {"1 base": interval([0, 1, 1]), "2 lora": interval([1, 1, 1, None])}
-    out = draw_accuracy(
-        scores, tmp_path / "new" / "accuracy.png", champion="2 lora", baseline=("chance", 0.34)
-    )
-    assert out.read_bytes().startswith(b"\x89PNG")
-
-
-def test_no_version_is_refused(tmp_path):
-    with pytest.raises(BadInput, match="no version has scores"):
-        draw_accuracy({}, tmp_path / "accuracy.png")
+from infra.pictures import draw_confusion
 
 
 def test_confusion_of_more_tools_than_fit_is_a_png(tmp_path):

@@ -1,11 +1,11 @@
 import pytest
 
 from infra.event_log import LedgerEvent, append, now
-from infra.ledger_store import ledger_events
 from infra.project_state import project_folder, read_state, update_state
 from infra.question_rounds import ask_in_round, end_round, read_round
 from infra.review_queue import ReviewItem
 from infra.tracking import connect
+from tests.evidence import ledger_events
 
 
 def picks(*names):
@@ -43,7 +43,7 @@ def test_a_second_home_asks_nothing_of_its_own_while_a_round_is_open(project, at
 
 def test_deleting_the_state_of_a_home_asks_nobody_again(project):
     ask_in_round(project, read_round(project), picks("a"), episode=2)
-    update_state(project, n_watched=1)
+    update_state(project, traces=None)
     (project_folder(project) / "state.json").unlink()
     assert (asked(project), read_round(project).episode) == ({"a"}, 2)
 

@@ -16,13 +16,13 @@ from agent.record import folder_hash
 from evaluation.gate import Pair, decide
 from evaluation.scorers import interval
 from infra.dataset_store import write_dataset
+from infra.drift_log import log_drift
 from infra.home_id import home_id
 from infra.registry import (
     aliased,
     champion,
     fetch_files,
     history,
-    log_drift,
     record_evaluation,
     register,
     seen_case_ids,

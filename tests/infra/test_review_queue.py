@@ -3,7 +3,7 @@ from mlflow.entities import AssessmentSource, Expectation, Feedback
 
 from agent.errors import BadInput
 from infra.review_answers import contradictions, finished, settled
-from infra.review_queue import ReviewItem, answer, ask_people, declined, pending
+from infra.review_queue import ReviewItem, answer, ask_people, pending
 from infra.trace_spans import mlflow_id
 from infra.trace_store import collect, log_traces
 from infra.tracking import connect
@@ -27,7 +27,7 @@ def test_what_is_asked_waits_with_its_propensity(project, traces):
 
 
 def test_nothing_was_ever_asked(project):
-    assert (pending(project), finished(project), declined(project)) == ([], [], [])
+    assert (pending(project), finished(project)) == ([], [])
 
 
 def test_asking_again_keeps_place_and_first_propensity(project, traces):
@@ -109,4 +109,3 @@ def test_a_declined_item_is_neither_pending_nor_finished(project, traces):
         queue.queue_id, item_id=mlflow_id(traces[0].trace_id), status="declined", completed_by="anna"
     )
     assert (pending(project), finished(project)) == ([], [])
-    assert declined(project) == items(traces[:1])

@@ -12,7 +12,6 @@ from agent.environment import Case
 from agent.record import content_hash
 from evaluation.episodes import Ruling
 from evaluation.watching import Claim, WatchSettings, WatchState, look
-from infra.alerts import Delivery
 from infra.drift_log import add_ruling, last_look
 from infra.project_state import project_folder
 from infra.registry_log import newest_events
@@ -54,7 +53,6 @@ def pages(monkeypatch):
 
     def send(alert):
         sent.append(alert.key.split("-", 2)[-1])
-        return [Delivery(channel="console", delivered=True)]
 
     monkeypatch.setattr(watch_module, "send_alert", send)
     return sent

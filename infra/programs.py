@@ -6,24 +6,17 @@ from pathlib import Path
 from agent.candidate import Candidate
 from agent.program import Program
 from agent.team import make_program
-from infra.registry import fetch_files, history
+from infra.registry import fetch_files, version_of
 from infra.settings import Settings
 from infra.text_embedding import embedding_named
-from infra.version import Version
 
 
 @lru_cache(maxsize=8)
 def load_program(project: str, candidate_id: str) -> Program:
     """The registered candidate, ready to act. Versions never change, so it is kept."""
-    version = next(v for v in history(project) if v.candidate_id == candidate_id)
-    return build(version.candidate, fetch_files(project, candidate_id))
+    return build(version_of(project, candidate_id).candidate, fetch_files(project, candidate_id))
 
 
 def build(candidate: Candidate, files: dict[str, Path]) -> Program:
     """A program from a candidate and its files."""
     return make_program(candidate, files, endpoint=Settings().endpoint, embeddings=embedding_named)
-
-
-def find(project: str, candidate_id: str) -> Version:
-    """The version of a candidate that is known to be registered."""
-    return next(v for v in history(project) if v.candidate_id == candidate_id)

@@ -49,6 +49,7 @@ __all__ = [
     "rollback",
     "seen_case_ids",
     "set_alias",
+    "version_of",
 ]
 
 
@@ -162,6 +163,17 @@ def history(project: str) -> list[Version]:
         for version in found:
             version.aliases = [alias for alias, number in pointed.items() if number == int(version.version)]
         return [read_version(connection, one) for one in found]
+
+
+def version_of(project: str, candidate_id: str) -> Version:
+    """The candidate's version, found by MLflow.
+
+    Raises:
+        BadInput: it was never registered.
+    """
+    with mlflow_errors(f"reading candidate {candidate_id}"):
+        connection = connect(project)
+        return read_version(connection, find_version(connection, candidate_id))
 
 
 def champion(project: str) -> Version | None:

@@ -28,9 +28,8 @@ from evaluation.label import Label
 from infra.collected import TRACES, columns_of, find_traces, newest_traces
 from infra.dataset_store import DatasetVersion, read_dataset, write_dataset
 from infra.gate_cases import spent_cases
-from infra.programs import find
 from infra.project_state import project_folder
-from infra.registry import champion, fetch_files, register, seen_case_ids
+from infra.registry import champion, fetch_files, register, seen_case_ids, version_of
 from infra.review_answers import contradictions, settled
 from infra.settings import Settings
 from tasks.caching import cached_by
@@ -163,7 +162,7 @@ def propose(
 
 def able(proposers: Sequence[Proposer], name: str, champion: str) -> list[Proposer]:
     """Those that can change the champion: the weights behind an endpoint are not ours to train."""
-    embedded = find(name, champion).candidate.base_model == NAME
+    embedded = version_of(name, champion).candidate.base_model == NAME
     return [proposer for proposer in proposers if embedded or proposer != "lora"]
 
 
@@ -193,7 +192,7 @@ def make(
     settings: ProposeSettings,
 ) -> Proposal:
     """Run one proposer on the parent; what improves a single agent improves each role of a team in turn."""
-    parent, files = find(name, parent_id).candidate, fetch_files(name, parent_id)
+    parent, files = version_of(name, parent_id).candidate, fetch_files(name, parent_id)
     seen = sorted(seen_case_ids(name, parent_id))
     if proposer == "team":
         with progress("team: trying topologies", settings.team.rounds * MOVES) as done:

@@ -9,8 +9,7 @@ from prefect import task
 from agent.candidate import Candidate, Origin
 from agent.endpoint import address_of
 from agent.project import Project
-from infra.programs import find
-from infra.registry import fetch_files, register, seen_case_ids
+from infra.registry import fetch_files, register, seen_case_ids, version_of
 from infra.settings import Settings
 
 
@@ -26,7 +25,7 @@ def require_address(model: str, at: str | None) -> str | None:
 @task(name="other model")
 def on_model(name: str, parent: str, model: str, at: str | None) -> str:
     """Register the parent on another LM; returns its candidate id: the parent's own if that is its LM already."""
-    before = find(name, parent).candidate
+    before = version_of(name, parent).candidate
     candidate = moved(before, parent, model, require_address(model, at))
     if candidate.candidate_id == parent:
         return parent
@@ -62,7 +61,7 @@ def moved(before: Candidate, parent: str, model: str, at: str | None) -> Candida
 def unused_model(project: Project, champion: str) -> tuple[str, ...]:
     """One line where `RATCHET_LM` names an LM that does not serve: it made the first champion's, and no other's."""
     settings = Settings()
-    serving = find(project.name, champion).candidate.base_model
+    serving = version_of(project.name, champion).candidate.base_model
     if project.model or "lm" not in settings.model_fields_set or settings.lm == serving:
         return ()
     return (

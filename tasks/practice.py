@@ -12,9 +12,9 @@ from agent.project import Project, Proposer, load_project
 from agent.repair import repair
 from agent.trace import Trace
 from infra.experience_store import recall_of_snapshots
-from infra.programs import find, load_program
+from infra.programs import load_program
 from infra.project_state import project_folder
-from infra.registry import fetch_files, history, seen_case_ids
+from infra.registry import fetch_files, history, seen_case_ids, version_of
 from tasks.progress import progress
 
 FROM_RUNS: Final[tuple[Proposer, ...]] = ("trajectories", "lessons")
@@ -42,7 +42,7 @@ def propose_from_runs(
         lessons: settings of the other.
     """
     project = load_project(folder)
-    parent, files = find(project.name, parent_id).candidate, fetch_files(project.name, parent_id)
+    parent, files = version_of(project.name, parent_id).candidate, fetch_files(project.name, parent_id)
     seen = sorted(seen_case_ids(project.name, parent_id))
     same = Proposal(candidate=parent, files=files, seen_case_ids=tuple(seen))
     if parent.topology.roles:

@@ -11,9 +11,9 @@ from agent.program import Program
 from agent.record import Record
 from evaluation.scorers import Interval, interval
 from infra.dataset_store import read_dataset
-from infra.programs import build, find, load_program
+from infra.programs import build, load_program
 from infra.project_state import project_folder
-from infra.registry import register, seen_case_ids
+from infra.registry import register, seen_case_ids, version_of
 from tasks.caching import cached_by
 from tasks.learn import Lesson, Lessons, as_examples
 from tasks.progress import progress
@@ -36,7 +36,7 @@ def plant(folder: str, name: str, lessons: Lessons) -> Planted:
     examples = [
         e for e in as_examples(folder, read_dataset(lessons.training, Lesson)) if e.source == "human"
     ][:CASES]
-    parent = find(name, lessons.champion).candidate
+    parent = version_of(name, lessons.champion).candidate
     bare = parent.model_copy(update={"memory": None, "topology": Topology(attempts=parent.topology.attempts)})
     with progress("planting a bad challenger", len(examples) * SETTINGS.epochs) as advance:
         proposal = propose_lora(

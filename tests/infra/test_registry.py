@@ -7,6 +7,7 @@ from pathlib import Path
 import mlflow
 import pandas as pd
 import pytest
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from agent.candidate import Candidate, Demo, Origin, Predictor
@@ -27,6 +28,7 @@ from infra.registry import (
     register,
     seen_case_ids,
     set_alias,
+    version_of,
 )
 from infra.tracking import connect
 
@@ -88,6 +90,18 @@ def test_a_run_that_a_crash_left_half_written_is_completed_not_doubled(project, 
     begun = {"candidate_id": trained.candidate_id, "ratchet_home": home_id(connection.settings.home)}
     left = connection.client.create_run(connection.experiment_id, tags=begun)
     assert registered(project, trained, files=files).run_id == left.info.run_id
+
+
+def test_one_candidate_is_found_by_mlflow_and_the_others_are_not_read(project, monkeypatch):
+    made = [registered(project, candidate(f"Pick {n}.")) for n in range(4)]
+    listed, search = [], MlflowClient.search_model_versions
+    monkeypatch.setattr(
+        MlflowClient, "search_model_versions", lambda *a, **k: listed.append(search(*a, **k)) or listed[-1]
+    )
+    assert version_of(project, made[1].candidate_id) == made[1]
+    assert [one.version for page in listed for one in page] == [made[1].number]
+    with pytest.raises(BadInput, match="c0ffee is not registered"):
+        version_of(project, "c0ffee")
 
 
 def test_files_come_back_with_their_content(project, trained, files):

@@ -1,73 +1,98 @@
 """`ratchet`: the command line. A table of contents; each command lives in `flows/commands/`.
 
-Heavy libraries are imported inside the commands, so that `ratchet --help` answers in under a second.
+Why a command's module is imported when that command is asked for, and not before: they need MLflow, Prefect and
+PyTorch, which take seconds; `ratchet --help` and a shell's completion answer at once.
 """
 
+import os
 import sys
 from contextlib import nullcontext
-from typing import NoReturn
+from importlib import import_module
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any, Final, NoReturn
 
 import typer
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from agent.errors import RatchetError
-from flows.commands import alarm as alarm_commands
-from flows.commands import approve as approve_command
-from flows.commands import budget as budget_command
-from flows.commands import doctor as doctor_command
-from flows.commands import drift as drift_command
-from flows.commands import explain as explain_command
-from flows.commands import gate as gate_commands
-from flows.commands import gc as gc_command
-from flows.commands import history as history_command
-from flows.commands import import_log as import_command
-from flows.commands import improve as flow_commands
-from flows.commands import init as init_command
-from flows.commands import label as label_commands
-from flows.commands import pictures as pictures_command
-from flows.commands import rollback as rollback_command
-from flows.commands import status as status_command
-from flows.commands import up as up_command
 from flows.commands.terminal import BAD_INPUT, console, only_the_answer_on_stdout
+from infra.settings import Settings, prepare_environment
+
+COMMANDS: Final = {
+    "demo": ("demo:demo", "The whole loop on real requests: no server, no key, no hub."),
+    "init": ("init:init", "Make a project of your own that runs as it is."),
+    "improve": ("improve:improve", "Collect, ask people, curate, propose, gate and promote."),
+    "monitor": ("improve:monitor", "Look for drift in what arrived since the last look."),
+    "up": ("up:up", "Start MLflow, Prefect, a worker and the scheduled flows."),
+    "status": ("status:status", "The state of play in one panel, and what to do next."),
+    "history": ("history:history", "All versions, a line each, and what is left to spend."),
+    "explain": ("explain:explain", "How one answer came about, back to the data behind it."),
+    "label": ("label:app", "What waits for a person: list it, answer it, find its page."),
+    "approve": ("approve:approve", "Show a challenger with its evidence; --yes lets it serve."),
+    "rollback": ("rollback:rollback", "Put the champion before the present one back."),
+    "alarm": ("alarm:app", "The drift alarm: show it, silence it, accept the traffic."),
+    "budget": ("budget:budget", "The error budget and every test that was paid from it."),
+    "import": ("import_log:import_log", "Import an agent's logs as traces and as experience."),
+    "gate": ("gate:gate", "Is the challenger better? Any team's pairs, in its CI."),
+    "drift": ("drift:drift", "Did the traffic change? Any team's two files, no server."),
+    "characteristics": ("gate:characteristics", "Measure how often the gate errs, and what it costs."),
+    "doctor": ("doctor:doctor", "What must hold before anything runs, and what to mend."),
+    "gc": ("gc:gc", "Remove what no version's lineage names any more."),
+}
+"""Name to its place in `flows/commands/` and its line in `ratchet --help`, in the order in which a newcomer asks."""
+
+
+class Lazy(TyperGroup):
+    """Replaces a command by the real one when it is asked for."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that the arguments name, imported."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, _imported(name) if name in COMMANDS else command, rest
+
 
 app = typer.Typer(
     name="ratchet",
     help="An LLM agent improves from its own production experience, and never gets worse unnoticed.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
+    cls=Lazy,
 )
 
 
 @app.callback()
 def ratchet() -> None:
     """Commands exit with 0 (yes, promote, no drift), 3 (no, continue, reject, drift) or 2 (bad input)."""
-    from infra.settings import prepare_environment
-
-    prepare_environment()  # before a command imports MLflow, which reads some of it then
 
 
-app.command("gate")(gate_commands.gate)
-app.command("characteristics")(gate_commands.characteristics)
-app.command("drift")(drift_command.drift)
-app.command("demo")(flow_commands.demo)
-app.command("improve")(flow_commands.improve)
-app.command("monitor")(flow_commands.monitor)
-app.command("up")(up_command.up)
-app.command("doctor")(doctor_command.doctor)
-app.command("init")(init_command.init)
-app.command("import")(import_command.import_log)
-app.command("status")(status_command.status)
-app.command("history")(history_command.history)
-app.command("explain")(explain_command.explain)
-app.add_typer(alarm_commands.app, name="alarm")
-app.add_typer(label_commands.app, name="label")
-app.command("approve")(approve_command.approve)
-app.command("budget")(budget_command.budget)
-app.command("gc")(gc_command.gc)
-app.command("rollback")(rollback_command.rollback)
-app.command("pictures", hidden=True)(pictures_command.pictures)
+for _name, (_, _line) in COMMANDS.items():
+    app.command(_name, help=_line)(lambda: None)
+
+
+def _imported(name: str) -> Any:
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    prepare_environment()  # MLflow and Prefect read theirs when they are imported
+    if module in ("demo", "improve"):
+        _prepare_prefect()
+    found = getattr(import_module(f"{__package__}.commands.{module}"), attribute)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_command(found)
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+    alone.command(name)(found)
+    return typer.main.get_command(alone)
+
+
+def _prepare_prefect() -> None:
+    """Let flows run here without a server: their state goes below our home, their logs stay quiet."""
+    # Prefect makes its home when it is imported; who asks for help wants none
+    home = Path(gettempdir()) if "--help" in sys.argv else Settings().made_home() / "prefect"
+    os.environ.setdefault("PREFECT_HOME", str(home))
+    os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(home / "results"))
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # we say what went wrong, in a line
+    os.environ.setdefault("PREFECT_SERVER_LOGGING_LEVEL", "ERROR")
 
 
 def main() -> None:
@@ -79,7 +104,7 @@ def main() -> None:
     except RatchetError as error:
         _refuse(str(error))
     except Exception as error:
-        from infra.failures import in_one_line
+        from infra.failures import in_one_line  # SQLAlchemy and pyarrow: only where something broke
 
         line = in_one_line(error)
         if line is None:

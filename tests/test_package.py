@@ -1,5 +1,6 @@
 """What is installed and shipped: pinned, complete, and quick to start."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -98,11 +99,16 @@ def test_an_unpacked_wheel_answers_help_outside_the_repository(wheel, tmp_path):
 
 
 def test_the_command_line_imports_no_heavy_library():
-    code = f"import sys, flows.cli; print([m for m in {HEAVY} if m in sys.modules])"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    assert loaded.stdout.strip() == "[]"
+    """Not for `--help`, and not for a shell's completion of a command's name."""
+    told = f"import sys, atexit; atexit.register(lambda: print([m for m in {HEAVY} if m in sys.modules]))"
+    command = [sys.executable, "-c", f"{told}; sys.argv[0] = 'ratchet'; from flows.cli import main; main()"]
+    asked = {"_RATCHET_COMPLETE": "complete_bash", "COMP_WORDS": "ratchet im", "COMP_CWORD": "1"}
+    for arguments, environment in ((["--help"], os.environ), ([], os.environ | asked)):
+        done = subprocess.run(
+            [*command, *arguments], cwd=ROOT, env=environment, check=True, capture_output=True, text=True
+        )
+        assert "improve" in done.stdout
+        assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_help_takes_less_than_a_second_of_processor_time():

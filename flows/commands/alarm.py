@@ -5,22 +5,22 @@ seldom sit at the same machine, and who decided what, and why, must be readable 
 """
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
+from uuid import uuid4
 
 import typer
 from rich.text import Text
 
 from agent.errors import BadInput
+from evaluation.episodes import Episodes, Ruling
+from evaluation.watching import WatchState
 from flows.commands.terminal import NO, YES, console, emit_json
 from flows.commands.which_project import HERE, AsJson, Folder, Name, Person, which_project
+from flows.commands.wording import moment, outside
+from infra.drift_log import add_ruling, rulings
+from infra.watch_store import read_watch
 
-if TYPE_CHECKING:
-    from evaluation.episodes import Episodes, Ruling
-    from evaluation.watching import WatchState
-
-app = typer.Typer(
-    help="The drift alarm: show it, silence it, or accept the traffic as usual.", no_args_is_help=True
-)
+app = typer.Typer(help="The drift alarm: show it, silence it, accept the traffic.", no_args_is_help=True)
 
 Why = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
 
@@ -28,9 +28,6 @@ Why = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
 @app.command("show")
 def show(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -> None:
     """Show whether an alarm stands, since when, what changed, and what was ruled: exit 3 while one stands."""
-    from infra.drift_log import rulings
-    from infra.watch_store import read_watch
-
     chosen = which_project(project, name)
     state, ruled = read_watch(chosen), rulings(chosen)
     if as_json:
@@ -65,8 +62,6 @@ def accept(
     as_json: AsJson = False,
 ) -> None:
     """Take the present traffic as the new normal: a new reference, and the end of the episode."""
-    from infra.watch_store import read_watch
-
     chosen = which_project(project, name)
     ruling = _rule("accept", by, reason, datetime.now(UTC), until=None)
     if yes:
@@ -81,11 +76,7 @@ def accept(
         console.print(f"would {what} what is usual anew, {since}; add --yes to do it")
 
 
-def _rule(kind: str, by: str, reason: str, at: datetime, *, until: datetime | None) -> "Ruling":
-    from uuid import uuid4
-
-    from evaluation.episodes import Ruling
-
+def _rule(kind: str, by: str, reason: str, at: datetime, *, until: datetime | None) -> Ruling:
     if not by.strip() or not reason.strip():
         raise BadInput(f'{kind} is recorded with who and why: add --by NAME --reason "…"')
     return Ruling.model_validate(
@@ -100,9 +91,7 @@ def _rule(kind: str, by: str, reason: str, at: datetime, *, until: datetime | No
     )
 
 
-def _record(project: str, ruling: "Ruling", *, as_json: bool) -> None:
-    from infra.drift_log import add_ruling
-
+def _record(project: str, ruling: Ruling, *, as_json: bool) -> None:
     add_ruling(project, ruling)
     if as_json:
         emit_json({"project": project, "ruling": ruling.model_dump(mode="json"), "done": True})
@@ -114,7 +103,7 @@ def _record(project: str, ruling: "Ruling", *, as_json: bool) -> None:
         console.print("[green]✓[/] recorded; the next `ratchet monitor` learns the new normal")
 
 
-def _answer(project: str, state: "WatchState", ruled: "list[Ruling]") -> dict[str, Any]:
+def _answer(project: str, state: WatchState, ruled: list[Ruling]) -> dict[str, Any]:
     return {
         "project": project,
         "alarm": state.episodes.open is not None,
@@ -127,9 +116,7 @@ def _answer(project: str, state: "WatchState", ruled: "list[Ruling]") -> dict[st
     }
 
 
-def _show(state: "WatchState", ruled: "list[Ruling]") -> None:
-    from flows.commands.wording import outside
-
+def _show(state: WatchState, ruled: list[Ruling]) -> None:
     episodes = state.episodes
     if episodes.open is not None and state.attribution is not None:
         told = Text.assemble(("alarm  ", "bold red"), outside(state.attribution.reason, 600))
@@ -142,14 +129,12 @@ def _show(state: "WatchState", ruled: "list[Ruling]") -> None:
     _show_rulings(episodes, state, ruled)
 
 
-def _asked(state: "WatchState") -> str:
+def _asked(state: WatchState) -> str:
     n = len(state.drifted)
     return f"{n} traces lie where it drifted: labels go there first" if n else "no region to label"
 
 
-def _show_rulings(episodes: "Episodes", state: "WatchState", ruled: "list[Ruling]") -> None:
-    from flows.commands.wording import moment, outside
-
+def _show_rulings(episodes: Episodes, state: WatchState, ruled: list[Ruling]) -> None:
     if episodes.past:
         console.print(f"{len(episodes.past)} earlier episodes")
     for one in ruled:

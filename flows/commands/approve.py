@@ -3,20 +3,21 @@
 Why a dry run first: the alias is what users meet; it moves only on `--yes`, in somebody's name.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from agent.errors import BadInput
+from evaluation.verdict import Verdict
+from flows.commands.candidate_changes import Change, changes
 from flows.commands.terminal import NO, console, emit_json
 from flows.commands.which_project import HERE, AsJson, Folder, Name, Person, which_project, which_version
-
-if TYPE_CHECKING:
-    from evaluation.verdict import Verdict
-    from flows.commands.candidate_changes import Change
-    from infra.version import Version
+from flows.commands.wording import DECISION, called, outside
+from infra import registry
+from infra.promotion import require_promotable
+from infra.version import Version
 
 
 def approve(
@@ -30,9 +31,7 @@ def approve(
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a challenger beside the champion, with its evidence; with --yes it serves from now on."""
-    from infra import registry
-
+    """Show a challenger with its evidence; --yes lets it serve."""
     chosen = which_project(project, name)
     versions = registry.history(chosen)
     champion = next((v for v in versions if "champion" in v.aliases), None)
@@ -49,7 +48,7 @@ def approve(
         raise refusal
 
 
-def waiting(versions: "list[Version]", champion: "Version | None") -> "list[Version]":
+def waiting(versions: list[Version], champion: Version | None) -> list[Version]:
     """Versions that are proven against the champion of now and that nobody has promoted."""
     against = champion and champion.candidate_id
     return [
@@ -57,9 +56,7 @@ def waiting(versions: "list[Version]", champion: "Version | None") -> "list[Vers
     ]
 
 
-def _refusal(project: str, version: "Version") -> BadInput | None:
-    from infra.promotion import require_promotable
-
+def _refusal(project: str, version: Version) -> BadInput | None:
     try:
         require_promotable(project, version.candidate_id)
     except BadInput as error:
@@ -67,11 +64,7 @@ def _refusal(project: str, version: "Version") -> BadInput | None:
     return None
 
 
-def _list_waiting(
-    project: str, versions: "list[Version]", champion: "Version | None", *, as_json: bool
-) -> None:
-    from flows.commands.wording import called, outside
-
+def _list_waiting(project: str, versions: list[Version], champion: Version | None, *, as_json: bool) -> None:
     found = waiting(versions, champion)
     if as_json:
         emit_json({"project": project, "waiting": [_summary(version) for version in found]})
@@ -84,7 +77,7 @@ def _list_waiting(
         raise typer.Exit(NO)
 
 
-def _summary(version: "Version") -> dict[str, Any]:
+def _summary(version: Version) -> dict[str, Any]:
     return {
         "candidate_id": version.candidate_id,
         "number": version.number,
@@ -95,16 +88,13 @@ def _summary(version: "Version") -> dict[str, Any]:
 
 def _report(
     project: str,
-    version: "Version",
-    champion: "Version | None",
+    version: Version,
+    champion: Version | None,
     *,
     promoted: bool,
     refusal: BadInput | None,
     as_json: bool,
 ) -> None:
-    from flows.commands.candidate_changes import changes
-    from flows.commands.wording import called
-
     rows = changes(champion.candidate, version.candidate) if champion is not None else []
     if as_json:
         emit_json(
@@ -128,9 +118,7 @@ def _report(
         console.print(f"`ratchet approve {version.candidate_id[:8]} --yes` lets it serve")
 
 
-def _difference(rows: "list[Change]", version: "Version", champion: "Version | None") -> Table:
-    from flows.commands.wording import called, outside
-
+def _difference(rows: list[Change], version: Version, champion: Version | None) -> Table:
     now = called(champion) if champion is not None else "no champion yet"
     table = Table(title=f"{called(version)} beside {now}", title_justify="left", show_lines=True)
     for title, ratio in (("what", 2), ("champion", 3), ("challenger", 3)):
@@ -140,9 +128,7 @@ def _difference(rows: "list[Change]", version: "Version", champion: "Version | N
     return table
 
 
-def _evidence(verdict: "Verdict") -> Table:
-    from flows.commands.wording import DECISION, outside
-
+def _evidence(verdict: Verdict) -> Table:
     table = Table.grid(padding=(0, 2))
     decision = Text(verdict.decision, style=f"bold {DECISION[verdict.decision]}")
     low, high = verdict.ci

@@ -4,16 +4,16 @@ Why granting is a command of its own with a name and a reason: the promise "at m
 ends with it and becomes one per budget; that must be somebody's decision, and stay visible for good.
 """
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
+from evaluation.ledger import Ledger
 from flows.commands.terminal import NO, console, emit_json
 from flows.commands.which_project import HERE, AsJson, Folder, Name, Person, which_project
-
-if TYPE_CHECKING:
-    from evaluation.ledger import Ledger
+from flows.commands.wording import DECISION, moment, outside
+from infra.ledger_store import grant_budget, read_ledger
 
 
 def budget(
@@ -24,9 +24,10 @@ def budget(
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the error budget and its tests; exit code 3 when it is exhausted."""
-    from infra.ledger_store import grant_budget, read_ledger
+    """The error budget and every test that was paid from it.
 
+    Exit 3 when it is exhausted.
+    """
     chosen = which_project(project, name)
     ledger = grant_budget(chosen, granted_by=by, because=reason) if grant else read_ledger(chosen)
     if as_json:
@@ -37,9 +38,7 @@ def budget(
         raise typer.Exit(NO)
 
 
-def _show(project: str, ledger: "Ledger") -> None:
-    from flows.commands.wording import DECISION, moment, outside
-
+def _show(project: str, ledger: Ledger) -> None:
     table = Table(title=f"{project}: {len(ledger.entries)} tests", title_justify="left")
     for title in ("budget", "test", "opened"):
         table.add_column(title, no_wrap=True)

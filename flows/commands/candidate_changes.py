@@ -1,10 +1,9 @@
 """What differs between two candidates, worded for the person who approves one of them."""
 
 import json
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from agent.candidate import Candidate
+from agent.candidate import Candidate
 
 
 class Change(NamedTuple):
@@ -15,7 +14,7 @@ class Change(NamedTuple):
     new: str
 
 
-def changes(old: "Candidate", new: "Candidate") -> list[Change]:
+def changes(old: Candidate, new: Candidate) -> list[Change]:
     """Prompt, demos, tools, weights, memory and topology, one row each; the same is left out."""
     before, after = _rows(old), _rows(new)
     names = dict.fromkeys([*before, *after])
@@ -26,7 +25,7 @@ def changes(old: "Candidate", new: "Candidate") -> list[Change]:
     ]
 
 
-def _rows(candidate: "Candidate") -> dict[str, str]:
+def _rows(candidate: Candidate) -> dict[str, str]:
     rows = {
         "LM": candidate.base_model,
         "LM's address": candidate.api_base or "none",

@@ -1,16 +1,12 @@
 """The gate's operating characteristics as tables for a terminal."""
 
-from typing import TYPE_CHECKING
-
 from rich.table import Table
 
+from evaluation.operating_characteristics import OperatingCharacteristics
 from flows.commands.terminal import console
 
-if TYPE_CHECKING:
-    from evaluation.operating_characteristics import OperatingCharacteristics
 
-
-def show(measured: "OperatingCharacteristics") -> None:
+def show(measured: OperatingCharacteristics) -> None:
     """Print every table."""
     _false_promotions(measured)
     _labels(measured)
@@ -18,7 +14,7 @@ def show(measured: "OperatingCharacteristics") -> None:
     _rules(measured)
 
 
-def _false_promotions(measured: "OperatingCharacteristics") -> None:
+def _false_promotions(measured: OperatingCharacteristics) -> None:
     rows = measured.false_promotions
     first = rows[0]
     title = (
@@ -31,7 +27,7 @@ def _false_promotions(measured: "OperatingCharacteristics") -> None:
     console.print(table)
 
 
-def _labels(measured: "OperatingCharacteristics") -> None:
+def _labels(measured: OperatingCharacteristics) -> None:
     title = "labels to a promotion at alpha 0.05, beside a fixed-n test with 80 % power"
     table = Table(
         "population", "gain", "fixed n", "median", "ratio", "p90", title=title, title_justify="left"
@@ -61,7 +57,7 @@ def _labels(measured: "OperatingCharacteristics") -> None:
     console.print(table)
 
 
-def _coverage(measured: "OperatingCharacteristics") -> None:
+def _coverage(measured: OperatingCharacteristics) -> None:
     table = Table("target", "n", "gate", "normal PPI++", "width", "width", title="coverage of 95 % intervals")
     for row in measured.coverage:
         cells = f"{row.gate:.3f}", f"{row.normal:.3f}", f"{row.gate_width:.3f}", f"{row.normal_width:.3f}"
@@ -69,7 +65,7 @@ def _coverage(measured: "OperatingCharacteristics") -> None:
     console.print(table)
 
 
-def _rules(measured: "OperatingCharacteristics") -> None:
+def _rules(measured: OperatingCharacteristics) -> None:
     columns = ("rule", "false, one candidate", "false, lifetime of 50", "power at +0.1", "median labels")
     table = Table(*columns, title="binary outcomes, champion right in 70 %", title_justify="left")
     for row in measured.rules:

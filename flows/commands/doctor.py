@@ -1,14 +1,12 @@
 """`ratchet doctor`: what must hold before anything runs, what was found, and what to do about it."""
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 from rich.table import Table
 
 from flows.commands.terminal import NO, YES, console, emit_json
-
-if TYPE_CHECKING:
-    from infra.checkup import Check
+from infra.checkup import Check, run_checks
 
 _MARK: Final = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]"}
 
@@ -16,9 +14,10 @@ _MARK: Final = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[re
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
 ) -> None:
-    """Look at Python, pins, data, disk, MLflow, ports and alerts; exit with 3 if something must be mended."""
-    from infra.checkup import run_checks
+    """What must hold before anything runs, and what to mend.
 
+    Python, pins, data, disk, MLflow, ports and alerts; exit 3 if something must be mended first.
+    """
     with console.status("looking"):
         checks = run_checks()
     healthy = all(check.state != "failed" for check in checks)
@@ -31,7 +30,7 @@ def doctor(
     raise typer.Exit(YES if healthy else NO)
 
 
-def _table(checks: "list[Check]") -> Table:
+def _table(checks: list[Check]) -> Table:
     table = Table(box=None, pad_edge=False)
     for title in ("", "check", "found", "what to do"):
         table.add_column(title, overflow="fold")

@@ -2,21 +2,24 @@
 
 import heapq
 import math
+import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from agent.errors import BadInput
+from evaluation.attribution import Attribution
+from evaluation.drift import DriftMonitor, DriftState, alpha_per_window
+from evaluation.emptied import p_all_empty
+from evaluation.observation import Observation
 from flows.commands.drift_answer import answer_of, show, show_emptied, show_reading
 from flows.commands.terminal import NO, YES, console, emit_json
-
-if TYPE_CHECKING:
-    from evaluation.attribution import Attribution
-    from evaluation.drift import DriftMonitor, DriftState
-    from evaluation.observation import Observation
-    from infra.message_file import MessageFile
-    from infra.table_file import Row
+from infra.message_file import MessageColumns, MessageFile, uncompared
+from infra.table_file import Row
+from infra.text_embedding import drift_embedding
 
 _REFERENCE_ROWS: Final = 2_000
 _SHOWN_ROWS: Final = 5_000
@@ -59,11 +62,10 @@ def drift(
     seed: Annotated[int, typer.Option(help="Decides the halves of the reference and splits ties.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
 ) -> None:
-    """Decide whether CURRENT drifted away from REFERENCE: exit 0 = no drift, 3 = drift."""
-    from evaluation.drift import DriftMonitor, alpha_per_window
-    from infra.message_file import MessageColumns, MessageFile, uncompared
-    from infra.text_embedding import drift_embedding
+    """Did the traffic change? Any team's two files, no server.
 
+    Exit 0 = no drift, 3 = drift.
+    """
     columns = MessageColumns(column, session, time, slice, tool, tuple(category or ()), tuple(number or ()))
     for out in (report, plot):
         _check_folder(out)
@@ -99,8 +101,6 @@ def drift(
 
 def _check_folder(out: Path | None) -> None:
     """Before hours of reading, not after."""
-    from agent.errors import BadInput
-
     if out is None:
         return
     try:
@@ -111,11 +111,8 @@ def _check_folder(out: Path | None) -> None:
         raise BadInput(f"{out}: a folder; name the file to write")
 
 
-def _emptied(reference: "MessageFile", current: "MessageFile", alpha: float) -> list[str]:
+def _emptied(reference: MessageFile, current: MessageFile, alpha: float) -> list[str]:
     """Columns that were asked for by name, and of which nothing came, though not by chance."""
-    from agent.errors import BadInput
-    from evaluation.emptied import p_all_empty
-
     asked = (*current.columns.categories, *current.columns.numbers)
     for name in asked:
         if not reference.filled[name]:
@@ -130,14 +127,12 @@ def _emptied(reference: "MessageFile", current: "MessageFile", alpha: float) -> 
     ]
 
 
-def _sample(file: "MessageFile", limit: int, seed: int) -> "tuple[list[Observation], list[Row]]":
+def _sample(file: MessageFile, limit: int, seed: int) -> tuple[list[Observation], list[Row]]:
     """A uniform sample of the file's sessions, whole: `limit` messages, and the rest of the last session.
 
     Why not of its messages: a session of which one message was drawn would be another than those to compare with it.
     A session's place is a hash of its name; the furthest leave as the sample fills. One alone keeps `limit` messages.
     """
-    import random
-
     draw = random.Random(seed)
     kept: dict[str | int, list[Any]] = {}
     furthest: list[tuple[float, str | int]] = []
@@ -161,11 +156,9 @@ def _sample(file: "MessageFile", limit: int, seed: int) -> "tuple[list[Observati
 
 
 def _watch(
-    monitor: "DriftMonitor", file: "MessageFile", size: int, seed: int
-) -> "tuple[list[DriftState], Attribution | None, list[Row]]":
+    monitor: DriftMonitor, file: MessageFile, size: int, seed: int
+) -> tuple[list[DriftState], Attribution | None, list[Row]]:
     """Evidence window by window, what explains the first alarm, and a sample of the rows for the report."""
-    import random
-
     draw = random.Random(seed)
     states: list[DriftState] = []
     rows_kept: list[Row] = []
@@ -186,11 +179,7 @@ def _watch(
     return states, attribution, rows_kept
 
 
-def _with_progress(
-    file: "MessageFile", size: int, total: int
-) -> "Iterator[tuple[list[Observation], list[Row]]]":
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
+def _with_progress(file: MessageFile, size: int, total: int) -> Iterator[tuple[list[Observation], list[Row]]]:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("messages", total=total)
@@ -200,10 +189,10 @@ def _with_progress(
 
 
 def _write_report(
-    usual: "list[Row]",
-    rows: "list[Row]",
-    state: "DriftState",
-    attribution: "Attribution | None",
+    usual: list[Row],
+    rows: list[Row],
+    state: DriftState,
+    attribution: Attribution | None,
     out: Path,
     column: str,
 ) -> None:

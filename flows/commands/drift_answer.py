@@ -1,20 +1,22 @@
 """What `ratchet drift` says: one JSON object, or sentences and a table; and how the files were read."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich.markup import escape
+from rich.table import Table
+
+from evaluation.attribution import Attribution
+from evaluation.drift import DriftState
 from flows.commands.terminal import console
 from flows.commands.wording import outside
-
-if TYPE_CHECKING:
-    from evaluation.attribution import Attribution
-    from evaluation.drift import DriftState
-    from infra.message_file import MessageFile, Uncompared
+from infra.csv_records import short
+from infra.message_file import MessageFile, Uncompared, unused
 
 
 def answer_of(
-    states: "list[DriftState]",
-    attribution: "Attribution | None",
-    one_sided: "list[Uncompared]",
+    states: list[DriftState],
+    attribution: Attribution | None,
+    one_sided: list[Uncompared],
     emptied: list[str],
 ) -> dict[str, Any]:
     """The object that `--json` prints."""
@@ -33,11 +35,8 @@ def answer_of(
     }
 
 
-def show_reading(files: "tuple[MessageFile, MessageFile]", one_sided: "list[Uncompared]") -> None:
+def show_reading(files: tuple[MessageFile, MessageFile], one_sided: list[Uncompared]) -> None:
     """What was read otherwise than it stands in the files, or not at all."""
-    from infra.csv_records import short
-    from infra.message_file import unused
-
     told = []
     for how, path in dict.fromkeys((column.how, column.path) for column in one_sided):
         names = [column.name for column in one_sided if (column.how, column.path) == (how, path)]
@@ -58,10 +57,8 @@ def show_reading(files: "tuple[MessageFile, MessageFile]", one_sided: "list[Unco
         console.print(outside(line, 500), soft_wrap=True)
 
 
-def show_emptied(emptied: list[str], current: "MessageFile") -> None:
+def show_emptied(emptied: list[str], current: MessageFile) -> None:
     """Columns that were asked for and came empty."""
-    from rich.markup import escape
-
     if emptied:
         told = f"{' and '.join(emptied)} {'is' if len(emptied) == 1 else 'are'} empty in all"
         console.print(
@@ -70,11 +67,8 @@ def show_emptied(emptied: list[str], current: "MessageFile") -> None:
         )
 
 
-def show(states: "list[DriftState]", attribution: "Attribution | None", embedding: str) -> None:
+def show(states: list[DriftState], attribution: Attribution | None, embedding: str) -> None:
     """The verdict, and what explains it."""
-    from rich.markup import escape
-    from rich.table import Table
-
     last = states[-1]
     if attribution is None:
         peak = max(state.e_value for state in states)

@@ -1,20 +1,21 @@
 """`ratchet explain TRACE_ID`: from one answer back to the prompt, memory, data, labels and verdict behind it."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
 from agent.errors import BadInput
+from agent.trace import Attempt, Trace
+from evaluation.cases import case_text
+from evaluation.label import Label
 from flows.commands.terminal import console, emit_json
 from flows.commands.which_project import HERE, AsJson, Folder, Name, which_project
-
-if TYPE_CHECKING:
-    from agent.trace import Attempt, Trace
-    from evaluation.label import Label
-    from infra.trace_lookup import FoundTrace
-    from infra.version import Version
+from flows.commands.wording import called, moment, outside
+from infra.registry import history
+from infra.trace_lookup import FoundTrace, find_traces
+from infra.version import Version
 
 
 def explain(
@@ -23,10 +24,10 @@ def explain(
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say how one answer came about: steps, recalled experience, candidate, people's labels, verdict."""
-    from infra.registry import history
-    from infra.trace_lookup import find_traces
+    """How one answer came about, back to the data behind it.
 
+    Its steps, recalled experience, candidate, people's labels and verdict.
+    """
     chosen = which_project(project, name)
     found = _found(chosen, trace_id)
     recalled_ids = [one for attempt in found.trace.attempts for one in attempt.recalled]
@@ -41,9 +42,7 @@ def explain(
     _show_candidate(found.trace, line)
 
 
-def _found(project: str, trace_id: str) -> "FoundTrace":
-    from infra.trace_lookup import find_traces
-
+def _found(project: str, trace_id: str) -> FoundTrace:
     own = trace_id.removeprefix("tr-")
     traces, unreadable = find_traces(project, [trace_id])
     if own in unreadable:
@@ -53,15 +52,13 @@ def _found(project: str, trace_id: str) -> "FoundTrace":
     return traces[own]
 
 
-def request_of(trace: "Trace") -> str:
+def request_of(trace: Trace) -> str:
     """What was asked, in the words that the agent saw."""
-    from evaluation.cases import case_text
-
     steps = trace.attempts[0].steps if trace.attempts else ()
     return steps[0].observation if steps else case_text(trace.case)
 
 
-def _lineage(versions: "dict[str, Version]", candidate_id: str) -> "list[Version]":
+def _lineage(versions: dict[str, Version], candidate_id: str) -> list[Version]:
     """The candidate's version, its parent's, and so on to the first."""
     line: list[Version] = []
     next_id: str | None = candidate_id
@@ -72,7 +69,7 @@ def _lineage(versions: "dict[str, Version]", candidate_id: str) -> "list[Version
 
 
 def _answer(
-    project: str, found: "FoundTrace", recalled: "dict[str, FoundTrace]", line: "list[Version]"
+    project: str, found: FoundTrace, recalled: dict[str, FoundTrace], line: list[Version]
 ) -> dict[str, Any]:
     version = line[0] if line else None
     return {
@@ -92,13 +89,11 @@ def _answer(
     }
 
 
-def _answer_of(trace: "Trace") -> str | None:
+def _answer_of(trace: Trace) -> str | None:
     return None if trace.action is None else trace.action.name
 
 
-def _show_run(trace: "Trace", recalled: "dict[str, FoundTrace]") -> None:
-    from flows.commands.wording import moment, outside
-
+def _show_run(trace: Trace, recalled: dict[str, FoundTrace]) -> None:
     facts = Table.grid(padding=(0, 2))
     facts.add_row("trace", trace.trace_id)
     facts.add_row("when", f"{moment(trace.started_at)}, took {trace.latency_s:.2f} s")
@@ -115,9 +110,7 @@ def _show_run(trace: "Trace", recalled: "dict[str, FoundTrace]") -> None:
         _show_attempt(number, attempt, recalled)
 
 
-def _show_attempt(number: int, attempt: "Attempt", recalled: "dict[str, FoundTrace]") -> None:
-    from flows.commands.wording import outside
-
+def _show_attempt(number: int, attempt: Attempt, recalled: dict[str, FoundTrace]) -> None:
     score = attempt.outcome.score
     title = f"attempt {number}: {'not scored' if score is None else f'score {score:g}'}"
     table = Table(title=title, title_justify="left")
@@ -139,9 +132,7 @@ def _show_attempt(number: int, attempt: "Attempt", recalled: "dict[str, FoundTra
         )
 
 
-def _remembered(trace_id: str, recalled: "dict[str, FoundTrace]") -> Text:
-    from flows.commands.wording import outside
-
+def _remembered(trace_id: str, recalled: dict[str, FoundTrace]) -> Text:
     if trace_id not in recalled:
         return Text("no longer in MLflow", style="dim")
     trace = recalled[trace_id].trace
@@ -149,9 +140,7 @@ def _remembered(trace_id: str, recalled: "dict[str, FoundTrace]") -> Text:
     return outside(f"{request_of(trace)[:80]} → {said[-1] if said else _answer_of(trace)}", 160)
 
 
-def _show_labels(found: "FoundTrace") -> None:
-    from flows.commands.wording import moment, outside
-
+def _show_labels(found: FoundTrace) -> None:
     for label in found.labels:
         said = [f"score {label.score:g}"] if label.score is not None else []
         said += [f"expected {label.expected}"] if label.expected is not None else []
@@ -165,7 +154,7 @@ def _show_labels(found: "FoundTrace") -> None:
         console.print(Text.assemble(("label  ", "bold yellow"), outside(problem.reason)))
 
 
-def _how_asked(label: "Label") -> str:
+def _how_asked(label: Label) -> str:
     if label.propensity is None:
         return "nobody was asked about it: it does not judge"
     return f"picked with probability {label.propensity:g}" + (
@@ -173,9 +162,7 @@ def _how_asked(label: "Label") -> str:
     )
 
 
-def _show_candidate(trace: "Trace", line: "list[Version]") -> None:
-    from flows.commands.wording import called, moment, outside
-
+def _show_candidate(trace: Trace, line: list[Version]) -> None:
     if not line:
         console.print(f"[bold]candidate[/]  {trace.candidate_id} is not registered: it was only tried")
         return

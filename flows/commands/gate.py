@@ -2,16 +2,21 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
+from agent.errors import BadInput
+from evaluation.contamination import refuse_contaminated
+from evaluation.gate import Gate, GatePolicy, Pair, Verdict
+from evaluation.gate_path import follow
+from evaluation.operating_characteristics import measure
+from evaluation.verdict import WealthPoint
+from flows.commands.characteristics_tables import show
 from flows.commands.terminal import NO, YES, console, emit_json
-
-if TYPE_CHECKING:
-    from evaluation.gate import Gate, Pair, Verdict
-    from evaluation.verdict import WealthPoint
-    from infra.pair_file import PairFile
+from infra.pair_file import PairFile, read_seen
 
 PROGRESS_EVERY = 5000
 """Pairs between two updates of the progress bar."""
@@ -53,9 +58,10 @@ def gate(
     plot: Plot = None,
     json: Json = False,
 ) -> None:
-    """Decide whether the challenger is better than the champion: exit 0 = promote, 3 = reject or continue."""
-    from evaluation.gate import Gate, GatePolicy
+    """Is the challenger better? Any team's pairs, in its CI.
 
+    Exit 0 = proven better (promote), 3 = refused or not yet proven (reject, continue).
+    """
     policy = GatePolicy(
         alpha=alpha,
         min_gain=min_gain,
@@ -76,14 +82,7 @@ def gate(
     raise typer.Exit(YES if verdict.decision == "promote" else NO)
 
 
-def _run(
-    gate: "Gate", path: Path, seen: Path | None, *, keep_path: bool
-) -> "tuple[Verdict, list[WealthPoint]]":
-    from agent.errors import BadInput
-    from evaluation.contamination import refuse_contaminated
-    from evaluation.gate_path import follow
-    from infra.pair_file import PairFile, read_seen
-
+def _run(gate: Gate, path: Path, seen: Path | None, *, keep_path: bool) -> tuple[Verdict, list[WealthPoint]]:
     file = PairFile(path)
     points: list[WealthPoint] = []
     source = _with_progress(file)
@@ -109,9 +108,7 @@ def _run(
     return gate.verdict(), points
 
 
-def _with_progress(file: "PairFile") -> "Iterator[Pair]":
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
+def _with_progress(file: PairFile) -> Iterator[Pair]:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("pairs", total=max(file.size, 1))
@@ -121,9 +118,7 @@ def _with_progress(file: "PairFile") -> "Iterator[Pair]":
             yield pair
 
 
-def _show(verdict: "Verdict") -> None:
-    from rich.table import Table
-
+def _show(verdict: Verdict) -> None:
     colour = {"promote": "green", "reject": "red", "continue": "yellow"}[verdict.decision]
     console.print(f"[bold {colour}]{verdict.decision}[/]  {verdict.reason}", soft_wrap=True)
     for name, unit in (("cost", ""), ("latency", " s")):
@@ -159,9 +154,10 @@ def characteristics(
     out: Annotated[Path | None, typer.Option(help="Draw the figure into this PNG.")] = None,
     json: Json = False,
 ) -> None:
-    """Measure the gate: false promotions, labels to a verdict, judges, coverage, and other rules."""
-    from evaluation.operating_characteristics import measure
+    """Measure how often the gate errs, and what it costs.
 
+    False promotions, labels to a verdict, judges, coverage, and other rules.
+    """
     with console.status("simulating") as status:
         measured = measure(lifetimes=lifetimes, tests=tests, seed=seed, step=lambda name: status.update(name))
     if out is not None:
@@ -172,6 +168,4 @@ def characteristics(
     if json:
         emit_json(measured)
     else:
-        from flows.commands.characteristics_tables import show
-
         show(measured)

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from flows.commands.terminal import console, emit_json
 from flows.commands.which_project import AsJson
+from infra.retention import Retention, remove, superfluous
 
 
 def gc(
@@ -15,9 +16,10 @@ def gc(
     reports: Annotated[int, typer.Option(min=1, help="Newest drift reports to keep, per project.")] = 50,
     as_json: AsJson = False,
 ) -> None:
-    """Remove old reports, kept results, and dataset versions that no version's lineage names."""
-    from infra.retention import Retention, remove, superfluous
+    """Remove what no version's lineage names any more.
 
+    Old reports, kept results and dataset versions; a dry run unless --yes.
+    """
     files = superfluous(Retention(days=days, reports=reports))
     if yes:
         remove(files)

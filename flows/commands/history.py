@@ -3,24 +3,22 @@
 Why refused versions are shown beside the others: a history that lists winners only cannot be learned from.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from evaluation.ledger import Ledger
 from flows.commands.terminal import console, emit_json
 from flows.commands.which_project import HERE, AsJson, Folder, Name, which_project
-
-if TYPE_CHECKING:
-    from evaluation.ledger import Ledger
-    from infra.version import Version
+from flows.commands.wording import DECISION, accuracy, aliases, cost, moment, outside
+from infra.ledger_store import read_ledger
+from infra.registry import history as versions_of
+from infra.version import Version
 
 
 def history(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -> None:
-    """List all versions with their evidence, the moves of the champion, and what of the error budget is left."""
-    from infra.ledger_store import read_ledger
-    from infra.registry import history as versions_of
-
+    """All versions, a line each, and what is left to spend."""
     chosen = which_project(project, name)
     versions, ledger = versions_of(chosen), read_ledger(chosen)
     if as_json:
@@ -31,7 +29,7 @@ def history(project: Folder = HERE, name: Name = None, as_json: AsJson = False) 
         _show(chosen, versions, ledger)
 
 
-def _answer(project: str, versions: "list[Version]", ledger: "Ledger") -> dict[str, Any]:
+def _answer(project: str, versions: list[Version], ledger: Ledger) -> dict[str, Any]:
     return {
         "project": project,
         "versions": [
@@ -56,9 +54,7 @@ def _answer(project: str, versions: "list[Version]", ledger: "Ledger") -> dict[s
     }
 
 
-def _show(project: str, versions: "list[Version]", ledger: "Ledger") -> None:
-    from flows.commands.wording import outside
-
+def _show(project: str, versions: list[Version], ledger: Ledger) -> None:
     console.print(_versions(project, versions))
     moves = _moves(versions)
     if moves.row_count:
@@ -69,9 +65,7 @@ def _show(project: str, versions: "list[Version]", ledger: "Ledger") -> None:
     )
 
 
-def _versions(project: str, versions: "list[Version]") -> Table:
-    from flows.commands.wording import accuracy, aliases, cost
-
+def _versions(project: str, versions: list[Version]) -> Table:
     table = Table(title=f"{project}: {len(versions)} versions", title_justify="left", show_lines=True)
     table.add_column("version", no_wrap=True)
     table.add_column("how made", ratio=3)
@@ -87,9 +81,7 @@ def _versions(project: str, versions: "list[Version]") -> Table:
     return table
 
 
-def _made(version: "Version", numbers: dict[str, int]) -> Text:
-    from flows.commands.wording import outside
-
+def _made(version: Version, numbers: dict[str, int]) -> Text:
     candidate = version.candidate
     parent = f" from v{numbers[candidate.parent]}" if candidate.parent in numbers else ""
     parts = [Text.assemble((candidate.origin.proposer, "bold"), parent)]
@@ -98,9 +90,7 @@ def _made(version: "Version", numbers: dict[str, int]) -> Text:
     return Text("\n").join(parts)
 
 
-def _verdict(version: "Version") -> Text:
-    from flows.commands.wording import DECISION, outside
-
+def _verdict(version: Version) -> Text:
     if version.decision is None:
         return outside(version.notes) if version.notes else Text("none", style="dim")
     sentence = version.reason.removesuffix(f": {version.decision}")
@@ -110,9 +100,7 @@ def _verdict(version: "Version") -> Text:
     return Text("\n").join(parts)
 
 
-def _moves(versions: "list[Version]") -> Table:
-    from flows.commands.wording import moment, outside
-
+def _moves(versions: list[Version]) -> Table:
     names = {version.candidate_id: f"v{version.number}" for version in versions}
     table = Table(title="who moved the champion", title_justify="left", box=None, pad_edge=False)
     for title in ("when", "what", "by", "why"):

@@ -5,16 +5,22 @@ afterwards; who wants the rest says so with `--skip-malformed`.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from rich.text import Text
 
 from agent.errors import BadInput
+from agent.experience import WON
+from evaluation.label import people_said
 from flows.commands.terminal import console, emit_json
 from flows.commands.which_project import HERE, AsJson, Folder, Name, which_project
-
-if TYPE_CHECKING:
-    from infra.chat_log import ChatLog
+from flows.commands.wording import outside
+from infra.chat_log import ChatLog, read_chat_log
+from infra.experience_store import open_library, remember
+from infra.trace_correction import correct_outcomes
+from infra.trace_lookup import known_traces
+from infra.trace_store import log_traces
 
 SHOWN = 5
 """Malformed records that the error names one by one."""
@@ -40,9 +46,10 @@ def import_log(
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
-    """Import an agent's logs as traces; those that won become experience. Importing twice adds nothing."""
-    from infra.chat_log import read_chat_log
+    """Import an agent's logs as traces and as experience.
 
+    Importing twice adds nothing.
+    """
     chosen = which_project(project, name)
     log = read_chat_log(file, project=chosen, agent=agent)
     if log.malformed and not skip_malformed:
@@ -54,11 +61,7 @@ def import_log(
     _show(log, report)
 
 
-def _show(log: "ChatLog", report: dict[str, Any]) -> None:
-    from rich.text import Text
-
-    from flows.commands.wording import outside
-
+def _show(log: ChatLog, report: dict[str, Any]) -> None:
     for fault in log.malformed:
         name = (f"skipped {log.unit} {fault.number}  ", "yellow")
         console.print(Text.assemble(name, outside(fault.reason, 300)), soft_wrap=True)
@@ -86,7 +89,7 @@ def _show(log: "ChatLog", report: dict[str, Any]) -> None:
         console.print(f"and {len(listed) - SHOWN_NOTES} more; --json lists them")
 
 
-def _faults(log: "ChatLog") -> str:
+def _faults(log: ChatLog) -> str:
     named = "; ".join(f"{log.unit} {fault.number}: {fault.reason}" for fault in log.malformed[:SHOWN])
     more = f"; and {len(log.malformed) - SHOWN} more" if len(log.malformed) > SHOWN else ""
     return (
@@ -94,15 +97,8 @@ def _faults(log: "ChatLog") -> str:
     )
 
 
-def _take(project: str, log: "ChatLog") -> dict[str, Any]:
+def _take(project: str, log: ChatLog) -> dict[str, Any]:
     """Log, correct and remember; everything is counted by id, so a repeat adds nothing."""
-    from agent.experience import WON
-    from evaluation.label import people_said
-    from infra.experience_store import open_library, remember
-    from infra.trace_correction import correct_outcomes
-    from infra.trace_lookup import known_traces
-    from infra.trace_store import log_traces
-
     traces = {trace.trace_id: trace for trace in log.traces}
     known = known_traces(project, list(traces))
     log_traces(project, list(traces.values()))

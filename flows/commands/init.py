@@ -25,7 +25,10 @@ def init(
     name: Annotated[str | None, typer.Option(help="Name in MLflow; by default the folder's.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a project that runs: an agent that sends support requests to the team that solves them."""
+    """Make a project of your own that runs as it is.
+
+    An agent that sends support requests to the team that solves them.
+    """
     chosen = _project_name(name, folder)
     _refuse_occupied(folder)
     with as_file(files("flows") / "template") as template:

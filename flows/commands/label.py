@@ -3,21 +3,21 @@
 Why both write the same: an answer is an answer, wherever it was given.
 """
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from flows.commands.explain import request_of
 from flows.commands.terminal import console, emit_json
 from flows.commands.which_project import HERE, AsJson, Folder, Name, which_project
+from flows.commands.wording import outside
+from infra.known_projects import LOCAL_SERVER, review_page
+from infra.review_queue import ReviewItem, pending
+from infra.review_queue import answer as write_answer
+from infra.trace_lookup import Lookup, find_traces
 
-if TYPE_CHECKING:
-    from infra.review_queue import ReviewItem
-    from infra.trace_lookup import Lookup
-
-app = typer.Typer(
-    help="What waits for a person: list it, answer it, or find the Review page.", no_args_is_help=True
-)
+app = typer.Typer(help="What waits for a person: list it, answer it, find its page.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -28,9 +28,6 @@ def list_pending(
     as_json: AsJson = False,
 ) -> None:
     """Show the traces that wait for a person: request, the agent's answer, and why it was picked."""
-    from infra.review_queue import pending
-    from infra.trace_lookup import find_traces
-
     chosen = which_project(project, name)
     items = pending(chosen)
     shown = items[:limit]
@@ -48,9 +45,7 @@ def list_pending(
         )
 
 
-def _row(item: "ReviewItem", lookup: "Lookup") -> dict[str, Any]:
-    from flows.commands.explain import request_of
-
+def _row(item: ReviewItem, lookup: Lookup) -> dict[str, Any]:
     found = lookup.traces.get(item.trace_id)
     action = found.trace.action if found is not None else None
     return {
@@ -61,9 +56,7 @@ def _row(item: "ReviewItem", lookup: "Lookup") -> dict[str, Any]:
     }
 
 
-def _table(items: "list[ReviewItem]", traces: "Lookup") -> Table:
-    from flows.commands.wording import outside
-
+def _table(items: list[ReviewItem], traces: Lookup) -> Table:
     table = Table(show_lines=True)
     table.add_column("trace", no_wrap=True, min_width=32)  # whole on one line, to be copied
     for title, ratio in (("request", 4), ("the agent answered", 2), ("why it was picked", 2)):
@@ -92,9 +85,6 @@ def answer_one(
     as_json: AsJson = False,
 ) -> None:
     """Answer one queued trace, as the Review page would; again, to correct it."""
-    from infra.review_queue import answer as write_answer
-    from infra.review_queue import pending
-
     chosen = which_project(project, name)
     own = trace_id.removeprefix("tr-")
     write_answer(chosen, own, expected=answer, rater=rater, comment=comment)
@@ -115,8 +105,6 @@ def review_url(
     as_json: AsJson = False,
 ) -> None:
     """Print the address of the Review page."""
-    from infra.known_projects import LOCAL_SERVER, review_page
-
     chosen = which_project(project, name)
     url = review_page(chosen, server)
     if as_json:

@@ -5,17 +5,19 @@ Why a command: a picture that nobody can take again shows a product that no long
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from agent.errors import BadInput
 from flows.commands.terminal import console
 from flows.commands.which_project import HERE, Folder, Name, which_project
-
-if TYPE_CHECKING:
-    from infra.screenshots import Page
-    from infra.version import Version
+from infra.loop_picture import draw_loop
+from infra.registry import history
+from infra.review_answers import finished
+from infra.screenshots import Page, browser_tab, compared, model, review_queue, take, trace
+from infra.tracking import connect
+from infra.version import Version
 
 
 def pictures(
@@ -27,9 +29,6 @@ def pictures(
     name: Name = None,
 ) -> None:
     """Draw the loop; take screenshots of two compared versions, a labelled trace, the model and the queue."""
-    from infra.loop_picture import draw_loop
-    from infra.screenshots import browser_tab, take
-
     chosen = which_project(project, name)
     console.print(str(draw_loop(out / "loop.png")))
     with browser_tab() as tab:
@@ -37,17 +36,12 @@ def pictures(
             console.print(str(take(tab, server, page, out)))
 
 
-def pages(project: str) -> "list[Page]":
+def pages(project: str) -> list[Page]:
     """What is worth a picture in this project.
 
     Raises:
         BadInput: there are no two versions to compare, or nobody answered a question yet.
     """
-    from infra.registry import history
-    from infra.review_answers import finished
-    from infra.screenshots import compared, model, review_queue, trace
-    from infra.tracking import connect
-
     judged = [version for version in history(project) if version.verdict is not None]
     labels = finished(project)
     if len(judged) < 2 or not labels:
@@ -65,7 +59,7 @@ def pages(project: str) -> "list[Page]":
     ]
 
 
-def unlike(judged: Sequence["Version"]) -> "tuple[Version, Version]":
+def unlike(judged: Sequence["Version"]) -> tuple[Version, Version]:
     """The first judged version, and the first that was decided otherwise; the last where all were decided alike."""
     first = judged[0]
     return first, next((v for v in judged if v.decision != first.decision), judged[-1])

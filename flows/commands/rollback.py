@@ -6,6 +6,9 @@ import typer
 
 from flows.commands.terminal import console, emit_json
 from flows.commands.which_project import HERE, AsJson, Folder, Name, Person, which_project
+from flows.commands.wording import called
+from infra import registry
+from infra.promotion import rollback_target
 
 
 def rollback(
@@ -16,11 +19,10 @@ def rollback(
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put the champion before the present one back; if its alias is gone, the one that served last."""
-    from flows.commands.wording import called
-    from infra import registry
-    from infra.promotion import rollback_target
+    """Put the champion before the present one back.
 
+    If the champion's alias is gone, the one that served last. A dry run unless --yes.
+    """
     chosen = which_project(project, name)
     serving, back = rollback_target(chosen)
     if yes:

@@ -4,20 +4,25 @@ Why one next step and not a list: who comes back after a week wants to know wher
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from evaluation.ledger import Ledger
 from flows.commands.approve import waiting
 from flows.commands.terminal import console, emit_json
 from flows.commands.which_project import HERE, AsJson, Folder, Name, which_project
-
-if TYPE_CHECKING:
-    from evaluation.ledger import Ledger
-    from infra.drift_log import DriftLook
-    from infra.version import Version
+from flows.commands.wording import called, moment, outside
+from infra.drift_log import DriftLook, last_look
+from infra.ledger_store import read_ledger
+from infra.project_state import read_state
+from infra.registry import history
+from infra.review_queue import pending
+from infra.spool import count_spooled
+from infra.trace_store import spool_folder
+from infra.version import Version
 
 
 @dataclass(frozen=True)
@@ -25,21 +30,21 @@ class State:
     """Everything that the panel tells."""
 
     project: str
-    versions: "list[Version]"
+    versions: list[Version]
     n_traces: int
     n_labels: int
     n_pending: int
     n_spooled: int
-    ledger: "Ledger"
-    look: "DriftLook | None"
+    ledger: Ledger
+    look: DriftLook | None
 
     @property
-    def champion(self) -> "Version | None":
+    def champion(self) -> Version | None:
         """The version that serves."""
         return next((v for v in self.versions if "champion" in v.aliases), None)
 
     @property
-    def proven(self) -> "list[Version]":
+    def proven(self) -> list[Version]:
         """Versions that only a person's approval is missing for."""
         return waiting(self.versions, self.champion)
 
@@ -50,7 +55,10 @@ class State:
 
 
 def status(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -> None:
-    """Show champion, challengers, what waits for people, traces, error budget, drift, and what to do next."""
+    """The state of play in one panel, and what to do next.
+
+    Champion, challengers, what waits for people, traces, error budget and drift.
+    """
     state = _read(which_project(project, name))
     if as_json:
         emit_json(_answer(state))
@@ -59,14 +67,6 @@ def status(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -
 
 
 def _read(project: str) -> State:
-    from infra.drift_log import last_look
-    from infra.ledger_store import read_ledger
-    from infra.project_state import read_state
-    from infra.registry import history
-    from infra.review_queue import pending
-    from infra.spool import count_spooled
-    from infra.trace_store import spool_folder
-
     collected = read_state(project)
     return State(
         project=project,
@@ -119,8 +119,6 @@ def _answer(state: State) -> dict[str, Any]:
 
 
 def _panel(state: State) -> Panel:
-    from flows.commands.wording import outside
-
     table = Table.grid(padding=(0, 2))
     table.add_row("champion", _champion(state))
     table.add_row("challengers", _challengers(state))
@@ -137,8 +135,6 @@ def _panel(state: State) -> Panel:
 
 
 def _champion(state: State) -> str:
-    from flows.commands.wording import called, moment
-
     version = state.champion
     if version is None:
         return "none yet"
@@ -150,16 +146,12 @@ def _champion(state: State) -> str:
 
 
 def _challengers(state: State) -> str:
-    from flows.commands.wording import called
-
     proven = ", ".join(called(version) for version in state.proven)
     tried = sum(v.decision is not None for v in state.versions) - len(state.proven)
     return f"{proven} proven, not approved yet" if proven else f"none is proven; {tried} tried so far"
 
 
 def _drift(state: State) -> str:
-    from flows.commands.wording import moment
-
     if state.look is None:
         return "nobody looked yet: `ratchet monitor`"
     found = "[red]alarm[/]" if state.drifted else "no alarm"

@@ -9,16 +9,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import typer
 from rich.panel import Panel
 from rich.table import Table
 
 from flows.commands.terminal import console
-
-if TYPE_CHECKING:
-    from infra.stack import Stack
+from infra.settings import Settings
+from infra.stack import Stack, StackPlan, running_stack
 
 _LOOK_EVERY_S: Final = 5.0
 
@@ -28,10 +27,10 @@ def up(
     mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MLflow.")] = 5001,
     prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Prefect.")] = 4200,
 ) -> None:
-    """Start MLflow, Prefect, a worker and the scheduled flows for the project in this folder."""
-    from infra.settings import Settings
-    from infra.stack import StackPlan, running_stack
+    """Start MLflow, Prefect, a worker and the scheduled flows.
 
+    For the project in this folder, until Ctrl-C.
+    """
     plan = StackPlan(Path.cwd(), host=host, mlflow_port=mlflow_port, prefect_port=prefect_port)
     status = console.status("starting; each service takes 10 to 30 seconds")
     with _stopped_by_signal(), status, running_stack(plan, Settings(), _report) as stack:
@@ -67,7 +66,7 @@ def _report(name: str, seconds: float) -> None:
     console.print(f"[green]✓[/] {name} is healthy after {seconds:.0f} s")
 
 
-def _panel(stack: "Stack") -> Panel:
+def _panel(stack: Stack) -> Panel:
     table = Table.grid(padding=(0, 2))
     table.add_row("MLflow", stack.mlflow_url, "traces, versions, review queue")
     table.add_row("Prefect", stack.prefect_url, "schedules and runs")
@@ -76,7 +75,7 @@ def _panel(stack: "Stack") -> Panel:
     return Panel(table, title="Ratchet is up", expand=False)
 
 
-def _watch(stack: "Stack") -> None:
+def _watch(stack: Stack) -> None:
     """Tell when a service stops or starts answering; one that ended ends the stack.
 
     Raises:

@@ -4,14 +4,14 @@ Why a name is enough: what was learned lies in MLflow, and must be readable wher
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import Annotated, TypeAlias
 
 import typer
 
 from agent.errors import BadInput
-
-if TYPE_CHECKING:
-    from infra.version import Version
+from agent.project import PROJECT_FILE, load_project
+from infra.known_projects import known_projects
+from infra.version import Version
 
 Folder: TypeAlias = Annotated[Path, typer.Option("--project", help="Folder with project.py.")]
 Name: TypeAlias = Annotated[
@@ -32,9 +32,6 @@ def which_project(folder: Path, name: str | None) -> str:
     Raises:
         BadInput: no such project, or several and none was named; says which there are.
     """
-    from agent.project import PROJECT_FILE, load_project
-    from infra.known_projects import known_projects
-
     if name is None and (folder != HERE or (folder / PROJECT_FILE).exists()):
         return load_project(folder).name
     known = known_projects()
@@ -52,7 +49,7 @@ def _listed(known: list[str]) -> str:
     return f"known: {', '.join(known)}" if known else "nothing was registered yet"
 
 
-def which_version(versions: "list[Version]", text: str) -> "Version":
+def which_version(versions: list[Version], text: str) -> Version:
     """The version with this number (`3` or `v3`), candidate id, or beginning of one.
 
     Raises:

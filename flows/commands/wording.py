@@ -6,13 +6,12 @@ obeys them.
 
 import re
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from rich.text import Text
 
-if TYPE_CHECKING:
-    from evaluation.scorers import Interval
-    from infra.version import Version
+from evaluation.scorers import Interval
+from infra.version import Version
 
 DECISION: Final = {"promote": "green", "reject": "red", "continue": "yellow"}
 """Colour of a verdict."""
@@ -26,7 +25,7 @@ def outside(text: object, limit: int = 400) -> Text:
     return Text(plain if len(plain) <= limit else plain[: limit - 1] + "…")
 
 
-def called(version: "Version") -> str:
+def called(version: Version) -> str:
     """A version's short name: `v3 1a2b3c4d`."""
     return f"v{version.number} {version.candidate_id[:8]}"
 
@@ -36,12 +35,12 @@ def moment(at: datetime) -> str:
     return at.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
-def aliases(version: "Version") -> Text:
+def aliases(version: Version) -> Text:
     """Its aliases, each in its colour."""
     return Text("\n").join(Text(name, style=ALIAS.get(name, "")) for name in version.aliases)
 
 
-def accuracy(version: "Version") -> Text:
+def accuracy(version: Version) -> Text:
     """Every score with its 95 % interval; the first is drawn on a scale from 0 to 1, too."""
     lines = []
     for name, score in version.scores.items():
@@ -52,7 +51,7 @@ def accuracy(version: "Version") -> Text:
     return Text("\n").join(lines) if lines else Text("not evaluated", style="dim")
 
 
-def picture(score: "Interval") -> Text:
+def picture(score: Interval) -> Text:
     """The interval on a scale from 0 to 1: `···├──●──┤····`."""
     low, mean, high = (round(value * (_SCALE - 1)) for value in (score.low, score.mean, score.high))
     marks = ["·" if not low <= place <= high else "─" for place in range(_SCALE)]
@@ -61,7 +60,7 @@ def picture(score: "Interval") -> Text:
     return Text("".join(marks), style="dim")
 
 
-def cost(version: "Version") -> str:
+def cost(version: Version) -> str:
     """What it took to make, a line for each unit."""
     units = {"seconds": "s", "usd": "$", "lm_calls": "LM calls", "input_tokens": "tokens"}
     return "\n".join(

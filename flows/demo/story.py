@@ -14,10 +14,11 @@ from agent.record import Record
 from evaluation.curate import CurateSettings
 from evaluation.selection import SelectionSettings
 from evaluation.watching import WatchSettings
+from flows.commands.report import say, show_drift, show_round
 from flows.demo.final_test import FinalTest, final_test
 from flows.demo.planted import Planted, plant
 from flows.demo.stand_in import answer_queue
-from flows.demo.telling import Stages, say, show_drift, show_final, show_history, show_planted, show_round
+from flows.demo.telling import Stages, show_final, show_history, show_planted
 from flows.demo.weeks import NAME, begin_week, size
 from flows.improve import ImproveReport, ImproveSettings, improve
 from flows.monitor import MonitorReport, monitor

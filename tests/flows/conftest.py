@@ -80,10 +80,10 @@ class Done(NamedTuple):
 
 @pytest.fixture
 def ratchet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """The command line in this process, on a terminal of 100 columns."""
+    """The command line in this process, on a terminal of 100 columns unless told otherwise."""
 
-    def run(*arguments: object) -> Done:
-        monkeypatch.setenv("COLUMNS", "100")
+    def run(*arguments: object, columns: int = 100) -> Done:
+        monkeypatch.setenv("COLUMNS", str(columns))
         monkeypatch.setattr(sys, "argv", ["ratchet", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
             main()

@@ -39,8 +39,8 @@ time.sleep(600)
 LEAVES_PREFECT = """
 import time
 import psutil
-from flows.commands.improve import prepare_flows
-prepare_flows()
+from flows.commands.run_here import start_server
+start_server()
 print(next(p.pid for p in psutil.Process().children() if "uvicorn" in p.cmdline()), flush=True)
 time.sleep(600)
 """

@@ -1,0 +1,34 @@
+"""`ratchet demo`: the whole loop, on real requests, in minutes."""
+
+from typing import Annotated
+
+import typer
+
+from flows.commands.run_here import resumable, start_server
+from flows.commands.terminal import console, emit_json
+from flows.commands.which_project import AsJson
+from flows.demo.restart import forget
+from flows.demo.story import tell
+from flows.demo.weeks import NAME, begin
+from infra.project_state import project_lock
+
+
+def demo(
+    auto_approve: Annotated[
+        bool, typer.Option("--auto-approve", help="Promote what is proven without asking a person.")
+    ] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget an earlier demo and start over.")] = False,
+    size: Annotated[
+        float, typer.Option(min=0.1, max=1.0, help="Share of the requests: less is quicker and proves less.")
+    ] = 1.0,
+    as_json: AsJson = False,
+) -> None:
+    """The whole loop on real requests: no server, no key, no hub."""
+    start_server()
+    if fresh:
+        forget()
+    with project_lock(NAME, "`ratchet demo`", console.print), resumable():
+        begin(size)
+        story = tell(auto_approve=auto_approve)
+    if as_json:
+        emit_json(story)

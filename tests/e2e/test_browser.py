@@ -9,10 +9,10 @@ import time
 import httpx
 import pytest
 
-from flows.commands.pictures import pages, unlike
 from infra.registry import history
-from infra.screenshots import browser_tab, find_browser, model, open_page, review_queue, take
 from infra.tracking import connect
+from tests.e2e.pictures.screenshots import browser_tab, find_browser, model, open_page, review_queue, take
+from tests.e2e.pictures.take import pages, unlike
 
 pytestmark = [pytest.mark.story, pytest.mark.browser, pytest.mark.slow, pytest.mark.server]
 if find_browser() is None and not os.environ.get("CI"):

@@ -11,10 +11,10 @@ from agent.environment import Action, Case, Outcome
 from agent.trace import Attempt, Step, Trace
 from evaluation.watching import WatchSettings
 from infra.collected import keep_traces, newest_labels
-from infra.screenshots import browser_tab, drift_run, open_page, take
 from infra.tracking import connect
 from tasks.collect import Collection
 from tasks.watch import Watched, watch
+from tests.e2e.pictures.screenshots import browser_tab, drift_run, open_page, take
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 

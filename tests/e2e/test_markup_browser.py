@@ -15,11 +15,11 @@ from evaluation.watching import WatchSettings
 from infra.collected import keep_traces, newest_labels
 from infra.drift_report import write_report
 from infra.review_queue import ReviewItem, ask_people
-from infra.screenshots import browser_tab, open_page, review_queue
 from infra.trace_store import log_traces
 from infra.tracking import connect
 from tasks.collect import Collection
 from tasks.watch import watch
+from tests.e2e.pictures.screenshots import browser_tab, open_page, review_queue
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 

@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
+
+from playwright.sync_api import Error, sync_playwright
+from playwright.sync_api import Page as Tab
 
 from agent.errors import BadInput, ServiceUnavailable
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Page as Tab
 
 FLAGS: Final = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -76,19 +76,15 @@ def find_browser() -> str | None:
 
 
 @contextmanager
-def browser_tab(width: int = 1400, height: int = 900) -> Iterator["Tab"]:
+def browser_tab(width: int = 1400, height: int = 900) -> Iterator[Tab]:
     """A tab of a headless Chromium with an empty profile.
 
     Raises:
-        BadInput: there is no Chromium, or no Playwright.
+        BadInput: there is no Chromium.
     """
     path = find_browser()
     if path is None:
         raise BadInput("no Chromium on this machine: `apt-get install chromium`, or install it from its site")
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError as error:
-        raise BadInput("Playwright is missing: `pip install 'ratchet-loop[dev]'`") from error
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as profile:
         context = playwright.chromium.launch_persistent_context(
             profile,
@@ -104,14 +100,12 @@ def browser_tab(width: int = 1400, height: int = 900) -> Iterator["Tab"]:
             context.close()
 
 
-def open_page(tab: "Tab", server: str, page: Page) -> str:
+def open_page(tab: Tab, server: str, page: Page) -> str:
     """Open the page, wait for what it must show, click what it hides, and return its whole text.
 
     Raises:
         ServiceUnavailable: a text did not appear; names the first that is missing.
     """
-    from playwright.sync_api import Error
-
     try:
         tab.goto("about:blank")  # only the fragment differs between pages, which would not load anew
         tab.goto(f"{server.rstrip('/')}/{page.path}", wait_until="commit")
@@ -131,7 +125,7 @@ def open_page(tab: "Tab", server: str, page: Page) -> str:
         raise ServiceUnavailable(f"{page.name} of {server} is not complete: {error.message}") from error
 
 
-def take(tab: "Tab", server: str, page: Page, folder: Path) -> Path:
+def take(tab: Tab, server: str, page: Page, folder: Path) -> Path:
     """A PNG of the page as a person sees it; returns its path."""
     open_page(tab, server, page)
     tab.get_by_text((page.then or page.shows)[0]).first.scroll_into_view_if_needed()

@@ -2,13 +2,13 @@
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.patches import Circle
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 
 STAGES: Final = (
     ("serve", "the champion answers;\nevery run is a trace"),
@@ -36,9 +36,6 @@ _FACE: Final = 20
 
 def draw_loop(out: Path) -> Path:
     """Write a PNG of the loop; returns `out`."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(9, 6), dpi=130)
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -62,7 +59,7 @@ def _point(turn: float, radius: float) -> tuple[float, float]:
     return radius * math.cos(angle), radius * math.sin(angle)
 
 
-def _draw_wheel(axes: "Axes") -> None:
+def _draw_wheel(axes: Axes) -> None:
     """Teeth with one steep side: under the pawl the wheel turns clockwise and not back."""
     outline = []
     for tooth in range(_TEETH):
@@ -73,13 +70,11 @@ def _draw_wheel(axes: "Axes") -> None:
     axes.add_patch(_circle(0.52, "white", _WHEEL))
 
 
-def _circle(radius: float, fill: str, edge: str, at: tuple[float, float] = (0, 0)) -> "Circle":
-    from matplotlib.patches import Circle
-
+def _circle(radius: float, fill: str, edge: str, at: tuple[float, float] = (0, 0)) -> Circle:
     return Circle(at, radius, facecolor=fill, edgecolor=edge, lw=1.2, zorder=3)
 
 
-def _draw_stage(axes: "Axes", place: int, name: str, note: str) -> None:
+def _draw_stage(axes: Axes, place: int, name: str, note: str) -> None:
     turn = place / len(STAGES)
     x, y = _point(turn, 0.77)
     colour = _SERVES if name in ("serve", "promote") else _WHEEL
@@ -90,7 +85,7 @@ def _draw_stage(axes: "Axes", place: int, name: str, note: str) -> None:
     axes.text(x, y, note, color=_INK, fontsize=10, ha=side, va="center", linespacing=1.25)
 
 
-def _draw_pawl(axes: "Axes") -> None:
+def _draw_pawl(axes: Axes) -> None:
     """Between gate and promote: what keeps the wheel from turning back."""
     tip, pivot = _point((_FACE - 0.12) / _TEETH, _ROOT + 0.03), _point((_FACE - 1.3) / _TEETH, 1.42)
     axes.plot([pivot[0], tip[0]], [pivot[1], tip[1]], color=_SERVES, lw=6, solid_capstyle="round", zorder=2)
@@ -99,7 +94,7 @@ def _draw_pawl(axes: "Axes") -> None:
               ha="right", va="center", linespacing=1.25)  # fmt: skip
 
 
-def _draw_hub(axes: "Axes") -> None:
+def _draw_hub(axes: Axes) -> None:
     axes.text(
         0, 0.1, "champion", color=_SERVES, fontsize=15, weight="bold", ha="center", va="center", zorder=4
     )

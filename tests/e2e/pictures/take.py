@@ -1,6 +1,7 @@
-"""`ratchet pictures`: the pictures of the README, from a finished demo and a running MLflow.
+"""Take the pictures of the README again, from a finished demo and a running MLflow.
 
-Why a command: a picture that nobody can take again shows a product that no longer exists.
+`python -m tests.e2e.pictures.take --name demo` in the repository's root, while `ratchet up` runs.
+Why a script: a picture that nobody can take again shows a product that no longer exists.
 """
 
 from collections.abc import Sequence
@@ -10,30 +11,24 @@ from typing import Annotated
 import typer
 
 from agent.errors import BadInput
-from flows.commands.terminal import console
-from flows.commands.which_project import HERE, Folder, Name, which_project
-from infra.loop_picture import draw_loop
 from infra.registry import history
 from infra.review_answers import finished
-from infra.screenshots import Page, browser_tab, compared, model, review_queue, take, trace
 from infra.tracking import connect
 from infra.version import Version
+from tests.e2e.pictures.loop import draw_loop
+from tests.e2e.pictures.screenshots import Page, browser_tab, compared, model, review_queue, take, trace
 
 
-def pictures(
-    out: Annotated[Path, typer.Option(help="Folder for the PNGs.")],
-    server: Annotated[
-        str, typer.Option(help="MLflow's pages, as `ratchet up` serves them.")
-    ] = "http://127.0.0.1:5001",
-    project: Folder = HERE,
-    name: Name = None,
+def take_all(
+    out: Annotated[Path, typer.Option(help="Folder for the PNGs.")] = Path(__file__).parent,
+    server: Annotated[str, typer.Option(help="MLflow's pages.")] = "http://127.0.0.1:5001",
+    name: Annotated[str, typer.Option(help="The project's name in MLflow.")] = "demo",
 ) -> None:
     """Draw the loop; take screenshots of two compared versions, a labelled trace, the model and the queue."""
-    chosen = which_project(project, name)
-    console.print(str(draw_loop(out / "loop.png")))
+    print(draw_loop(out / "loop.png"))
     with browser_tab() as tab:
-        for page in pages(chosen):
-            console.print(str(take(tab, server, page, out)))
+        for page in pages(name):
+            print(take(tab, server, page, out))
 
 
 def pages(project: str) -> list[Page]:
@@ -63,3 +58,7 @@ def unlike(judged: Sequence["Version"]) -> tuple[Version, Version]:
     """The first judged version, and the first that was decided otherwise; the last where all were decided alike."""
     first = judged[0]
     return first, next((v for v in judged if v.decision != first.decision), judged[-1])
+
+
+if __name__ == "__main__":
+    typer.run(take_all)

@@ -5,12 +5,12 @@ Hinton, 2002). What a role says never depends on the weights, so weights are tun
 By words: each role reads what those before it said, as notes; the last who answers decides.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from agent.candidate import Role
+from agent.candidate import Candidate, Role
 from agent.decision import Decision, View
 from agent.environment import Action, Option
 from agent.program import Program, pick
@@ -18,15 +18,16 @@ from agent.roles import RIGHT, WRONG, criticism
 from agent.tool_overrides import shown_name
 from agent.trace import Part, Usage
 
-if TYPE_CHECKING:
-    from agent.team import Team
-
 SHORTLIST = 3
 """Options that a planner leaves to the worker."""
 CONTENDERS = 2
 """Best options that a critic reads and a judge picks among."""
 FLOOR = 5.0
 """Nats below the worst offered option at which a worker sees what the planner left out."""
+
+
+Seats = Mapping[str, Program]
+"""Role → the single agent that plays it."""
 
 
 @dataclass
@@ -62,11 +63,11 @@ class Board:
         return (fresh or order)[:CONTENDERS]
 
 
-def weigh(team: "Team", view: View) -> Board:
+def weigh(team: Candidate, seats: Seats, view: View) -> Board:
     """Let every role of an embedded team say what it thinks of the options."""
-    board = Board(view, team.options(view))
-    for role in team.candidate.topology.roles:
-        seat = team.seats[role.name]
+    board = Board(view, _options(team, view))
+    for role in team.topology.roles:
+        seat = seats[role.name]
         if role.duty == "criticize":
             _criticize(team, role, seat, board)
         else:
@@ -74,12 +75,12 @@ def weigh(team: "Team", view: View) -> Board:
     return board
 
 
-def _answer(team: "Team", role: Role, seat: Program, board: Board) -> None:
+def _answer(team: Candidate, role: Role, seat: Program, board: Board) -> None:
     """A planner reads all options, a solver those that were left, a judge the contenders."""
     places = list(board.offered) or list(range(len(board.options)))
     if role.duty == "judge":
         places = board.contenders()
-    asked = _narrowed(team, board, places) if len(places) < len(board.options) else board.view
+    asked = _narrowed(board, places) if len(places) < len(board.options) else board.view
     if role.duty == "judge":
         asked = asked.model_copy(update={"reflections": (*asked.reflections, *board.notes)})
     scored = seat.score(asked)
@@ -96,11 +97,11 @@ def _answer(team: "Team", role: Role, seat: Program, board: Board) -> None:
         order = [int(i) for i in np.argsort(-board.nats[role.name], kind="stable")]
         left = [i for i in order if board.names[i] not in board.view.tried and i not in own][:SHORTLIST]
         board.offered = tuple(sorted({*left, *own}))
-    board.notes.append(f"{role.name} says {shown_name(team.candidate.tools, offered[best])}")
+    board.notes.append(f"{role.name} says {shown_name(team.tools, offered[best])}")
     _record(board, role, offered[best], confidence, offered, scored.recalled, scored.input_tokens)
 
 
-def _narrowed(team: "Team", board: Board, places: list[int]) -> View:
+def _narrowed(board: Board, places: list[int]) -> View:
     """The view with some options only; the candidate's own are added by each seat itself."""
     n = len(board.view.observation.options)
     options = tuple(board.view.observation.options[place] for place in places if place < n)
@@ -112,16 +113,16 @@ def _narrowed(team: "Team", board: Board, places: list[int]) -> View:
     return board.view.model_copy(update={"observation": observation})
 
 
-def _criticize(team: "Team", role: Role, seat: Program, board: Board) -> None:
+def _criticize(team: Candidate, role: Role, seat: Program, board: Board) -> None:
     """Right or wrong of each contender; of the others it is taken to think no better than of the worst."""
     found = {}
     for place in board.contenders():
-        asked = criticism(team.candidate, board.view, board.options[place])
+        asked = criticism(team, board.view, board.options[place])
         scored = seat.score(asked)
         chances = log_softmax(scored.nats)
         found[place] = float(chances[scored.names.index(RIGHT)])
         said, confidence = pick(scored.nats, scored.names, ())
-        name = shown_name(team.candidate.tools, board.names[place])
+        name = shown_name(team.tools, board.names[place])
         board.notes.append(f"{role.name} says {name} is {scored.names[said]}")
         _record(
             board, role, scored.names[said], confidence, scored.names, scored.recalled, scored.input_tokens,
@@ -144,9 +145,9 @@ def _record(
     )  # fmt: skip
 
 
-def decided(team: "Team", board: Board) -> Decision:
+def decided(team: Candidate, board: Board) -> Decision:
     """The option with the highest weighted sum that has not failed yet."""
-    roles = team.candidate.topology.roles
+    roles = team.topology.roles
     place, confidence = pick(board.total(roles), board.names, board.view.tried)
     return Decision(
         action=Action(name=board.names[place]),
@@ -163,15 +164,15 @@ def decider(roles: tuple[Role, ...]) -> Role:
     return [role for role in roles if role.duty in ("solve", "judge")][-1]
 
 
-def talk(team: "Team", view: View) -> Decision:
+def talk(team: Candidate, seats: Seats, view: View) -> Decision:
     """Let the roles write, each reading what those before it said."""
-    roles, tools = team.candidate.topology.roles, team.candidate.tools
+    roles, tools = team.topology.roles, team.tools
     said: list[tuple[Role, Decision, View, str | None]] = []
     notes: list[str] = []
     answer = Decision(action=Action(name=""))
     for role in roles:
         asked = _asked(team, role, view, answer, notes)
-        (decision,) = team.seats[role.name].decide([asked])
+        (decision,) = seats[role.name].decide([asked])
         about = answer.action.name if role.duty == "criticize" else None
         said.append((role, decision, asked, about))
         word = decision.action.name
@@ -180,7 +181,7 @@ def talk(team: "Team", view: View) -> Decision:
             if word == WRONG and role is roles[-1]:  # nobody comes after it who could do better
                 role = decider(roles)
                 asked = _asked(team, role, view, answer, notes)
-                (answer,) = team.seats[role.name].decide([asked])
+                (answer,) = seats[role.name].decide([asked])
                 said.append((role, answer, asked, None))
             continue
         notes.append(f"{role.name} says {shown_name(tools, word)}")
@@ -199,16 +200,21 @@ def talk(team: "Team", view: View) -> Decision:
     return answer.model_copy(update={"actor": decider(roles).name, "parts": parts, "usage": usage})
 
 
-def _asked(team: "Team", role: Role, view: View, answer: Decision, notes: list[str]) -> View:
+def _asked(team: Candidate, role: Role, view: View, answer: Decision, notes: list[str]) -> View:
     """What a role is asked: a critic about the answer, a planner in words, the others the view itself."""
     if role.duty == "criticize":
-        known = {option.name: option for option in team.options(view)}
+        known = {option.name: option for option in _options(team, view)}
         name = answer.action.name
-        return criticism(team.candidate, view, known.get(name, Option(name=name)))
+        return criticism(team, view, known.get(name, Option(name=name)))
     changes: dict[str, object] = {"reflections": (*view.reflections, *notes)}
     if role.duty == "plan":
         changes["observation"] = view.observation.model_copy(update={"options": ()})
     return view.model_copy(update=changes)
+
+
+def _options(team: Candidate, view: View) -> tuple[Option, ...]:
+    """The observation's options with the candidate's own."""
+    return (*view.observation.options, *team.extra_options) if view.observation.options else ()
 
 
 def log_softmax(nats: np.ndarray) -> np.ndarray:

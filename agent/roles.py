@@ -149,6 +149,11 @@ def with_seat(candidate: Candidate, name: str, seat: Candidate) -> Candidate:
     )
 
 
+def with_roles(candidate: Candidate, roles: tuple[Role, ...]) -> Candidate:
+    """The candidate with other roles."""
+    return candidate.model_copy(update={"topology": candidate.topology.model_copy(update={"roles": roles})})
+
+
 def files_of(files: Mapping[str, Path], name: str) -> dict[str, Path]:
     """One role's files as those of a single agent: `memory.solver` as `memory`."""
     ending = f".{name}"

@@ -5,16 +5,15 @@ several. Each role has its own prompt, memory and adapter (see `agent.roles`); h
 in `agent.deliberation`. Roles after Zhao et al., SiriuS (2025): solver, critic, judge; planner and worker.
 """
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import dspy
 
-from agent.candidate import Candidate, Role
+from agent.candidate import Candidate
 from agent.decision import Decision, Scored, View
-from agent.deliberation import decided, decider, talk, weigh
+from agent.deliberation import Board, decided, decider, talk, weigh
 from agent.embedded_lm import Prompt
 from agent.environment import Observation, Option
 from agent.memory import Memory, Recalled
@@ -59,11 +58,17 @@ class Team(Program):
     def decide(self, views: Sequence[View]) -> list[Decision]:
         """One decision per view, in order, with what every role said."""
         if self.candidate.base_model != NAME:
-            return [talk(self, view) for view in views]
+            return [talk(self.candidate, self.seats, view) for view in views]
         return [
-            decided(self, weigh(self, view)) if view.observation.options else talk(self, view)
+            decided(self.candidate, self.weigh(view))
+            if view.observation.options
+            else talk(self.candidate, self.seats, view)
             for view in views
         ]
+
+    def weigh(self, view: View) -> Board:
+        """What every role says of the options."""
+        return weigh(self.candidate, self.seats, view)
 
     def forward(
         self, request: str, options: list[Any], notes: Sequence[str] = (), case_id: str = ""
@@ -79,7 +84,7 @@ class Team(Program):
 
     def score(self, view: View) -> Scored:
         """What the team as a whole makes of each option."""
-        board = weigh(self, view)
+        board = self.weigh(view)
         recalled = tuple(i for part in board.parts for i in part.recalled)
         total = board.total(self.candidate.topology.roles)
         return Scored(board.names, total, recalled, board.usage.input_tokens)
@@ -87,19 +92,6 @@ class Team(Program):
     def prompt(self, view: View) -> tuple[Prompt, Observation, list[Recalled]]:
         """The prompt of the role that acts, without what the others would say."""
         return self.seats[decider(self.candidate.topology.roles).name].prompt(view)
-
-    def options(self, view: View) -> tuple[Option, ...]:
-        """The observation's options with the candidate's own."""
-        if not view.observation.options:
-            return ()
-        return (*view.observation.options, *self.candidate.extra_options)
-
-    def with_roles(self, roles: tuple[Role, ...]) -> "Team":
-        """The team with other weights for the same roles; nothing is loaded again."""
-        topology = self.candidate.topology.model_copy(update={"roles": roles})
-        changed = copy.copy(self)
-        changed.candidate = self.candidate.model_copy(update={"topology": topology})
-        return changed
 
 
 def single(

@@ -20,7 +20,17 @@ from agent.optimize.lora import MIN_TUNING
 from agent.optimize.proposal import Example, Proposal
 from agent.optimize.topology import likelihood
 from agent.record import content_hash
-from agent.roles import RIGHT, WRONG, criticism, files_for, files_of, role_named, seat_of, with_seat
+from agent.roles import (
+    RIGHT,
+    WRONG,
+    criticism,
+    files_for,
+    files_of,
+    role_named,
+    seat_of,
+    with_roles,
+    with_seat,
+)
 from agent.team import Team
 from agent.weights import NAME
 
@@ -43,18 +53,14 @@ def role_examples(team: Team, name: str, examples: Sequence[Example]) -> list[Ex
             f"role {name!r} learns from how the embedded LM scores what the others said; the team runs on "
             f"{team.candidate.base_model!r}: improve its solver, or its prompt by hand"
         )
-    before = _until(team, role)
+    roles = team.candidate.topology.roles
+    before = with_roles(team.candidate, roles[: roles.index(role)])
     made = []
     for example in examples:
-        board = weigh(before, example.view)
+        board = weigh(before, team.seats, example.view)
         if example.answer in board.names:
             made += _criticisms(team, board, example) if role.duty == "criticize" else _cases(board, example)
     return made
-
-
-def _until(team: Team, role: Role) -> Team:
-    roles = team.candidate.topology.roles
-    return team.with_roles(roles[: roles.index(role)])
 
 
 def _criticisms(team: Team, board: Board, example: Example) -> list[Example]:
@@ -167,7 +173,7 @@ def propose_jointly(
     made = current.candidate
     if made.base_model == NAME:
         roles, _ = tune_weights(Team(made, current.files), held)
-        made = made.model_copy(update={"topology": made.topology.model_copy(update={"roles": roles})})
+        made = with_roles(made, roles)
     origin = made.origin.model_copy(update={"note": " ".join(notes)})
     made = made.model_copy(update={"parent": parent.candidate_id, "origin": origin})
     return current.model_copy(update={"candidate": made, "seen_case_ids": tuple(sorted(seen)), "cost": cost})
@@ -185,7 +191,7 @@ def tune_weights(
     """
     if not examples:
         raise BadInput("tuning a team needs at least 1 labelled example, got 0: label some traces first")
-    boards = [weigh(team, example.view) for example in examples]
+    boards = [team.weigh(example.view) for example in examples]
     return best_weights(team.candidate.topology.roles, boards, examples, weights)
 
 

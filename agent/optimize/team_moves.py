@@ -18,6 +18,7 @@ from agent.roles import (
     check_team,
     files_for,
     files_of,
+    with_roles,
 )
 
 MOST_ROLES = 4
@@ -84,11 +85,6 @@ def _additions(roles: tuple[Role, ...]) -> list[tuple[str, Duty, int]]:
 
 def _renamed(files: Mapping[str, Path], old: str, new: str) -> dict[str, Path]:
     return files_for(new, files_of(files, old))
-
-
-def with_roles(candidate: Candidate, roles: tuple[Role, ...]) -> Candidate:
-    """The candidate with other roles."""
-    return candidate.model_copy(update={"topology": candidate.topology.model_copy(update={"roles": roles})})
 
 
 def _works(candidate: Candidate) -> bool:

@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from agent.candidate import Candidate, Origin
-from agent.deliberation import Board, weigh
+from agent.deliberation import Board
 from agent.errors import BadInput
 from agent.optimize.proposal import Example, Proposal, share_right
 from agent.optimize.roles import WEIGHTS, accuracy, best_weights
-from agent.optimize.team_moves import moves, with_roles
+from agent.optimize.team_moves import moves
 from agent.record import Record, content_hash
-from agent.roles import SOLVER, as_single, as_team, files_for, files_of
+from agent.roles import SOLVER, as_single, as_team, files_for, files_of, with_roles
 from agent.team import Team
 from agent.weights import NAME
 
@@ -163,7 +163,7 @@ def _try(
         score, decisions = share_right(team, examples)
         tokens = sum(d.usage.input_tokens + d.usage.output_tokens for d in decisions) / len(examples)
         return Tried(change, candidate, files, score, tokens, [])
-    boards = [weigh(team, example.view) for example in examples]
+    boards = [team.weigh(example.view) for example in examples]
     roles, score = best_weights(candidate.topology.roles, boards, examples, WEIGHTS)
     tokens = sum(board.usage.input_tokens for board in boards) / len(boards)
     return Tried(change, with_roles(candidate, roles), files, score, tokens, boards)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from agent.candidate import Candidate, Predictor, Role, Topology
-from agent.deliberation import SHORTLIST, Board, weigh
+from agent.deliberation import SHORTLIST, Board
 from agent.environment import Observation, Option
 from agent.environments.tool_calling import ToolCalling
 from agent.errors import BadInput
@@ -67,7 +67,7 @@ def test_a_planner_narrows_what_the_worker_chooses_from(lm, examples):
         update={"observation": Observation(text=examples[0].view.observation.text, options=options)}
     )
     team = Team(PAIR, {})
-    board = weigh(team, view)
+    board = team.weigh(view)
     plan, work = board.parts
     assert (plan.actor, len(plan.options)) == ("planner", 6)
     assert (work.actor, len(work.options)) == ("worker", SHORTLIST)

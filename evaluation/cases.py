@@ -53,6 +53,11 @@ def on_gate_side(
     return np.fromiter(firsts, dtype=np.float64) / 16**12 < gate_share
 
 
+def split_salt(project: str, seed: int = 0) -> str:
+    """What decides a project's split besides the ids; with seed 0 its name alone, as before there was a seed."""
+    return project if seed == 0 else f"{project}/{seed}"
+
+
 def side_of(trace: Trace, *, gate_share: float, salt: str = "") -> Role:
     """The side on which people are asked about this trace: that of its own session."""
     return role_of(trace.case.case_id, gate_share=gate_share, salt=salt, session_id=trace.session_id)

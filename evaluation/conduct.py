@@ -54,11 +54,17 @@ class ConductWatch:
     """Follows the version that most of a window was served by."""
 
     def __init__(
-        self, conduct: Conduct | None, *, reference: int, alpha: float, traces: Mapping[str, Trace]
+        self,
+        conduct: Conduct | None,
+        *,
+        reference: int,
+        alpha: float,
+        traces: Mapping[str, Trace],
+        seed: int = 0,
     ) -> None:
         """Go on from `conduct`; of its reference in `traces` a monitor is made in place of another version's."""
         self.conduct = conduct
-        self._reference, self._alpha = reference, alpha
+        self._reference, self._alpha, self._seed = reference, alpha, seed
         self._monitor: DriftMonitor | None = None
         if conduct is None or conduct.monitor is None:
             return
@@ -92,7 +98,7 @@ class ConductWatch:
         usual = self.conduct.reference if self.conduct else ()
         there = [as_conduct(traces[i]) for i in usual if i in traces]
         if len(there) >= self._reference:
-            self._monitor = DriftMonitor(there, alpha=self._alpha)
+            self._monitor = DriftMonitor(there, alpha=self._alpha, seed=self._seed)
 
     def explain(self, place: Mapping[str, int]) -> Attribution | None:
         """What changed, in the message numbers that `place` gives for trace ids; None before any window."""

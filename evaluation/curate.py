@@ -17,7 +17,7 @@ from evaluation.contamination import find_overlap
 from evaluation.label import Label
 
 
-class CurateSettings(Record):
+class CurateSettings(Record, use_attribute_docstrings=True):
     """How much self-graded data may stand beside people's."""
 
     own_per_human: float = Field(default=1.0, ge=0, le=10)
@@ -25,7 +25,7 @@ class CurateSettings(Record):
     own_weight: float = Field(default=0.5, ge=0, le=1)
     """Weight of an own success in training; a human label weighs 1."""
     max_cases: int = Field(default=2000, ge=1)
-    seed: int = 0
+    """Training cases at most; human labels are all kept, whatever their number."""
 
 
 class Curated(Record):
@@ -79,7 +79,11 @@ def practised(
 
 
 def curate(
-    labelled: Sequence[LabelledCase], settings: CurateSettings, *, released: Collection[str] = ()
+    labelled: Sequence[LabelledCase],
+    settings: CurateSettings,
+    *,
+    released: Collection[str] = (),
+    seed: int = 0,
 ) -> Curated:
     """The training set.
 
@@ -87,6 +91,7 @@ def curate(
         labelled: all labelled cases, gate cases included (they are left out here).
         settings: caps and weights.
         released: gate cases that a gate already used: they can never judge again, so they may teach.
+        seed: of the draw among own successes above the cap.
     """
     mine = [c for c in labelled if c.role == "train" or c.case_id in released]
     left_out = {"reserved for the gate": len(labelled) - len(mine)}
@@ -102,7 +107,7 @@ def curate(
     room = min(int(settings.own_per_human * len(human)), max(settings.max_cases - len(human), 0))
     if not human:
         room = settings.max_cases  # nobody labelled yet: own successes are all there is
-    kept = own if len(own) <= room else random.Random(settings.seed).sample(own, room)
+    kept = own if len(own) <= room else random.Random(seed).sample(own, room)
     left_out["own successes above the cap"] = len(own) - len(kept)
     chosen = sorted((*human, *kept), key=lambda c: c.case_id)
     return Curated(cases=tuple(chosen), left_out={k: v for k, v in left_out.items() if v})

@@ -30,16 +30,17 @@ Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 
-class SelectionSettings(Record):
+class SelectionSettings(Record, use_attribute_docstrings=True):
     """How many people are asked for."""
 
     gate_labels: int = Field(default=100, ge=0)
+    """Traces a round that people are asked about for the gate, drawn at random."""
     train_labels: int = Field(default=60, ge=0)
+    """Traces a round that people are asked about for training, where an answer teaches most."""
     random_share: float = Field(default=0.3, gt=0, le=1)
     """Share of the training picks that is drawn at random, whatever the scores say."""
     gate_share: float = Field(default=0.4, gt=0, lt=1)
     """Share of all cases that is reserved for the gate."""
-    seed: int = 0
 
 
 class Pick(Record):
@@ -124,6 +125,7 @@ def select(
     *,
     novelty: Novelty = lambda rows: np.zeros(len(rows)),
     drifted: Mapping[str, str] | None = None,
+    seed: int = 0,
 ) -> list[Pick]:
     """Pick traces for labelling; one that the infrastructure broke is left out.
 
@@ -132,11 +134,12 @@ def select(
         settings: numbers and shares.
         novelty: how new a request is; added to the doubt.
         drifted: trace ids in the region that drifted, each with its words; they come first.
+        seed: of what is drawn at random.
     """
     order = np.lexsort((traces.trace_ids, traces.case_ids))
     gate = order[(traces.judgeable & traces.gate_side)[order]]
     train = order[(traces.usable & ~traces.gate_side)[order]]
-    rng = random.Random(settings.seed)
+    rng = random.Random(seed)
     picks = _uniform(traces, gate, settings.gate_labels, rng, "a random sample for the gate")
     return picks + _interesting(train, settings, rng, _Interest(traces, train, novelty, drifted or {}))
 

@@ -33,13 +33,13 @@ _PATIENCE: Final = timedelta(minutes=10)
 _RENEWED: Final = "{why}; evidence starts anew from the same reference"
 
 
-class WatchSettings(Record):
+class WatchSettings(Record, use_attribute_docstrings=True):
     """How often to look, and how rare a false alarm must be."""
 
     window: int = Field(default=20, ge=1)
     """Traces in one look."""
     reference: int = Field(default=120, ge=40)
-    """Traces that are what is usual: the first ones."""
+    """The first so many traces are what is usual."""
     alpha: float = Field(default=0.001, gt=0, lt=1)
     """False alarms per window without drift."""
 
@@ -172,6 +172,8 @@ def look(
     settings: WatchSettings,
     at: datetime,
     reading: Reading = HASHED,
+    *,
+    seed: int = 0,
 ) -> WatchState:
     """The watch after every ruling that is new and every full window that was not counted yet.
 
@@ -182,14 +184,17 @@ def look(
         settings: how often to look.
         at: now.
         reading: what texts are read by; where that changed, the monitor is built anew from its reference.
+        seed: of a monitor that is built now; one that was kept goes on with its own.
     """
     state = obey(state, rulings, settings)
     known = {*state.needs, *state.recent}
     new = [trace for trace in traces.values() if trace.trace_id not in known]
-    state, monitor = _with_reference(state, traces, new, settings, reading)
+    state, monitor = _with_reference(state, traces, new, settings, reading, seed)
     if monitor is None:
         return state
-    conduct = ConductWatch(state.conduct, reference=settings.reference, alpha=settings.alpha, traces=traces)
+    conduct = ConductWatch(
+        state.conduct, reference=settings.reference, alpha=settings.alpha, traces=traces, seed=seed
+    )
     if state.conduct is None:
         conduct.update([traces[i] for i in state.reference if i in traces], traces)
     counted = {*state.reference, *state.recent}
@@ -281,7 +286,12 @@ def _obey(state: WatchState, ruling: Ruling, settings: WatchSettings) -> WatchSt
 
 
 def _with_reference(
-    state: WatchState, traces: Traces, new: Sequence[Trace], settings: WatchSettings, reading: Reading
+    state: WatchState,
+    traces: Traces,
+    new: Sequence[Trace],
+    settings: WatchSettings,
+    reading: Reading,
+    seed: int,
 ) -> tuple[WatchState, DriftMonitor | None]:
     """The monitor as it was left, or a new one once there are enough traces for a reference."""
     if state.monitor is not None:
@@ -302,7 +312,9 @@ def _with_reference(
     if len(chosen) < settings.reference:
         return state, None
     usual = [as_request(trace, reference=True) for trace in chosen]
-    monitor = DriftMonitor(usual, alpha=settings.alpha, embed=reading.embed, embedding=reading.name)
+    monitor = DriftMonitor(
+        usual, alpha=settings.alpha, embed=reading.embed, embedding=reading.name, seed=seed
+    )
     ids = [trace.trace_id for trace in taken]
     return _changed(
         state,

@@ -10,41 +10,22 @@ from pathlib import Path
 from prefect import flow
 
 from agent.errors import named
-from agent.project import Project, Proposer, load_project
+from agent.project import Project, load_project
 from agent.record import Record
-from evaluation.curate import CurateSettings
-from evaluation.selection import SelectionSettings
 from flows.commands.terminal import console
+from flows.project_settings import ImproveSettings, read_settings
 from infra.failures import in_one_line, keep_traceback
 from infra.project_state import project_lock
 from infra.promotion import settle_moves
+from infra.registry import record_settings
 from tasks.collect import collect_new
-from tasks.gate import GateSettings, Judged, gate_candidates
-from tasks.learn import Lessons, ProposeSettings, able, curate_lessons, propose
+from tasks.gate import Judged, gate_candidates
+from tasks.learn import Lessons, able, curate_lessons, propose
 from tasks.other_model import on_model, require_address, unused_model
 from tasks.people import Asked, ask_for_labels
 from tasks.practice import FROM_RUNS
 from tasks.promote import Decision, promote_best
 from tasks.serve import serve_waiting
-
-
-class ImproveSettings(Record):
-    """What each stage may do."""
-
-    selection: SelectionSettings = SelectionSettings()
-    curation: CurateSettings = CurateSettings()
-    proposing: ProposeSettings = ProposeSettings()
-    gate: GateSettings = GateSettings()
-    proposers: tuple[Proposer, ...] | None = None
-    """Who makes challengers this time; None = those of the project."""
-    model: str | None = None
-    """Try the champion on this LM, and nothing else, this time; None = what the proposers make."""
-    model_at: str | None = None
-    """Address of `model`'s endpoint; None = `RATCHET_LM_API_BASE`."""
-    stacked: bool = False
-    """Let each proposer go on from what the one before made, instead of from the champion."""
-    approved_by: str | None = None
-    """Name of the policy that approves what is proven; None = a person does, by `ratchet approve`."""
 
 
 class ImproveReport(Record):
@@ -64,9 +45,9 @@ class ImproveReport(Record):
 @flow(name="improve", persist_result=False, validate_parameters=True)
 def improve(project: str = ".", settings: ImproveSettings | None = None) -> ImproveReport:
     """Serve → collect → people → curate → propose → evaluate and gate → promote."""
-    agent = load_project(Path(project))
+    agent, rules = load_project(Path(project)), read_settings(Path(project), ImproveSettings, settings)
     with project_lock(agent.name, "`ratchet improve`", console.print):
-        return _improve(project, agent, settings or ImproveSettings())
+        return _improve(project, agent, rules)
 
 
 def made_nothing(name: str, proposer: str, error: Exception) -> str:
@@ -88,7 +69,7 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
 
     asked = Asked(n_asked=0, n_waiting=0)
     if not agent.scores_itself:
-        asked = ask_for_labels(agent.name, collection, rules.selection)
+        asked = ask_for_labels(agent.name, collection, rules.selection, rules.seed)
         if not asked.enough:
             waiting = (
                 f"{asked.n_waiting} of {asked.n_asked} questions wait for people: answer them, then run again"
@@ -99,7 +80,7 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
 
     with_runs = not {*(rules.proposers or agent.proposers)}.isdisjoint(FROM_RUNS)
     lessons = curate_lessons(
-        project, collection, rules.curation, rules.selection.gate_share, with_runs=with_runs
+        project, collection, rules.curation, rules.selection.gate_share, with_runs=with_runs, seed=rules.seed
     )
     made: dict[str, str] = {}
     wanted = able(rules.proposers or agent.proposers, agent.name, lessons.champion)
@@ -118,6 +99,7 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
             problems += (made_nothing(agent.name, proposer, error),)
     challengers = [one for one in dict.fromkeys(reversed(made.values())) if one != lessons.champion]
     gated = gate_candidates(project, lessons, challengers, rules.gate)
+    record_settings(agent.name, {*challengers, *(one.candidate_id for one in gated.judged)}, rules)
     decision = promote_best(agent.name, gated, approved_by=rules.approved_by)
     return ImproveReport(
         served=served,

@@ -7,7 +7,7 @@ from prefect.events import emit_event
 
 from agent.project import load_project
 from agent.record import Record
-from evaluation.watching import WatchSettings
+from flows.project_settings import MonitorSettings, read_settings
 from tasks.collect import collect_new
 from tasks.watch import Watched, start_improve, watch
 
@@ -23,11 +23,11 @@ class MonitorReport(Record):
 
 
 @flow(name="monitor", persist_result=False)
-def monitor(project: str = ".", settings: WatchSettings | None = None) -> MonitorReport:
+def monitor(project: str = ".", settings: MonitorSettings | None = None) -> MonitorReport:
     """Collect → watch; an alarm pages the on-call team and starts `improve`, which asks people where it drifted."""
-    agent = load_project(Path(project))
+    agent, rules = load_project(Path(project)), read_settings(Path(project), MonitorSettings, settings)
     collection = collect_new(agent.name)
-    watched = watch(agent.name, collection, settings or WatchSettings())
+    watched = watch(agent.name, collection, rules.watch, rules.seed)
     started = None
     if watched.improve is not None:
         emit_event("ratchet.drift", resource={"prefect.resource.id": f"ratchet.project.{agent.name}"})

@@ -5,7 +5,7 @@ move. The aliases of one promotion move together or not at all (see `alias_moves
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from agent.candidate import Candidate
 from agent.errors import BadInput
-from agent.record import digest_of_ids
+from agent.record import Record, digest_of_ids
 from evaluation.scorers import Interval
 from evaluation.verdict import Verdict
 from infra import version_page
@@ -45,6 +45,7 @@ __all__ = [
     "history",
     "promote",
     "record_evaluation",
+    "record_settings",
     "register",
     "rollback",
     "seen_case_ids",
@@ -242,6 +243,15 @@ def record_evaluation(
             )
             _tag_evaluation(connection, found, scores, verdict, compared_with or "", notes)
         return read_version(connection, find_version(connection, candidate_id))
+
+
+def record_settings(project: str, candidate_ids: Iterable[str], settings: Record) -> None:
+    """Write beside each of these versions what the round that made or judged it last was told to do, whole."""
+    with mlflow_errors("recording the round's settings"):
+        connection = connect(project)
+        for candidate_id in candidate_ids:
+            run_id = str(find_version(connection, candidate_id).run_id)
+            connection.client.log_dict(run_id, settings.model_dump(mode="json"), "settings.json")
 
 
 def _tag_evaluation(

@@ -27,10 +27,10 @@ class ReportColumns:
 
 
 def prepare_columns(
-    reference: pd.DataFrame, current: pd.DataFrame, *, text_column: str | None, seed: int = 0
+    reference: pd.DataFrame, current: pd.DataFrame, *, text_column: str | None
 ) -> ReportColumns:
     """Sort the columns by what they hold, and bring both sides to the same plain types."""
-    sides = (_sample(reference, seed), _sample(current, seed))
+    sides = (_sample(reference), _sample(current))
     columns = ReportColumns(pd.DataFrame(index=sides[0].index), pd.DataFrame(index=sides[1].index))
     names = list(dict.fromkeys([*map(str, reference.columns), *map(str, current.columns)]))
     for name in names:
@@ -49,10 +49,10 @@ def prepare_columns(
     return columns
 
 
-def _sample(side: pd.DataFrame, seed: int) -> pd.DataFrame:
+def _sample(side: pd.DataFrame) -> pd.DataFrame:
     plain = side.rename(columns=str)
     plain = plain.loc[:, ~plain.columns.duplicated()]
-    kept = plain.sample(_MAX_ROWS, random_state=seed) if len(plain) > _MAX_ROWS else plain
+    kept = plain.sample(_MAX_ROWS, random_state=0) if len(plain) > _MAX_ROWS else plain
     return kept.reset_index(drop=True)
 
 

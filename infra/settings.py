@@ -66,7 +66,6 @@ class Settings(BaseSettings):
     """Name of the model at the URL."""
     alert_webhook: SecretStr | None = None
     """URL that alerts are POSTed to as JSON; secret because such URLs hold their own key."""
-    seed: int = 0
 
     @field_validator("home")
     @classmethod

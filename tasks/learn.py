@@ -22,7 +22,7 @@ from agent.project import Proposer, load_project
 from agent.record import Record
 from agent.trace import Trace
 from agent.weights import NAME
-from evaluation.cases import LabelledCase, answer_name, labelled_cases, released_by
+from evaluation.cases import LabelledCase, answer_name, labelled_cases, released_by, split_salt
 from evaluation.curate import CurateSettings, curate, practised
 from evaluation.label import Label
 from infra.collected import TRACES, columns_of, find_traces, newest_traces
@@ -74,25 +74,25 @@ def curate_lessons(
     gate_share: float,
     *,
     with_runs: bool = True,
+    seed: int = 0,
 ) -> Lessons:
     """Split and curate what was collected; versions of both sides, and of whole runs where a proposer wants these."""
     project = load_project(Path(folder))
     labels = settled(project.name, read_dataset(collection.labels, Label))
     traces = read_dataset(collection.traces, Trace)
+    salt = split_salt(project.name, seed)
     labelled = labelled_cases(
         traces,
         labels,
         gate_share=gate_share,
-        salt=project.name,
+        salt=salt,
         self_scoring=project.scores_itself,
     )
     released = released_by(labelled, spent_cases(project.name))
-    curated = curate(labelled, settings, released=released)
+    curated = curate(labelled, settings, released=released, seed=seed)
     runs: list[Trace] = []
     if with_runs:
-        runs = practised(
-            traces, labelled, labels, gate_share=gate_share, salt=project.name, released=released
-        )
+        runs = practised(traces, labelled, labels, gate_share=gate_share, salt=salt, released=released)
     disputed = len(contradictions(labels))
     weighted = [
         Lesson(case=c, weight=1.0 if c.source == "human" else settings.own_weight) for c in curated.cases

@@ -10,6 +10,7 @@ import numpy as np
 from prefect import task
 
 from agent.record import Record
+from evaluation.cases import split_salt
 from evaluation.novelty import novelty, some
 from evaluation.selection import SelectionSettings, select
 from infra.collected import LABELS, columns_of, places_of, texts_of, unasked
@@ -32,16 +33,16 @@ class Asked(Record):
 
 
 @task(name="ask people")
-def ask_for_labels(name: str, collection: Collection, settings: SelectionSettings) -> Asked:
+def ask_for_labels(name: str, collection: Collection, settings: SelectionSettings, seed: int = 0) -> Asked:
     """Queue this round's questions, once; later calls count what is still open."""
     watch, current = read_watch(name), read_round(name)
     episode = watch.episodes.open.number if watch.episodes.open and watch.drifted else 0
     picks: list[ReviewItem] = []
     if not current.picks:
-        picks = select_traces(name, collection, settings, watch.drifted)
+        picks = select_traces(name, collection, settings, watch.drifted, seed=seed)
     elif episode > current.episode:
         more = settings.model_copy(update={"gate_labels": 0, "train_labels": settings.train_labels // 2})
-        picks = select_traces(name, collection, more, watch.drifted, only_drifted=True)
+        picks = select_traces(name, collection, more, watch.drifted, only_drifted=True, seed=seed)
     if picks:
         current = ask_in_round(name, current, picks, episode=episode)
     ask_people(
@@ -59,6 +60,7 @@ def select_traces(
     drifted: Mapping[str, str] | None = None,
     *,
     only_drifted: bool = False,
+    seed: int = 0,
 ) -> list[ReviewItem]:
     """What to ask about among the traces that nobody was asked about before."""
     traces = collection.traces
@@ -67,12 +69,16 @@ def select_traces(
     )  # not who else was labelled: labels unasked for must not thin the gate's sample
     labels = columns_of(LABELS, collection.labels, "trace_id", "source")
     told = known | {one["trace_id"] for one in labels.to_pylist() if one["source"] == "human"}
-    fresh, places = unasked(traces, known, gate_share=settings.gate_share, salt=name)
+    fresh, places = unasked(traces, known, gate_share=settings.gate_share, salt=split_salt(name, seed))
     if only_drifted:
         region = np.isin(fresh.trace_ids, np.array(sorted(drifted or {}), dtype="S32"))
         fresh, places = fresh.only(region), places[region]
-    new_to = novelty(texts_of(traces, some(places_of(traces, told))))
+    new_to = novelty(texts_of(traces, some(places_of(traces, told), seed=seed)))
     picks = select(
-        fresh, settings, novelty=lambda rows: new_to(texts_of(traces, places[rows])), drifted=drifted
+        fresh,
+        settings,
+        novelty=lambda rows: new_to(texts_of(traces, places[rows])),
+        drifted=drifted,
+        seed=seed,
     )
     return [ReviewItem(trace_id=p.trace_id, propensity=p.propensity, reason=p.reason) for p in picks]

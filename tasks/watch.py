@@ -76,10 +76,10 @@ class Watched(Record):
 
 
 @task(name="watch")
-def watch(name: str, collection: Collection, settings: WatchSettings) -> Watched:
+def watch(name: str, collection: Collection, settings: WatchSettings, seed: int = 0) -> Watched:
     """Look at every full window that was not looked at yet; report and alert where there is something to say."""
     with watch_lock(name):
-        state, counted, note = _look_at_all(name, collection.traces, settings)
+        state, counted, note = _look_at_all(name, collection.traces, settings, seed)
         told, report = _tell(name, state)
         improve = _claimed(name, claimed_improve)
     return Watched(
@@ -95,7 +95,7 @@ def watch(name: str, collection: Collection, settings: WatchSettings) -> Watched
 
 
 def _look_at_all(
-    name: str, version: DatasetVersion, settings: WatchSettings
+    name: str, version: DatasetVersion, settings: WatchSettings, seed: int
 ) -> tuple[WatchState, int, str | None]:
     """The watch when nothing is left to look at, windows that were counted, and why it began anew, if it did.
 
@@ -108,7 +108,7 @@ def _look_at_all(
 
         def look_once(state: WatchState) -> WatchState:
             nonlocal before, after
-            before, after = state, look_at_new(name, version, state, ruled, settings)
+            before, after = state, look_at_new(name, version, state, ruled, settings, seed)
             return after
 
         change_watch(name, look_once)
@@ -119,7 +119,12 @@ def _look_at_all(
 
 
 def look_at_new(
-    name: str, version: DatasetVersion, state: WatchState, ruled: Sequence[Ruling], settings: WatchSettings
+    name: str,
+    version: DatasetVersion,
+    state: WatchState,
+    ruled: Sequence[Ruling],
+    settings: WatchSettings,
+    seed: int = 0,
 ) -> WatchState:
     """The watch after the next of what arrived; only that, and the few traces that it needs again, are read."""
     state = obey(state, ruled, settings)
@@ -132,7 +137,7 @@ def look_at_new(
     portion = islice(new, max(_PORTION, settings.reference + settings.window))
     traces = {trace.trace_id: trace for trace in (*find_traces(name, state.needs), *portion)}
     reading = Reading(read_by.embed, read_by.name)
-    return look(state, traces, ruled, settings, datetime.now(UTC), reading)
+    return look(state, traces, ruled, settings, datetime.now(UTC), reading, seed=seed)
 
 
 def _position(name: str, version: DatasetVersion, state: WatchState) -> tuple[int, int]:

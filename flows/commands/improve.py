@@ -1,5 +1,6 @@
 """`ratchet improve` and `ratchet monitor`: the flows, called by hand."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,13 +9,17 @@ from flows.commands.report import say, show_drift, show_round
 from flows.commands.run_here import resumable, start_server
 from flows.commands.terminal import NO, YES, console, emit_json
 from flows.commands.which_project import AsJson
-from flows.improve import ImproveSettings
 from flows.improve import improve as improve_flow
 from flows.monitor import monitor as monitor_flow
+from flows.project_settings import ImproveSettings, MonitorSettings, read_settings
 from infra.registry import history
 from tasks.project_name import name_of
 
 Folder = Annotated[str, typer.Option("--project", help="Folder with your project.py.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Above ratchet.toml, such as gate.alpha=0.1; repeat."),
+]
 
 
 def improve(
@@ -29,11 +34,14 @@ def improve(
     model_at: Annotated[
         str, typer.Option(help="Address of --model's endpoint; RATCHET_LM_API_BASE if left out.")
     ] = "",
+    sets: Sets = None,
     as_json: AsJson = False,
 ) -> None:
     """Collect, ask people, curate, propose, gate and promote."""
+    settings = read_settings(Path(project), ImproveSettings, sets)
+    given = {"approved_by": approve_as, "model": model, "model_at": model_at}
+    settings = settings.model_copy(update={name: value for name, value in given.items() if value})
     start_server()
-    settings = ImproveSettings(approved_by=approve_as or None, model=model or None, model_at=model_at or None)
     with resumable():
         report = improve_flow(project, settings)
     if as_json:
@@ -46,14 +54,15 @@ def improve(
     raise typer.Exit(YES if report.decision.best else NO)
 
 
-def monitor(project: Folder = ".", as_json: AsJson = False) -> None:
+def monitor(project: Folder = ".", sets: Sets = None, as_json: AsJson = False) -> None:
     """Look for drift in what arrived since the last look.
 
     Exit 3 while an alarm stands.
     """
+    settings = read_settings(Path(project), MonitorSettings, sets)
     start_server()
     with resumable():
-        report = monitor_flow(project)
+        report = monitor_flow(project, settings)
     if as_json:
         emit_json(report)
     else:

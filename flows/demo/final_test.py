@@ -39,10 +39,10 @@ class FinalTest(Record):
     """Share of right calls, arguments included, of both; over the first requests only."""
 
 
-@task(name="final test", **cached_by("name", "part", "first", "champion", "seed", result=FinalTest))
-def final_test(name: str, part: str, first: str, champion: str, seed: int) -> FinalTest:
+@task(name="final test", **cached_by("name", "part", "first", "champion", result=FinalTest))
+def final_test(name: str, part: str, first: str, champion: str) -> FinalTest:
     """Run both versions on one of the held-out parts (`fresh`, `unseen`)."""
-    cases: Sequence[Case] = getattr(weeks(seed), part)
+    cases: Sequence[Case] = getattr(weeks(), part)
     with progress(f"final test: {part}", 2 * len(cases)) as advance:
         ours, theirs = (
             run(load_program(name, side).single_attempt(), cases, ToolCalling, at=_now, progress=advance)

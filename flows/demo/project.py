@@ -3,7 +3,6 @@
 from agent.environments.tool_calling import ToolCalling
 from agent.project import Project
 from flows.demo.weeks import NAME, traffic
-from infra.settings import Settings
 
 REACTING = 0.5
 """Share of users who say whether the tool was right."""
@@ -13,6 +12,6 @@ project = Project(
     instructions="Pick the option that answers the request.",
     environment=lambda: ToolCalling(reacting=REACTING),
     labelled_environment=ToolCalling,
-    traffic=lambda: traffic(Settings().seed),
+    traffic=traffic,
     attempts=2,
 )

@@ -12,9 +12,9 @@ from tasks.progress import progress
 RATER = "stand-in"
 
 
-def answer_queue(seed: int) -> int:
+def answer_queue() -> int:
     """Answer every pending question; returns how many."""
-    split = weeks(seed)
+    split = weeks()
     key = {case.case_id: case.expected for case in (*split.usual, *split.drifted)}
     waiting = pending(NAME)
     traces = traces_by_id(NAME)

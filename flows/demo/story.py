@@ -1,7 +1,6 @@
 """What `make demo` tells, stage by stage, with real numbers; a second start goes on where the first stood."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from prefect import flow
@@ -11,7 +10,6 @@ from agent.optimize.lora import LoraSettings
 from agent.optimize.prompts import INSTRUCTIONS, PromptSettings
 from agent.project import Proposer
 from agent.record import Record
-from evaluation.curate import CurateSettings
 from evaluation.selection import SelectionSettings
 from evaluation.watching import WatchSettings
 from flows.commands.report import say, show_drift, show_round
@@ -19,23 +17,21 @@ from flows.demo.final_test import FinalTest, final_test
 from flows.demo.planted import Planted, plant
 from flows.demo.stand_in import answer_queue
 from flows.demo.telling import Stages, show_final, show_history, show_planted
-from flows.demo.weeks import NAME, begin_week, size
-from flows.improve import ImproveReport, ImproveSettings, improve
+from flows.demo.weeks import FOLDER, NAME, begin_week, size
+from flows.improve import ImproveReport, improve
 from flows.monitor import MonitorReport, monitor
+from flows.project_settings import ImproveSettings, MonitorSettings, ProjectSettings, read_settings
 from infra.ledger_store import read_ledger
 from infra.project_state import project_folder, write_whole
 from infra.registry import champion, history
-from infra.settings import Settings
 from tasks.gate import GateSettings, Judged, gate_candidates
 from tasks.learn import ProposeSettings, propose
 from tasks.serve import serve_waiting
 
-FOLDER = str(Path(__file__).parent)
-GATE = GateSettings(min_cases=8, batch=8)
 REFERENCE = 110
 """Requests of week 1 that are what is usual; the rest of the week must raise no alarm."""
-USUAL = SelectionSettings(gate_labels=40, train_labels=60, gate_share=0.5)
-DRIFTED = SelectionSettings(gate_labels=170, train_labels=110, gate_share=0.5)
+USUAL = SelectionSettings(gate_labels=40, train_labels=60)
+DRIFTED = SelectionSettings(gate_labels=170, train_labels=110)
 MOST = (40, 145)
 """Fresh cases for each week's challengers; the rest is left for those that come after."""
 RecordT = TypeVar("RecordT", bound=Record)
@@ -78,12 +74,12 @@ def tell(*, auto_approve: bool) -> Story:
     with stages("Week 1 · the agent of the first day serves, people are asked"):
         show_week(once("week 1", Week, lambda: play_week(1, first_rules)))
     with stages("Week 1 · replay, LoRA and DSPy propose, the gate decides"):
-        first = once("round 1", ImproveReport, lambda: improve(FOLDER, first_rules))
+        first = once("round 1", ImproveReport, lambda: improve(str(FOLDER), first_rules))
         show_round(first, history(NAME))
     with stages("Week 2 · the traffic drifts, the on-call team is told, people are asked where it matters"):
         show_week(once("week 2", Week, lambda: play_week(2, then_rules)))
     with stages("Week 2 · new challengers, the gate decides"):
-        second = once("round 2", ImproveReport, lambda: improve(FOLDER, then_rules))
+        second = once("round 2", ImproveReport, lambda: improve(str(FOLDER), then_rules))
         show_round(second, history(NAME))
     with stages("One challenger knows its few cases by heart, one keeps what reflection taught"):
         refused = once("two challengers", Refusal, lambda: plant_and_judge(second, then_rules.proposing))
@@ -105,11 +101,10 @@ def tell(*, auto_approve: bool) -> Story:
 def rules(
     selection: SelectionSettings, auto_approve: bool, proposers: tuple[Proposer, ...], most: int
 ) -> ImproveSettings:
-    """What the flows may do, within a demo's time."""
-    seed = Settings().seed
-    return ImproveSettings(
-        selection=selection.model_copy(update={"seed": seed}),
-        curation=CurateSettings(own_per_human=0.5, seed=seed),
+    """The demo's `ratchet.toml`, and above it what differs from week to week."""
+    seed = read_settings(FOLDER, ProjectSettings).seed
+    given = ImproveSettings(
+        selection=selection,
         proposing=ProposeSettings(
             experience=ExperienceSettings(similarity=True, tune_on=60),
             lora=LoraSettings(epochs=2, max_examples=64, seed=seed),
@@ -117,10 +112,11 @@ def rules(
                 programs=1, validation=8, lead=0.2, instructions=INSTRUCTIONS[:1], seed=seed
             ),
         ),
-        gate=GATE.model_copy(update={"max_cases": most}),
+        gate=GateSettings(max_cases=most),
         proposers=proposers,
         approved_by="demo policy" if auto_approve else None,
     )
+    return read_settings(FOLDER, ImproveSettings, given)
 
 
 def once(name: str, kind: type[RecordT], make: Callable[[], RecordT]) -> RecordT:
@@ -137,10 +133,11 @@ def once(name: str, kind: type[RecordT], make: Callable[[], RecordT]) -> RecordT
 def play_week(number: int, settings: ImproveSettings) -> Week:
     """Serve, watch, ask; the stand-in answers what was asked."""
     begin_week(number)
-    served = serve_waiting(FOLDER)
-    watched = monitor(FOLDER, WatchSettings(reference=max(40, round(REFERENCE * size()))))
-    improve(FOLDER, settings)  # asks people, and stops there until they have answered
-    return Week(served=served, watched=watched, answered=answer_queue(Settings().seed))
+    served = serve_waiting(str(FOLDER))
+    reference = max(40, round(REFERENCE * size()))
+    watched = monitor(str(FOLDER), MonitorSettings(watch=WatchSettings(reference=reference)))
+    improve(str(FOLDER), settings)  # asks people, and stops there until they have answered
+    return Week(served=served, watched=watched, answered=answer_queue())
 
 
 def show_week(played: Week) -> None:
@@ -160,22 +157,23 @@ def plant_and_judge(second: ImproveReport, settings: ProposeSettings) -> Refusal
     if second.lessons is None or serving is None:
         raise RuntimeError("the planted challenger needs a finished round")
     lessons = second.lessons.model_copy(update={"champion": serving.candidate_id})
-    planted = plant(FOLDER, NAME, lessons)
+    planted = plant(str(FOLDER), NAME, lessons)
     taught = propose(
-        FOLDER, NAME, "lessons", serving.candidate_id, lessons.training, settings, lessons.practice
+        str(FOLDER), NAME, "lessons", serving.candidate_id, lessons.training, settings, lessons.practice
     )
     challengers = [planted.candidate_id, *{taught} - {serving.candidate_id}]
-    gated = gate_candidates(FOLDER, lessons, challengers, GATE)
+    gate = read_settings(FOLDER, ImproveSettings).gate
+    gated = gate_candidates(str(FOLDER), lessons, challengers, gate)
     return Refusal(planted=planted, lessons=taught, judged=gated.judged)
 
 
 def last_word() -> dict[str, FinalTest]:
     """Day one's agent and today's champion on what was held out."""
-    versions, serving, seed = history(NAME), champion(NAME), Settings().seed
+    versions, serving = history(NAME), champion(NAME)
     if serving is None:
         raise RuntimeError("the final test needs a champion")
     first, last = versions[0].candidate_id, serving.candidate_id
     return {
-        "fresh, drawn like week 2": final_test(NAME, "fresh", first, last, seed),
-        "toolsets never served": final_test(NAME, "unseen", first, last, seed),
+        "fresh, drawn like week 2": final_test(NAME, "fresh", first, last),
+        "toolsets never served": final_test(NAME, "unseen", first, last),
     }

@@ -9,12 +9,15 @@ import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 from agent.environment import Case
 from agent.environments.tool_calling import live_cases, toolset, toolset_groups
+from flows.project_settings import ProjectSettings, read_settings
 from infra.project_state import project_folder, write_whole
 
+FOLDER = Path(__file__).parent
 NAME = "demo"
 WEEK_1 = 150
 WEEK_2_USUAL, WEEK_2_NO_TOOL, WEEK_2_NEW_TOOLS = 60, 190, 60
@@ -38,9 +41,9 @@ class Weeks(NamedTuple):
     """Toolsets that were never served."""
 
 
-def weeks(seed: int) -> Weeks:
+def weeks() -> Weeks:
     """Split BFCL's live sets; the same seed and size give the same weeks."""
-    return _split(seed, size())
+    return _split(read_settings(FOLDER, ProjectSettings).seed, size())
 
 
 @cache
@@ -86,9 +89,9 @@ def _shuffled(name: str, rng: random.Random) -> list[Case]:
     return cases
 
 
-def traffic(seed: int) -> Sequence[Case]:
+def traffic() -> Sequence[Case]:
     """What has come in so far: week 1, and week 2 once it has begun; each request at its time."""
-    split, began = weeks(seed), started()
+    split, began = weeks(), started()
     arrived = [*split.usual, *(split.drifted if week() == 2 else ())]
     apart = _LASTS / (len(split.usual) + len(split.drifted))
     return [case.model_copy(update={"seen_at": began + apart * i}) for i, case in enumerate(arrived)]

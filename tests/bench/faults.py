@@ -164,6 +164,7 @@ def _improve(place: Place, fault: Fault) -> dict[str, Any]:
         temporary_settings,
     )
 
+    from flows.project_settings import ImproveSettings
     from infra import service_clock, trace_store
     from tasks.gate import GateSettings
 
@@ -178,7 +179,7 @@ def _improve(place: Place, fault: Fault) -> dict[str, Any]:
     given = dict(fault.environment)
     if (hours := given.get("FAULTS_CLOCK_H")) is not None:
         service_clock.here = trace_store.here = lambda: datetime.now(UTC) + timedelta(hours=float(hours))
-    rules = flow_module.ImproveSettings(gate=GateSettings(min_cases=2, batch=8), approved_by="a policy")
+    rules = ImproveSettings(gate=GateSettings(min_cases=2, batch=8), approved_by="a policy")
     changed = {PREFECT_LOCAL_STORAGE_PATH: place.home / "prefect" / "results"}
     if "PREFECT_API_URL" in given:
         changed |= {PREFECT_API_URL: given["PREFECT_API_URL"], PREFECT_CLIENT_MAX_RETRIES: 0}

@@ -32,9 +32,7 @@ def case(number, source="human", role="train", request=None):
 CASES = st.lists(
     st.tuples(st.sampled_from(["human", "environment"]), st.sampled_from(["train", "gate"])), max_size=25
 ).map(lambda kinds: [case(n, *kind) for n, kind in enumerate(kinds)])
-SETTINGS = st.builds(
-    CurateSettings, own_per_human=st.floats(0, 10), max_cases=st.integers(1, 30), seed=st.integers(0, 3)
-)
+SETTINGS = st.builds(CurateSettings, own_per_human=st.floats(0, 10), max_cases=st.integers(1, 30))
 
 
 @given(labelled=CASES, rules=SETTINGS, data=st.data())
@@ -104,7 +102,7 @@ def test_more_human_labels_than_the_maximum_are_all_kept():
 
 def test_the_seed_decides_which_own_successes_stay():
     labelled = [case(0), *(case(n, "environment") for n in range(1, 30))]
-    kept = [curate(labelled, CurateSettings(own_per_human=5, seed=seed)).cases for seed in (0, 0, 1)]
+    kept = [curate(labelled, CurateSettings(own_per_human=5), seed=seed).cases for seed in (0, 0, 1)]
     assert kept[0] == kept[1] != kept[2]
 
 

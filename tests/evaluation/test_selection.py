@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from agent.environment import Action, Case
 from agent.trace import Attempt, RunError, Step, Trace
 from evaluation import selection
-from evaluation.cases import role_of
+from evaluation.cases import role_of, split_salt
 from evaluation.novelty import novelty
 from evaluation.selection import SelectionSettings, Unasked, _propensity
 
@@ -45,7 +45,7 @@ def picked_often(rules, times):
     """How often each trace was picked, and with which propensity, over many seeds."""
     counts, propensity = Counter(), {}
     for seed in range(times):
-        for pick in select(TRACES, rules.model_copy(update={"seed": seed})):
+        for pick in select(TRACES, rules, seed=seed):
             counts[pick.trace_id] += 1
             assert propensity.setdefault(pick.trace_id, pick.propensity) == pick.propensity
     return counts, propensity
@@ -104,9 +104,7 @@ def test_a_trace_without_confidence_counts_as_half_sure():
     rules = SelectionSettings(gate_labels=0, train_labels=2, random_share=0.01, gate_share=0.001)
     traces = [trace(n, confidence) for n, confidence in enumerate([0.9, None, 0.8, 0.7])]
     for seed in range(5):
-        assert traces[1].trace_id in {
-            p.trace_id for p in select(traces, rules.model_copy(update={"seed": seed}))
-        }
+        assert traces[1].trace_id in {p.trace_id for p in select(traces, rules, seed=seed)}
 
 
 def test_what_the_infrastructure_broke_is_not_shown():
@@ -144,6 +142,13 @@ def test_no_trace_is_picked_twice_numbers_hold_and_input_order_does_not_matter(g
     sides = Counter(side(t, rules) for t in traces)
     assert len(picks) == min(gate, sides["gate"]) + min(train, sides["train"])
     assert select(data.draw(st.permutations(traces)), rules) == picks
+
+
+def test_the_seed_decides_who_is_asked_and_zero_is_the_split_of_the_project_alone():
+    rules = SelectionSettings(gate_labels=20, train_labels=20)
+    asked = [[pick.trace_id for pick in select(TRACES, rules, seed=seed)] for seed in (1, 1, 2)]
+    assert asked[0] == asked[1] != asked[2]
+    assert [split_salt("p"), split_salt("p", 0), split_salt("p", 1)] == ["p", "p", "p/1"]
 
 
 def test_projects_reserve_different_cases():
@@ -192,8 +197,7 @@ def test_of_more_than_the_pool_the_propensities_are_still_the_frequencies(monkey
     rules = SelectionSettings(gate_labels=0, train_labels=10, gate_share=0.001)
     times, counts, propensity = 250, Counter(), {}
     for seed in range(times):
-        seeded = rules.model_copy(update={"seed": seed})
-        for pick in select(TRACES, seeded, novelty=lambda t: t.attempts[0].steps[0].confidence):
+        for pick in select(TRACES, rules, seed=seed, novelty=lambda t: t.attempts[0].steps[0].confidence):
             counts[pick.trace_id] += 1
             assert propensity.setdefault(pick.trace_id, pick.propensity) == pick.propensity
     for trace_id, p in propensity.items():

@@ -110,10 +110,10 @@ def test_a_home_below_a_file_fails(check, monkeypatch, tmp_path):
 
 
 def test_a_setting_that_does_not_parse_is_one_failed_check(check, monkeypatch):
-    monkeypatch.setenv("RATCHET_SEED", "first")
+    monkeypatch.setenv("RATCHET_LM_TIMEOUT_S", "soon")
     found = check("settings")
     assert found.state == "failed"
-    assert "seed" in found.found
+    assert "lm_timeout_s" in found.found.lower()
 
 
 def test_an_existing_database_is_opened_and_one_that_is_none_fails(check, tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ from agent.trace import Trace
 from evaluation.cases import LabelledCase, role_of
 from evaluation.label import Label
 from evaluation.selection import SelectionSettings
-from flows.improve import ImproveSettings, improve
+from flows.improve import improve
+from flows.project_settings import ImproveSettings
 from infra.dataset_store import read_dataset
 from infra.ledger_store import read_ledger
 from infra.question_rounds import read_round

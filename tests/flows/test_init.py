@@ -77,7 +77,15 @@ def test_the_folders_name_is_the_projects_unless_given(ratchet, tmp_path):
 def test_everything_that_a_project_needs_is_there(ratchet, tmp_path):
     ratchet("init", tmp_path / "p")
     names = {path.name for path in (tmp_path / "p").iterdir()} - {"__pycache__"}
-    files = {"project.py", "requests.jsonl", "solved.jsonl", "README.md", ".gitignore", ".env.example"}
+    files = {
+        "project.py",
+        "ratchet.toml",
+        "requests.jsonl",
+        "solved.jsonl",
+        "README.md",
+        ".gitignore",
+        ".env.example",
+    }
     assert names == files
     assert ".env" in (tmp_path / "p" / ".gitignore").read_text()
 

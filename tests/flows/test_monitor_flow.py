@@ -8,13 +8,14 @@ from prefect.client.orchestration import get_client
 from evaluation.watching import WatchSettings
 from flows.improve import improve
 from flows.monitor import monitor
+from flows.project_settings import MonitorSettings
 from infra.drift_log import last_look
 from infra.trace_store import log_traces
 from tasks.watch import start_improve
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
 
-SETTINGS = WatchSettings(window=20, reference=60)
+SETTINGS = MonitorSettings(watch=WatchSettings(window=20, reference=60))
 TOWNS = ("Oslo", "Bergen", "Molde", "Lund", "Turku", "Narva", "Riga")
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from flows.improve import ImproveSettings, improve
+from flows.improve import improve
+from flows.project_settings import ImproveSettings
 from infra.gate_cases import spent_cases
 from infra.ledger_store import read_ledger
 from infra.project_state import project_folder

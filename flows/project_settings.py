@@ -1,0 +1,174 @@
+"""What the stages may do: `ratchet.toml` in the project's folder, and above it what is set for one run.
+
+Settings are of two kinds. *What to do* is here: no secret, shown in Prefect's form, logged with the round. *Where
+things are* (addresses, keys, folders) is `infra.settings`: environment and `.env`, shown nowhere.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from agent.errors import BadInput
+from agent.project import Proposer
+from agent.record import Record
+from evaluation.curate import CurateSettings
+from evaluation.selection import SelectionSettings
+from evaluation.watching import WatchSettings
+from tasks.gate import GateSettings
+from tasks.learn import ProposeSettings
+
+SETTINGS_FILE: Final = "ratchet.toml"
+RecordT = TypeVar("RecordT", bound=Record)
+_SEED: Final = """Decides every random choice: the split, whom people are asked about, training, search, drift. Set it
+before the first run: another split leaves fewer cases that no proposer saw."""
+_SIGNS: Final = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
+Seed = Annotated[int, Field(ge=0, lt=2**32, description=_SEED)]
+
+
+class ImproveSettings(Record, use_attribute_docstrings=True):
+    """What each stage of `improve` may do."""
+
+    seed: Seed = 0
+    selection: SelectionSettings = SelectionSettings()
+    curation: CurateSettings = CurateSettings()
+    proposing: ProposeSettings = ProposeSettings()
+    gate: GateSettings = GateSettings()
+    proposers: tuple[Proposer, ...] | None = None
+    """Who makes challengers; left out: those of the project."""
+    model: str | None = None
+    """Try the champion on this LM, and nothing else; left out: what the proposers make."""
+    model_at: str | None = None
+    """Address of `model`'s endpoint; left out: `RATCHET_LM_API_BASE`."""
+    stacked: bool = False
+    """Let each proposer go on from what the one before made, instead of from the champion."""
+    approved_by: str | None = None
+    """Name of the policy that approves what is proven; left out: a person does, by `ratchet approve`."""
+
+
+class MonitorSettings(Record):
+    """What `monitor` may do."""
+
+    seed: Seed = 0
+    watch: WatchSettings = WatchSettings()
+
+
+class ProjectSettings(ImproveSettings, MonitorSettings):
+    """All that `ratchet.toml` may hold."""
+
+
+def read_settings(folder: Path, kind: type[RecordT], given: RecordT | Sequence[str] | None = None) -> RecordT:
+    """Settings of one flow: what is `given` for this run, above the project's `ratchet.toml`, above the defaults.
+
+    Args:
+        folder: the project's.
+        kind: `ImproveSettings`, `MonitorSettings`, or all: `ProjectSettings`.
+        given: a record, of which only the fields count that were set; or `KEY=VALUE`s, as `--set` takes them.
+
+    Raises:
+        BadInput: an unknown key, or a value of the wrong type or out of its bound; names where it stands.
+    """
+    values = _set_in(given) if isinstance(given, Record) else _checked(_assigned(given or ()), kind, "--set")
+    whole = ProjectSettings.model_validate(_over(in_file(folder), values))
+    return kind.model_validate({name: getattr(whole, name) for name in kind.model_fields})
+
+
+def in_file(folder: Path) -> dict[str, Any]:
+    """What the project's `ratchet.toml` sets, checked; nothing where there is none."""
+    path = folder / SETTINGS_FILE
+    if not path.exists():
+        return {}
+    try:
+        return _checked(tomllib.loads(path.read_text(encoding="utf-8")), ProjectSettings, str(path))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadInput(f"{path} cannot be read as TOML: {error}; correct it") from error
+
+
+def leaves(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value with its dotted key."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", value
+
+
+def _assigned(sets: Sequence[str]) -> dict[str, Any]:
+    """`gate.alpha=0.1` as the file would hold it; a value that is no TOML is text."""
+    found: dict[str, Any] = {}
+    for one in sets:
+        key, equals, text = one.partition("=")
+        if not equals or not key.strip():
+            raise BadInput(f"--set {one}: give KEY=VALUE, such as --set gate.alpha=0.1")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        for name in reversed(key.strip().split(".")):
+            value = {name: value}
+        found = _over(found, value)
+    return found
+
+
+def _over(base: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Both, the second where both have a value, table by table."""
+    return base | {
+        name: _over(base[name], value)
+        if isinstance(value, dict) and isinstance(base.get(name), dict)
+        else value
+        for name, value in above.items()
+    }
+
+
+def _set_in(record: Record) -> dict[str, Any]:
+    return record.model_dump(exclude_unset=True)
+
+
+def _checked(values: dict[str, Any], kind: type[Record], where: str) -> dict[str, Any]:
+    """The values as `kind` takes them; strict, because TOML has types."""
+    try:
+        return _set_in(kind.model_validate_json(json.dumps(values, default=str), strict=True))
+    except ValidationError as error:
+        raise BadInput(_line(where, kind, error.errors(include_url=False)[0])) from error
+
+
+def _line(where: str, kind: type[Record], error: ErrorDetails) -> str:
+    """What stands there, what may, and what to do."""
+    known = dict(_fields(kind))
+    key = ".".join(part for part in error["loc"] if isinstance(part, str))
+    if error["type"] == "extra_forbidden":
+        table = key[: key.rfind(".") + 1]
+        beside = dict.fromkeys(
+            one.removeprefix(table).split(".")[0] for one in known if one.startswith(table)
+        )
+        close = get_close_matches(key, known, n=1)
+        return f"{where}: there is no {key} here; " + (
+            f"did you mean {close[0]}?" if close else f"there is {', '.join(beside)}"
+        )
+    must = error["msg"].replace("Input should", "it must").replace("an object", "a table")
+    told = f"{where}: {key} = {json.dumps(error['input'])}: {must}"
+    field = known.get(key)
+    if field is None:
+        return f"{told}; correct it"
+    bounds = " and ".join(
+        f"{sign} {getattr(one, name)}"
+        for one in field.metadata
+        for name, sign in _SIGNS.items()
+        if hasattr(one, name)
+    )
+    return f"{told}{f' ({bounds})' if bounds else ''}; correct it, or leave it out: {field.default!r}"
+
+
+def _fields(kind: type[BaseModel], above: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every field that holds a value, by its dotted key."""
+    for name, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _fields(field.annotation, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", field

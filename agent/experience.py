@@ -43,10 +43,19 @@ class Experience(Record):
     index: int | None = Field(default=None, ge=0)
     """Place among the steps of its attempt; None = a decision on its own, without neighbours."""
     recorded_at: datetime | None = None
+    session_id: str | None = None
+    """Conversation of the run, by which the split into training and gate goes; a snapshot leaves it out."""
+    imported_from: str = ""
+    """The agent whose log it stood in; empty = one of ours did it."""
     shown: int = Field(default=0, ge=0)
     """Scored runs that were shown this as an example."""
     led_to_success: int = Field(default=0, ge=0)
     """Those of them that won."""
+
+    @property
+    def asked(self) -> str:
+        """What its case asked, as far as the step knows."""
+        return self.goal or self.observation
 
     @property
     def trajectory(self) -> str:
@@ -128,6 +137,8 @@ def winning_steps(
             attempt=place,
             index=index,
             recorded_at=trace.started_at,
+            session_id=trace.session_id,
+            imported_from=trace.candidate_id if trace.is_imported else "",
         )
         for index, step in enumerate(trace.attempts[-1].steps)
     ]

@@ -11,11 +11,11 @@ matches, 444 ms (3.4 ms with words in 3,000 postings alone). The budget of `word
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -31,9 +31,9 @@ from agent.word_index import FIELDS, TEXTS, WordIndex
 
 SHORTLIST: Final = 32
 """Steps that each index is asked for at least."""
-CROWD: Final = 500
-"""At most so many more, where the case at hand has many steps of its own to be passed over."""
-WORDS: Final = "words-2"
+WIDEST: Final = 4096
+"""Steps that each index is asked for at most, where many of the nearest must be passed over."""
+WORDS: Final = "words-3"
 """Folder of the index of words, which is made anew from the steps where its fields changed."""
 _INDEXED_AT_ONCE: Final = 50_000
 _VECTORS_AT_ONCE: Final = 5_000
@@ -120,12 +120,33 @@ class Library:
         """Every step with its credit, in the order in which they came."""
         return self._store.steps()
 
+    def imported(self) -> list[Experience]:
+        """The first step of every trajectory that another agent's log brought in."""
+        return self._store.imported()
+
+    def first_steps(self, case_ids: Sequence[str]) -> list[Experience]:
+        """The first steps of all trajectories of these cases."""
+        return self._store.first_steps(case_ids)
+
     def recall(
-        self, query: Query, *, k: int, settings: RecallSettings | None = None, now: datetime | None = None
+        self,
+        query: Query,
+        *,
+        k: int,
+        settings: RecallSettings | None = None,
+        now: datetime | None = None,
+        among: Set[str] | None = None,
     ) -> list[Recalled]:
         """The `k` steps that help most with what is at hand, best first, each with the steps around it.
 
         Words (BM25) and, where the library has an embedding, vectors are asked, and their ranks fused.
+
+        Args:
+            query: what is at hand.
+            k: how many at most.
+            settings: how to compare; None = the default.
+            now: makes age count where the settings say so.
+            among: traces whose steps may be recalled; None = all.
         """
         settings = settings or RecallSettings()
         if k <= 0:
@@ -133,20 +154,24 @@ class Library:
         with self._lock:
             self._see_others()
             n = max(SHORTLIST, 4 * k)
-            found = self._found(query, settings, n, now, exact=False)
-            chosen = choose(found, query, settings, k)
-            narrowed = query.exclude_case is not None or query.role is not None
-            if len(chosen) < k and narrowed and len(found) >= n:  # what was passed over left too few
-                chosen = choose(self._found(query, settings, n, now, exact=True), query, settings, k)
+            found = self._found(query, settings, n, now, without_case=None)
+            chosen = choose(found, query, settings, k, among)
+            while len(chosen) < k and len(found) >= n and n < WIDEST:  # what was passed over left too few
+                n = min(8 * n, WIDEST)
+                found = self._found(query, settings, n, now, without_case=query.exclude_case)
+                chosen = choose(found, query, settings, k, among)
             return [self._with_window(one, settings.window) for one in chosen]
 
     def _found(
-        self, query: Query, settings: RecallSettings, n: int, now: datetime | None, *, exact: bool
+        self,
+        query: Query,
+        settings: RecallSettings,
+        n: int,
+        now: datetime | None,
+        *,
+        without_case: str | None,
     ) -> list[Found]:
-        if query.exclude_case is not None:
-            n += self._store.crowd(query.exclude_case, CROWD)
-        asked: dict[str, Any] = {"without_case": query.exclude_case, "role": query.role} if exact else {}
-        by_words = dict(self._words.search(query.fields, settings.weights, n, **asked))
+        by_words = dict(self._words.search(query.fields, settings.weights, n, without_case=without_case))
         rankings = [list(by_words)]
         vector = self._vector_of(query, settings)
         if vector is not None and self._vectors is not None:
@@ -191,7 +216,7 @@ class Library:
     def _catch_up(self) -> None:
         """Index what the store has and the indexes do not; the last write tells other processes to look again."""
         while rows := self._store.after(self._words.last, _INDEXED_AT_ONCE):
-            self._words.add((number, _fields(step), step.case_id, step.role) for number, step in rows)
+            self._words.add((number, _fields(step), step.case_id) for number, step in rows)
         if self._embed is not None:
             self._embed_new(self._embed)
             self._follow_vectors()
@@ -237,6 +262,18 @@ class Library:
             yield
 
 
+class LibraryView:
+    """The steps of some traces and of no others: what a proposer may look at."""
+
+    def __init__(self, library: Library, traces: Set[str]) -> None:
+        """Look at the steps of `traces` alone; the library stays open as long as the view is used."""
+        self._library, self._traces = library, traces
+
+    def recall(self, query: Query, *, k: int) -> list[Recalled]:
+        """The `k` steps of these traces that help most with what is at hand, best first."""
+        return self._library.recall(query, k=k, among=self._traces)
+
+
 def _compared(
     row: Row,
     worth: dict[int, float],
@@ -245,14 +282,14 @@ def _compared(
     settings: RecallSettings,
     today: float | None,
 ) -> Found:
-    number, case_id, role, trajectory, said, day, shown, won, stored = row
+    number, case_id, trajectory, said, day, shown, won, stored, imported = row
     similarity = by_words.get(number, 0.0)
     if vector is not None and stored:
         cosine = float(np.frombuffer(stored, dtype=np.float16).astype(np.float32) @ vector)
         similarity = (similarity + min(max(cosine, 0.0), 1.0)) / 2
     age = None if today is None or day is None else today - day
     order = scaled(worth[number] * similarity, settings, credit=(won + 1) / (shown + 2), age_days=age)
-    return Found(number, case_id, role, trajectory, said, similarity, order)
+    return Found(number, case_id, trajectory, said, similarity, order, bool(imported))
 
 
 def _fields(step: Experience) -> dict[str, str]:

@@ -60,7 +60,10 @@ class Memory:
                 f"the memory recalls by embedding {named!r}, which is not given: pass `embed`, or configure it"
             )
         self._embed = embed if named else None
-        by_preference = sorted(experiences, key=lambda e: (e.source != "human", e.to_json()))
+        without_session = (
+            e.model_copy(update={"session_id": None}) if e.session_id else e for e in experiences
+        )
+        by_preference = sorted(without_session, key=lambda e: (e.source != "human", e.to_json()))
         unique = {_place(e): e for e in reversed(by_preference)}
         self.experiences = tuple(sorted(unique.values(), key=_place))
         self._by_step = settings is not None or any(e.index is not None for e in self.experiences)
@@ -75,42 +78,21 @@ class Memory:
             return content_hash(content)
         return content_hash({"recall": self.settings.model_dump(mode="json"), "experiences": content})
 
-    def recall(
-        self,
-        observation: str,
-        *,
-        k: int,
-        exclude_case: str | None = None,
-        goal: str = "",
-        thought: str = "",
-        offered: Sequence[str] = (),
-        role: str | None = None,
-    ) -> list[Recalled]:
-        """The `k` most similar experiences, most similar first.
+    def recall(self, query: Query, *, k: int) -> list[Recalled]:
+        """The `k` experiences most similar to what is at hand, most similar first.
 
-        Args:
-            observation: what the agent sees now.
-            k: how many at most; those without any similarity are left out.
-            exclude_case: the case at hand: its own answer must not be shown to it.
-            goal: what it is after; counts where the memory holds steps of trajectories, like the next three.
-            thought: what it reasons at this step.
-            offered: the actions that it can choose from.
-            role: only what this member of a team did.
+        Those without any similarity are left out. Of a memory of decisions on their own the observation alone counts.
         """
         if self._by_step:
-            query = Query(
-                observation=observation, goal=goal, thought=thought, offered=tuple(offered),
-                exclude_case=exclude_case, role=role,
-            )  # fmt: skip
             return self._library.recall(query, k=k, settings=self.settings)
         if self._vectors is None or k <= 0:
             return []
-        similarity = (self._vectors @ self._vectorizer.transform([observation]).T).toarray().ravel()
+        similarity = (self._vectors @ self._vectorizer.transform([query.observation]).T).toarray().ravel()
         order = np.lexsort((np.arange(len(similarity)), -similarity))
         found = (
             Recalled(experience=self.experiences[i], similarity=min(float(similarity[i]), 1.0)) for i in order
         )
-        return [r for r in found if r.similarity > 0 and r.experience.case_id != exclude_case][:k]
+        return [r for r in found if r.similarity > 0 and r.experience.case_id != query.exclude_case][:k]
 
     def vote(self, recalled: Sequence[Recalled], options: Sequence[str], goal: str = "") -> np.ndarray:
         """Share of squared similarity that the neighbours give to each option, [n_options] in [0, 1].

@@ -22,6 +22,7 @@ from agent.lm import embedded_lm, make_lm
 from agent.memory import NEIGHBOURS, Memory, Recalled, as_demos
 from agent.prices import usage_of
 from agent.prompt_format import choice_prompt, room_for
+from agent.recall import Query
 from agent.similarity import option_similarity, words_of
 from agent.tool_overrides import as_shown, check_names, overridden, predictor_as_shown, shown_name
 from agent.trace import Usage
@@ -168,9 +169,8 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         if self.memory is None:
             return []
         names = tuple(option.name for option in observation.options)
-        return self.memory.recall(
-            observation.text, k=k, exclude_case=view.case_id, goal=view.goal, offered=names
-        )
+        query = Query(observation=observation.text, exclude_case=view.case_id, goal=view.goal, offered=names)
+        return self.memory.recall(query, k=k)
 
     def _demos(self, recalled: Sequence[Recalled]) -> list[Demo]:
         shown = as_demos(recalled[: self.candidate.topology.recalls])

@@ -6,14 +6,16 @@ exemplar that was shown often and never led to success sink below others that ha
 and one that nobody tried yet is left where it is.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from agent.analogy import kinds
+from agent.experience import Experience, Recalled
 from agent.record import Record
 from agent.word_index import FIELDS, TEXTS
 
@@ -62,13 +64,20 @@ class Query(Record):
     """The case at hand: its own steps must not be shown to it."""
     offered: tuple[str, ...] = ()
     """The actions to choose from."""
-    role: str | None = None
-    """Only steps of this member of a team; None = of any."""
+    imported: bool = False
+    """Only steps that logs of other agents brought in."""
 
     @property
     def fields(self) -> dict[str, str]:
         """The texts that are compared."""
         return fields_of(self.goal, self.observation, self.thought, self.offered)
+
+
+class Retriever(Protocol):
+    """What can be asked for steps that worked: a candidate's snapshot, a project's library, a view of it."""
+
+    def recall(self, query: Query, *, k: int) -> list[Recalled]:
+        """The `k` steps that help most with what is at hand, best first."""
 
 
 def fields_of(goal: str, observation: str, thought: str, offered: Sequence[str]) -> dict[str, str]:
@@ -83,13 +92,18 @@ class Found:
 
     number: int
     case_id: str
-    role: str
     trajectory: str
     said: str
     """The same for two steps that saw and did the same."""
     similarity: float
     worth: float
     """What it is ordered by: fused rank and similarity, scaled by credit and recency."""
+    imported: bool = False
+
+    @property
+    def trace_id(self) -> str:
+        """Of the run that it is a step of."""
+        return self.trajectory.rpartition("/")[0]
 
 
 def fused(rankings: Iterable[Sequence[int]]) -> dict[int, float]:
@@ -112,13 +126,20 @@ def scaled(
     return float(value)
 
 
-def choose(found: Iterable[Found], query: Query, settings: RecallSettings, k: int) -> list[Found]:
-    """The best `k` that may be shown: near enough, of another case, no step twice, few of one trajectory."""
+def choose(
+    found: Iterable[Found], query: Query, settings: RecallSettings, k: int, among: Set[str] | None = None
+) -> list[Found]:
+    """The best `k` that may be shown: near enough, of another case, no step twice, few of one trajectory.
+
+    `among` are the traces whose steps may be; None = all.
+    """
     chosen: list[Found] = []
     said: set[str] = set()
     shown: dict[str, int] = {}
     for one in sorted(found, key=lambda f: (-f.worth, f.number)):
-        if one.case_id == query.exclude_case or query.role not in (None, one.role):
+        if one.case_id == query.exclude_case or (query.imported and not one.imported):
+            continue
+        if among is not None and one.trace_id not in among:
             continue
         if one.similarity <= 0 or 1 - one.similarity > settings.max_distance:
             continue
@@ -130,6 +151,25 @@ def choose(found: Iterable[Found], query: Query, settings: RecallSettings, k: in
         if len(chosen) >= k:
             break
     return chosen
+
+
+def relevant(memory: Retriever, queries: Iterable[Query], *, k: int, most: int) -> list[Experience]:
+    """What the memory has for these queries, with the steps around each: the nearest of every query come first.
+
+    Args:
+        memory: what is asked.
+        queries: what is at hand, one after another.
+        k: steps of each query at most.
+        most: trajectories at most.
+    """
+    answers = [memory.recall(query, k=k) for query in queries]
+    ranked = (found[place] for place in range(k) for found in answers if place < len(found))
+    kept: dict[str, dict[tuple[int | None, str], Experience]] = {}
+    for one in ranked:
+        if one.experience.trajectory in kept or len(kept) < most:
+            steps = kept.setdefault(one.experience.trajectory, {})
+            steps |= {(step.index, step.role): step for step in (*one.before, one.experience, *one.after)}
+    return [step for steps in kept.values() for step in steps.values()]
 
 
 def embedded(

@@ -5,9 +5,10 @@ writer, and a step, its neighbours and its credit are one look-up each. Nothing 
 """
 
 import hashlib
+import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,13 +16,15 @@ from agent.experience import Experience, tally
 from agent.trace import Trace
 
 DAY: Final = 86_400
+_IMPORTED: Final = "json_extract(record, '$.imported_from') IS NOT NULL"
 _BATCH: Final = 5_000
-_TABLES: Final = """
+_TABLES: Final = f"""
 CREATE TABLE IF NOT EXISTS steps (
   id INTEGER PRIMARY KEY, trajectory TEXT NOT NULL, place INTEGER NOT NULL, role TEXT NOT NULL,
   case_id TEXT NOT NULL, trace_id TEXT NOT NULL, said TEXT NOT NULL, day REAL, shown INTEGER NOT NULL,
   led_to_success INTEGER NOT NULL, record TEXT NOT NULL, UNIQUE (trajectory, place, role));
 CREATE INDEX IF NOT EXISTS steps_of_case ON steps (case_id);
+CREATE INDEX IF NOT EXISTS imported_steps ON steps (place) WHERE {_IMPORTED};
 CREATE TABLE IF NOT EXISTS vectors (id INTEGER PRIMARY KEY, value BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS credit (
   trace_id TEXT PRIMARY KEY, shown INTEGER NOT NULL, led_to_success INTEGER NOT NULL) WITHOUT ROWID;
@@ -33,14 +36,17 @@ _READ: Final = (
     "LEFT JOIN credit c ON c.trace_id = s.trace_id "
 )
 _COMPARE: Final = (
-    "SELECT s.id, s.case_id, s.role, s.trajectory, s.said, s.day, s.shown + coalesce(c.shown, 0), "
-    "s.led_to_success + coalesce(c.led_to_success, 0), v.value FROM steps s "
+    "SELECT s.id, s.case_id, s.trajectory, s.said, s.day, s.shown + coalesce(c.shown, 0), "
+    f"s.led_to_success + coalesce(c.led_to_success, 0), v.value, {_IMPORTED} FROM steps s "
     "LEFT JOIN credit c ON c.trace_id = s.trace_id LEFT JOIN vectors v ON v.id = s.id "
 )
 _INSERT: Final = (
     "INSERT OR IGNORE INTO steps "
     "(id, trajectory, place, role, case_id, trace_id, said, day, shown, led_to_success, record) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_RETELL: Final = (
+    "UPDATE steps SET record = ?1 WHERE trajectory = ?2 AND place = ?3 AND role = ?4 AND record <> ?1"
 )
 _FORGOTTEN: Final = "greatest number forgotten"
 _OF_TRACE: Final = "WHERE trajectory >= ? || '/' AND trajectory < ? || '0'"
@@ -72,16 +78,21 @@ class StepStore:
         return int(self._one("PRAGMA data_version"))
 
     def insert(self, steps: Iterable[Experience]) -> int:
-        """Write the steps that are not there yet, each batch whole or not at all; returns how many were new."""
-        before = self._db.total_changes
+        """Write the steps that are not there yet, each batch whole or not at all; returns how many were new.
+
+        The record of one that is there is replaced: what an older version kept says less of where it came from.
+        """
+        added = 0
         rest = iter(steps)
-        while batch := list(islice(rest, _BATCH)):
+        while rows := [_row(step) for step in islice(rest, _BATCH)]:
             with self._db:
-                numbers = count(self._greatest() + 1)
-                self._db.executemany(
-                    _INSERT, ((n, *_row(step)) for n, step in zip(numbers, batch, strict=False))
-                )
-        return self._db.total_changes - before
+                before = self._db.total_changes
+                self._db.executemany(_INSERT, ((n, *row) for n, row in enumerate(rows, self._greatest() + 1)))
+                new = self._db.total_changes - before
+                if new < len(rows):
+                    self._db.executemany(_RETELL, ((row[-1], *row[:3]) for row in rows))
+            added += new
+        return added
 
     def forget(self, trace_ids: Iterable[str]) -> list[int]:
         """Take out the steps of these traces; returns their numbers, which no other step will get."""
@@ -145,21 +156,22 @@ class StepStore:
         with self._db:
             self._db.executemany("INSERT INTO vectors VALUES (?, ?)", pairs)
 
-    def crowd(self, case_id: str, at_most: int) -> int:
-        """How many steps of a case there are, counted up to a limit."""
-        return int(
-            self._one(
-                "SELECT count(*) FROM (SELECT 1 FROM steps WHERE case_id = ? LIMIT ?)", case_id, at_most
-            )
-        )
+    def imported(self) -> list[Experience]:
+        """The first step of every imported trajectory."""
+        return self._steps(f"WHERE {_IMPORTED} AND s.place <= 0 ORDER BY s.id")
+
+    def first_steps(self, case_ids: Sequence[str]) -> list[Experience]:
+        """The first steps of all trajectories of these cases."""
+        of_these = "s.case_id IN (SELECT value FROM json_each(?))"
+        return self._steps(f"WHERE s.place <= 0 AND {of_these} ORDER BY s.id", json.dumps(list(case_ids)))
 
     def compared(self, numbers: Sequence[int]) -> list[Row]:
-        """Number, case, role, trajectory, what was said, day, shown, led to success, vector of each."""
+        """Number, case, trajectory, what was said, day, shown, led to success, vector, whether imported, of each."""
         return self._rows(f"{_COMPARE} WHERE s.id IN ({','.join('?' * len(numbers))})", *numbers)
 
     def step(self, number: int) -> Experience:
         """One step with its credit."""
-        return _experience(self._rows(f"{_READ} WHERE s.id = ?", number)[0])
+        return self._steps("WHERE s.id = ?", number)[0]
 
     def around(self, step: Experience, number: int, window: int) -> list[Experience]:
         """The steps before and after it in its trajectory, in order, without itself."""
@@ -176,6 +188,9 @@ class StepStore:
         while rows := self._rows(f"{_READ} WHERE s.id > ? ORDER BY s.id LIMIT 1000", last):
             yield from map(_experience, rows)
             last = rows[-1][0]
+
+    def _steps(self, which: str, *values: Any) -> list[Experience]:
+        return [_experience(row) for row in self._rows(_READ + which, *values)]
 
     def _rows(self, query: str, *values: Any) -> list[Row]:
         return self._db.execute(query, values).fetchall()

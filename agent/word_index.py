@@ -42,7 +42,7 @@ class WordIndex:
 
         self._t: Any = tantivy
         builder = tantivy.SchemaBuilder().add_integer_field("id", indexed=True, fast=True)
-        for field in (*FIELDS, "case_id", "role"):
+        for field in (*FIELDS, "case_id"):
             tokens = "whitespace" if field in FIELDS else "raw"
             builder.add_text_field(field, tokenizer_name=tokens, index_option="freq")
         self._schema = builder.build()
@@ -72,12 +72,12 @@ class WordIndex:
         newest = self._searcher.search(self._t.Query.all_query(), 1, count=False, order_by_field="id").hits
         return int(newest[0][0]) if newest else 0
 
-    def add(self, rows: Iterable[tuple[int, Fields, str, str]]) -> None:
-        """Index number, fields, case and role of each row; all of them or, after a crash, none."""
+    def add(self, rows: Iterable[tuple[int, Fields, str]]) -> None:
+        """Index number, fields and case of each row; all of them or, after a crash, none."""
         writer = self._index.writer(_HEAP, 1)
-        for number, fields, case_id, role in rows:
+        for number, fields, case_id in rows:
             texts = {name: " ".join(_WORD.findall(fields[name][:LONGEST].lower())) for name in FIELDS}
-            writer.add_document(self._t.Document(id=number, case_id=case_id, role=role, **texts))
+            writer.add_document(self._t.Document(id=number, case_id=case_id, **texts))
         writer.commit()
         writer.wait_merging_threads()
         self.refresh()
@@ -98,14 +98,13 @@ class WordIndex:
         n: int,
         *,
         without_case: str | None = None,
-        role: str | None = None,
     ) -> list[tuple[int, float]]:
         """Number and similarity of the `n` best, best first.
 
         Similarity is BM25 as a share, at most 1, of what a text of usual length gets that has every word looked up.
 
-        The two conditions make the index look at every step that has one of the words: exact, and slow in a
-        large one (`recall` filters afterwards, and asks in this way only where too few are left).
+        The condition makes the index look at every step that has one of the words: exact, and slow in a large one
+        (`recall` filters afterwards, and asks in this way only where too few are left).
         """
         t, schema = self._t, self._schema
         words = self._rarest(query, weights)
@@ -119,14 +118,9 @@ class WordIndex:
             for field, word in words
         ]
         asked = t.Query.boolean_query(terms)
-        conditions = [(t.Occur.Must, asked)]
         if without_case is not None:
-            conditions.append((t.Occur.MustNot, t.Query.term_query(schema, "case_id", without_case, "freq")))
-        if role is not None:
-            of_role = t.Query.term_query(schema, "role", role, "freq")
-            conditions.append((t.Occur.Must, t.Query.const_score_query(of_role, 0.0)))
-        if len(conditions) > 1:
-            asked = t.Query.boolean_query(conditions)
+            own = t.Query.term_query(schema, "case_id", without_case, "freq")
+            asked = t.Query.boolean_query([(t.Occur.Must, asked), (t.Occur.MustNot, own)])
         hits = self._searcher.search(asked, n, count=False).hits
         numbers: Any = self._searcher.fast_field_values("id", [place for _, place in hits])
         whole = sum(words.values())

@@ -6,13 +6,14 @@ when real data are kept and accumulated).
 """
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from pydantic import Field
 
+from agent.experience import Experience
 from agent.record import Record
 from agent.trace import Trace
-from evaluation.cases import LabelledCase, case_text, first_sessions, role_of, side_of
+from evaluation.cases import LabelledCase, case_text, first_sessions, role_of
 from evaluation.contamination import find_overlap
 from evaluation.label import Label
 
@@ -68,14 +69,64 @@ def practised(
     homes = first_sessions(traces)
 
     def teaches(trace: Trace) -> bool:
-        case_id = trace.case.case_id
-        home = role_of(case_id, gate_share=gate_share, salt=salt, session_id=homes[case_id])
-        return case_id in released or home == side_of(trace, gate_share=gate_share, salt=salt) == "train"
+        sessions = {homes[trace.case.case_id], trace.session_id}
+        return _on_training_side(trace.case.case_id, sessions, gate_share, salt, released)
 
     mine = [t for t in traces if t.error is None and t.trace_id not in refused and teaches(t)]
-    gate = {c.case_id: case_text(c.case) for c in labelled if c.role == "gate" and c.case_id not in released}
-    near = {o.case_id for o in find_overlap({t.case.case_id: case_text(t.case) for t in mine}, gate)}
+    near = _near_the_gate({t.case.case_id: case_text(t.case) for t in mine}, labelled, released)
     return sorted((t for t in mine if t.case.case_id not in near), key=lambda t: (t.started_at, t.trace_id))
+
+
+def imports_that_teach(
+    firsts: Sequence[Experience],
+    traces: Sequence[Trace],
+    labelled: Sequence[LabelledCase],
+    *,
+    gate_share: float,
+    salt: str = "",
+    released: Collection[str] = (),
+) -> list[Experience]:
+    """Those of other agents' runs that a proposer may look at, by the same rules as `practised`.
+
+    Args:
+        firsts: the first step of each imported run.
+        traces: all runs of ours: a case that production has seen, too, is at home in its session.
+        labelled: all labelled cases.
+        gate_share: share of the cases that is the gate's, as `labelled` was made with.
+        salt: the project.
+        released: gate cases that a gate already used.
+    """
+    homes = first_sessions(traces)
+
+    def teaches(step: Experience) -> bool:
+        sessions = {homes.get(step.case_id, step.session_id), step.session_id}
+        return _on_training_side(step.case_id, sessions, gate_share, salt, released)
+
+    mine = [step for step in firsts if teaches(step)]
+    near = _near_the_gate({step.case_id: step.asked for step in mine}, labelled, released)
+    return [step for step in mine if step.case_id not in near]
+
+
+def _on_training_side(
+    case_id: str,
+    sessions: Collection[str | None],
+    gate_share: float,
+    salt: str,
+    released: Collection[str],
+) -> bool:
+    """Whether a case may teach: neither its home nor the session in which it came again is the gate's."""
+    return case_id in released or all(
+        role_of(case_id, gate_share=gate_share, salt=salt, session_id=session) == "train"
+        for session in sessions
+    )
+
+
+def _near_the_gate(
+    texts: Mapping[str, str | None], labelled: Sequence[LabelledCase], released: Collection[str]
+) -> set[str]:
+    """Those of the cases, id → text, that are nearly the same as one that the gate may still judge by."""
+    gate = {c.case_id: case_text(c.case) for c in labelled if c.role == "gate" and c.case_id not in released}
+    return {o.case_id for o in find_overlap(texts, gate)}
 
 
 def curate(
@@ -95,8 +146,7 @@ def curate(
     """
     mine = [c for c in labelled if c.role == "train" or c.case_id in released]
     left_out = {"reserved for the gate": len(labelled) - len(mine)}
-    gate = {c.case_id: case_text(c.case) for c in labelled if c.role == "gate" and c.case_id not in released}
-    leaking = {o.case_id for o in find_overlap({c.case_id: case_text(c.case) for c in mine}, gate)}
+    leaking = _near_the_gate({c.case_id: case_text(c.case) for c in mine}, labelled, released)
     left_out["nearly the same as a gate case"] = sum(
         c.case_id in leaking and c.source == "environment" for c in mine
     )

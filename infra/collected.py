@@ -29,6 +29,7 @@ from infra.dataset_log import (
     known_about,
     newest,
     places,
+    places_about,
 )
 from infra.dataset_partition import Kind, table_of
 from infra.dataset_store import read_dataset
@@ -202,6 +203,13 @@ def texts_of(version: DatasetVersion, places: Ints) -> list[str]:
         ]
     texts = columns_of(TRACES, version, "text").column("text")
     return [str(texts[place].as_py()) for place in places.tolist()]
+
+
+def texts_about(project: str, case_ids: Sequence[str]) -> dict[str, str]:
+    """What these cases asked, by id, of those that have a trace."""
+    names = ("case_id", "text")
+    found = columns_at(TRACES, newest_traces(project), names, places_about(TRACES, project, case_ids))
+    return dict(zip(*(found.column(name).to_pylist() for name in names), strict=True))
 
 
 def columns_of(kind: Kind[Any], version: DatasetVersion, *names: str) -> pa.Table:

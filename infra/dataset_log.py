@@ -154,9 +154,14 @@ def places(kind: Kind[Any], project: str, ids: Sequence[str]) -> dict[str, int]:
 
 def find_about(kind: Kind[RecordT], project: str, about: Sequence[str]) -> list[RecordT]:
     """All records about these, in the order in which they came."""
-    with _index(kind, project) as index:
-        places = index.places_about(about)
+    places = places_about(kind, project, about).tolist()
     return list(_rows_at(kind, newest(kind, project), places, 1, set(about)).values())
+
+
+def places_about(kind: Kind[Any], project: str, about: Sequence[str]) -> NDArray[np.int64]:
+    """Places of all records about these, in order."""
+    with _index(kind, project) as index:
+        return np.array(index.places_about(about), dtype=np.int64)
 
 
 def known_about(kind: Kind[Any], project: str, about: Sequence[str]) -> set[str]:

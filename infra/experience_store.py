@@ -4,16 +4,21 @@ Why beside the traces and not in MLflow: recall takes milliseconds, a search of 
 be made again from the traces at any time, because a step is remembered once.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from agent.experience import WON, winning_steps
-from agent.library import Library
-from agent.recall import Embed, RecallSettings
+from agent.library import Library, LibraryView
+from agent.recall import Embed, RecallSettings, Retriever
 from agent.trace import Trace
+from infra.collected import texts_about
 from infra.settings import Settings
 from infra.text_embedding import embedding_named
+
+_HASH: Final = re.compile(r"(?:[0-9a-f]{2})+$")
 
 
 def library_folder(project: str) -> Path:
@@ -39,6 +44,21 @@ def recall_of_snapshots(settings: RecallSettings | None) -> tuple[RecallSettings
 def _configured() -> str:
     settings = Settings()
     return f"{settings.embedding} {settings.embedding_model}".strip()
+
+
+@contextmanager
+def library_view(project: str, traces: Set[str]) -> Iterator[Retriever]:
+    """The library's steps of these traces alone, to be asked while it is open."""
+    with open_library(project) as library:
+        yield LibraryView(library, traces)
+
+
+def asked_by(project: str, case_ids: Iterable[str]) -> dict[str, str]:
+    """What these cases asked, by id, of those of which a run was collected or is remembered."""
+    wanted = [one for one in case_ids if _HASH.match(one)]  # what is no hash is the id of no run's case
+    with open_library(project) as library:
+        remembered = {step.case_id: step.asked for step in library.first_steps(wanted)}
+    return remembered | texts_about(project, wanted)
 
 
 class Remembered(NamedTuple):

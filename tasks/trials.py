@@ -16,6 +16,7 @@ from evaluation.gate import GatePolicy
 from evaluation.ledger import Entry
 from evaluation.trial import Trial, TrialState
 from infra.dataset_store import read_dataset
+from infra.experience_store import asked_by
 from infra.gate_cases import read_open_test, spent_cases, write_open_test
 from infra.gate_picture import draw_gate
 from infra.ledger_store import close_ledger_test, open_ledger_test, read_ledger
@@ -120,6 +121,7 @@ class Desk:
         seen = {i for one in (self.champion, *challengers) for i in seen_case_ids(self.name, one)}
         known = list(self.labelled.values())
         texts: dict[str, str | None] = {i: case_text(c.case) for i, c in self.labelled.items() if i in seen}
+        texts |= asked_by(self.name, seen - set(texts))  # of runs without a label, and of imported ones
         return fresh_for_gate(known, seen, texts, spent_cases(self.name))[0]
 
     def open(self, challenger: str, fresh: Sequence[LabelledCase]) -> Trial:

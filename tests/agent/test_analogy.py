@@ -63,7 +63,7 @@ def test_the_step_at_which_the_same_kinds_were_offered_is_recalled_though_it_sha
 
 def test_a_step_votes_for_the_option_of_its_form_and_for_its_own_name_where_that_is_offered():
     memory = Memory([CUT, EAT])
-    recalled = memory.recall("Elsewhere.", k=1, goal="chop onion", offered=OFFERED)
+    recalled = memory.recall(Query(observation="Elsewhere.", goal="chop onion", offered=OFFERED), k=1)
     votes = memory.vote(recalled, OFFERED, "chop onion")
     assert votes[0] > 0
     assert votes[1:].tolist() == [0, 0]
@@ -74,12 +74,12 @@ def test_a_step_votes_for_the_option_of_its_form_and_for_its_own_name_where_that
 
 def test_options_of_one_form_share_a_vote_and_a_decision_on_its_own_votes_for_names_alone():
     memory = Memory([CUT])
-    recalled = memory.recall("Elsewhere.", k=1, goal="chop onion", offered=OFFERED)
+    recalled = memory.recall(Query(observation="Elsewhere.", goal="chop onion", offered=OFFERED), k=1)
     both = ("chop onion with knife", "chop onion, with knife")
     votes = memory.vote(recalled, both, "chop onion")
     assert votes[0] == votes[1] > 0
     alone = Memory([CUT.model_copy(update={"index": None})])
-    recalled = alone.recall(CUT.observation, k=1)
+    recalled = alone.recall(Query(observation=CUT.observation), k=1)
     np.testing.assert_array_equal(alone.vote(recalled, OFFERED, "chop onion"), np.zeros(3))
 
 

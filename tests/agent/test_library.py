@@ -13,7 +13,7 @@ import pytest
 from agent.environment import Case, Outcome
 from agent.errors import BadInput
 from agent.experience import Experience
-from agent.library import WORDS, Library
+from agent.library import WORDS, Library, LibraryView
 from agent.recall import Query, RecallSettings
 from agent.trace import Attempt, Trace
 
@@ -94,10 +94,31 @@ def test_the_case_at_hand_is_passed_over_even_where_it_fills_the_shortlist(libra
     assert library.recall(query, k=1)[0].experience == OSLO[1]
 
 
-def test_only_steps_of_the_role_are_recalled(library):
-    critic = steps("fly to Oslo", "two flights found, is that right?", trace="d", case_id="d", role="critic")
-    library.add(critic)
-    assert seen(library.recall(asked("two flights found", role="critic"), k=3)) == [critic[0].observation]
+def test_only_imported_steps_are_recalled_where_these_are_asked_for_however_many_others_are_nearer(library):
+    crowd = [s for n in range(60) for s in steps("fly to Oslo", "two flights found", trace=f"{n:02d}")]
+    theirs = steps(
+        "fly to Oslo", "no flights", trace="d", case_id="d", imported_from="imported:old", session_id="s"
+    )
+    library.add(crowd + theirs)
+    (found,) = library.recall(asked("two flights found", goal="fly to Oslo", imported=True), k=1)
+    assert found.experience == theirs[0]
+    assert library.imported() == theirs
+
+
+def test_only_steps_of_the_named_traces_are_recalled(library):
+    crowd = [s for n in range(60) for s in steps("fly to Oslo", "two flights found", trace=f"{n:02d}")]
+    library.add(crowd)
+    view = LibraryView(library, {"b" * 32, "41" * 32})
+    found = view.recall(asked("two flights found", goal="fly to Oslo"), k=3)
+    assert found[0].experience.trace_id == "41" * 32
+    assert {one.experience.trace_id for one in found} <= {"b" * 32, "41" * 32}
+
+
+def test_a_step_told_again_says_what_an_older_version_left_out_and_is_no_new_one(library):
+    again = [step.model_copy(update={"imported_from": "imported:old", "session_id": "s"}) for step in ROME]
+    assert library.add(again) == 0
+    assert list(library.steps()) == OSLO + again
+    assert library.imported() == again[:1]
 
 
 def test_what_is_too_far_is_not_recalled(library):

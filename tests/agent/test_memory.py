@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent.errors import BadInput, CorruptRecord
 from agent.memory import NEIGHBOURS, Experience, Memory, as_demos
-from agent.recall import RecallSettings
+from agent.recall import Query, RecallSettings
 
 
 def experience(observation, action="a", case_id=None, **changes):
@@ -45,29 +45,29 @@ def test_the_most_similar_experience_is_recalled_first():
             experience("weather in Rome"),
         ]
     )
-    found = memory.recall("what is the weather in Oslo tomorrow?", k=3)
+    found = memory.recall(Query(observation="what is the weather in Oslo tomorrow?"), k=3)
     assert [r.experience.observation for r in found] == ["weather in Oslo tomorrow", "weather in Rome"]
     assert 1 >= found[0].similarity > found[1].similarity > 0
 
 
 def test_at_most_k_are_recalled_and_none_for_zero():
     memory = Memory(experience(f"weather in town {n}") for n in range(5))
-    assert len(memory.recall("weather in town", k=2)) == 2
-    assert memory.recall("weather in town", k=0) == []
+    assert len(memory.recall(Query(observation="weather in town"), k=2)) == 2
+    assert memory.recall(Query(observation="weather in town"), k=0) == []
 
 
 def test_the_case_at_hand_is_not_recalled_and_another_takes_its_place():
     memory = Memory(
         [experience("weather in Oslo", case_id="mine"), experience("weather in Rome", case_id="other")]
     )
-    found = memory.recall("weather in Oslo", k=1, exclude_case="mine")
+    found = memory.recall(Query(observation="weather in Oslo", exclude_case="mine"), k=1)
     assert [r.experience.case_id for r in found] == ["other"]
 
 
 def test_nothing_similar_recalls_nothing():
     memory = Memory([experience("weather in Oslo")])
-    assert memory.recall("zzz qqq", k=5) == []
-    assert memory.recall("", k=5) == []
+    assert memory.recall(Query(observation="zzz qqq"), k=5) == []
+    assert memory.recall(Query(observation=""), k=5) == []
 
 
 @pytest.mark.parametrize(
@@ -76,13 +76,15 @@ def test_nothing_similar_recalls_nothing():
 def test_a_memory_without_words_recalls_nothing(texts):
     memory = Memory(experience(text, case_id=str(n)) for n, text in enumerate(texts))
     assert len(memory.experiences) == len(texts)
-    assert memory.recall("weather", k=3) == []
+    assert memory.recall(Query(observation="weather"), k=3) == []
 
 
 def test_equally_similar_experiences_come_in_a_fixed_order():
     entries = [experience("weather in Oslo", case_id=c) for c in "dbca"]
     for order in (entries, entries[::-1]):
-        assert [r.experience.case_id for r in Memory(order).recall("weather", k=4)] == list("abcd")
+        assert [
+            r.experience.case_id for r in Memory(order).recall(Query(observation="weather"), k=4)
+        ] == list("abcd")
 
 
 @given(entries=EXPERIENCES, data=st.data())
@@ -135,7 +137,7 @@ def test_a_corrupt_line_is_named_with_its_number(tmp_path, broken):
 )
 def test_votes_sum_to_at_most_one_and_go_only_to_offered_options(entries, request, options):
     memory = Memory(entries)
-    recalled = memory.recall(request, k=NEIGHBOURS)
+    recalled = memory.recall(Query(observation=request), k=NEIGHBOURS)
     votes = memory.vote(recalled, options)
     assert votes.shape == (len(options),)
     assert (votes >= 0).all()
@@ -146,7 +148,9 @@ def test_votes_sum_to_at_most_one_and_go_only_to_offered_options(entries, reques
 
 def test_the_more_similar_experience_outvotes_the_less_similar_one():
     memory = Memory([experience("weather in Oslo tomorrow", "forecast"), experience("weather map", "map")])
-    votes = memory.vote(memory.recall("weather in Oslo tomorrow?", k=2), ["map", "forecast", "other"])
+    votes = memory.vote(
+        memory.recall(Query(observation="weather in Oslo tomorrow?"), k=2), ["map", "forecast", "other"]
+    )
     assert votes[1] > votes[0] > 0
     assert votes[2] == 0
 
@@ -157,7 +161,7 @@ def test_no_experience_gives_no_vote():
 
 def test_recalled_steps_stand_in_the_prompt_with_the_nearest_last():
     memory = Memory([experience("weather in Oslo", "a"), experience("weather in a town far away", "b")])
-    demos = as_demos(memory.recall("weather in Oslo", k=2))
+    demos = as_demos(memory.recall(Query(observation="weather in Oslo"), k=2))
     assert [demo.output for demo in demos] == ["b", "a"]
     assert demos[1].case_id == "case of weather in Oslo"
 
@@ -191,15 +195,18 @@ WALKS = [
 
 def test_steps_of_a_trajectory_are_recalled_by_goal_and_reasoning_with_their_neighbours():
     memory = Memory([*WALKS, *walk("t3", "nothing here", thought="the coin is elsewhere", goal="x")])
-    (found,) = memory.recall("an open thing", k=1, goal="find the coin")
+    (found,) = memory.recall(Query(observation="an open thing", goal="find the coin"), k=1)
     assert (found.experience.observation, [s.observation for s in found.before]) == (
         "an open box",
         ["a closed box"],
     )
-    assert memory.recall("", k=1, thought="the coin is elsewhere")[0].experience.case_id == "t3"
+    assert (
+        memory.recall(Query(observation="", thought="the coin is elsewhere"), k=1)[0].experience.case_id
+        == "t3"
+    )
     assert "t2" not in {
         r.experience.case_id
-        for r in memory.recall("an open box", k=3, goal="find the coin", exclude_case="t2")
+        for r in memory.recall(Query(observation="an open box", goal="find the coin", exclude_case="t2"), k=3)
     }
 
 
@@ -227,8 +234,10 @@ def test_a_memory_that_recalls_by_an_embedding_needs_it(tmp_path):
     with pytest.raises(BadInput, match="recalls by embedding 'doors', which is not given"):
         Memory.load(tmp_path / "m.jsonl")
     memory = Memory.load(tmp_path / "m.jsonl", embeddings={"doors": of_doors}.get)
-    assert memory.recall("gate", k=1)[0].experience.case_id == "t1"
-    assert Memory(WALKS).recall("gate", k=1) == [], "words alone do not know that a gate is a door"
+    assert memory.recall(Query(observation="gate"), k=1)[0].experience.case_id == "t1"
+    assert Memory(WALKS).recall(Query(observation="gate"), k=1) == [], (
+        "words alone do not know that a gate is a door"
+    )
 
 
 def test_a_corrupt_first_line_of_settings_is_named(tmp_path):

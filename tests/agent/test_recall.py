@@ -31,7 +31,6 @@ def test_never_shown_and_half_won_change_nothing_age_halves():
 def found(number, worth, **changes):
     fields = {
         "case_id": str(number),
-        "role": "",
         "trajectory": str(number),
         "said": str(number),
         "similarity": 0.5,
@@ -56,7 +55,7 @@ def test_fields_weigh_in_the_vector_as_they_were_told():
 
 
 def row(number, text):
-    return number, asked(text), "case", ""
+    return number, asked(text), "case"
 
 
 def asked(text):

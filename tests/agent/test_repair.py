@@ -10,6 +10,7 @@ from agent.experience import winning_steps
 from agent.loop import run
 from agent.memory import Memory, as_demos
 from agent.program import Program, base_candidate
+from agent.recall import Query
 from agent.repair import BLOT, NEUTRAL, Discreet, blotted, holds, leaked, repair, secrets_of
 from agent.roles import as_team
 from agent.team import Team
@@ -82,7 +83,7 @@ def test_an_answer_planted_in_the_feedback_reaches_no_prompt_no_experience_and_n
 
     memory = Memory(winning_steps(trace))
     (experience,) = memory.experiences
-    demos = as_demos(memory.recall("Open the gate.", k=1))
+    demos = as_demos(memory.recall(Query(observation="Open the gate."), k=1))
     for stored in (trace.to_json(), experience.to_json(), *(demo.to_json() for demo in demos)):
         assert not holds(stored, ("ZX-4711", "Port Vila", "right call"))
         assert "4711" not in stored

@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.environment import Case
+from agent.experience import Experience
 from agent.trace import RunError
 from evaluation.cases import LabelledCase, role_of
-from evaluation.curate import CurateSettings, curate, practised
+from evaluation.curate import CurateSettings, curate, imports_that_teach, practised
 from evaluation.label import Label
 
 
@@ -148,3 +149,30 @@ def test_a_run_nearly_the_same_as_a_labelled_gate_case_teaches_nothing(make_trac
     near = Case(inputs={"request": "please book me a flight to Paris on Monday mornings"})
     assert practised([make_trace(case=near)], [], [], gate_share=0.0)
     assert practised([make_trace(case=near)], [gate], [], gate_share=0.0) == []
+
+
+def imported(request, session=None):
+    step = {"observation": request, "action": "a", "goal": request, "trace_id": "1" * 32, "source": "own"}
+    case_id = Case(inputs={"request": request, "task": session}).case_id
+    return Experience(**step, case_id=case_id, index=0, session_id=session, imported_from="imported:old")
+
+
+def test_an_imported_run_teaches_unless_its_session_or_that_of_its_case_is_the_gates(make_trace):
+    sides = {name: role_of("", gate_share=0.5, session_id=name) for name in map(str, range(20))}
+    steps = [imported(f"request {name} {chr(97 + int(name)) * 9}", name) for name in sides]
+    train = [step for step in steps if sides[step.session_id] == "train"]
+    assert 0 < len(train) < len(steps)
+    assert imports_that_teach(steps, [], [], gate_share=0.5) == train
+    gate = next(name for name, side in sides.items() if side == "gate")
+    case = Case(inputs={"request": train[0].goal, "task": train[0].session_id})
+    met = make_trace(case=case, session_id=gate)
+    assert imports_that_teach(train, [met], [], gate_share=0.5) == train[1:]
+    assert imports_that_teach(train, [met], [], gate_share=0.5, released={case.case_id}) == train
+
+
+def test_an_imported_run_nearly_the_same_as_a_labelled_gate_case_teaches_nothing():
+    gate = case(1, role="gate", request="please book me a flight to Paris on Monday morning")
+    near = imported("please book me a flight to Paris on Monday mornings", "s")
+    assert imports_that_teach([near], [], [], gate_share=0.0) == [near]
+    assert imports_that_teach([near], [], [gate], gate_share=0.0) == []
+    assert imports_that_teach([near], [], [gate], gate_share=0.0, released={gate.case_id}) == [near]

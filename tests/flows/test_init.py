@@ -7,6 +7,7 @@ import pytest
 from agent.environment import Action
 from agent.memory import Experience, Memory
 from agent.project import load_project
+from agent.recall import Query
 from evaluation.cases import role_of
 from evaluation.contamination import NEAR
 from evaluation.near_text import SHINGLE
@@ -64,7 +65,7 @@ def test_experience_tells_the_teams_apart_on_requests_that_it_never_saw(made):
     )
     fresh = [c for i, c in cases.items() if role_of(i, gate_share=0.4, salt=made.name) == "gate"][:40]
     teams = sorted(TEAMS)
-    votes = [memory.vote(memory.recall(c.inputs["request"], k=10), teams) for c in fresh]
+    votes = [memory.vote(memory.recall(Query(observation=c.inputs["request"]), k=10), teams) for c in fresh]
     right = [teams[int(v.argmax())] == answers[c.case_id] for v, c in zip(votes, fresh, strict=True)]
     assert sum(right) / len(right) > 0.7
 

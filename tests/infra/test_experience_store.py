@@ -39,7 +39,7 @@ def test_with_a_model_meaning_is_compared_as_well_unless_the_settings_say_otherw
     settings, embed = recall_of_snapshots(None)
     assert settings == RecallSettings(embedding="toy v1")
     memory = Memory([STEP], settings=settings, embed=embed)
-    assert memory.recall("a car", k=1)[0].experience == STEP
+    assert memory.recall(Query(observation="a car"), k=1)[0].experience == STEP
     assert recall_of_snapshots(RecallSettings(embedding="own"))[1] is of_vehicles
     assert recall_of_snapshots(RecallSettings())[1] is None
 

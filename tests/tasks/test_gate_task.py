@@ -15,6 +15,8 @@ from infra.dataset_store import write_dataset
 from infra.gate_cases import read_open_test, spent_cases, write_open_test
 from infra.ledger_store import open_ledger_test, read_ledger
 from infra.registry import champion, history, promote, record_evaluation, register, rollback
+from infra.trace_store import log_traces
+from tasks.collect import collect_new
 from tasks.gate import GateSettings, Players, hold
 from tasks.learn import Lessons
 from tasks.promote import promote_best
@@ -130,6 +132,19 @@ def test_a_proven_challenger_is_promoted_and_its_cases_never_judge_again(project
     assert champion(project).candidate_id == better
     desk = Desk(project, lessons_of(CASES, better), 0.05, 0.0, 400)
     assert {c.case_id for c in desk.fresh([])} == {c.case_id for c in CASES} - used
+
+
+@pytest.mark.parametrize("seen", ["an imported run", "a run without a label"])
+def test_a_case_nearly_the_same_as_one_that_a_candidate_recalls_does_not_judge_it(
+    project, serving, make_trace, seen
+):
+    near = Case(inputs={"request": f"{CASES[0].case.inputs['request']}.", "task": "7"})
+    run = make_trace(case=near, candidate_id="imported:old" if seen == "an imported run" else "c", score=1.0)
+    log_traces(project, [run])
+    collect_new.fn(project)
+    taught = version(project, "Taught.", seen=[near.case_id, "no hash"])
+    desk = Desk(project, lessons_of(CASES, serving), 0.05, 0.0, 400)
+    assert {c.case_id for c in CASES} - {c.case_id for c in desk.fresh([taught])} == {CASES[0].case_id}
 
 
 def test_sessions_are_one_bet_each_and_no_batch_cuts_one(project, serving):

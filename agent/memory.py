@@ -21,6 +21,7 @@ from agent.experience import Experience, Recalled
 from agent.library import Library
 from agent.recall import Embed, Query, RecallSettings
 from agent.record import Record, content_hash
+from agent.similarity import CharacterIndex
 
 __all__ = ["NEIGHBOURS", "Experience", "Memory", "Recalled", "as_demos"]
 
@@ -68,7 +69,7 @@ class Memory:
         self.experiences = tuple(sorted(unique.values(), key=_place))
         self._by_step = settings is not None or any(e.index is not None for e in self.experiences)
         texts = [] if self._by_step else [e.observation for e in self.experiences]
-        self._vectorizer, self._vectors = _index(texts)
+        self._by_letters = CharacterIndex(texts)
 
     @property
     def memory_id(self) -> str:
@@ -85,14 +86,14 @@ class Memory:
         """
         if self._by_step:
             return self._library.recall(query, k=k, settings=self.settings)
-        if self._vectors is None or k <= 0:
-            return []
-        similarity = (self._vectors @ self._vectorizer.transform([query.observation]).T).toarray().ravel()
+        similarity = self._by_letters.similarity([query.observation])[:, 0]
         order = np.lexsort((np.arange(len(similarity)), -similarity))
         found = (
             Recalled(experience=self.experiences[i], similarity=min(float(similarity[i]), 1.0)) for i in order
         )
-        return [r for r in found if r.similarity > 0 and r.experience.case_id != query.exclude_case][:k]
+        return [r for r in found if r.similarity > 0 and r.experience.case_id != query.exclude_case][
+            : max(k, 0)
+        ]
 
     def vote(self, recalled: Sequence[Recalled], options: Sequence[str], goal: str = "") -> np.ndarray:
         """Share of squared similarity that the neighbours give to each option, [n_options] in [0, 1].
@@ -169,12 +170,3 @@ def _place(step: Experience) -> tuple[str, str, str, int, str]:
 def _content(step: Experience) -> Any:
     provenance = {"trace_id"} if step.index is None else None
     return step.model_dump(mode="json", exclude=provenance)
-
-
-def _index(texts: list[str]) -> tuple[Any, Any]:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
-    if not any(text.strip() for text in texts):  # scikit-learn refuses a vocabulary of nothing
-        return vectorizer, None
-    return vectorizer, vectorizer.fit_transform(texts)

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.similarity import leaning
 from evaluation.conformal import Floats, Ints
 from evaluation.embedding import unit_rows
 
@@ -125,10 +126,7 @@ def name_group(texts: Sequence[str], usual: Sequence[str]) -> tuple[str, tuple[s
 
 
 def _telling(texts: Sequence[str], usual: Sequence[str]) -> list[str]:
-    """Pieces that set `texts` apart from `usual`, the best first, by the log-odds of containing them.
-
-    Informative Dirichlet prior as in Monroe, Colaresi & Quinn, *Fightin' Words* (2008).
-    """
+    """Pieces that set `texts` apart from `usual`, the best first, by the log-odds of containing them."""
     here, there = _contains(texts), _contains(usual)
     scores = {}
     for word, count in here.items():
@@ -136,10 +134,9 @@ def _telling(texts: Sequence[str], usual: Sequence[str]) -> list[str]:
             continue
         elsewhere = there[word]
         prior = 0.5 + elsewhere / max(len(usual), 1) * 5.0
-        odds = np.log((count + prior) / (len(texts) - count + 5.5)) - np.log(
-            (elsewhere + prior) / (len(usual) - elsewhere + 5.5)
+        scores[word] = leaning(
+            count + prior, len(texts) - count + 5.5, elsewhere + prior, len(usual) - elsewhere + 5.5
         )
-        scores[word] = odds / np.sqrt(1.0 / (count + prior) + 1.0 / (elsewhere + prior))
     # Where pieces recur in the same texts, the one of the rarest letters is a word, and not the end of another.
     letters = Counter(letter for text in usual for letter in set(text.lower()))
     common = {word: sum(letters[letter] for letter in word) / len(word) for word in scores}

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.similarity import GRAMS
 from evaluation.packing import pack, unpack
 
 Embed = Callable[[Sequence[str]], NDArray[np.floating]]
@@ -44,7 +45,7 @@ class HashingEmbedding:
         self.rarity = rarity
         self.dimensions = dimensions
         shape: dict[str, Any] = {"n_features": _BUCKETS, "alternate_sign": False, "norm": None}
-        self._letters = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), binary=True, **shape)
+        self._letters = HashingVectorizer(**GRAMS, binary=True, **shape)
         self._words = HashingVectorizer(analyzer="word", ngram_range=(1, 2), binary=True, **shape)
         folding = np.random.default_rng(20_091)
         self._fold = folding.integers(0, dimensions, _BUCKETS)

@@ -23,6 +23,7 @@ from evaluation.drift_shift import DIRECTION, RECURRENCE, Shift
 from evaluation.drift_state import DriftState
 from evaluation.observation import GROUPS, Group
 from evaluation.onset import Ranks, locate_onset
+from evaluation.scorers import interval
 
 _MESSAGES: Final = 10
 _MIN_SLICE: Final = 10
@@ -213,17 +214,11 @@ def _slices(past: _Past, since: NDArray[np.bool_], strangeness: Floats) -> tuple
         rows = since & np.array([value == name for value in past.slices])
         n = int(rows.sum())
         if n >= _MIN_SLICE:
-            strange = float((strangeness[rows] > bound).mean())
-            low, high = _wilson(strange, n)
-            found.append(SliceEvidence(slice=name, n=n, strange_share=strange, low=low, high=high))
+            share = interval((strangeness[rows] > bound).tolist())
+            found.append(
+                SliceEvidence(slice=name, n=n, strange_share=share.mean, low=share.low, high=share.high)
+            )
     return tuple(sorted(found, key=lambda one: -one.low))
-
-
-def _wilson(share: float, n: int) -> tuple[float, float]:
-    z = 1.96
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
 _SAYS: Final[dict[Group, str]] = {

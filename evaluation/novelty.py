@@ -10,6 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from agent.similarity import CharacterIndex
+
 KNOWN: Final = 1000
 """Known texts that are compared with, drawn at random where there are more."""
 LONGEST: Final = 1000
@@ -32,16 +34,13 @@ def novelty(known: Sequence[str]) -> Newness:
     """From texts to 1 − their largest character n-gram cosine to `known`, in [0, 1]; 0 if none are known."""
     if not known:
         return lambda texts: np.zeros(len(texts))
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5), sublinear_tf=True)
-    vectors = vectorizer.fit_transform([_shortened(text) for text in known])
+    index = CharacterIndex([_shortened(text) for text in known])
 
     def newness(texts: Sequence[str]) -> NDArray[np.float64]:
         found = np.zeros(len(texts))
         for start in range(0, len(texts), _BLOCK):
-            block = vectorizer.transform([_shortened(text) for text in texts[start : start + _BLOCK]])
-            nearest = np.asarray((vectors @ block.T).max(axis=0).todense()).ravel()
+            block = [_shortened(text) for text in texts[start : start + _BLOCK]]
+            nearest = index.similarity(block).max(axis=0)
             found[start : start + len(nearest)] = np.clip(1 - nearest, 0, 1)
         return found
 

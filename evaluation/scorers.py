@@ -15,8 +15,6 @@ from agent.errors import BadInput
 from agent.record import Record
 from evaluation.betting import EVERYTHING, Wealth, bet, narrowed
 
-_Z: Final = 1.959964
-"""Two-sided 95 %."""
 _LOG_2_OVER_ALPHA: Final = math.log(2 / 0.05)
 
 
@@ -44,7 +42,7 @@ def interval(scores: Sequence[float | None]) -> Interval:
     """
     known = _known(scores)
     mean = math.fsum(known) / len(known)
-    low, high = _wilson(mean, len(known)) if set(known) <= {0, 1} else _bernstein(known, mean)
+    low, high = _wilson(known) if set(known) <= {0, 1} else _bernstein(known, mean)
     low, high = max(0.0, min(low, mean)), min(1.0, max(high, mean))
     return Interval(mean=mean, low=low, high=high, n=len(known), excluded=len(scores) - len(known))
 
@@ -91,11 +89,12 @@ def _known(scores: Sequence[float | None]) -> list[float]:
     return known
 
 
-def _wilson(mean: float, n: int) -> tuple[float, float]:
+def _wilson(known: Sequence[float]) -> tuple[float, float]:
     """Wilson (1927): keeps its coverage near 0 and 1, where the normal interval collapses."""
-    centre = (mean + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-    half = _Z / (1 + _Z**2 / n) * math.sqrt(mean * (1 - mean) / n + _Z**2 / (4 * n**2))
-    return centre - half, centre + half
+    from scipy.stats import binomtest
+
+    found = binomtest(round(sum(known)), len(known)).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
 
 
 def _bernstein(scores: Sequence[float], mean: float) -> tuple[float, float]:

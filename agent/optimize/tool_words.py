@@ -1,7 +1,6 @@
 """What a tool might be called and said to do, from requests that belong to it and requests that do not.
 
-The words added are those that tell the two apart by log-odds with an informative Dirichlet prior (Monroe, Colaresi
-& Quinn, Fightin' Words, 2008, eq. 16 and 22): a word that both share counts for nothing, a rare one for little.
+The words added are those that tell the two apart by their log-odds (`similarity.leaning`).
 """
 
 import re
@@ -9,13 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import dspy
-import numpy as np
 
 from agent.environment import Option
 from agent.lean_adapter import LeanAdapter
 from agent.program import Program
 from agent.prompt_format import DESCRIPTION_CHARS, LARGE, data
-from agent.similarity import words_of
+from agent.similarity import leaning, words_of
 
 PRIOR = 10.0
 """Words' worth of prior: how much is needed to believe a word."""
@@ -33,13 +31,10 @@ def telling_words(own: Sequence[str], others: Sequence[str], n: int, *, known: s
     scored = []
     for word, count in both.items():
         alpha = PRIOR * count / total
-        odds = [
-            np.log((c[word] + alpha) / (sum(c.values()) + PRIOR - c[word] - alpha)) for c in (ours, theirs)
-        ]
-        spread = np.sqrt(sum(1 / (c[word] + alpha) for c in (ours, theirs)))
-        z = (odds[0] - odds[1]) / spread
+        here, there = ours[word] + alpha, theirs[word] + alpha
+        z = leaning(here, sum(ours.values()) + PRIOR - here, there, sum(theirs.values()) + PRIOR - there)
         if z >= SURE and word not in said:
-            scored.append((-round(float(z), 9), word))
+            scored.append((-round(z, 9), word))
     return [word for _, word in sorted(scored)[:n]]
 
 

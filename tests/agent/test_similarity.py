@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.similarity import option_similarity, words_of
+from agent.similarity import CharacterIndex, option_similarity, words_of
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,7 @@ def test_similarity_is_bounded_and_follows_the_options_around(request, options, 
     np.testing.assert_allclose(
         option_similarity(request, [options[i] for i in order]), scores[list(order)], atol=1e-12
     )
+
+
+def test_texts_without_a_letter_are_alike_to_nothing():
+    assert CharacterIndex(["  ", ""]).similarity(["a"]).tolist() == [[0.0], [0.0]]

@@ -23,8 +23,6 @@ from agent.recall import Embed, Query, RecallSettings
 from agent.record import Record, content_hash
 from agent.similarity import CharacterIndex
 
-__all__ = ["NEIGHBOURS", "Experience", "Memory", "Recalled", "as_demos"]
-
 NEIGHBOURS = 10
 """Entries that vote on an option."""
 

@@ -17,9 +17,10 @@ from agent.decision import Decision, Scored, View
 from agent.embedded_lm import Prompt
 from agent.environment import Action, Observation, Option
 from agent.errors import BadInput, LMFailure
+from agent.experience import Recalled
 from agent.lean_adapter import LeanAdapter, nearest
 from agent.lm import embedded_lm, make_lm
-from agent.memory import NEIGHBOURS, Memory, Recalled, as_demos
+from agent.memory import NEIGHBOURS, Memory, as_demos
 from agent.prices import usage_of
 from agent.prompt_format import choice_prompt, room_for
 from agent.recall import Query

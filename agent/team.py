@@ -16,7 +16,8 @@ from agent.decision import Decision, Scored, View
 from agent.deliberation import Board, decided, decider, talk, weigh
 from agent.embedded_lm import Prompt
 from agent.environment import Observation, Option
-from agent.memory import Memory, Recalled
+from agent.experience import Recalled
+from agent.memory import Memory
 from agent.program import Program
 from agent.recall import Embed
 from agent.roles import check_team, files_of, seat_of

@@ -13,7 +13,7 @@ from pydantic import Field
 from agent.candidate import Candidate
 from agent.environment import Option
 from agent.errors import LMFailure
-from agent.memory import Experience
+from agent.experience import Experience
 from agent.program import Decision, Program, View
 from agent.record import Record
 from agent.weights import NAME

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import BadInput, CorruptRecord
-from agent.memory import NEIGHBOURS, Experience, Memory, as_demos
+from agent.experience import Experience
+from agent.memory import NEIGHBOURS, Memory, as_demos
 from agent.recall import Query, RecallSettings
 
 

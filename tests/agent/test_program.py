@@ -11,10 +11,11 @@ from agent.candidate import Predictor, ToolOverride, Topology
 from agent.environment import Action, Observation, Option
 from agent.environments.tool_calling import ToolCalling, observe
 from agent.errors import BadInput, LMFailure
+from agent.experience import Experience
 from agent.lean_adapter import LeanAdapter, nearest
 from agent.lm import AsyncEmbeddedEngine, EmbeddedEngine, as_prompt, make_lm
 from agent.loop import run
-from agent.memory import Experience, Memory
+from agent.memory import Memory
 from agent.program import Choose, Decision, Program, View, base_candidate
 from agent.trace import Usage
 

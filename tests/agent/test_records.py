@@ -12,7 +12,7 @@ from agent.candidate import Candidate, Demo, Origin, Predictor, Role, ToolOverri
 from agent.environment import Action, Case, Environment, Observation, Option, Outcome
 from agent.environments.tool_calling import ToolCalling
 from agent.errors import BadInput, CorruptRecord
-from agent.memory import Experience
+from agent.experience import Experience
 from agent.program import base_candidate
 from agent.record import as_json, content_hash, digest_of_ids, folder_hash
 from agent.trace import Attempt, RunError, Step, Trace, Usage

@@ -10,8 +10,9 @@ from agent.deliberation import SHORTLIST, Board
 from agent.environment import Observation, Option
 from agent.environments.tool_calling import ToolCalling
 from agent.errors import BadInput
+from agent.experience import Experience
 from agent.loop import run
-from agent.memory import Experience, Memory
+from agent.memory import Memory
 from agent.optimize.experience import ExperienceSettings, propose_experience
 from agent.optimize.lora import LoraSettings, propose_lora
 from agent.optimize.proposal import Example

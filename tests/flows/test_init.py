@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from agent.environment import Action
-from agent.memory import Experience, Memory
+from agent.experience import Experience
+from agent.memory import Memory
 from agent.project import load_project
 from agent.recall import Query
 from evaluation.cases import role_of

@@ -11,6 +11,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import json_repair
+
 from agent.candidate import Demo, Predictor
 from agent.embedded_lm import Prompt
 from agent.environment import Observation, Option
@@ -99,8 +101,6 @@ def argument_prompt(predictor: Predictor, observation: Observation, option: Opti
 
 def parse_arguments(text: str, option: Option) -> dict[str, object] | None:
     """The JSON object that the LM wrote after `{`, reduced to the option's parameters; None if it is not JSON."""
-    import json_repair
-
     end = text.find("}\n")
     value = json_repair.loads("{" + (text if end < 0 else text[: end + 1]))
     if not isinstance(value, dict):

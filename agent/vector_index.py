@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from usearch.index import Index
 
 SMALLEST: Final = 20_000
 """Vectors that may stand in memory before they are written."""
@@ -68,8 +69,6 @@ class VectorIndex:
         files = sorted(self.folder.glob("to-*.usearch"))
         if not files:
             return
-        from usearch.index import Index
-
         self._viewed = Index.restore(str(files[-1]), view=True, **_EFFORT)
         self.last = int(files[-1].stem.removeprefix("to-"))
         for old in files[:-1]:
@@ -89,8 +88,6 @@ class VectorIndex:
         self._view()
 
     def _merged(self) -> Any:
-        from usearch.index import Index
-
         newest = max(self.folder.glob("to-*.usearch")) if self.folder else None
         whole: Any = Index.restore(str(newest), view=False, **_EFFORT)
         keys = np.asarray(self._fresh.keys, dtype=np.uint64)
@@ -99,6 +96,4 @@ class VectorIndex:
 
 
 def _graph(dimensions: int) -> Any:
-    from usearch.index import Index
-
     return Index(ndim=dimensions, **_SHAPE, **_EFFORT)

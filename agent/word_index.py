@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import tantivy
+
 TEXTS: Final = ("goal", "observation", "thought")
 FIELDS: Final = (*TEXTS, "offered")
 """`offered` holds the kinds of the actions that were offered, one word each (`agent.analogy`)."""
@@ -38,8 +40,6 @@ class WordIndex:
 
     def __init__(self, folder: Path | None) -> None:
         """Open the index in `folder`, made where absent and made anew where damaged; None = in memory."""
-        import tantivy
-
         self._t: Any = tantivy
         builder = tantivy.SchemaBuilder().add_integer_field("id", indexed=True, fast=True)
         for field in (*FIELDS, "case_id"):

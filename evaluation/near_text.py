@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 SHINGLE: Final = 5
 BANDS: Final = 32
@@ -89,8 +90,6 @@ def _exactly(ours: Sequence[Shingles], theirs: Sequence[Shingles], everything: S
 
 
 def _matrix(rows: Sequence[Shingles], everything: Shingles) -> Any:
-    from scipy.sparse import csr_array
-
     places = [_places(one, everything) for one in rows]
     ends = np.cumsum([0, *(len(one) for one in places)])
     ones = np.ones(ends[-1], np.int32)

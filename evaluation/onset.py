@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from scipy.special import betaln
 
 from evaluation.conformal import QUANTILES, Floats, Ints
 
@@ -45,8 +46,6 @@ def locate_onset(streams: Sequence[Ranks], n: int) -> tuple[int, int, int]:
 
 def _log_likelihoods(ranks: Ranks, n: int) -> Floats:
     """Log marginal likelihood (quantiles, n) of an onset at each message."""
-    from scipy.special import betaln
-
     weight = np.zeros(n)
     weight[ranks.messages] = ranks.weights
     rows = []

@@ -17,6 +17,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
+from scipy.stats import hypergeom
 
 from agent.record import Record
 from agent.trace import Trace
@@ -213,8 +214,6 @@ def _propensity(rank: int, n: int, n_random: int, n_chosen: int) -> float:
     """
     if rank < n_chosen or n_random == n:
         return 1.0
-    from scipy.stats import hypergeom
-
     drawn = n_random / n
     turn = float(
         hypergeom.sf(rank - n_chosen, n - 1, rank, n_random)

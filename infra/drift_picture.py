@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from agent.errors import BadInput
 from evaluation.attribution import Attribution
 from evaluation.drift_state import DriftState
 from evaluation.observation import GROUPS, Group
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 _COLOURS: Final[dict[Group, str]] = {"input": "#23527c", "behaviour": "#c08a1e", "outcome": "#b3352b"}
 _SAYS: Final[dict[Group, str]] = {
@@ -28,9 +29,6 @@ def draw_drift(states: Sequence[DriftState], out: Path, *, attribution: Attribut
     Raises:
         BadInput: there is no window to draw.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not states:
         raise BadInput(f"no window was seen, so there is nothing to draw into {out}")
     figure = Figure(figsize=(9, 4), layout="constrained")
@@ -45,7 +43,7 @@ def draw_drift(states: Sequence[DriftState], out: Path, *, attribution: Attribut
     return out
 
 
-def _draw_evidence(axes: "Axes", states: Sequence[DriftState]) -> None:
+def _draw_evidence(axes: Axes, states: Sequence[DriftState]) -> None:
     seen = [state.n_seen for state in states]
     threshold = states[-1].threshold
     axes.axhline(threshold, color=_INK, ls="--", lw=1)
@@ -70,13 +68,13 @@ def _draw_evidence(axes: "Axes", states: Sequence[DriftState]) -> None:
         )
 
 
-def _draw_onset(axes: "Axes", attribution: Attribution) -> None:
+def _draw_onset(axes: Axes, attribution: Attribution) -> None:
     onset = attribution.onset
     axes.axvspan(onset.low, onset.high, color=_MUTED, alpha=0.18, lw=0, label="onset, 95 %")
     axes.axvline(onset.message, color=_MUTED, lw=1)
 
 
-def _label(axes: "Axes", states: Sequence[DriftState]) -> None:
+def _label(axes: Axes, states: Sequence[DriftState]) -> None:
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.1)
     axes.set_xlabel("messages since the reference")

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from agent.errors import BadInput
 from evaluation.operating_characteristics import OperatingCharacteristics
 from evaluation.verdict import Verdict, WealthPoint
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 PROMOTE = "#1b7f5c"
 HARM = "#b3352b"
@@ -40,22 +39,19 @@ def draw_characteristics(measured: OperatingCharacteristics, out: Path) -> None:
     _save(figure, out)
 
 
-def _figure(width: float, height: float) -> "Figure":
+def _figure(width: float, height: float) -> Figure:
     """A figure that no window system knows of: drawn by Agg, freed with its last reference."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: "Figure", out: Path) -> None:
+def _save(figure: Figure, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(out, dpi=144)
 
 
-def _draw_wealth(axes: "Axes", path: Sequence[WealthPoint], verdict: Verdict) -> None:
+def _draw_wealth(axes: Axes, path: Sequence[WealthPoint], verdict: Verdict) -> None:
     bets = [point.n_bets for point in path]
     axes.plot(bets, [point.e_value for point in path], color=PROMOTE, label="evidence for the challenger")
     axes.plot(bets, [point.harm_e_value for point in path], color=HARM, lw=1, label="evidence of harm")
@@ -79,7 +75,7 @@ def _draw_wealth(axes: "Axes", path: Sequence[WealthPoint], verdict: Verdict) ->
     axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=9)
 
 
-def _draw_interval(axes: "Axes", path: Sequence[WealthPoint], verdict: Verdict) -> None:
+def _draw_interval(axes: Axes, path: Sequence[WealthPoint], verdict: Verdict) -> None:
     bets = [point.n_bets for point in path]
     low, high = [point.low for point in path], [point.high for point in path]
     axes.fill_between(
@@ -95,7 +91,7 @@ def _draw_interval(axes: "Axes", path: Sequence[WealthPoint], verdict: Verdict) 
     axes.legend(loc="upper right", frameon=False, fontsize=9)
 
 
-def _draw_errors(axes: "Axes", measured: OperatingCharacteristics) -> None:
+def _draw_errors(axes: Axes, measured: OperatingCharacteristics) -> None:
     rows = sorted(measured.rules, key=lambda row: -row.false_lifetime)
     colours = [PROMOTE if row.rule.startswith("gate with ledger") else MUTED for row in rows]
     bars = axes.barh([row.rule for row in rows], [100 * row.false_lifetime for row in rows], color=colours)
@@ -108,7 +104,7 @@ def _draw_errors(axes: "Axes", measured: OperatingCharacteristics) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_labels(axes: "Axes", measured: OperatingCharacteristics) -> None:
+def _draw_labels(axes: Axes, measured: OperatingCharacteristics) -> None:
     for name, colour in zip(
         dict.fromkeys(row.population for row in measured.labels_needed), COLOURS, strict=False
     ):

@@ -3,14 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from agent.errors import BadInput
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _INK: Final = "#222222"
 _OTHER_TOOLS: Final = "(others)"
@@ -80,17 +79,14 @@ def _clipped(name: str) -> str:
     return name if len(name) <= 24 else f"{name[:12]}…{name[-11:]}"
 
 
-def _figure(width: float, height: float) -> "Figure":
+def _figure(width: float, height: float) -> Figure:
     """A figure of its own, without pyplot's global state: tasks draw in threads."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: "Figure", out: Path) -> Path:
+def _save(figure: Figure, out: Path) -> Path:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
     out.parent.mkdir(parents=True, exist_ok=True)

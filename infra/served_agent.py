@@ -5,7 +5,7 @@ of objects with `name`, `description`, `parameters`). The answer names the candi
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import mlflow.models
 import pandas as pd
@@ -13,23 +13,20 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from agent.candidate import Candidate
 from agent.environment import Observation
+from agent.program import Program, View
 from agent.record import content_hash
+from agent.team import make_program
 from infra.settings import Settings, prepare_environment
-
-if TYPE_CHECKING:
-    from agent.program import Program
+from infra.text_embedding import embedding_named
 
 
 class ServedAgent(PythonModel):
     """Answers requests with the registered candidate; adapter and memory lie beside its manifest."""
 
-    program: "Program"
+    program: Program
 
     def load_context(self, context: PythonModelContext) -> None:
         """Build the program from the candidate and its files; the LM loads at the first request."""
-        from agent.team import make_program
-        from infra.text_embedding import embedding_named
-
         prepare_environment()  # MLflow may be all that this process began with
         folder = Path(context.artifacts["agent"])
         manifest = folder / "candidate.json"
@@ -47,8 +44,6 @@ class ServedAgent(PythonModel):
         params: dict[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
         """One answer for each row, in order."""
-        from agent.program import View
-
         rows = [{str(key): value for key, value in row.items()} for row in model_input.to_dict("records")]
         views = [View(case_id=content_hash(row), observation=_observation(row)) for row in rows]
         return [

@@ -9,6 +9,9 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from pyarrow.lib import ArrowException
+from pyarrow.parquet import ParquetFile, read_metadata, read_schema
+
 from agent.errors import BadInput
 from infra.csv_records import CsvRecords
 from infra.json_records import Fault, IsRecord, JsonRecords
@@ -85,8 +88,6 @@ class TableFile:
     def names(self) -> list[str] | None:
         """Columns, where the file says which it has; in JSON each record has its own."""
         if self._parquet:
-            from pyarrow.parquet import read_schema
-
             return list(_of_parquet(self.path, lambda: read_schema(self.path).names))
         return None if self._csv is None else [name for name in self._csv.names if name]
 
@@ -140,8 +141,6 @@ class TableFile:
     def count(self) -> int:
         """How many records there are, an upper bound where cells hold line breaks; for progress only."""
         if self._parquet:
-            from pyarrow.parquet import read_metadata
-
             return int(_of_parquet(self.path, lambda: read_metadata(self.path).num_rows))
         if self._json is not None and not self._json.in_lines:
             return max(sum(1 for _ in self), 1)
@@ -154,8 +153,6 @@ class TableFile:
         return isinstance(value, Mapping) and any(name in value for name in self.expected)
 
     def _parquet_rows(self) -> Iterator[tuple[int, Row]]:
-        from pyarrow.parquet import ParquetFile
-
         number = 0
         file = _of_parquet(self.path, lambda: ParquetFile(self.path))
         with file:
@@ -167,8 +164,6 @@ class TableFile:
 
 
 def _of_parquet(path: Path, read: Any) -> Any:
-    from pyarrow.lib import ArrowException
-
     try:
         return read()
     except (ArrowException, OSError) as error:

@@ -14,9 +14,9 @@ from rich.text import Text
 from agent.errors import BadInput
 from evaluation.episodes import Episodes, Ruling
 from evaluation.watching import WatchState
-from flows.commands.terminal import NO, YES, console, emit_json
-from flows.commands.which_project import HERE, AsJson, Folder, Name, Person, which_project
-from flows.commands.wording import moment, outside
+from flows.commands.options import HERE, AsJson, Folder, Name, Person
+from flows.commands.terminal import NO, YES, console, emit_json, moment, outside
+from flows.commands.which_project import which_project
 from infra.drift_log import add_ruling, rulings
 from infra.watch_store import read_watch
 

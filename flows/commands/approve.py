@@ -12,9 +12,10 @@ from rich.text import Text
 from agent.errors import BadInput
 from evaluation.verdict import Verdict
 from flows.commands.candidate_changes import Change, changes
-from flows.commands.terminal import NO, console, emit_json
-from flows.commands.which_project import HERE, AsJson, Folder, Name, Person, which_project, which_version
-from flows.commands.wording import DECISION, called, outside
+from flows.commands.options import HERE, AsJson, Folder, Name, Person
+from flows.commands.terminal import NO, console, emit_json, outside
+from flows.commands.which_project import which_project, which_version
+from flows.commands.wording import DECISION, called
 from infra import registry
 from infra.promotion import require_promotable
 from infra.version import Version

@@ -10,9 +10,10 @@ import typer
 from rich.table import Table
 
 from evaluation.ledger import Ledger
-from flows.commands.terminal import NO, console, emit_json
-from flows.commands.which_project import HERE, AsJson, Folder, Name, Person, which_project
-from flows.commands.wording import DECISION, moment, outside
+from flows.commands.options import HERE, AsJson, Folder, Name, Person
+from flows.commands.terminal import NO, console, emit_json, moment, outside
+from flows.commands.which_project import which_project
+from flows.commands.wording import DECISION
 from infra.ledger_store import grant_budget, read_ledger
 
 

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.options import AsJson
 from flows.commands.run_here import resumable, start_server
 from flows.commands.terminal import console, emit_json
-from flows.commands.which_project import AsJson
 from flows.demo.restart import forget
 from flows.demo.story import tell
 from flows.demo.weeks import NAME, begin

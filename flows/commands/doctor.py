@@ -1,19 +1,18 @@
 """`ratchet doctor`: what must hold before anything runs, what was found, and what to do about it."""
 
-from typing import Annotated, Final
+from typing import Final
 
 import typer
 from rich.table import Table
 
+from flows.commands.options import AsJson
 from flows.commands.terminal import NO, YES, console, emit_json
 from infra.checkup import Check, run_checks
 
 _MARK: Final = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]"}
 
 
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")] = False,
-) -> None:
+def doctor(as_json: AsJson = False) -> None:
     """What must hold before anything runs, and what to mend.
 
     Python, pins, data, disk, MLflow, ports and alerts; exit 3 if something must be mended first.

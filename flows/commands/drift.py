@@ -16,6 +16,7 @@ from evaluation.drift import DriftMonitor, DriftState, alpha_per_window
 from evaluation.emptied import p_all_empty
 from evaluation.observation import Observation
 from flows.commands.drift_answer import answer_of, show, show_emptied, show_reading
+from flows.commands.options import AsJson
 from flows.commands.terminal import NO, YES, console, emit_json
 from infra.message_file import MessageColumns, MessageFile, uncompared
 from infra.table_file import Row
@@ -60,7 +61,7 @@ def drift(
         Path | None, typer.Option(help="Draw the timeline of the evidence into this PNG.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Decides the halves of the reference and splits ties.")] = 0,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Did the traffic change? Any team's two files, no server.
 
@@ -79,7 +80,7 @@ def drift(
     one_sided = uncompared(usual_file, file)
     emptied = _emptied(usual_file, file, rate)
     answer = {**answer_of(states, attribution, one_sided, emptied), "embedding": monitor.embedding}
-    if json:
+    if as_json:
         emit_json(answer)
     else:
         show_emptied(emptied, file)

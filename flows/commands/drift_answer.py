@@ -7,8 +7,7 @@ from rich.table import Table
 
 from evaluation.attribution import Attribution
 from evaluation.drift import DriftState
-from flows.commands.terminal import console
-from flows.commands.wording import outside
+from flows.commands.terminal import console, outside
 from infra.csv_records import short
 from infra.message_file import MessageFile, Uncompared, unused
 

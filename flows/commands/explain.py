@@ -10,9 +10,10 @@ from agent.errors import BadInput
 from agent.trace import Attempt, Trace
 from evaluation.cases import case_text
 from evaluation.label import Label
-from flows.commands.terminal import console, emit_json
-from flows.commands.which_project import HERE, AsJson, Folder, Name, which_project
-from flows.commands.wording import called, moment, outside
+from flows.commands.options import HERE, AsJson, Folder, Name
+from flows.commands.terminal import console, emit_json, moment, outside
+from flows.commands.which_project import which_project
+from flows.commands.wording import called
 from infra.registry import history
 from infra.trace_lookup import FoundTrace, find_traces
 from infra.version import Version

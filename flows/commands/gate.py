@@ -15,6 +15,7 @@ from evaluation.gate_path import follow
 from evaluation.operating_characteristics import measure
 from evaluation.verdict import WealthPoint
 from flows.commands.characteristics_tables import show
+from flows.commands.options import AsJson
 from flows.commands.terminal import NO, YES, console, emit_json
 from infra.pair_file import PairFile, read_seen
 
@@ -44,7 +45,6 @@ Seen = Annotated[
     ),
 ]
 Plot = Annotated[Path | None, typer.Option(help="Draw wealth, threshold and interval into this PNG.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 def gate(
@@ -56,7 +56,7 @@ def gate(
     slice_tolerance: SliceTolerance = 0.0,
     seen: Seen = None,
     plot: Plot = None,
-    json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Is the challenger better? Any team's pairs, in its CI.
 
@@ -70,7 +70,7 @@ def gate(
         slice_tolerance=slice_tolerance,
     )
     verdict, path = _run(Gate(policy), pairs, seen, keep_path=plot is not None)
-    if json:
+    if as_json:
         emit_json(verdict)
     else:
         _show(verdict)
@@ -152,7 +152,7 @@ def characteristics(
     tests: Annotated[int, typer.Option(min=10, help="Simulated tests per power figure.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the simulation.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Draw the figure into this PNG.")] = None,
-    json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure how often the gate errs, and what it costs.
 
@@ -165,7 +165,7 @@ def characteristics(
 
         draw_characteristics(measured, out)
         console.print(f"picture: {out}")
-    if json:
+    if as_json:
         emit_json(measured)
     else:
         show(measured)

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from flows.commands.options import AsJson
 from flows.commands.terminal import console, emit_json
-from flows.commands.which_project import AsJson
 from infra.retention import Retention, remove, superfluous
 
 

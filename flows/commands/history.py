@@ -9,9 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from evaluation.ledger import Ledger
-from flows.commands.terminal import console, emit_json
-from flows.commands.which_project import HERE, AsJson, Folder, Name, which_project
-from flows.commands.wording import DECISION, accuracy, aliases, cost, moment, outside
+from flows.commands.options import HERE, AsJson, Folder, Name
+from flows.commands.terminal import console, emit_json, moment, outside
+from flows.commands.which_project import which_project
+from flows.commands.wording import DECISION, accuracy, aliases, cost
 from infra.ledger_store import read_ledger
 from infra.registry import history as versions_of
 from infra.version import Version

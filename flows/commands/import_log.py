@@ -13,9 +13,9 @@ from rich.text import Text
 from agent.errors import BadInput
 from agent.experience import WON
 from evaluation.label import people_said
-from flows.commands.terminal import console, emit_json
-from flows.commands.which_project import HERE, AsJson, Folder, Name, which_project
-from flows.commands.wording import outside
+from flows.commands.options import HERE, AsJson, Folder, Name
+from flows.commands.terminal import console, emit_json, outside
+from flows.commands.which_project import which_project
 from infra.chat_log import ChatLog, read_chat_log
 from infra.experience_store import open_library, remember
 from infra.trace_correction import correct_outcomes

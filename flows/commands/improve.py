@@ -1,21 +1,19 @@
 """`ratchet improve` and `ratchet monitor`: the flows, called by hand."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from flows.commands.options import HERE, AsJson, Folder
 from flows.commands.report import say, show_drift, show_round
 from flows.commands.run_here import resumable, start_server
 from flows.commands.terminal import NO, YES, console, emit_json
-from flows.commands.which_project import AsJson
 from flows.improve import improve as improve_flow
 from flows.monitor import monitor as monitor_flow
 from flows.project_settings import ImproveSettings, MonitorSettings, read_settings
 from infra.registry import history
 from tasks.project_name import name_of
 
-Folder = Annotated[str, typer.Option("--project", help="Folder with your project.py.")]
 Sets = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Above ratchet.toml, such as gate.alpha=0.1; repeat."),
@@ -23,7 +21,7 @@ Sets = Annotated[
 
 
 def improve(
-    project: Folder = ".",
+    project: Folder = HERE,
     approve_as: Annotated[
         str, typer.Option(help="Name of the policy that approves what is proven; without it, a person does.")
     ] = "",
@@ -38,31 +36,31 @@ def improve(
     as_json: AsJson = False,
 ) -> None:
     """Collect, ask people, curate, propose, gate and promote."""
-    settings = read_settings(Path(project), ImproveSettings, sets)
+    settings = read_settings(project, ImproveSettings, sets)
     given = {"approved_by": approve_as, "model": model, "model_at": model_at}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value})
     start_server()
     with resumable():
-        report = improve_flow(project, settings)
+        report = improve_flow(str(project), settings)
     if as_json:
         emit_json(report)
     else:
         say(f"served {report.served} waiting requests")
-        show_round(report, history(name_of(project)))
+        show_round(report, history(name_of(str(project))))
         for problem in report.problems:
             console.print(f"  [yellow]{problem}")
     raise typer.Exit(YES if report.decision.best else NO)
 
 
-def monitor(project: Folder = ".", sets: Sets = None, as_json: AsJson = False) -> None:
+def monitor(project: Folder = HERE, sets: Sets = None, as_json: AsJson = False) -> None:
     """Look for drift in what arrived since the last look.
 
     Exit 3 while an alarm stands.
     """
-    settings = read_settings(Path(project), MonitorSettings, sets)
+    settings = read_settings(project, MonitorSettings, sets)
     start_server()
     with resumable():
-        report = monitor_flow(project, settings)
+        report = monitor_flow(str(project), settings)
     if as_json:
         emit_json(report)
     else:

@@ -13,8 +13,8 @@ import typer
 
 from agent.errors import BadInput
 from agent.project import PROJECT_FILE, load_project
+from flows.commands.options import AsJson
 from flows.commands.terminal import console, emit_json
-from flows.commands.which_project import AsJson
 
 _TEMPLATE_NAME: Final = "my_agent"
 _LEFT_OUT: Final = ("__pycache__", "*.pyc", ".ratchet")

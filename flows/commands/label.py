@@ -9,9 +9,9 @@ import typer
 from rich.table import Table
 
 from flows.commands.explain import request_of
-from flows.commands.terminal import console, emit_json
-from flows.commands.which_project import HERE, AsJson, Folder, Name, which_project
-from flows.commands.wording import outside
+from flows.commands.options import HERE, AsJson, Folder, Name
+from flows.commands.terminal import console, emit_json, outside
+from flows.commands.which_project import which_project
 from infra.known_projects import LOCAL_SERVER, review_page
 from infra.review_queue import ReviewItem, pending
 from infra.review_queue import answer as write_answer

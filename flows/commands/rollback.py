@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
+from flows.commands.options import HERE, AsJson, Folder, Name, Person
 from flows.commands.terminal import console, emit_json
-from flows.commands.which_project import HERE, AsJson, Folder, Name, Person, which_project
+from flows.commands.which_project import which_project
 from flows.commands.wording import called
 from infra import registry
 from infra.promotion import rollback_target

@@ -12,9 +12,10 @@ from rich.text import Text
 
 from evaluation.ledger import Ledger
 from flows.commands.approve import waiting
-from flows.commands.terminal import console, emit_json
-from flows.commands.which_project import HERE, AsJson, Folder, Name, which_project
-from flows.commands.wording import called, moment, outside
+from flows.commands.options import HERE, AsJson, Folder, Name
+from flows.commands.terminal import console, emit_json, moment, outside
+from flows.commands.which_project import which_project
+from flows.commands.wording import called
 from infra.drift_log import DriftLook, last_look
 from infra.ledger_store import read_ledger
 from infra.project_state import read_state

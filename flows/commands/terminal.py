@@ -1,17 +1,21 @@
 """What a person or a pipeline sees: JSON on stdout, everything else on stderr, three exit codes.
 
-Why here: every command answers in the same way, so that a CI step can branch on the exit code alone.
+Why here: every command answers in the same way, so that a CI step can branch on the exit code alone. And a request
+in a trace can hold control sequences, which a terminal obeys: text from outside passes through `outside`.
 """
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from datetime import datetime
 from typing import Any, Final, TextIO
 
 from pydantic import BaseModel
 from rich.console import Console
+from rich.text import Text
 
 YES: Final = 0
 """Promote, no drift, done."""
@@ -22,6 +26,17 @@ NO: Final = 3
 
 console = Console(stderr=True, highlight=False)
 """For people: progress, tables, sentences. Never stdout, which belongs to `--json`."""
+
+
+def outside(text: object, limit: int = 400) -> Text:
+    """Text that somebody else wrote, without control characters and markup, cut to `limit` characters."""
+    plain = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", str(text)).strip()
+    return Text(plain if len(plain) <= limit else plain[: limit - 1] + "…")
+
+
+def moment(at: datetime) -> str:
+    """Local time to the minute."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def emit_json(answer: BaseModel | dict[str, Any]) -> None:

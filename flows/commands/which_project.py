@@ -4,26 +4,12 @@ Why a name is enough: what was learned lies in MLflow, and must be readable wher
 """
 
 from pathlib import Path
-from typing import Annotated, TypeAlias
-
-import typer
 
 from agent.errors import BadInput
 from agent.project import PROJECT_FILE, load_project
+from flows.commands.options import HERE
 from infra.known_projects import known_projects
 from infra.version import Version
-
-Folder: TypeAlias = Annotated[Path, typer.Option("--project", help="Folder with project.py.")]
-Name: TypeAlias = Annotated[
-    str | None, typer.Option("--name", help="Name in MLflow, instead of a folder; the demo's is `demo`.")
-]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Person: TypeAlias = Annotated[
-    str, typer.Option("--by", envvar=["RATCHET_USER", "USER"], help="Who decides; recorded for good.")
-]
-
-HERE = Path()
-"""Where a command looks for `project.py` unless told otherwise."""
 
 
 def which_project(folder: Path, name: str | None) -> str:

@@ -1,11 +1,5 @@
-"""How versions, moments and texts from outside are worded for a terminal; the same in every command.
+"""How versions are worded for a terminal; the same in every command."""
 
-Why text from outside passes through here: a request in a trace can hold control sequences, and a terminal
-obeys them.
-"""
-
-import re
-from datetime import datetime
 from typing import Final
 
 from rich.text import Text
@@ -19,20 +13,9 @@ ALIAS: Final = {"champion": "bold green", "challenger": "yellow", "canary": "cya
 _SCALE: Final = 18
 
 
-def outside(text: object, limit: int = 400) -> Text:
-    """Text that somebody else wrote, without control characters and markup, cut to `limit` characters."""
-    plain = re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", "", str(text)).strip()
-    return Text(plain if len(plain) <= limit else plain[: limit - 1] + "…")
-
-
 def called(version: Version) -> str:
     """A version's short name: `v3 1a2b3c4d`."""
     return f"v{version.number} {version.candidate_id[:8]}"
-
-
-def moment(at: datetime) -> str:
-    """Local time to the minute."""
-    return at.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def aliases(version: Version) -> Text:

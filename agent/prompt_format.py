@@ -49,7 +49,6 @@ def choice_prompt(
     predictor: Predictor,
     observation: Observation,
     *,
-    tools: dict[str, str] | None = None,
     recalled: Sequence[Demo] = (),
     reflections: Sequence[str] = (),
     done: Sequence[str] = (),
@@ -60,7 +59,6 @@ def choice_prompt(
     Args:
         predictor: instructions and demos.
         observation: request and options.
-        tools: descriptions that override those of the options, by name.
         recalled: own successes on similar requests, most similar last.
         reflections: what the agent concluded from failed attempts; the last three are shown.
         done: what was done so far in this attempt, oldest first.
@@ -69,7 +67,7 @@ def choice_prompt(
     lines = [predictor.instructions]
     lines += [f"Example: {_demo(demo, room)}" for demo in predictor.demos]
     if observation.options:
-        lines += ["Options:", *(_option(option, tools or {}, room) for option in observation.options)]
+        lines += ["Options:", *(_option(option, room) for option in observation.options)]
     new = [f"Before: {_demo(demo, room)}" for demo in recalled]
     new += [f"Note: {data(text, room.recall)}" for text in reflections[-3:]]
     if done:
@@ -123,6 +121,5 @@ def _demo(demo: Demo, room: Room) -> str:
     return f"{data(demo.inputs, room.recall)} -> {data(demo.output, room.recall)}"
 
 
-def _option(option: Option, overrides: dict[str, str], room: Room) -> str:
-    description = overrides.get(option.name, option.description)
-    return f"- {data(option.name, room.recall)}: {data(description, room.description)}"
+def _option(option: Option, room: Room) -> str:
+    return f"- {data(option.name, room.recall)}: {data(option.description, room.description)}"

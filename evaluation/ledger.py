@@ -5,8 +5,8 @@ probability of even one false promotion in the whole lifetime is at most α, wha
 e-LOND (Xu & Ramdas 2024, "Online multiple testing with e-values"): α_k = α γ_k (R + 1), γ_k = 6/(π²k²), R =
 promotions so far; holds the false discovery rate below α under any dependence, and buys power after wins.
 
-Pure: each function returns a new ledger. The registry stores it with its version for compare-and-swap, so two
-runs that read the same ledger cannot both spend its next share.
+Pure: each function returns a new ledger. What is stored is the log of what was done (`infra.event_log`), and whoever
+comes second in it is refused: two runs cannot both spend the next share.
 """
 
 import math
@@ -18,10 +18,6 @@ from agent.errors import BadInput
 from evaluation.verdict import Decision
 
 Spending = Literal["family-wise", "e-LOND"]
-
-
-class StaleLedger(BadInput):
-    """Somebody else spent from this ledger in between; read it again and repeat."""
 
 
 class Entry(BaseModel):
@@ -75,8 +71,6 @@ class Ledger(BaseModel):
     spending: Spending = "family-wise"
     smallest_alpha: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     """Below this share a test would need so many labels that the budget counts as exhausted."""
-    version: Annotated[int, Field(ge=0)] = 0
-    """Raised by every change; what the registry compares before it swaps."""
     entries: tuple[Entry, ...] = ()
     refreshes: tuple[Refresh, ...] = ()
 
@@ -130,14 +124,12 @@ def open_test(
     candidate: str,
     now: AwareDatetime,
     champion: str = "",
-    expected_version: int | None = None,
 ) -> Ledger:
     """Spend the next share on `candidate` against `champion`; its entry is `entries[-1]` of the ledger returned.
 
-    Raises StaleLedger when `expected_version` is not the ledger's, BadInput when the budget is exhausted or
-    the candidate already has an open test.
+    Raises:
+        BadInput: the budget is exhausted, or the candidate already has an open test.
     """
-    _refuse_stale(ledger, expected_version)
     for entry in ledger.entries:
         if entry.candidate == candidate and entry.decision is None:
             raise BadInput(
@@ -167,14 +159,12 @@ def close_test(
     e_value: float,
     now: AwareDatetime,
     champion: str = "",
-    expected_version: int | None = None,
 ) -> Ledger:
     """Write how the open test of `candidate` ended; the share stays spent whatever the decision.
 
-    Raises StaleLedger as `open_test`, BadInput when there is no open test, or when a promotion's e-value does
-    not reach the threshold that its share demands.
+    Raises:
+        BadInput: there is no open test, or a promotion's e-value does not reach the threshold that its share demands.
     """
-    _refuse_stale(ledger, expected_version)
     entry = open_entry(ledger, candidate)
     if champion and entry.champion != champion:
         raise BadInput(
@@ -204,23 +194,11 @@ def last_test(ledger: Ledger, candidate: str, champion: str) -> Entry | None:
     return next(found, None)
 
 
-def refresh(
-    ledger: Ledger, *, granted_by: str, because: str, now: AwareDatetime, expected_version: int | None = None
-) -> Ledger:
+def refresh(ledger: Ledger, *, granted_by: str, because: str, now: AwareDatetime) -> Ledger:
     """Start a new budget, in a person's name and with a reason; earlier entries stay as they are."""
-    _refuse_stale(ledger, expected_version)
     grant = Refresh(budget=ledger.budget + 1, granted_by=granted_by, because=because, at=now)
     return _changed(ledger, refreshes=(*ledger.refreshes, grant))
 
 
-def _refuse_stale(ledger: Ledger, expected: int | None) -> None:
-    if expected is not None and expected != ledger.version:
-        raise StaleLedger(
-            f"the ledger is at version {ledger.version}, expected {expected}: somebody spent in between; "
-            "read it again and repeat"
-        )
-
-
 def _changed(ledger: Ledger, **update: object) -> Ledger:
-    fields = dict(ledger) | update | {"version": ledger.version + 1}
-    return Ledger.model_validate(fields)
+    return Ledger.model_validate(dict(ledger) | update)

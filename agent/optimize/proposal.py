@@ -49,8 +49,8 @@ class Proposal(Record):
     """What making it took, by unit: seconds, lm_calls, input_tokens."""
 
 
-def learned_options(examples: Sequence[Example], *, least: int = 3) -> tuple[Option, ...]:
-    """Actions that people named at least `least` times although no environment offered them, such as to abstain."""
+def learned_options(examples: Sequence[Example]) -> tuple[Option, ...]:
+    """Actions that people named three times or more although no environment offered them, such as to abstain."""
     counts: dict[str, int] = {}
     for example in examples:
         if not example.is_offered:
@@ -58,7 +58,7 @@ def learned_options(examples: Sequence[Example], *, least: int = 3) -> tuple[Opt
     return tuple(
         Option(name=name, description="None of the options above does what is asked.")
         for name, count in sorted(counts.items())
-        if count >= least
+        if count >= 3
     )
 
 

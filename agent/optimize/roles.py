@@ -179,9 +179,7 @@ def propose_jointly(
     return current.model_copy(update={"candidate": made, "seen_case_ids": tuple(sorted(seen)), "cost": cost})
 
 
-def tune_weights(
-    team: Team, examples: Sequence[Example], weights: Sequence[float] = WEIGHTS
-) -> tuple[tuple[Role, ...], float]:
+def tune_weights(team: Team, examples: Sequence[Example]) -> tuple[tuple[Role, ...], float]:
     """The roles with the likeliest weights, and how often these are right; of equally good ones the smallest.
 
     What a role says does not depend on the weights, so the LM is asked once. The first solver's weight stays.
@@ -192,7 +190,7 @@ def tune_weights(
     if not examples:
         raise BadInput("tuning a team needs at least 1 labelled example, got 0: label some traces first")
     boards = [team.weigh(example.view) for example in examples]
-    return best_weights(team.candidate.topology.roles, boards, examples, weights)
+    return best_weights(team.candidate.topology.roles, boards, examples, WEIGHTS)
 
 
 def best_weights(

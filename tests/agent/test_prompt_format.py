@@ -68,12 +68,11 @@ def test_a_prompt_has_what_recurs_in_front_and_the_request_last():
     prompt = choice_prompt(
         PREDICTOR,
         OBSERVATION,
-        tools={"taxi": "Orders a cab"},
         recalled=[Demo(inputs="snow?", output="weather")],
         reflections=["one", "two", "three", "four"],
     )
     assert prompt.prefix == (
-        f"{USER}Pick one.\nExample: rain? -> weather\nOptions:\n- weather: Tells the weather\n- taxi: Orders a cab\n"
+        f"{USER}Pick one.\nExample: rain? -> weather\nOptions:\n- weather: Tells the weather\n- taxi: Calls a taxi\n"
     )
     assert prompt.suffix == (
         f"Before: snow? -> weather\nNote: two\nNote: three\nNote: four\nRequest: How warm is Oslo?{ASSISTANT}"
@@ -81,18 +80,16 @@ def test_a_prompt_has_what_recurs_in_front_and_the_request_last():
     assert prompt.choices == ("weather", "taxi")
 
 
-@pytest.mark.parametrize("place", ["request", "option", "description", "override", "demo", "answer", "note"])
+@pytest.mark.parametrize("place", ["request", "option", "description", "demo", "answer", "note"])
 def test_control_tokens_from_outside_are_removed_wherever_they_come_from(place):
     evil = {
         name: EVIL if name == place else "fine"
-        for name in ("request", "option", "description", "override", "demo", "answer", "note")
+        for name in ("request", "option", "description", "demo", "answer", "note")
     }
     option = Option(name=evil["option"], description=evil["description"])
-    tools = {evil["option"]: EVIL} if place == "override" else None
     prompt = choice_prompt(
         Predictor(instructions="Pick one."),
         Observation(text=evil["request"], options=(option,)),
-        tools=tools,
         recalled=[Demo(inputs=evil["demo"], output=evil["answer"])],
         reflections=[evil["note"]],
     )

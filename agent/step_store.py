@@ -158,12 +158,13 @@ class StepStore:
 
     def imported(self) -> list[Experience]:
         """The first step of every imported trajectory."""
-        return self._steps(f"WHERE {_IMPORTED} AND s.place <= 0 ORDER BY s.id")
+        # `+`: SQLite would walk through all steps in the order of their numbers, and not look into the index
+        return self._steps(f"WHERE {_IMPORTED} AND s.place <= 0 ORDER BY +s.id")
 
     def first_steps(self, case_ids: Sequence[str]) -> list[Experience]:
         """The first steps of all trajectories of these cases."""
         of_these = "s.case_id IN (SELECT value FROM json_each(?))"
-        return self._steps(f"WHERE s.place <= 0 AND {of_these} ORDER BY s.id", json.dumps(list(case_ids)))
+        return self._steps(f"WHERE +s.place <= 0 AND {of_these} ORDER BY +s.id", json.dumps(list(case_ids)))
 
     def compared(self, numbers: Sequence[int]) -> list[Row]:
         """Number, case, trajectory, what was said, day, shown, led to success, vector, whether imported, of each."""

@@ -7,12 +7,9 @@ only where somebody asks for it, in one batch, and counted apart.
 from collections.abc import Sequence
 
 from agent.environment import Action
-from agent.lm import embedded_lm
 from agent.program import ARGUMENTS, Decision, Program, View
 from agent.prompt_format import argument_prompt, parse_arguments
 from agent.tool_overrides import overridden, shown_name
-from agent.trace import Usage
-from agent.weights import NAME
 
 ARGUMENT_TOKENS = 64
 
@@ -26,7 +23,7 @@ def fill_arguments(program: Program, views: Sequence[View], decisions: Sequence[
         for option in view.observation.options
         if option.name == decision.action.name and option.parameters.get("properties")
     ]
-    if predictor is None or not chosen or program.candidate.base_model != NAME:
+    if predictor is None or not chosen or not program.lm.completes:
         return list(decisions)
     prompts = [
         argument_prompt(
@@ -34,12 +31,9 @@ def fill_arguments(program: Program, views: Sequence[View], decisions: Sequence[
         )
         for _, option, view in chosen
     ]
-    written = embedded_lm().generate(prompts, max_tokens=ARGUMENT_TOKENS)
+    written = program.lm.complete(prompts, max_tokens=ARGUMENT_TOKENS)
     filled = list(decisions)
-    for (i, option, _), generation in zip(chosen, written, strict=True):
-        action = Action(name=option.name, arguments=parse_arguments(generation.text, option))
-        spent = Usage(
-            input_tokens=generation.input_tokens, output_tokens=generation.output_tokens, lm_calls=1
-        )
-        filled[i] = filled[i].model_copy(update={"action": action, "usage": filled[i].usage + spent})
+    for (i, option, _), (text, usage) in zip(chosen, written, strict=True):
+        action = Action(name=option.name, arguments=parse_arguments(text, option))
+        filled[i] = filled[i].model_copy(update={"action": action, "usage": filled[i].usage + usage})
     return filled

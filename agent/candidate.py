@@ -9,11 +9,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from agent.endpoint import ADDRESS
 from agent.environment import Option
 from agent.record import Json, Record, content_hash
 
 SCHEMA_VERSION = 1
+ADDRESS = r"^(vendor|https?://[^\s@?#]+)$"
+"""Without user, password or query: these hold keys, and an address is recorded."""
 
 
 class Demo(Record):

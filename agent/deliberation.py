@@ -172,7 +172,7 @@ def talk(team: Candidate, seats: Seats, view: View) -> Decision:
     answer = Decision(action=Action(name=""))
     for role in roles:
         asked = _asked(team, role, view, answer, notes)
-        (decision,) = seats[role.name].decide([asked])
+        decision = seats[role.name].act(asked)
         about = answer.action.name if role.duty == "criticize" else None
         said.append((role, decision, asked, about))
         word = decision.action.name
@@ -181,7 +181,7 @@ def talk(team: Candidate, seats: Seats, view: View) -> Decision:
             if word == WRONG and role is roles[-1]:  # nobody comes after it who could do better
                 role = decider(roles)
                 asked = _asked(team, role, view, answer, notes)
-                (answer,) = seats[role.name].decide([asked])
+                answer = seats[role.name].act(asked)
                 said.append((role, answer, asked, None))
             continue
         notes.append(f"{role.name} says {shown_name(tools, word)}")

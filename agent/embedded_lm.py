@@ -21,6 +21,7 @@ import numpy as np
 
 from agent.errors import BadInput
 from agent.record import content_hash
+from agent.trace import Usage
 from agent.weights import NAME
 
 if TYPE_CHECKING:
@@ -51,12 +52,19 @@ class Prompt(NamedTuple):
         return self.prefix + self.suffix
 
 
-class Generation(NamedTuple):
-    """Free text that the LM wrote."""
+class Scores(NamedTuple):
+    """What an LM makes of given options."""
+
+    log_probs: np.ndarray
+    """Nats, summed over tokens, float64 [n_options]."""
+    input_tokens: int
+
+
+class Written(NamedTuple):
+    """Free text that an LM wrote."""
 
     text: str
-    input_tokens: int
-    output_tokens: int
+    usage: Usage
 
 
 @dataclass(frozen=True)
@@ -101,12 +109,10 @@ class EmbeddedLM:
         self._wrapped: Any = None
         self._loaded: set[str] = set()
         self._trunks: OrderedDict[str, torch.Tensor] = OrderedDict()
-        self._scores: dict[str, tuple[int, np.ndarray]] = {}
-        self._written: dict[str, Generation] = {}
+        self._scores: dict[str, Scores] = {}
+        self._written: dict[str, Written] = {}
         self._prefixes: OrderedDict[str, tuple[torch.Tensor, Any]] = OrderedDict()
         self._cache_bytes = cache_bytes
-        self.input_tokens = 0
-        """Prompt and option tokens of all calls, whether or not a cache spared the work."""
 
     def _in_half(self) -> bool:
         """Whether the layers calculate in bfloat16: where the CPU multiplies it in hardware (AMX)."""
@@ -124,26 +130,22 @@ class EmbeddedLM:
         embedded: torch.Tensor = self.model.model.embed_tokens(ids[None]).to(dtype)
         return embedded
 
-    def score(self, prompts: Sequence[Prompt], *, adapter: Path | None = None) -> list[np.ndarray]:
-        """Log-probability (nats, summed over tokens) of each choice of each prompt: float64 [n_choices] each.
+    def score(self, prompt: Prompt, *, adapter: Path | None = None) -> Scores:
+        """Log-probability of each choice; its tokens count the same whether or not a cache spared the work.
 
         Raises:
             BadInput: a prompt without choices.
         """
         import torch
 
-        with torch.no_grad(), self._using(adapter):
-            return [self._score_one(prompt, adapter) for prompt in prompts]
-
-    def _score_one(self, prompt: Prompt, adapter: Path | None) -> np.ndarray:
         key = content_hash([str(adapter), *prompt[:2], list(prompt.choices)], length=32)
         if key not in self._scores:
             packed = self.pack(prompt)
-            score = self.upper(self.trunk(prompt, packed), packed).double().numpy()
-            self._scores[key] = (packed.n_tokens, score)
-        n_tokens, score = self._scores[key]
-        self.input_tokens += n_tokens
-        return score.copy()
+            with torch.no_grad(), self._using(adapter):
+                log_probs = self.upper(self.trunk(prompt, packed), packed).double().numpy()
+            self._scores[key] = Scores(log_probs, packed.n_tokens)
+        known = self._scores[key]
+        return known._replace(log_probs=known.log_probs.copy())
 
     def pack(self, prompt: Prompt) -> Packed:
         """Tokenize a prompt and its choices into one sequence with a tree mask."""
@@ -257,18 +259,16 @@ class EmbeddedLM:
 
     def generate(
         self, prompts: Sequence[Prompt], *, adapter: Path | None = None, max_tokens: int = 64
-    ) -> list[Generation]:
+    ) -> list[Written]:
         """Greedy continuations; stops at the end of the turn. The same prompt is written once a process."""
         keys = [content_hash([str(adapter), prompt.text, max_tokens], length=32) for prompt in prompts]
         new = {key: p for key, p in zip(keys, prompts, strict=True) if key not in self._written}
         if new:
             written = self._generate(list(new.values()), adapter, max_tokens)
             self._written.update(zip(new, written, strict=True))
-        done = [self._written[key] for key in keys]
-        self.input_tokens += sum(generation.input_tokens for generation in done)
-        return done
+        return [self._written[key] for key in keys]
 
-    def _generate(self, prompts: Sequence[Prompt], adapter: Path | None, max_tokens: int) -> list[Generation]:
+    def _generate(self, prompts: Sequence[Prompt], adapter: Path | None, max_tokens: int) -> list[Written]:
         """One left-padded batch."""
         import torch
 
@@ -286,7 +286,8 @@ class EmbeddedLM:
         for row, attended in zip(out[:, width:], batch["attention_mask"], strict=True):
             text = str(self.tokenizer.decode(row, skip_special_tokens=True))
             n_out = int((row != self.tokenizer.pad_token_id).sum())
-            results.append(Generation(text, int(attended.sum()), n_out))
+            usage = Usage(input_tokens=int(attended.sum()), output_tokens=n_out, lm_calls=1)
+            results.append(Written(text, usage))
         return results
 
     @contextmanager

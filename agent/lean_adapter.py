@@ -17,7 +17,7 @@ from agent.embedded_lm import Prompt
 from agent.environment import Observation, Option
 from agent.errors import BadInput
 from agent.lm import CHOICES, PRIOR, EmbeddedEngine
-from agent.prompt_format import ASSISTANT, LARGE, SMALL, USER, Room, choice_prompt, data
+from agent.prompt_format import ASSISTANT, LARGE, SMALL, USER, Room, choice_prompt, data, in_words
 
 FIELD_CHARS = 2000
 
@@ -87,18 +87,15 @@ class LeanAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
         self, lm: dspy.BaseLM, lm_kwargs: dict[str, Any], prompt: Prompt, prior: list[float] | None = None
     ) -> Request:
         """A canonical request; choices travel beside the prompt to the embedded LM, and in it to an endpoint."""
-        prefix = prompt.prefix.removeprefix(USER)
-        suffix = prompt.suffix.removesuffix(ASSISTANT)
         embedded = _is_embedded(lm)
-        if prompt.choices and not embedded:
-            suffix += "\nAnswer with the name of one option and nothing else."
         settings = {**getattr(lm, "kwargs", {}), **lm_kwargs}
         config = Config(
             max_tokens=settings.get("max_tokens"),
             temperature=settings.get("temperature"),
             extensions={CHOICES: list(prompt.choices), PRIOR: prior} if prompt.choices and embedded else None,
         )
-        parts = [TextPart(prefix), TextPart(suffix)] if embedded else [TextPart(prefix + suffix)]
+        texts = [prompt.prefix.removeprefix(USER), prompt.suffix.removesuffix(ASSISTANT)]
+        parts = [TextPart(text) for text in (texts if embedded else [in_words(prompt)])]
         return Request(model=lm.model, messages=(Message.user(parts),), config=config)
 
     def answer(self, signature: type[dspy.Signature], text: str, choices: tuple[str, ...]) -> dict[str, Any]:

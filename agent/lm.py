@@ -1,21 +1,26 @@
-"""Which LM an agent runs on: the embedded one, or any LiteLLM endpoint by one setting (`RATCHET_LM`).
+"""What an agent may ask its LM, whichever it is; which one it is, is decided once, from the candidate: `lm_for`.
 
-Why an engine and not a subclass of `dspy.LM`: DSPy 3.5 removes subclassing; `Request → Response` stays.
+Decision: what differs between LMs is a question to the LM (does it score options? can it be trained?), never a
+comparison of its name. There are two: `Embedded`, in this process, and `Endpoint`, anything that LiteLLM reaches.
+Why an engine and not a subclass of `dspy.LM`: DSPy 3.5 removes what such a subclass would override; `Request →
+Response` stays.
 """
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import dspy
 import numpy as np
 from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_events
 
-from agent.embedded_lm import EmbeddedLM, Prompt
-from agent.endpoint import as_asked
+from agent.candidate import Candidate
+from agent.embedded_lm import EmbeddedLM, Prompt, Scores, Written
+from agent.endpoint import Endpoint, checked_address
 from agent.errors import LMFailure
+from agent.prompt_format import SMALL, Room
 from agent.weights import NAME, weights_folder
 
 CHOICES = "choices"
@@ -24,6 +29,117 @@ CHOICES = "choices"
 PRIOR = "prior"
 """Key in a request's extensions: nats to add to each choice's log-probability, or None."""
 
+FREE_TOKENS = 64
+"""Tokens that the embedded LM writes at most where nobody says how many."""
+
+
+class LM(Protocol):
+    """An LM as an agent uses it."""
+
+    scores_options: ClassVar[bool]
+    """It gives the log-probability of every given option; else it is asked to write one."""
+    is_trainable: ClassVar[bool]
+    """Its weights are ours to change."""
+    writes: ClassVar[bool]
+    """What it writes of its own is worth reading: reflections, descriptions."""
+    completes: ClassVar[bool]
+    """It goes on from an answer that the prompt begins."""
+    room: ClassVar[Room]
+    """Characters that it reads of each piece of data."""
+
+    @property
+    def model(self) -> str:
+        """Its name in candidates."""
+
+    @property
+    def at_once(self) -> int:
+        """Calls that may be under way at the same time."""
+
+    @property
+    def dspy(self) -> dspy.LM:
+        """The same LM for DSPy's modules."""
+
+    def score(self, prompt: Prompt) -> Scores:
+        """What it makes of the prompt's choices; only where `scores_options`."""
+
+    def write(self, prompt: Prompt) -> Written:
+        """What it answers: one of the prompt's choices in words, where it has any."""
+
+    def complete(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[Written]:
+        """How it goes on, whatever its adapter has learned; only where `completes`."""
+
+    def price_usd(self, input_tokens: int, output_tokens: int) -> float | None:
+        """Price of a call in US dollars; None = it is not known."""
+
+
+class Embedded:
+    """The embedded LM, under one adapter or none. One model in the process, whichever thread asks."""
+
+    scores_options: ClassVar[bool] = True
+    is_trainable: ClassVar[bool] = True
+    writes: ClassVar[bool] = False
+    completes: ClassVar[bool] = True
+    room: ClassVar[Room] = SMALL
+    model, at_once = NAME, 1
+    _lock = threading.Lock()
+
+    def __init__(self, adapter: Path | None = None) -> None:
+        self.adapter = adapter
+        engine = EmbeddedEngine(self)
+        # DSPy's cache key leaves the engine out: the model string must name the weights.
+        name = f"embedded/{NAME}" + (f"+{adapter.name}" if adapter else "")
+        self.dspy = dspy.LM(name, engine=engine, async_engine=AsyncEmbeddedEngine(engine), cache=False)
+
+    def score(self, prompt: Prompt) -> Scores:
+        """The log-probabilities of the prompt's choices."""
+        with self._lock:
+            return embedded_lm().score(prompt, adapter=self.adapter)
+
+    def write(self, prompt: Prompt, *, max_tokens: int = FREE_TOKENS) -> Written:
+        """A greedy continuation, to the end of the turn."""
+        with self._lock:
+            return embedded_lm().generate([prompt], adapter=self.adapter, max_tokens=max_tokens)[0]
+
+    def complete(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[Written]:
+        """Greedy continuations in one batch; without the adapter, which has learned to choose."""
+        with self._lock:
+            return embedded_lm().generate(prompts, max_tokens=max_tokens)
+
+    def price_usd(self, input_tokens: int, output_tokens: int) -> float:
+        """Nothing: it is ours."""
+        return 0.0
+
+
+def lm_type(model: str) -> type[Embedded] | type[Endpoint]:
+    """The kind of LM that has this name: it answers the questions for a candidate that nobody plays."""
+    return Embedded if model == NAME else Endpoint
+
+
+def lm_for(candidate: Candidate, adapter: Path | None = None, endpoint: dict[str, Any] | None = None) -> LM:
+    """The LM that a candidate runs on.
+
+    Args:
+        candidate: the agent.
+        adapter: the folder of the adapter that it names.
+        endpoint: what `Endpoint` takes beside the model; an address that is set wins over the recorded one, since a
+            server may have moved.
+
+    Raises:
+        BadInput: an LM behind an endpoint without an address.
+    """
+    if lm_type(candidate.base_model) is Embedded:
+        return Embedded(adapter)
+    return Endpoint(candidate.base_model, **{"api_base": candidate.api_base} | (endpoint or {}))
+
+
+def address_of(model: str, api_base: str | None) -> str | None:
+    """The address at which `model` is asked; None for the embedded LM, which is in the process.
+
+    Raises:
+        BadInput: there is none, or it is not an address.
+    """
+    return None if lm_type(model) is Embedded else checked_address(model, api_base)
+
 
 @cache
 def embedded_lm() -> EmbeddedLM:
@@ -31,49 +147,23 @@ def embedded_lm() -> EmbeddedLM:
     return EmbeddedLM(weights_folder())
 
 
-def make_lm(model: str = NAME, *, adapter: Path | None = None, **endpoint: Any) -> dspy.LM:
-    """A `dspy.LM` for the embedded model, or for any LiteLLM model string.
-
-    Args:
-        model: `smollm2-135m-instruct`, or for instance `openai/gpt-5-mini`, `hosted_vllm/…`.
-        adapter: LoRA adapter of the embedded LM.
-        endpoint: `api_base`, `api_key`, `timeout` for an endpoint.
-
-    Raises:
-        BadInput: an endpoint's model without an address (`api_base`).
-    """
-    if model != NAME:
-        return dspy.LM(model, cache=False, **as_asked(model, endpoint))
-    engine = EmbeddedEngine(adapter)
-    # DSPy's cache key leaves the engine out: the model string must name the weights.
-    name = f"embedded/{NAME}" + (f"+{adapter.name}" if adapter else "")
-    return dspy.LM(name, engine=engine, async_engine=AsyncEmbeddedEngine(engine), cache=False)
-
-
 class EmbeddedEngine:
     """DSPy's engine interface over the embedded LM: scores choices where they are given, else generates."""
 
-    _lock = threading.Lock()  # one model in the process, whichever thread asks
-
-    def __init__(self, adapter: Path | None = None) -> None:
-        self.adapter = adapter
+    def __init__(self, lm: Embedded | None = None) -> None:
+        self.lm = lm or Embedded()
 
     def complete(self, request: Request) -> Response:
         """Answer one request."""
         prompt = as_prompt(request)
-        with self._lock:
-            lm = embedded_lm()
-            before = lm.input_tokens
-            if prompt.choices:
-                prior = (request.config.extensions or {}).get(PRIOR) or 0.0
-                best = int((lm.score([prompt], adapter=self.adapter)[0] + np.asarray(prior)).argmax())
-                text, n_out = prompt.choices[best], 0
-            else:
-                done = lm.generate(
-                    [prompt], adapter=self.adapter, max_tokens=request.config.max_tokens or 64
-                )[0]
-                text, n_out = done.text, done.output_tokens
-            n_in = lm.input_tokens - before
+        if prompt.choices:
+            prior = (request.config.extensions or {}).get(PRIOR) or 0.0
+            scores = self.lm.score(prompt)
+            text, n_out = prompt.choices[int((scores.log_probs + np.asarray(prior)).argmax())], 0
+            n_in = scores.input_tokens
+        else:
+            written = self.lm.write(prompt, max_tokens=request.config.max_tokens or FREE_TOKENS)
+            text, n_in, n_out = written.text, written.usage.input_tokens, written.usage.output_tokens
         return Response(
             id=None,
             model=request.model,
@@ -91,12 +181,12 @@ class EmbeddedEngine:
 
     def dump_state(self) -> dict[str, str | None]:
         """What `load_state` needs."""
-        return {"adapter": str(self.adapter) if self.adapter else None}
+        return {"adapter": str(self.lm.adapter) if self.lm.adapter else None}
 
     @classmethod
     def load_state(cls, state: dict[str, str | None]) -> "EmbeddedEngine":
         """An engine with the same adapter."""
-        return cls(Path(state["adapter"]) if state["adapter"] else None)
+        return cls(Embedded(Path(state["adapter"]) if state["adapter"] else None))
 
 
 class AsyncEmbeddedEngine:

@@ -9,25 +9,28 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import TypeVar
 
 from agent.arguments import fill_arguments
+from agent.endpoint import side_by_side
 from agent.environment import Case, Environment, Observation, Outcome
 from agent.errors import BadInput, LMFailure, named
 from agent.experience import goal_of
 from agent.limits import Limits
-from agent.prices import price_usd
 from agent.program import Decision, Program, View
 from agent.record import content_hash
 from agent.reflection import reflect
 from agent.rollout import Rollout
-from agent.trace import Attempt, RunError, Step, Stop, Trace
-from agent.weights import NAME
+from agent.trace import Attempt, RunError, Step, Stop, Trace, Usage
 
 T = TypeVar("T")
+Decided = tuple[Rollout, View, Decision]
 
 BATCH = 16
-"""Cases that go side by side."""
+"""Cases that go side by side at least."""
+WAVES = 4
+"""Times as many as the LM takes calls at once, so that a slow answer does not keep all the others waiting."""
 
 
 def run(
@@ -57,17 +60,19 @@ def run(
         BadInput: a limit on money for a model whose price is not known.
     """
     limits = limits or Limits()
-    if limits.cost_usd is not None and price_usd(program.candidate.base_model, 1, 1) is None:
+    if limits.cost_usd is not None and program.lm.price_usd(1, 1) is None:
         raise BadInput(
-            f"limits.cost_usd is {limits.cost_usd} but the price of {program.candidate.base_model!r} is not known "
+            f"limits.cost_usd is {limits.cost_usd} but the price of {program.lm.model!r} is not known "
             "to LiteLLM: limit `tokens` instead, or register the price with litellm.register_model"
         )
     traces: list[Trace] = []
-    for start in range(0, len(cases), BATCH):
-        batch = [_begin(case, make_environment) for case in cases[start : start + BATCH]]
+    size = max(BATCH, WAVES * program.lm.at_once)
+    for start in range(0, len(cases), size):
+        batch = [_begin(case, make_environment) for case in cases[start : start + size]]
         active = [rollout for rollout in batch if rollout.error is None]
         while active:
             _act(program, active, limits, with_arguments=with_arguments)
+            _reflect(program, [rollout for rollout in active if rollout.outcome is not None])
             active = [r for r in active if not _finished(program, r, limits)]
         for index, rollout in enumerate(batch, start):
             traces.append(_trace(program, rollout, at(index), session(index)))
@@ -86,32 +91,25 @@ def _begin(case: Case, make_environment: Callable[[], Environment]) -> Rollout:
 
 
 def _act(program: Program, active: list[Rollout], limits: Limits, *, with_arguments: bool) -> None:
-    """One decision and one step for every active rollout."""
-    for rollout, decision in _decide(program, active, limits, with_arguments=with_arguments):
-        _step(program, rollout, decision, limits)
+    """One decision and one step for every active rollout; the LM is asked at once, the environments in turn."""
+
+    def decide(rollout: Rollout) -> tuple[Rollout, View, Decision | None]:
+        view = _view(program, rollout, limits)
+        return rollout, view, _attempted(rollout, lambda: program.act(view))
+
+    asked = side_by_side(decide, active, at_once=program.lm.at_once)
+    decided = [(rollout, view, decision) for rollout, view, decision in asked if decision is not None]
+    if with_arguments:
+        decided = _with_arguments(program, decided)
+    for rollout, _, decision in decided:
+        _step(rollout, decision, limits)
 
 
-def _decide(
-    program: Program, active: list[Rollout], limits: Limits, *, with_arguments: bool
-) -> list[tuple[Rollout, Decision]]:
-    """The agent's decisions; a rollout whose LM fails gets its error and is left out."""
-    views = [_view(program, rollout, limits) for rollout in active]
-    if program.candidate.base_model == NAME:  # an endpoint is asked one by one anyway, and paid by the call
-        began = time.perf_counter()
-        with suppress(Exception):  # whose fault it was is found out one by one below
-            decisions = _answers(program, views, with_arguments=with_arguments)
-            for rollout in active:
-                rollout.seconds += (time.perf_counter() - began) / len(active)
-            return list(zip(active, decisions, strict=True))
-    pairs = zip(active, views, strict=True)
-    alone = ((r, _decide_alone(program, r, view, with_arguments=with_arguments)) for r, view in pairs)
-    return [(rollout, decision) for rollout, decision in alone if decision is not None]
-
-
-def _decide_alone(program: Program, rollout: Rollout, view: View, *, with_arguments: bool) -> Decision | None:
+def _attempted(rollout: Rollout, ask: Callable[[], T]) -> T | None:
+    """What is asked of the LM; None where it fails, and whose fault that is becomes the rollout's error."""
     began = time.perf_counter()
     try:
-        return _answers(program, [view], with_arguments=with_arguments)[0]
+        return ask()
     except LMFailure as error:
         rollout.error = RunError(kind="agent", message=str(error))
     except Exception as error:  # noqa: BLE001  any endpoint's error: recorded as this trace's error
@@ -121,9 +119,20 @@ def _decide_alone(program: Program, rollout: Rollout, view: View, *, with_argume
     return None
 
 
-def _answers(program: Program, views: list[View], *, with_arguments: bool) -> list[Decision]:
-    decisions = program.decide(views)
-    return fill_arguments(program, views, decisions) if with_arguments else decisions
+def _with_arguments(program: Program, decided: list[Decided]) -> list[Decided]:
+    """The decisions with arguments, written in one batch; one by one where that breaks: whose fault is it?"""
+    views, decisions = [view for _, view, _ in decided], [decision for *_, decision in decided]
+    began = time.perf_counter()
+    with suppress(Exception):
+        filled = fill_arguments(program, views, decisions)
+        for rollout, _, _ in decided:
+            rollout.seconds += (time.perf_counter() - began) / len(decided)
+        return [(r, view, one) for (r, view, _), one in zip(decided, filled, strict=True)]
+    alone = []
+    for rollout, view, decision in decided:
+        fill = partial(fill_arguments, program, [view], [decision])
+        alone += [(rollout, view, one) for one in _attempted(rollout, fill) or ()]
+    return alone
 
 
 def _view(program: Program, rollout: Rollout, limits: Limits) -> View:
@@ -138,11 +147,11 @@ def _view(program: Program, rollout: Rollout, limits: Limits) -> View:
     )
 
 
-def _step(program: Program, rollout: Rollout, decision: Decision, limits: Limits) -> None:
+def _step(rollout: Rollout, decision: Decision, limits: Limits) -> None:
     rollout.usage += decision.usage
     rollout.recalled += decision.recalled
     if rollout.is_circling(decision.action, limits.repeats):
-        _end_attempt(program, rollout, "repeats")
+        _score(rollout, "repeats")
         return
     rollout.count(decision.action)
     step = Step(
@@ -164,9 +173,9 @@ def _step(program: Program, rollout: Rollout, decision: Decision, limits: Limits
     rollout.seconds += time.perf_counter() - began
     rollout.steps.append(step)
     if rollout.error is None and done:
-        _end_attempt(program, rollout, None)
+        _score(rollout, None)
     elif rollout.error is None and len(rollout.steps) >= limits.steps:
-        _end_attempt(program, rollout, "steps")
+        _score(rollout, "steps")
 
 
 def _checked(kind: type[T], value: object) -> T:
@@ -179,29 +188,30 @@ def _broken(call: str, error: Exception) -> RunError:
     return RunError(kind="infrastructure", message=f"environment.{call}: {error!r}"[:500])
 
 
-def _end_attempt(program: Program, rollout: Rollout, stopped: Stop | None) -> None:
-    """Score the attempt where it stands, and reflect if it failed."""
+def _score(rollout: Rollout, stopped: Stop | None) -> None:
+    """The attempt is over, and scored where it stands."""
     assert rollout.environment is not None, "it played the attempt"
     try:
-        outcome = _checked(Outcome, rollout.environment.outcome())
+        rollout.outcome = _checked(Outcome, rollout.environment.outcome())
     except Exception as error:  # noqa: BLE001  a user's environment may raise anything; it is recorded, not lost
         rollout.error = _broken("outcome", error)
         return
-    reflection = None
-    if outcome.score is not None and outcome.score < 1:
-        reflection, usage = reflect(program, rollout.steps, outcome, stopped)
-        rollout.usage += usage
-    rollout.attempts.append(
-        Attempt(
-            steps=tuple(rollout.steps),
-            outcome=outcome,
-            reflection=reflection,
-            recalled=tuple(dict.fromkeys(rollout.recalled)),
-        )
-    )
     rollout.stopped = stopped
-    rollout.steps, rollout.recalled = [], []
-    rollout.taken.clear()
+
+
+def _reflect(program: Program, ended: list[Rollout]) -> None:
+    """Close the attempts that are over; what is to be learned from those that failed is asked at once."""
+
+    def reflection(rollout: Rollout) -> tuple[str | None, Usage]:
+        assert rollout.outcome is not None, "its attempt is over"
+        if rollout.outcome.score is None or rollout.outcome.score == 1:
+            return None, Usage()
+        return reflect(program, rollout.steps, rollout.outcome, rollout.stopped)
+
+    said = side_by_side(reflection, ended, at_once=program.lm.at_once)
+    for rollout, (text, usage) in zip(ended, said, strict=True):
+        rollout.usage += usage
+        rollout.close(text)
 
 
 def _finished(program: Program, rollout: Rollout, limits: Limits) -> bool:
@@ -211,7 +221,8 @@ def _finished(program: Program, rollout: Rollout, limits: Limits) -> bool:
     spent = limits.spent(rollout.usage, rollout.seconds)
     if rollout.steps:
         if spent is not None:
-            _end_attempt(program, rollout, spent)
+            _score(rollout, spent)
+            _reflect(program, [rollout])
         return spent is not None
     last = rollout.attempts[-1]
     most = min(program.attempts, limits.attempts or program.attempts)

@@ -15,14 +15,14 @@ import numpy as np
 from agent.candidate import Candidate, Demo, Predictor
 from agent.decision import Decision, Scored, View
 from agent.embedded_lm import Prompt
+from agent.endpoint import side_by_side
 from agent.environment import Action, Observation, Option
 from agent.errors import BadInput, LMFailure
 from agent.experience import Recalled
 from agent.lean_adapter import LeanAdapter, nearest
-from agent.lm import embedded_lm, make_lm
+from agent.lm import lm_for
 from agent.memory import NEIGHBOURS, Memory, as_demos
-from agent.prices import usage_of
-from agent.prompt_format import choice_prompt, room_for
+from agent.prompt_format import choice_prompt
 from agent.recall import Query
 from agent.similarity import option_similarity, words_of
 from agent.tool_overrides import as_shown, check_names, overridden, predictor_as_shown, shown_name
@@ -33,7 +33,6 @@ __all__ = ["ARGUMENTS", "CHOOSE", "Decision", "Program", "Scored", "View", "base
 
 CHOOSE = "choose"
 ARGUMENTS = "arguments"
-FREE_TOKENS = 64
 
 
 class Choose(dspy.Signature):  # type: ignore[misc]  # dspy ships no types
@@ -91,9 +90,8 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         """Tries within one case."""
         self.memory = memory
         self.adapter = adapter
-        recorded = {"api_base": candidate.api_base} if candidate.api_base else {}
-        self.endpoint = recorded | (endpoint or {})  # an address that is set wins: a server may have moved
-        self.lm = make_lm(candidate.base_model, adapter=adapter, **self.endpoint)
+        self.endpoint = endpoint
+        self.lm = lm_for(candidate, adapter, endpoint)
         predictor = predictor_as_shown(candidate.predictors[CHOOSE], candidate.tools)
         self.choose = dspy.Predict(Choose.with_instructions(predictor.instructions))
         self.choose.demos = [
@@ -109,7 +107,7 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         view = View(case_id=case_id, observation=Observation(text=request, options=offered))
         _, observation, recalled = self.prompt(view)
         shown = as_shown(observation, self.candidate.tools)
-        with dspy.context(lm=self.lm, adapter=LeanAdapter()):
+        with dspy.context(lm=self.lm.dspy, adapter=LeanAdapter()):
             chosen = self.choose(
                 request=request,
                 options=list(shown.options),
@@ -123,10 +121,40 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         return dspy.Prediction(**{**chosen.toDict(), "choice": theirs})
 
     def decide(self, views: Sequence[View]) -> list[Decision]:
-        """One decision per view, in order."""
-        if self.candidate.base_model == NAME:
-            return _decide_embedded(self, views)
-        return [_decide_by_endpoint(self, view) for view in views]
+        """One decision per view, in order, as many at once as the LM takes."""
+        return side_by_side(self.act, views, at_once=self.lm.at_once)
+
+    def act(self, view: View) -> Decision:
+        """The agent's next action: the option with the best score, or what the LM writes.
+
+        Raises:
+            LMFailure: what was written names no option; the agent's failure, not a crash.
+        """
+        if not (self.lm.scores_options and view.observation.options):
+            return self._written(view)
+        scored = self.score(view)
+        index, confidence = pick(scored.nats, scored.names, view.tried)
+        return Decision(
+            action=Action(name=scored.names[index]),
+            confidence=confidence,
+            recalled=scored.recalled,
+            usage=Usage(input_tokens=scored.input_tokens, lm_calls=1),
+        )
+
+    def _written(self, view: View) -> Decision:
+        """What failed already is not offered: who writes cannot be told the second best."""
+        if left := tuple(o for o in view.observation.options if o.name not in view.tried):
+            observation = view.observation.model_copy(update={"options": left})
+            view = view.model_copy(update={"observation": observation})
+        prompt, observation, recalled = self.prompt(view)
+        text, usage = self.lm.write(prompt)
+        name = nearest(text, prompt.choices) if prompt.choices else text.strip()
+        if not name and (prompt.choices or self.lm.writes):
+            raise LMFailure(f"{self.lm.model} answered {text[:80]!r}, none of {list(prompt.choices)}")
+        if prompt.choices:
+            name = observation.options[prompt.choices.index(name)].name
+        trace_ids = tuple(r.experience.trace_id for r in recalled)
+        return Decision(action=Action(name=name), recalled=trace_ids, usage=usage)
 
     def single_attempt(self) -> "Program":
         """The same agent without retries: what the gate compares, since a retry needs to be told that it failed."""
@@ -139,13 +167,12 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         return changed
 
     def score(self, view: View) -> Scored:
-        """What the embedded LM and what stands beside it make of each option; of the embedded LM only."""
-        lm = embedded_lm()
+        """What the LM and what stands beside it make of each option; of an LM that scores options only."""
         prompt, observation, recalled = self.prompt(view)
-        before = lm.input_tokens
-        nats = lm.score([prompt], adapter=self.adapter)[0] + self.prior(observation, recalled, view.goal)
+        log_probs, input_tokens = self.lm.score(prompt)
+        nats = log_probs + self.prior(observation, recalled, view.goal)
         names = tuple(option.name for option in observation.options)
-        return Scored(names, nats, tuple(r.experience.trace_id for r in recalled), lm.input_tokens - before)
+        return Scored(names, nats, tuple(r.experience.trace_id for r in recalled), input_tokens)
 
     def prompt(self, view: View) -> tuple[Prompt, Observation, list[Recalled]]:
         """The LM's prompt for a view, the observation with the candidate's own options, and what was recalled.
@@ -162,7 +189,7 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
             recalled=self._demos(recalled),
             reflections=view.reflections,
             done=view.done,
-            room=room_for(self.candidate.base_model),
+            room=self.lm.room,
         )
         return prompt, observation, recalled
 
@@ -209,62 +236,12 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         return observation.model_copy(update={"options": options})
 
 
-def _decide_embedded(program: Program, views: Sequence[View]) -> list[Decision]:
-    decisions = []
-    for view in views:
-        if not view.observation.options:
-            decisions.append(_write(program, view))
-            continue
-        scored = program.score(view)
-        index, confidence = pick(scored.nats, scored.names, view.tried)
-        decisions.append(
-            Decision(
-                action=Action(name=scored.names[index]),
-                confidence=confidence,
-                recalled=scored.recalled,
-                usage=Usage(input_tokens=scored.input_tokens, lm_calls=1),
-            )
-        )
-    return decisions
-
-
-def _write(program: Program, view: View) -> Decision:
-    """Free text, where no options are given."""
-    prompt, _, _ = program.prompt(view)
-    done = embedded_lm().generate([prompt], adapter=program.adapter, max_tokens=FREE_TOKENS)[0]
-    usage = Usage(input_tokens=done.input_tokens, output_tokens=done.output_tokens, lm_calls=1)
-    return Decision(action=Action(name=done.text.strip()), usage=usage)
-
-
 def pick(score: np.ndarray, names: Sequence[str], tried: Sequence[str]) -> tuple[int, float]:
     """Best option that has not failed yet, and its probability among all."""
     weight = np.exp(score - score.max())
     allowed = np.array([name not in tried for name in names])
     best = int(np.where(allowed if allowed.any() else True, score, -np.inf).argmax())
     return best, float(weight[best] / weight.sum())
-
-
-def _decide_by_endpoint(program: Program, view: View) -> Decision:
-    """One call through LiteLLM; an answer that names no option is the agent's failure, not a crash."""
-    if left := tuple(o for o in view.observation.options if o.name not in view.tried):
-        observation = view.observation.model_copy(update={"options": left})
-        view = view.model_copy(update={"observation": observation})
-    prompt, observation, recalled = program.prompt(view)
-    adapter = LeanAdapter()
-    response = program.lm(adapter.request(program.lm, {}, prompt))
-    text = response.message.text or ""
-    name = nearest(text, prompt.choices) if prompt.choices else text.strip()
-    if not name:
-        raise LMFailure(
-            f"{program.candidate.base_model} answered {text[:80]!r}, none of {list(prompt.choices)}"
-        )
-    if prompt.choices:
-        name = observation.options[prompt.choices.index(name)].name
-    return Decision(
-        action=Action(name=name),
-        recalled=tuple(r.experience.trace_id for r in recalled),
-        usage=usage_of(program.candidate.base_model, response),
-    )
 
 
 def base_candidate(

@@ -17,7 +17,6 @@ from agent.candidate import Demo, Predictor
 from agent.embedded_lm import Prompt
 from agent.environment import Observation, Option
 from agent.record import as_json
-from agent.weights import NAME
 
 USER = "<|im_start|>user\n"
 ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
@@ -40,9 +39,10 @@ LARGE = Room(request=100_000, description=2_000, recall=4_000)
 """A bound all the same: a request without end must not cost without end."""
 
 
-def room_for(model: str) -> Room:
-    """What the model with this name reads."""
-    return SMALL if model == NAME else LARGE
+def in_words(prompt: Prompt) -> str:
+    """The prompt for an LM that has a chat format of its own and writes the option that it picks."""
+    text = prompt.prefix.removeprefix(USER) + prompt.suffix.removesuffix(ASSISTANT)
+    return f"{text}\nAnswer with the name of one option and nothing else." if prompt.choices else text
 
 
 def choice_prompt(

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING
 
 from agent.embedded_lm import Prompt
 from agent.environment import Outcome
-from agent.prices import usage_of
 from agent.prompt_format import ASSISTANT, USER, data
 from agent.trace import Step, Stop, Usage
-from agent.weights import NAME
 
 if TYPE_CHECKING:
     from agent.program import Program
@@ -56,14 +54,14 @@ def reflect(
     """The reflection on a failed attempt, and what it cost.
 
     Args:
-        program: the agent; an endpoint's LM is asked, unless its retries read no reflections.
+        program: the agent; its LM is asked if it writes well enough, unless the agent's retries read no reflections.
         steps: the attempt.
         outcome: how it ended.
         stop: the limit that cut it.
     """
     template = by_template(steps, outcome, stop)
     unread = program.candidate.topology.reflections == 0
-    if program.candidate.base_model == NAME or stop in BUDGETS or unread:
+    if not program.lm.writes or stop in BUDGETS or unread:
         return template, Usage()
     try:
         return _by_lm(program, steps, outcome, stop, template)
@@ -75,15 +73,11 @@ def reflect(
 def _by_lm(
     program: "Program", steps: Sequence[Step], outcome: Outcome, stop: Stop | None, template: str
 ) -> tuple[str, Usage]:
-    from agent.lean_adapter import LeanAdapter
-
     lines = [ASK, "BEGIN"]
     for step in steps[-STEPS:]:
         lines.append(f"saw: {data(step.observation, CHARS)}")
         lines.append(f"did: {data(step.action.name, CHARS)}")
     lines.append(f"ended: {data(outcome.feedback or template, CHARS)}{' ' + WHY[stop] if stop else ''}")
     prompt = Prompt(USER + "\n".join(lines), f"\nEND{ASSISTANT}")
-    response = program.lm(LeanAdapter().request(program.lm, {}, prompt))
-    return data(response.message.text or "", CHARS) or template, usage_of(
-        program.candidate.base_model, response
-    )
+    text, usage = program.lm.write(prompt)
+    return data(text, CHARS) or template, usage

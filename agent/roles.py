@@ -11,8 +11,9 @@ from agent.candidate import Candidate, Duty, Leanings, Predictor, Role, Topology
 from agent.decision import View
 from agent.environment import Observation, Option
 from agent.errors import BadInput
+from agent.lm import lm_type
 from agent.program import ARGUMENTS, CHOOSE
-from agent.prompt_format import data, room_for
+from agent.prompt_format import data
 from agent.tool_overrides import override_of, shown_name
 
 RIGHT, WRONG = "right", "wrong"
@@ -170,6 +171,6 @@ def criticism(candidate: Candidate, view: View, option: Option) -> View:
     description = override_of(candidate.tools, option.name).description or option.description
     answer = shown_name(candidate.tools, option.name)
     if description:
-        answer += f": {data(description, room_for(candidate.base_model).description)}"
+        answer += f": {data(description, lm_type(candidate.base_model).room.description)}"
     text = f"Answer {answer!r} to: {view.observation.text}"
     return View(case_id=view.case_id, observation=Observation(text=text, options=VERDICTS))

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from agent.environment import Action, Case, Environment, Observation
+from agent.environment import Action, Case, Environment, Observation, Outcome
 from agent.record import content_hash
 from agent.trace import Attempt, RunError, Step, Stop, Usage
 
@@ -23,6 +23,8 @@ class Rollout:
     recalled: list[str] = field(default_factory=list)
     attempts: list[Attempt] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
+    outcome: Outcome | None = None
+    """Of the attempt that is over and waits to be closed."""
     error: RunError | None = None
     stopped: Stop | None = None
     """The limit that ended the last attempt, or kept the next from beginning."""
@@ -53,6 +55,16 @@ class Rollout:
     def count(self, action: Action) -> None:
         """Note that the action is taken in the observed state."""
         self.taken[self._key(action)] += 1
+
+    def close(self, reflection: str | None) -> None:
+        """The attempt that is over becomes history, with what was concluded from it; the next may begin."""
+        assert self.outcome is not None, "its attempt is over"
+        recalled = tuple(dict.fromkeys(self.recalled))
+        self.attempts.append(
+            Attempt(steps=tuple(self.steps), outcome=self.outcome, reflection=reflection, recalled=recalled)
+        )
+        self.steps, self.recalled, self.outcome = [], [], None
+        self.taken.clear()
 
     def _key(self, action: Action) -> str:
         return content_hash([self.observation.text, action.name, action.arguments])

@@ -21,7 +21,6 @@ from agent.memory import Memory
 from agent.program import Program
 from agent.recall import Embed
 from agent.roles import check_team, files_of, seat_of
-from agent.weights import NAME
 
 
 class Team(Program):
@@ -56,16 +55,11 @@ class Team(Program):
         self.seats = seats
         """Role → the single agent that plays it."""
 
-    def decide(self, views: Sequence[View]) -> list[Decision]:
-        """One decision per view, in order, with what every role said."""
-        if self.candidate.base_model != NAME:
-            return [talk(self.candidate, self.seats, view) for view in views]
-        return [
-            decided(self.candidate, self.weigh(view))
-            if view.observation.options
-            else talk(self.candidate, self.seats, view)
-            for view in views
-        ]
+    def act(self, view: View) -> Decision:
+        """The team's next action, with what every role said."""
+        if self.lm.scores_options and view.observation.options:
+            return decided(self.candidate, self.weigh(view))
+        return talk(self.candidate, self.seats, view)
 
     def weigh(self, view: View) -> Board:
         """What every role says of the options."""
@@ -81,7 +75,7 @@ class Team(Program):
             observation=Observation(text=request, options=offered),
             reflections=tuple(notes),
         )
-        return dspy.Prediction(choice=self.decide([view])[0].action.name)
+        return dspy.Prediction(choice=self.act(view).action.name)
 
     def score(self, view: View) -> Scored:
         """What the team as a whole makes of each option."""

@@ -16,7 +16,6 @@ from typing import Final, Literal
 
 import httpx
 from packaging.requirements import Requirement
-from pydantic import ValidationError
 from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -64,8 +63,9 @@ def run_checks() -> list[Check]:
     checks = [_python(), *_pins(), *_package_data(), _cost_map(own_cost_map)]
     try:
         settings = Settings()
-    except ValidationError as error:
-        return [*checks, _refused_settings(error)]
+    except BadInput as error:
+        remedy = "the other checks wait for it"
+        return [*checks, Check(name="settings", state="failed", found=str(error), remedy=remedy)]
     plan = StackPlan(Path.cwd())
     checks += [_writable(settings.home), _disk(settings.home), _mlflow(settings)]
     checks += [
@@ -132,17 +132,6 @@ def _cost_map(own: str | None) -> Check:
         remedy=""
         if holds
         else "unset it, or set it to True: else, without a network, MLflow and LM calls hang",
-    )
-
-
-def _refused_settings(error: ValidationError) -> Check:
-    first = error.errors(include_url=False, include_input=False)[0]
-    field = ".".join(map(str, first["loc"]))
-    return Check(
-        name="settings",
-        state="failed",
-        found=f"{field}: {first['msg']}",
-        remedy="correct RATCHET_… in the environment or `.env`; the other checks wait for it",
     )
 
 

@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import AliasChoices, Field, SecretStr, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from agent.errors import BadInput
 
 DISTRIBUTION: Final = "ratchet-loop"  # `ratchet`, our command's name, is somebody else's package
 _ENVIRONMENT: Final = {
@@ -58,6 +60,8 @@ class Settings(BaseSettings):
     lm_api_key: SecretStr | None = None
     lm_timeout_s: float = Field(default=120, gt=0)
     """Seconds until an endpoint's answer is given up; the trace then carries the error."""
+    lm_concurrency: int = Field(default=8, ge=1, le=100)
+    """Calls to an endpoint that may be under way at the same time."""
     embedding: str = "auto"
     """What drift reads texts by, and experience is recalled by beside its words: `minilm`, a sentence-transformers
     name or folder, or a URL (…/v1). `hashing` = drift by n-grams, recall by words alone; `auto` = the same, but
@@ -73,7 +77,15 @@ class Settings(BaseSettings):
         return home.expanduser().resolve()
 
     def __init__(self, **values: Any) -> None:
-        super().__init__(**values)
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            name = str(first["loc"][0])
+            name = name if name.isupper() else f"RATCHET_{name.upper()}"
+            raise BadInput(
+                f"{name} is {first['input']!r}: {first['msg']}; correct it in the environment or in `.env`"
+            ) from error
 
     def made_home(self) -> Path:
         """`home`, made where absent, for this user alone: it holds what people asked, answered and labelled."""
@@ -86,6 +98,7 @@ class Settings(BaseSettings):
         """What an LM endpoint needs beside its model's name."""
         key = self.lm_api_key and self.lm_api_key.get_secret_value()
         given = {"api_base": self.lm_api_base, "api_key": key, "timeout": self.lm_timeout_s}
+        given["concurrency"] = self.lm_concurrency
         return {name: value for name, value in given.items() if value}
 
 

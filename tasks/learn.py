@@ -8,6 +8,7 @@ from prefect import task
 from pydantic import Field
 
 from agent.candidate import Candidate
+from agent.lm import lm_type
 from agent.optimize.experience import ExperienceSettings, propose_experience
 from agent.optimize.lessons import LessonSettings
 from agent.optimize.lora import LoraSettings, propose_lora
@@ -21,7 +22,6 @@ from agent.program import View
 from agent.project import Proposer, load_project
 from agent.record import Record
 from agent.trace import Trace
-from agent.weights import NAME
 from evaluation.cases import LabelledCase, answer_name, labelled_cases, released_by, split_salt
 from evaluation.curate import CurateSettings, curate, practised
 from evaluation.label import Label
@@ -162,8 +162,8 @@ def propose(
 
 def able(proposers: Sequence[Proposer], name: str, champion: str) -> list[Proposer]:
     """Those that can change the champion: the weights behind an endpoint are not ours to train."""
-    embedded = version_of(name, champion).candidate.base_model == NAME
-    return [proposer for proposer in proposers if embedded or proposer != "lora"]
+    trainable = lm_type(version_of(name, champion).candidate.base_model).is_trainable
+    return [proposer for proposer in proposers if trainable or proposer != "lora"]
 
 
 def as_examples(folder: str, lessons: list[Lesson]) -> list[Example]:

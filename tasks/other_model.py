@@ -7,7 +7,7 @@ and has to be shown to be better. Adapters stay behind, they belong to the weigh
 from prefect import task
 
 from agent.candidate import Candidate, Origin
-from agent.endpoint import address_of
+from agent.lm import address_of
 from agent.project import Project
 from infra.registry import fetch_files, register, seen_case_ids, version_of
 from infra.settings import Settings

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from prefect import task
 
-from agent.endpoint import address_of
 from agent.environment import Case
+from agent.lm import address_of
 from agent.loop import run
 from agent.program import base_candidate
 from agent.project import Project, load_project

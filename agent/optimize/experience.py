@@ -10,12 +10,12 @@ from pathlib import Path
 from pydantic import Field
 
 from agent.candidate import Candidate, Origin
+from agent.lm import lm_type
 from agent.memory import Memory
 from agent.optimize.proposal import Example, Proposal, as_experience, learned_options, usable
 from agent.optimize.topology import Grid, tune
 from agent.program import Program
 from agent.record import Record
-from agent.weights import NAME
 
 
 class ExperienceSettings(Record):
@@ -75,7 +75,7 @@ def propose_experience(
     unknown = [example for example in known if example.view.case_id not in set(seen)]
     sample = spread(unknown or known, settings.tune_on)
     topology, estimate = draft.topology, None
-    if draft.base_model == NAME:  # an endpoint gives no log-probabilities to weigh against
+    if lm_type(draft.base_model).scores_options:  # else there is nothing to weigh against
         program = Program(draft, memory=memory, adapter=adapter)
         topology, estimate = tune(program, sample, grid, progress=progress)
     note = (

@@ -18,13 +18,12 @@ from pydantic import Field
 from agent.candidate import Candidate, Origin
 from agent.embedded_lm import TRUNK, EmbeddedLM, Prompt
 from agent.errors import BadInput
-from agent.lm import embedded_lm
+from agent.lm import embedded_lm, lm_type
 from agent.memory import Memory
 from agent.optimize.proposal import Example, Proposal, learned_options, newest_first, usable
 from agent.optimize.topology import tune
 from agent.program import Program
 from agent.record import Record, folder_hash
-from agent.weights import NAME
 
 if TYPE_CHECKING:
     import torch
@@ -72,16 +71,15 @@ def train(
     Raises:
         BadInput: no examples, or an answer that is not among its options.
     """
-    import torch
-    from peft import LoraConfig
-
-    if program.candidate.base_model != NAME:
+    if not program.lm.is_trainable:
         raise BadInput(
-            f"LoRA trains the embedded LM {NAME}, not {program.candidate.base_model!r}: "
-            "leave `lora` out of the project's proposers"
+            f"LoRA trains the embedded LM, not {program.lm.model!r}: leave `lora` out of the project's proposers"
         )
     if not examples:
         raise BadInput("LoRA needs at least 1 example, got 0: label some traces first")
+    import torch
+    from peft import LoraConfig
+
     lm = embedded_lm()
     torch.manual_seed(settings.seed)
     config = LoraConfig(
@@ -196,7 +194,7 @@ def propose_lora(
         data_digest: digest of the dataset that the examples come from.
         progress: called with the number of examples done since the last call (n × epochs in all).
     """
-    if parent.base_model != NAME:
+    if not lm_type(parent.base_model).is_trainable:
         raise BadInput(
             f"LoRA trains the embedded LM; the agent runs on {parent.base_model!r}: leave `lora` out of the proposers"
         )

@@ -159,7 +159,7 @@ def _search(
     settings: PromptSettings,
 ) -> list[tuple[Predictor, float]]:
     """The prompts that DSPy tried for one instruction, each with its score in [0, 1] on the validation cases."""
-    with dspy.context(lm=student.lm, adapter=LeanAdapter()), _muted():
+    with dspy.context(lm=student.lm.dspy, adapter=LeanAdapter()), _muted():
         search = dspy.BootstrapFewShotWithRandomSearch(
             metric=metric,
             max_bootstrapped_demos=settings.demos,

@@ -11,12 +11,12 @@ from pathlib import Path
 from pydantic import Field
 
 from agent.candidate import Candidate
+from agent.endpoint import side_by_side
 from agent.environment import Option
 from agent.errors import LMFailure
 from agent.experience import Experience
 from agent.program import Decision, Program, View
 from agent.record import Record
-from agent.weights import NAME
 
 
 class Example(Record):
@@ -82,16 +82,14 @@ def share_right(program: Program, examples: Sequence[Example]) -> tuple[float, l
 
 def decided(program: Program, views: Sequence[View]) -> list[Decision | None]:
     """One decision per view, in order; None where the LM's answer could not be used."""
-    if program.candidate.base_model == NAME:
-        return list(program.decide(views))
-    return [_decided_alone(program, view) for view in views]
 
+    def act(view: View) -> Decision | None:
+        try:
+            return program.act(view)
+        except LMFailure:  # the agent's failure, and as such counted
+            return None
 
-def _decided_alone(program: Program, view: View) -> Decision | None:
-    try:
-        return program.decide([view])[0]
-    except LMFailure:  # the agent's failure, and as such counted
-        return None
+    return side_by_side(act, views, at_once=program.lm.at_once)
 
 
 def newest_first(examples: Sequence[Example]) -> list[Example]:

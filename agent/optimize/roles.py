@@ -32,7 +32,6 @@ from agent.roles import (
     with_seat,
 )
 from agent.team import Team
-from agent.weights import NAME
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 Propose = Callable[[Candidate, Sequence[Example], Mapping[str, Path]], Proposal]
@@ -48,7 +47,7 @@ def role_examples(team: Team, name: str, examples: Sequence[Example]) -> list[Ex
     role = role_named(team.candidate, name)
     if role.duty in ("plan", "solve"):
         return list(examples)
-    if team.candidate.base_model != NAME:
+    if not team.lm.scores_options:
         raise BadInput(
             f"role {name!r} learns from how the embedded LM scores what the others said; the team runs on "
             f"{team.candidate.base_model!r}: improve its solver, or its prompt by hand"
@@ -152,9 +151,9 @@ def propose_jointly(
     seen = {example.view.case_id for example in examples}
     cost: dict[str, float] = {}
     for role in parent.topology.roles:
-        if parent.base_model != NAME and role.duty in ("criticize", "judge"):
-            continue  # what it would have read is not known without log-probabilities
         team = Team(current.candidate, current.files, endpoint=endpoint)
+        if not team.lm.scores_options and role.duty in ("criticize", "judge"):
+            continue  # what it would have read is not known without log-probabilities
         learned = role_examples(team, role.name, taught)
         if not learned:
             continue
@@ -171,8 +170,9 @@ def propose_jointly(
         for unit, amount in current.cost.items():
             cost[unit] = cost.get(unit, 0.0) + amount
     made = current.candidate
-    if made.base_model == NAME:
-        roles, _ = tune_weights(Team(made, current.files), held)
+    team = Team(made, current.files, endpoint=endpoint)
+    if team.lm.scores_options:
+        roles, _ = tune_weights(team, held)
         made = with_roles(made, roles)
     origin = made.origin.model_copy(update={"note": " ".join(notes)})
     made = made.model_copy(update={"parent": parent.candidate_id, "origin": origin})

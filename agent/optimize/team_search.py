@@ -22,7 +22,6 @@ from agent.optimize.team_moves import moves
 from agent.record import Record, content_hash
 from agent.roles import SOLVER, as_single, as_team, files_for, files_of, with_roles
 from agent.team import Team
-from agent.weights import NAME
 
 MOVES = 8
 """About as many topologies are one step away."""
@@ -159,7 +158,7 @@ def _try(
 ) -> Tried:
     """Ask the team about every example; tune the roles' weights where the LM gives log-probabilities."""
     team = Team(candidate, files, endpoint=endpoint)
-    if candidate.base_model != NAME:
+    if not team.lm.scores_options:
         score, decisions = share_right(team, examples)
         tokens = sum(d.usage.input_tokens + d.usage.output_tokens for d in decisions) / len(examples)
         return Tried(change, candidate, files, score, tokens, [])

@@ -69,7 +69,7 @@ def written_by(program: Program) -> Writer:
     """A writer that asks the program's LM: for endpoints."""
 
     def write(option: Option, own: Sequence[str], others: Sequence[str]) -> str:
-        with dspy.context(lm=program.lm, adapter=LeanAdapter()):
+        with dspy.context(lm=program.lm.dspy, adapter=LeanAdapter()):
             said = dspy.Predict(Describe)(
                 tool=option.name,
                 description=option.description,

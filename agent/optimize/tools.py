@@ -17,16 +17,16 @@ from agent.candidate import Candidate, Origin, ToolOverride
 from agent.decision import Decision
 from agent.environment import Action, Option
 from agent.errors import BadInput
+from agent.lm import lm_type
 from agent.optimize.proposal import Example, Proposal, share_right
 from agent.optimize.tool_failures import ToolRow, argument_errors, tool_failures
 from agent.optimize.tool_words import Writer, readable, telling, written_by
 from agent.program import Program
-from agent.prompt_format import data, room_for
+from agent.prompt_format import data
 from agent.record import Json, Record, content_hash
 from agent.team import make_program
 from agent.tool_overrides import Overrides, override_of
 from agent.trace import Trace
-from agent.weights import NAME
 
 
 class ToolSettings(Record):
@@ -119,7 +119,7 @@ def _rewritten(
     """The tools with every rewriting that helped, and which these are; the first that helps a tool is kept."""
     tools, changed = dict(desk.parent.tools), []
     write = telling(desk.settings.words)
-    if desk.parent.base_model != NAME:
+    if lm_type(desk.parent.base_model).writes:
         write = written_by(desk.program(tools))
     for row in failing:
         for fails, override in _rewritings(desk, row, tools, write):
@@ -169,7 +169,7 @@ def _with_values(desk: Desk, row: ToolRow, option: Option, now: ToolOverride) ->
     for name, count in row.argument_errors.items():
         values = _right_values(desk, row.tool, name)[: desk.settings.values]
         if count >= desk.settings.least and name in properties and values:
-            limit = room_for(desk.parent.base_model).description
+            limit = lm_type(desk.parent.base_model).room.description
             head = data(str(properties[name].get("description", "")).rstrip(". "), limit - 30)
             properties[name]["description"] = f"{head}, e.g. {', '.join(values)}"[:limit]
             shown = True

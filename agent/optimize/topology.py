@@ -17,7 +17,6 @@ import numpy as np
 
 from agent.candidate import Topology
 from agent.errors import BadInput
-from agent.lm import embedded_lm
 from agent.optimize.proposal import Example
 from agent.program import Program
 
@@ -89,7 +88,7 @@ def tune(
 def _row(program: Program, example: Example) -> Row:
     prompt, observation, recalled = program.prompt(example.view)
     return Row(
-        lm=embedded_lm().score([prompt], adapter=program.adapter)[0],
+        lm=program.lm.score(prompt).log_probs,
         features=program.features(observation, recalled, example.view.goal),
         answer=[option.name for option in observation.options].index(example.answer),
     )

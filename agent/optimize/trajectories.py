@@ -14,6 +14,7 @@ from pydantic import Field
 from agent.candidate import Candidate, Origin
 from agent.environment import Environment
 from agent.experience import WON, Credit, Experience, goal_of
+from agent.lm import lm_type
 from agent.memory import Memory
 from agent.optimize.experience import spread
 from agent.optimize.memory_curation import CurationSettings, curate_memory
@@ -24,7 +25,6 @@ from agent.recall import Embed, RecallSettings
 from agent.record import Record
 from agent.rollout import HISTORY
 from agent.trace import Trace
-from agent.weights import NAME
 
 
 class TrajectorySettings(Record):
@@ -86,7 +86,7 @@ def propose_trajectories(
     )
     topology, estimate = draft.topology, None
     sample = spread(usable(examples, parent.extra_options), settings.tune_on)
-    if sample and draft.base_model == NAME:  # an endpoint gives no log-probabilities to weigh against
+    if sample and lm_type(draft.base_model).scores_options:  # else there is nothing to weigh against
         program = Program(draft, memory=curated.memory, adapter=adapter)
         grid = Grid(retrieval=(parent.topology.retrieval_weight,))
         topology, estimate = tune(program, sample, grid, progress=progress)

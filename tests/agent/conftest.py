@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -102,11 +103,35 @@ def scripted_environment() -> type[ScriptedEnvironment]:
 
 @dataclass
 class ScriptedEndpoint:
-    """Scripted LM behind OpenAI's /v1/chat/completions: `answer` maps the prompt to text or (status, text)."""
+    """Scripted LM behind OpenAI's /v1/chat/completions.
+
+    `answer` maps the prompt to text, (status, text) or (status, text, headers).
+    """
 
     url: str
     answer: Callable[[str], Any] = lambda prompt: "left"
     prompts: list[str] = field(default_factory=list)
+    came: list[float] = field(default_factory=list)
+    """When each prompt came, in seconds of a clock that only goes forward."""
+    inside: int = 0
+    most_inside: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def ask(self, prompt: str) -> Any:
+        with self.lock:
+            self.prompts.append(prompt)
+            self.came.append(time.monotonic())
+            self.inside += 1
+            self.most_inside = max(self.most_inside, self.inside)
+        try:
+            return self.answer(prompt)
+        finally:
+            with self.lock:
+                self.inside -= 1
+
+
+class ManyAtOnce(ThreadingHTTPServer):
+    request_queue_size = 64
 
 
 @pytest.fixture
@@ -116,9 +141,8 @@ def scripted_endpoint() -> Iterator[ScriptedEndpoint]:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             content = body["messages"][-1]["content"]
             prompt = content if isinstance(content, str) else "".join(part["text"] for part in content)
-            endpoint.prompts.append(prompt)
-            said = endpoint.answer(prompt)
-            status, text = said if isinstance(said, tuple) else (200, said)
+            said = endpoint.ask(prompt)
+            status, text, headers = (*said, {})[:3] if isinstance(said, tuple) else (200, said, {})
             message = {"role": "assistant", "content": text}
             reply = {
                 "id": "1", "object": "chat.completion", "created": 0, "model": "scripted",
@@ -128,7 +152,8 @@ def scripted_endpoint() -> Iterator[ScriptedEndpoint]:
             sent = json.dumps(reply if status == 200 else {"error": {"message": text}}).encode()
             try:
                 self.send_response(status)
-                self.send_header("Content-Type", "application/json")
+                for header in {"Content-Type": "application/json", **headers}.items():
+                    self.send_header(*header)
                 self.send_header("Content-Length", str(len(sent)))
                 self.end_headers()
                 self.wfile.write(sent)
@@ -138,7 +163,7 @@ def scripted_endpoint() -> Iterator[ScriptedEndpoint]:
         def log_message(self, *_: Any) -> None:
             """Quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ManyAtOnce(("127.0.0.1", 0), Handler)
     endpoint = ScriptedEndpoint(f"http://127.0.0.1:{server.server_port}/v1")
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -17,6 +17,10 @@ def prompt(request="Is it warm in Oslo?", choices=CHOICES, prefix=PREFIX):
     return Prompt(prefix, f"Request: {request}{ASSISTANT}", choices)
 
 
+def scores(lm, asked):
+    return [lm.score(one).log_probs for one in asked]
+
+
 def forget(lm):
     for cache in (lm._scores, lm._trunks, lm._prefixes):
         cache.clear()
@@ -34,57 +38,53 @@ def plain_score(lm, prompt, choice):
 def test_option_scores_equal_a_plain_forward_pass_token_by_token(lm):
     for asked in (prompt(), prompt("taxi!", ("taxi", "a rather long option name")), prompt("?", ("one",))):
         expected = [plain_score(lm, asked, choice) for choice in asked.choices]
-        np.testing.assert_allclose(lm.score([asked])[0], expected, atol=1e-3)
+        np.testing.assert_allclose(lm.score(asked).log_probs, expected, atol=1e-3)
 
 
 def test_scores_of_a_prompt_do_not_depend_on_what_else_is_asked_nor_on_the_order(lm):
     asked = [prompt(f"request {n} about " + "rain " * n) for n in range(4)]
     forget(lm)
-    together = lm.score(asked)
+    together = scores(lm, asked)
     forget(lm)
-    backwards = lm.score(asked[::-1])[::-1]
+    backwards = scores(lm, asked[::-1])[::-1]
     for one, (first, second) in zip(asked, zip(together, backwards, strict=True), strict=True):
         forget(lm)
-        np.testing.assert_array_equal(lm.score([one])[0], first)
+        np.testing.assert_array_equal(lm.score(one).log_probs, first)
         np.testing.assert_array_equal(second, first)
 
 
 def test_no_cache_changes_a_number(lm):
     asked = prompt("Will it snow?")
     forget(lm)
-    cold = lm.score([asked])[0]
-    np.testing.assert_array_equal(lm.score([asked])[0], cold)
+    cold = lm.score(asked).log_probs
+    np.testing.assert_array_equal(lm.score(asked).log_probs, cold)
     lm._scores.clear()
-    np.testing.assert_array_equal(lm.score([asked])[0], cold)  # trunk known
+    np.testing.assert_array_equal(lm.score(asked).log_probs, cold)  # trunk known
     lm._scores.clear()
     lm._trunks.clear()
-    np.testing.assert_array_equal(lm.score([asked])[0], cold)  # prefix known
+    np.testing.assert_array_equal(lm.score(asked).log_probs, cold)  # prefix known
 
 
 def test_a_score_handed_out_can_be_changed_without_harm(lm):
-    first = lm.score([prompt()])[0]
+    first = lm.score(prompt()).log_probs
     kept = first.copy()
     first += 100
-    np.testing.assert_array_equal(lm.score([prompt()])[0], kept)
+    np.testing.assert_array_equal(lm.score(prompt()).log_probs, kept)
 
 
 def test_options_do_not_see_each_other(lm):
-    alone = [lm.score([prompt(choices=(choice,))])[0][0] for choice in CHOICES]
-    np.testing.assert_allclose(lm.score([prompt()])[0], alone, atol=1e-3)
+    alone = [lm.score(prompt(choices=(choice,))).log_probs[0] for choice in CHOICES]
+    np.testing.assert_allclose(lm.score(prompt()).log_probs, alone, atol=1e-3)
 
 
 def test_tokens_count_the_same_whether_or_not_a_cache_spared_the_work(lm):
-    asked, counted = prompt("How many tokens?"), []
-    for _ in range(2):
-        before = lm.input_tokens
-        lm.score([asked])
-        counted.append(lm.input_tokens - before)
+    counted = [lm.score(prompt("How many tokens?")).input_tokens for _ in range(2)]
     assert counted[0] == counted[1] > len(CHOICES)
 
 
 def test_a_prompt_without_choices_is_refused(lm):
     with pytest.raises(BadInput, match="has no choices to score: give at least one"):
-        lm.score([prompt(choices=())])
+        lm.score(prompt(choices=()))
 
 
 def ids(lm, text):
@@ -115,7 +115,7 @@ def test_an_over_long_prompt_is_cut_in_the_middle_to_the_limit(lm, n_prefix, n_s
 
 
 def test_an_over_long_prompt_still_scores(lm):
-    score = lm.score([prompt("word " * 3000, ("a", "b"))])[0]
+    score = lm.score(prompt("word " * 3000, ("a", "b"))).log_probs
     assert np.isfinite(score).all()
     assert (score < 0).all()
 
@@ -124,10 +124,10 @@ def test_an_over_long_prompt_still_scores(lm):
 def test_what_was_used_least_recently_is_evicted_and_comes_back_the_same(lm):
     small = EmbeddedLM(weights_folder(), cache_bytes=1)
     asked = [prompt(f"Request {n}", prefix=PREFIX + f"{n}\n") for n in range(3)]
-    first = small.score(asked)
+    first = scores(small, asked)
     assert (len(small._trunks), len(small._prefixes)) == (1, 1)
     small._scores.clear()
-    for again, before, real in zip(small.score(asked), first, lm.score(asked), strict=True):
+    for again, before, real in zip(scores(small, asked), first, scores(lm, asked), strict=True):
         np.testing.assert_array_equal(again, before)
         np.testing.assert_array_equal(again, real)
 
@@ -135,12 +135,12 @@ def test_what_was_used_least_recently_is_evicted_and_comes_back_the_same(lm):
 def test_eviction_drops_the_oldest_and_spares_what_was_used_again(lm, monkeypatch):
     forget(lm)
     asked = [prompt(f"Request {n}") for n in range(3)]
-    lm.score(asked[:2])
+    scores(lm, asked[:2])
     lm._scores.clear()
-    lm.score(asked[:1])  # the first is now the one used last
+    scores(lm, asked[:1])  # the first is now the one used last
     size = max(t.nbytes for t in lm._trunks.values())
     monkeypatch.setattr(lm, "_cache_bytes", 2 * int(2.5 * size))
-    lm.score(asked[2:])
+    scores(lm, asked[2:])
     packed = [lm.pack(p) for p in asked]
     known = len(lm._trunks)
     lm.trunk(asked[0], packed[0])
@@ -155,8 +155,8 @@ def test_a_batch_writes_the_same_texts_as_one_by_one(lm):
     assert lm.generate(asked, max_tokens=8) == together
     lm._written.clear()
     assert [g.text for g in together] == [lm.generate([one], max_tokens=8)[0].text for one in asked]
-    assert [g.input_tokens for g in together] == [len(ids(lm, one.text)) for one in asked]
-    assert all(1 <= g.output_tokens <= 8 for g in together)
+    assert [g.usage.input_tokens for g in together] == [len(ids(lm, one.text)) for one in asked]
+    assert all(1 <= g.usage.output_tokens <= 8 for g in together)
     assert all("<|im_" not in g.text for g in together)
 
 

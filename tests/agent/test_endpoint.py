@@ -1,5 +1,6 @@
 """An agent on a LiteLLM endpoint: a local server that speaks OpenAI's protocol, with a scripted LM behind it."""
 
+import threading
 import time
 import warnings
 
@@ -8,11 +9,12 @@ import pytest
 from pydantic import ValidationError
 
 from agent.candidate import Demo
-from agent.endpoint import address_of, as_asked
+from agent.endpoint import Endpoint
 from agent.environment import Case
 from agent.errors import BadInput
 from agent.lean_adapter import LeanAdapter
 from agent.limits import Limits
+from agent.lm import address_of
 from agent.loop import run
 from agent.optimize.lora import LoraSettings, train
 from agent.program import Program, base_candidate
@@ -111,6 +113,101 @@ def test_nobody_listens_is_the_infrastructures_error(scripted_endpoint, scripted
     assert run(nowhere, CASES[:1], scripted_environment, at=at)[0].error.kind == "infrastructure"
 
 
+def many(n):
+    return [
+        Case(inputs={"request": f"{i}: go {'left' if i % 3 else 'right'}"}, expected="left") for i in range(n)
+    ]
+
+
+def played(endpoint, scripted_environment, at, **settings):
+    agent = program(endpoint, attempts=2, **settings)
+    traces = run(agent, many(40), lambda: scripted_environment(n_steps=2), at=lambda _: at(0))
+    return [trace.model_copy(update={"latency_s": 0.0}) for trace in traces]
+
+
+def test_many_cases_are_asked_at_once_and_whoever_answers_first_changes_nothing(
+    scripted_endpoint, scripted_environment, at
+):
+    def answer(prompt):
+        time.sleep(0.02 if "0: go" in prompt else 0.005)
+        if "BEGIN" in prompt:
+            return "Left, next time."
+        return said_in(prompt) if "- right" in prompt else "left"
+
+    scripted_endpoint.answer = answer
+    one_by_one = played(scripted_endpoint, scripted_environment, at, concurrency=1)
+    assert scripted_endpoint.most_inside == 1
+    asked = sorted(scripted_endpoint.prompts)
+    scripted_endpoint.prompts.clear()
+    assert played(scripted_endpoint, scripted_environment, at, concurrency=8) == one_by_one
+    assert 2 <= scripted_endpoint.most_inside <= 8
+    assert sorted(scripted_endpoint.prompts) == asked
+    calls = sum(trace.usage.lm_calls for trace in one_by_one)
+    assert calls == len(asked) == 40 * 2 + 14 * 3
+    assert sum(trace.usage.input_tokens for trace in one_by_one) == 7 * calls
+    assert any(trace.attempts[0].reflection == "Left, next time." for trace in one_by_one)
+
+
+def test_reflections_of_cases_that_failed_together_are_asked_at_once(
+    scripted_endpoint, scripted_environment, at
+):
+    both_reflect = threading.Barrier(2, timeout=10)
+
+    def answer(prompt):
+        if "BEGIN" not in prompt:
+            return "right"
+        both_reflect.wait()
+        return "Go left."
+
+    scripted_endpoint.answer = answer
+    cases = [CASES[0], CASES[2]]
+    traces = run(program(scripted_endpoint, attempts=2), cases, scripted_environment, at=at)
+    assert [trace.attempts[0].reflection for trace in traces] == ["Go left."] * 2
+
+
+def test_what_may_succeed_later_is_asked_again_and_not_before_the_server_says_so(
+    scripted_endpoint, scripted_environment, at
+):
+    troubles = {
+        "0": lambda: (429, "slow down", {"Retry-After": "1"}),
+        "1": lambda: (503, "starting"),
+        "2": lambda: time.sleep(2.5) or "too late",
+        "3": lambda: (429, "slow down"),
+    }
+    seen = []
+
+    def answer(prompt):
+        number = prompt.split("Request: ")[1][0]
+        seen.append((number, time.monotonic()))
+        again = [n for n, _ in seen].count(number) > 1
+        return said_in(prompt) if again or number not in troubles else troubles[number]()
+
+    scripted_endpoint.answer = answer
+    again = program(scripted_endpoint, num_retries=1, timeout=1.5)
+    cases = [Case(inputs={"request": f"{n}: go left"}, expected="left") for n in range(5)]
+    traces = run(again, cases, scripted_environment, at=at)
+    assert [(trace.error, trace.score) for trace in traces] == [(None, 1.0)] * 5
+    assert [trace.usage.lm_calls for trace in traces] == [1] * 5
+    assert sorted(number for number, _ in seen) == [*"00112233", "4"]
+    first, second = (came for number, came in seen if number == "0")
+    assert second - first >= 1
+
+
+@pytest.mark.parametrize("model", ["openai/scripted", "hosted_vllm/scripted"])
+@pytest.mark.parametrize(
+    "refusal",
+    [(400, "too long"), (401, "who?"), (404, "what?"), (429, "tomorrow", {"Retry-After": "86400"})],
+    ids=lambda refusal: str(refusal[0]),
+)
+def test_what_will_not_succeed_soon_is_asked_once_and_is_that_cases_error(
+    scripted_endpoint, scripted_environment, at, model, refusal
+):
+    scripted_endpoint.answer = lambda prompt: refusal if "1:" in prompt else said_in(prompt)
+    traces = run(program(scripted_endpoint, model=model, num_retries=3), CASES, scripted_environment, at=at)
+    assert [trace.error and trace.error.kind for trace in traces] == [None, "infrastructure", None]
+    assert len(scripted_endpoint.prompts) == 3
+
+
 def test_a_retry_is_not_offered_what_failed(scripted_endpoint, scripted_environment, at):
     def answer(prompt):
         return "Left is closed." if "BEGIN" in prompt else "left" if "- left" in prompt else "right"
@@ -173,7 +270,7 @@ def test_several_output_fields_are_asked_for_by_name_and_read(scripted_endpoint)
     scripted_endpoint.answer = lambda prompt: "city: Oslo\n**mood**: fine: really"
     ask = dspy.Predict("request -> city, mood")
     ask.demos = [dspy.Example(request="r", city="Rome", mood="good")]
-    with dspy.context(lm=program(scripted_endpoint).lm, adapter=LeanAdapter()):
+    with dspy.context(lm=program(scripted_endpoint).lm.dspy, adapter=LeanAdapter()):
         answer = ask(request="hello")
     assert (answer.city, answer.mood) == ("Oslo", "fine: really")
     (prompt,) = scripted_endpoint.prompts
@@ -182,7 +279,7 @@ def test_several_output_fields_are_asked_for_by_name_and_read(scripted_endpoint)
 
 
 def test_lora_on_an_endpoint_is_refused_with_the_remedy(scripted_endpoint, tmp_path):
-    with pytest.raises(BadInput, match=r"LoRA trains the embedded LM .* not 'openai/scripted'.*proposers"):
+    with pytest.raises(BadInput, match=r"LoRA trains the embedded LM, not 'openai/scripted'.*proposers"):
         train(program(scripted_endpoint), [], tmp_path, LoraSettings())
 
 
@@ -226,10 +323,9 @@ def test_without_any_address_nothing_is_built_and_the_remedy_is_named(monkeypatc
 
 
 def test_the_vendors_own_host_is_asked_only_where_that_was_said():
-    assert as_asked("openai/any", {"api_base": "vendor", "api_key": "x"}) == {"api_key": "x"}
-    assert as_asked("openai/any", {"api_base": "https://api.openai.com/v1"}) == {
-        "api_base": "https://api.openai.com/v1"
-    }
+    assert "api_base" not in Endpoint("openai/any", api_base="vendor", api_key="x").dspy.kwargs
+    said = Endpoint("openai/any", api_base="https://api.openai.com/v1")
+    assert said.dspy.kwargs["api_base"] == "https://api.openai.com/v1"
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,7 @@ class ScriptedProgram(Program):
         self.failures = dict(failures)
         self.views = []
 
-    def decide(self, views):
-        return [self._decide(view) for view in views]
-
-    def _decide(self, view):
+    def act(self, view):
         for request, error in self.failures.items():
             if view.observation.text.startswith(request):
                 raise error

@@ -93,7 +93,7 @@ def test_experience_remembers_tunes_and_records_what_it_saw(lm, examples, tmp_pa
 
 
 def scores(lm, program, examples, adapter=None):
-    return lm.score([program.prompt(e.view)[0] for e in examples], adapter=adapter)
+    return [lm.score(program.prompt(e.view)[0], adapter=adapter).log_probs for e in examples]
 
 
 @pytest.mark.slow

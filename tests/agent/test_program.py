@@ -13,7 +13,7 @@ from agent.environments.tool_calling import ToolCalling, observe
 from agent.errors import BadInput, LMFailure
 from agent.experience import Experience
 from agent.lean_adapter import LeanAdapter, nearest
-from agent.lm import AsyncEmbeddedEngine, EmbeddedEngine, as_prompt, make_lm
+from agent.lm import AsyncEmbeddedEngine, Embedded, EmbeddedEngine, as_prompt
 from agent.loop import run
 from agent.memory import Memory
 from agent.program import Choose, Decision, Program, View, base_candidate
@@ -134,7 +134,7 @@ def test_options_answer_one_output_only(program):
         reason: str = dspy.OutputField()
 
     with (
-        dspy.context(lm=program.lm, adapter=LeanAdapter()),
+        dspy.context(lm=program.lm.dspy, adapter=LeanAdapter()),
         pytest.raises(BadInput, match=r"signature Two has `options` and 2 outputs \(choice, reason\)"),
     ):
         dspy.Predict(Two)(request="hi", options=[{"name": "a"}])
@@ -201,7 +201,7 @@ def test_the_adapters_prompt_is_that_of_the_batched_path(program, views):
         inputs = {"request": observation.text, "options": observation.options, "before": (), "notes": ()}
         made = adapter.prompt(signature, [], inputs)
         assert made == prompt
-        assert as_prompt(adapter.request(program.lm, {}, made)) == prompt
+        assert as_prompt(adapter.request(program.lm.dspy, {}, made)) == prompt
 
 
 def test_a_prompt_with_two_to_five_real_tools_takes_at_most_190_tokens_on_average(program, lm):
@@ -214,7 +214,7 @@ def test_a_prompt_with_two_to_five_real_tools_takes_at_most_190_tokens_on_averag
 
 
 def test_a_free_text_signature_gets_the_lms_words(program):
-    with dspy.context(lm=program.lm, adapter=LeanAdapter()):
+    with dspy.context(lm=program.lm.dspy, adapter=LeanAdapter()):
         answer = dspy.Predict("request -> reply", max_tokens=6)(request="Say hello.")
         again = asyncio.run(dspy.Predict("request -> reply", max_tokens=6).acall(request="Say hello."))
     assert answer.reply
@@ -247,31 +247,31 @@ def request(*parts, **changes):
 
 
 def test_an_engine_comes_back_from_its_state(tmp_path):
-    for engine in (EmbeddedEngine(), EmbeddedEngine(tmp_path)):
-        assert EmbeddedEngine.load_state(engine.dump_state()).adapter == engine.adapter
+    for lm in (Embedded(), Embedded(tmp_path)):
+        assert EmbeddedEngine.load_state(EmbeddedEngine(lm).dump_state()).lm.adapter == lm.adapter
 
 
 def test_the_lms_name_tells_its_weights(tmp_path):
-    assert make_lm().model != make_lm(adapter=tmp_path).model
+    assert Embedded().dspy.model != Embedded(tmp_path).dspy.model
 
 
 def test_asynchronous_calls_and_streams_give_the_same_answer(program, views):
     prompt = program.prompt(views[0])[0]
-    asked = LeanAdapter().request(program.lm, {}, prompt)
-    answer = program.lm(asked).message.text
+    asked = LeanAdapter().request(program.lm.dspy, {}, prompt)
+    answer = program.lm.dspy(asked).message.text
     assert answer in prompt.choices
-    assert asyncio.run(program.lm.acall(asked)).message.text == answer
+    assert asyncio.run(program.lm.dspy.acall(asked)).message.text == answer
 
     async def streamed():
-        engine = AsyncEmbeddedEngine(program.lm.engine)
+        engine = AsyncEmbeddedEngine(program.lm.dspy.engine)
         events = [event async for event in engine.stream(asked)]
         await engine.aclose()
         return events
 
-    events = list(program.lm.engine.stream(asked))
+    events = list(program.lm.dspy.engine.stream(asked))
     assert any(answer in str(event) for event in events)
     assert len(asyncio.run(streamed())) == len(events)
-    program.lm.engine.close()
+    program.lm.dspy.engine.close()
 
 
 def test_what_is_not_text_is_refused():

@@ -20,7 +20,7 @@ from agent.environment import Action, Case, Environment, Observation, Outcome
 from agent.errors import LMFailure
 from agent.experience import Experience, goal_of
 from agent.lean_adapter import LeanAdapter
-from agent.lm import EmbeddedEngine, embedded_lm
+from agent.lm import EmbeddedEngine
 from agent.loop import run
 from agent.memory import Memory
 from agent.optimize.experience import ExperienceSettings, propose_experience
@@ -158,21 +158,20 @@ class Knn(Program):
         dspy.disable_logging()
         self.knn = few_shot.compile(dspy.Predict(signature))
 
-    def decide(self, views: Sequence[View]) -> list[Decision]:
-        return [self._decide(view) for view in views]
-
-    def _decide(self, view: View) -> Decision:
+    def act(self, view: View) -> Decision:
         options = [o for o in view.observation.options if o.name not in view.tried] or list(
             view.observation.options
         )
-        lm = embedded_lm()
-        before = lm.input_tokens
         quiet = StringIO()  # DSPy draws a bar for each question
-        with dspy.context(lm=self.lm, adapter=LeanAdapter()), redirect_stdout(quiet), redirect_stderr(quiet):
+        with (
+            dspy.context(lm=self.lm.dspy, adapter=LeanAdapter()),
+            redirect_stdout(quiet),
+            redirect_stderr(quiet),
+        ):
             said = self.knn(
                 request=view.observation.text, options=[{"name": option.name} for option in options]
             )
-        usage = Usage(input_tokens=lm.input_tokens - before, lm_calls=1)
+        usage = Usage(input_tokens=self.lm.dspy.history[-1]["usage"]["prompt_tokens"], lm_calls=1)
         return Decision(action=Action(name=said.choice), usage=usage)
 
 

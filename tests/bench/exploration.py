@@ -32,12 +32,10 @@ class Explorer(Program):
         )
         self._share, self._random = share, random.Random(seed)
 
-    def decide(self, views: Sequence[View]) -> list[Decision]:
-        """One decision per view, in order."""
-        drawn = [self._draw(view) for view in views]
-        asked = [view for view, action in zip(views, drawn, strict=True) if action is None]
-        own = iter(super().decide(asked) if asked else [])
-        return [Decision(action=action) if action else next(own) for action in drawn]
+    def act(self, view: View) -> Decision:
+        """Something random, or what the agent would do."""
+        action = self._draw(view)
+        return Decision(action=action) if action else super().act(view)
 
     def _draw(self, view: View) -> Action | None:
         options = view.observation.options

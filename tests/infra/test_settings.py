@@ -1,6 +1,9 @@
 import os
 from pathlib import Path
 
+import pytest
+
+from agent.errors import BadInput
 from infra.settings import Settings, prepare_environment
 from infra.tracking import shown
 
@@ -51,4 +54,19 @@ def test_a_password_in_a_uri_is_not_shown():
 def test_an_endpoint_gets_what_is_set_and_is_not_waited_for_without_end(monkeypatch):
     monkeypatch.setenv("RATCHET_LM_API_KEY", "hush")
     monkeypatch.setenv("RATCHET_LM_TIMEOUT_S", "7")
-    assert Settings().endpoint == {"api_key": "hush", "timeout": 7}
+    assert Settings().endpoint == {"api_key": "hush", "timeout": 7, "concurrency": 8}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "bound"),
+    [
+        ("RATCHET_LM_CONCURRENCY", "0", "greater than or equal to 1"),
+        ("RATCHET_LM_CONCURRENCY", "many", "valid integer"),
+        ("RATCHET_LM_CONCURRENCY", "101", "less than or equal to 100"),
+        ("RATCHET_LM_TIMEOUT_S", "-1", "greater than 0"),
+    ],
+)
+def test_a_setting_out_of_bounds_is_one_line_with_value_bound_and_remedy(monkeypatch, variable, value, bound):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(BadInput, match=rf"^{variable} is '{value}': .*{bound}.*correct it in .*`\.env`$"):
+        Settings()

@@ -140,7 +140,7 @@ def labelled_cases(
         if found is None and role == sides[trace.trace_id] == "train" and trace.trace_id not in rejected:
             found = _by_success(trace)
         if found is None and self_scoring and role == "gate":
-            found = _scored_by_environment(trace)
+            found = _by_environment(trace, "gate", None)
         if found is not None:
             earlier = known.get(case_id)
             if earlier is None or (earlier.source == "environment" and found.source == "human"):
@@ -210,26 +210,18 @@ def _by_person(trace: Trace, label: Label | None, role: Role) -> LabelledCase | 
 def _by_success(trace: Trace) -> LabelledCase | None:
     if trace.error is not None or trace.score is None or trace.score < 1 or trace.action is None:
         return None
+    return _by_environment(trace, "train", trace.action.name)
+
+
+def _by_environment(trace: Trace, role: Role, answer: str | None) -> LabelledCase:
     return LabelledCase(
         case=trace.case,
         trace_id=trace.trace_id,
         candidate_id=trace.candidate_id,
-        role="train",
+        role=role,
         propensity=1.0,
         source="environment",
-        answer=trace.action.name,
-    )
-
-
-def _scored_by_environment(trace: Trace) -> LabelledCase:
-    return LabelledCase(
-        case=trace.case,
-        trace_id=trace.trace_id,
-        candidate_id=trace.candidate_id,
-        role="gate",
-        propensity=1.0,
-        source="environment",
-        answer=None,
+        answer=answer,
     )
 
 

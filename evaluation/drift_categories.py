@@ -132,11 +132,7 @@ class Category(Family):
 
     @override
     def to_state(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "name": self.name,
-            "group": self.group,
-            "size": self.size,
+        return super().to_state() | {
             "usual": self.usual,
             "past": self.past,
             "recent": list(self.recent),

@@ -92,9 +92,9 @@ class Family(ABC):
         self.size = usual_size(view.groups[rows])
         return self
 
-    @abstractmethod
     def to_state(self) -> dict[str, Any]:
-        """JSON object from which the family is restored bit for bit."""
+        """JSON object from which the family is restored bit for bit; each kind adds what it has learned."""
+        return {"kind": self.kind, "name": self.name, "group": self.group, "size": self.size}
 
     @classmethod
     @abstractmethod
@@ -145,11 +145,7 @@ class FixedFamily(Family):
 
     @override
     def to_state(self) -> dict[str, Any]:
-        return {
-            "kind": self.kind,
-            "name": self.name,
-            "group": self.group,
-            "size": self.size,
+        return super().to_state() | {
             "params": {key: pack(value) for key, value in self.params.items()},
             "ranks": {s: {"cuts": pack(r.cuts), "counts": pack(r.counts)} for s, r in self.ranks.items()},
         }

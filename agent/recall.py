@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from agent.analogy import kinds
-from agent.experience import Experience, Recalled
+from agent.experience import Recalled
 from agent.record import Record
 from agent.word_index import FIELDS, TEXTS
 
@@ -151,25 +151,6 @@ def choose(
         if len(chosen) >= k:
             break
     return chosen
-
-
-def relevant(memory: Retriever, queries: Iterable[Query], *, k: int, most: int) -> list[Experience]:
-    """What the memory has for these queries, with the steps around each: the nearest of every query come first.
-
-    Args:
-        memory: what is asked.
-        queries: what is at hand, one after another.
-        k: steps of each query at most.
-        most: trajectories at most.
-    """
-    answers = [memory.recall(query, k=k) for query in queries]
-    ranked = (found[place] for place in range(k) for found in answers if place < len(found))
-    kept: dict[str, dict[tuple[int | None, str], Experience]] = {}
-    for one in ranked:
-        if one.experience.trajectory in kept or len(kept) < most:
-            steps = kept.setdefault(one.experience.trajectory, {})
-            steps |= {(step.index, step.role): step for step in (*one.before, one.experience, *one.after)}
-    return [step for steps in kept.values() for step in steps.values()]
 
 
 def embedded(

@@ -6,15 +6,17 @@ Goldstein 1998), so a memory of a given size covers the most. Pure: the snapshot
 Source of curation by what the exemplars led to: Sarukkai et al., Self-Generated In-Context Examples (2025).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from pydantic import Field
 
+from agent.decision import View
 from agent.experience import Credit, Experience, credited
 from agent.memory import Memory
-from agent.recall import Embed
+from agent.recall import Embed, Query, Retriever
 from agent.record import Record
+from agent.trace import IMPORTED
 
 
 class CurationSettings(Record):
@@ -68,6 +70,40 @@ def curate_memory(
         kept=len(chosen),
         left_out={reason: count for reason, count in left_out.items() if count},
     )
+
+
+def imported_steps(memory: Retriever, views: Iterable[View], *, k: int, most: int) -> list[Experience]:
+    """Steps of other agents' runs that are like what this agent sees, each with those around it.
+
+    Args:
+        memory: what may be recalled; the gate's side is left out of it.
+        views: what the agent saw; the nearest run of each is taken before the second nearest of any.
+        k: steps that a view recalls at most.
+        most: runs at most.
+    """
+    answers = [memory.recall(_imports_like(view), k=k) for view in views]
+    kept: dict[str, dict[tuple[int | None, str], Experience]] = {}
+    for found in (one[place] for place in range(k) for one in answers if place < len(one)):
+        if found.experience.trajectory in kept or len(kept) < most:
+            steps = kept.setdefault(found.experience.trajectory, {})
+            steps |= {(s.index, s.role): s for s in (*found.before, found.experience, *found.after)}
+    return [step for steps in kept.values() for step in steps.values()]
+
+
+def _imports_like(view: View) -> Query:
+    seen = view.observation
+    offered = tuple(option.name for option in seen.options)
+    return Query(
+        observation=seen.text, goal=view.goal, offered=offered, exclude_case=view.case_id, imported=True
+    )
+
+
+def where_from(memory: Memory) -> str:
+    """Whose logs brought in how much of it, to end a candidate's note; empty where nothing was imported."""
+    steps = [step for step in memory.experiences if step.imported_from]
+    agents = ", ".join(sorted({step.imported_from.removeprefix(IMPORTED) for step in steps}))
+    runs = len({step.trajectory for step in steps})
+    return f", {len(steps)} of them from {runs} imported runs of {agents}" if steps else ""
 
 
 def _trajectories(steps: list[Experience]) -> list[list[Experience]]:

@@ -1,8 +1,11 @@
 """Curation: credit and difference decide, whole trajectories stay or go, the old snapshot stays as it is."""
 
+from agent.decision import View
+from agent.environment import Observation
 from agent.experience import Credit, Experience
+from agent.library import Library
 from agent.memory import Memory
-from agent.optimize.memory_curation import CurationSettings, curate_memory
+from agent.optimize.memory_curation import CurationSettings, curate_memory, imported_steps, where_from
 
 
 def trajectory(trace, *observations, source="own", **changes):
@@ -72,3 +75,33 @@ def test_decisions_on_their_own_are_curated_one_by_one():
     curated = curate_memory(Memory(alone), CurationSettings(trajectories=2))
     assert {"book a table"} < {step.observation for step in curated.memory.experiences}
     assert curated.kept == 2
+
+
+def view(text, case_id="at hand"):
+    return View(case_id=case_id, observation=Observation(text=text))
+
+
+THEIRS = [
+    *trajectory(
+        "d" * 32, "book a flight to Rome", "pay for the flight to Rome", imported_from="imported:old"
+    ),
+    *trajectory("e" * 32, "refund the flight to Rome", imported_from="imported:old"),
+    *trajectory("f" * 32, "water the garden", imported_from="imported:older"),
+]
+
+
+def test_imported_runs_like_what_the_agent_sees_are_taken_whole_and_only_so_many():
+    with Library() as library:
+        library.add(FLIGHTS + THEIRS)
+        asked = [view("book a flight to Rome"), view("water the flowers in the garden")]
+        assert imported_steps(library, asked, k=2, most=2) == [*THEIRS[:2], THEIRS[3]]
+        assert imported_steps(library, asked[:1], k=2, most=2) == THEIRS[:3]
+        assert imported_steps(
+            library, [view(asked[0].observation.text, "case " + "d" * 32)], k=2, most=1
+        ) == [THEIRS[2]]
+        assert imported_steps(library, asked, k=2, most=0) == []
+
+
+def test_a_memory_says_whose_logs_it_comes_from():
+    assert where_from(Memory(FLIGHTS)) == ""
+    assert where_from(Memory(FLIGHTS + THEIRS)) == ", 4 of them from 3 imported runs of old, older"

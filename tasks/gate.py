@@ -19,6 +19,7 @@ from agent.trace import Trace
 from evaluation.cases import LabelledCase
 from evaluation.choice import Best, Proven, choose, common_order
 from evaluation.failures import Played, broke, settled, to_repeat, unscored, unusable
+from evaluation.ledger import Spending
 from evaluation.order import batches, in_order
 from evaluation.scorers import Interval
 from evaluation.trial import Trial
@@ -36,7 +37,9 @@ class GateSettings(Record, use_attribute_docstrings=True):
     """How sure to be, and in what portions to look."""
 
     alpha: float = Field(default=0.05, gt=0, lt=1)
-    """Probability of any false promotion in the project's lifetime."""
+    """Probability of any false promotion in the project's lifetime; fixed by its first test."""
+    spending: Spending = "family-wise"
+    """What alpha bounds: any false promotion, or with e-LOND the share of false ones; fixed by the first test."""
     min_gain: float = Field(default=0.0, gt=-1, lt=1)
     """Promote only above this mean gain in score; negative: as good will do."""
     batch: int = Field(default=16, ge=1)
@@ -128,7 +131,9 @@ def hold(
     name: str, lessons: Lessons, challengers: Sequence[str], settings: GateSettings, players: Players
 ) -> Gated:
     """One round: tests that were open go on, new ones open, all that are proven are compared."""
-    desk = Desk(name, lessons, settings.alpha, settings.min_gain, settings.max_cases)
+    desk = Desk(
+        name, lessons, settings.alpha, settings.min_gain, settings.max_cases, spending=settings.spending
+    )
     known = {*desk.begun, *(one.candidate_id for one in desk.proven)}
     new = [one for one in challengers if one not in known]
     fresh = desk.fresh([*desk.begun, *new])

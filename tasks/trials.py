@@ -13,7 +13,7 @@ from agent.errors import BadInput
 from evaluation.cases import LabelledCase, case_text, fresh_for_gate
 from evaluation.choice import Proven
 from evaluation.gate import GatePolicy
-from evaluation.ledger import Entry
+from evaluation.ledger import Entry, Spending
 from evaluation.trial import Trial, TrialState
 from infra.dataset_store import read_dataset
 from infra.experience_store import asked_by
@@ -31,13 +31,28 @@ ACCURACY = "accuracy"
 class Desk:
     """The tests of one project against its present champion."""
 
-    def __init__(self, name: str, lessons: Lessons, alpha: float, min_gain: float, most: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        lessons: Lessons,
+        alpha: float,
+        min_gain: float,
+        most: int,
+        *,
+        spending: Spending = "family-wise",
+    ) -> None:
         self.name, self.champion = name, lessons.champion
-        self.alpha, self.min_gain, self.most = alpha, min_gain, most
+        self.alpha, self.min_gain, self.most, self.spending = alpha, min_gain, most, spending
         self.labelled = {item.case_id: item for item in read_dataset(lessons.labelled, LabelledCase)}
         self.problems: list[str] = []
         versions = {version.candidate_id: version for version in history(name)}
-        entries = [entry for entry in read_ledger(name).entries if entry.candidate in versions]
+        ledger = read_ledger(name, alpha=alpha, spending=spending)
+        if (ledger.alpha, ledger.spending) != (alpha, spending):
+            self.problems.append(
+                f"gate.alpha = {alpha:g}, gate.spending = {spending}: without effect, because the project's first "
+                f"test fixed {ledger.alpha:g}, {ledger.spending}; set them back"
+            )
+        entries = [entry for entry in ledger.entries if entry.candidate in versions]
         for entry in entries:
             if entry.decision is None and entry.champion != self.champion:
                 self._give_up(entry, "given up: the champion changed")
@@ -126,7 +141,9 @@ class Desk:
 
     def open(self, challenger: str, fresh: Sequence[LabelledCase]) -> Trial:
         """Register both sides and the order before the first case is drawn."""
-        entry = open_ledger_test(self.name, challenger, champion=self.champion, alpha=self.alpha)
+        entry = open_ledger_test(
+            self.name, challenger, champion=self.champion, alpha=self.alpha, spending=self.spending
+        )
         trial = self._begin(entry, fresh)
         self.store(trial)
         return trial

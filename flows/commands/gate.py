@@ -23,6 +23,7 @@ PROGRESS_EVERY = 5000
 """Pairs between two updates of the progress bar."""
 
 
+POLICY = GatePolicy()
 Pairs = Annotated[Path, typer.Argument(help="JSON, CSV or Parquet, one pair a row, in order of arrival.")]
 Alpha = Annotated[float, typer.Option(min=1e-12, max=0.999, help="Probability of a false promotion.")]
 MinGain = Annotated[
@@ -49,11 +50,11 @@ Plot = Annotated[Path | None, typer.Option(help="Draw wealth, threshold and inte
 
 def gate(
     pairs: Pairs,
-    alpha: Alpha = 0.05,
-    min_gain: MinGain = 0.0,
+    alpha: Alpha = POLICY.alpha,
+    min_gain: MinGain = POLICY.min_gain,
     min_propensity: MinPropensity = None,
-    max_excluded: MaxExcluded = 0.1,
-    slice_tolerance: SliceTolerance = 0.0,
+    max_excluded: MaxExcluded = POLICY.max_excluded,
+    slice_tolerance: SliceTolerance = POLICY.slice_tolerance,
     seen: Seen = None,
     plot: Plot = None,
     as_json: AsJson = False,

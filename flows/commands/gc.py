@@ -9,11 +9,15 @@ from flows.commands.options import AsJson
 from flows.commands.terminal import console, emit_json
 from infra.retention import Retention, remove, superfluous
 
+KEPT = Retention()
+
 
 def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would go.")] = False,
-    days: Annotated[float, typer.Option(min=1, help="Keep whatever was written or used since.")] = 7,
-    reports: Annotated[int, typer.Option(min=1, help="Newest drift reports to keep, per project.")] = 50,
+    days: Annotated[float, typer.Option(min=1, help="Keep whatever was written or used since.")] = KEPT.days,
+    reports: Annotated[
+        int, typer.Option(min=1, help="Newest drift reports to keep, per project.")
+    ] = KEPT.reports,
     as_json: AsJson = False,
 ) -> None:
     """Remove what no version's lineage names any more.

@@ -3,6 +3,7 @@
 Why one next step and not a list: who comes back after a week wants to know where to begin.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from flows.commands.options import HERE, AsJson, Folder, Name
 from flows.commands.terminal import console, emit_json, moment, outside
 from flows.commands.which_project import which_project
 from flows.commands.wording import called
+from flows.project_settings import SETTINGS_FILE, in_file, leaves
 from infra.drift_log import DriftLook, last_look
 from infra.ledger_store import read_ledger
 from infra.project_state import read_state
@@ -38,6 +40,8 @@ class State:
     n_spooled: int
     ledger: Ledger
     look: DriftLook | None
+    settings: dict[str, Any]
+    """What the project's `ratchet.toml` sets, by dotted key; all else is as by default."""
 
     @property
     def champion(self) -> Version | None:
@@ -58,16 +62,16 @@ class State:
 def status(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -> None:
     """The state of play in one panel, and what to do next.
 
-    Champion, challengers, what waits for people, traces, error budget and drift.
+    Champion, challengers, what waits for people, traces, error budget, drift, and what `ratchet.toml` sets.
     """
-    state = _read(which_project(project, name))
+    state = _read(which_project(project, name), {} if name else dict(leaves(in_file(project))))
     if as_json:
         emit_json(_answer(state))
     else:
         console.print(_panel(state))
 
 
-def _read(project: str) -> State:
+def _read(project: str, settings: dict[str, Any]) -> State:
     collected = read_state(project)
     return State(
         project=project,
@@ -78,6 +82,7 @@ def _read(project: str) -> State:
         n_spooled=count_spooled(spool_folder(project)),
         ledger=read_ledger(project),
         look=last_look(project),
+        settings=settings,
     )
 
 
@@ -115,6 +120,7 @@ def _answer(state: State) -> dict[str, Any]:
             "exhausted": state.ledger.exhausted,
         },
         "drift": state.look and state.look.model_dump(mode="json"),
+        "settings": state.settings,
         "next": next_step(state),
     }
 
@@ -129,6 +135,10 @@ def _panel(state: State) -> Panel:
     table.add_row("collected", f"{state.n_traces:,} traces, {state.n_labels:,} labels")
     table.add_row("error budget", outside(state.ledger.summary))
     table.add_row("drift", _drift(state))
+    if state.settings:
+        table.add_row(
+            SETTINGS_FILE, ", ".join(f"{key} = {json.dumps(value)}" for key, value in state.settings.items())
+        )
     if state.n_spooled:
         table.add_row("[yellow]not sent[/]", f"[yellow]{state.n_spooled:,} records wait for MLflow[/]")
     table.add_row("[bold]next[/]", Text(next_step(state), style="bold"))

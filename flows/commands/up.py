@@ -23,9 +23,13 @@ _LOOK_EVERY_S: Final = 5.0
 
 
 def up(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    mlflow_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of MLflow.")] = 5001,
-    prefect_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of Prefect.")] = 4200,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = StackPlan.host,
+    mlflow_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of MLflow.")
+    ] = StackPlan.mlflow_port,
+    prefect_port: Annotated[
+        int, typer.Option(min=1, max=65535, help="Port of Prefect.")
+    ] = StackPlan.prefect_port,
 ) -> None:
     """Start MLflow, Prefect, a worker and the scheduled flows.
 

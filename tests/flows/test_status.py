@@ -38,7 +38,9 @@ def test_a_project_that_never_ran_is_told_to_improve(ratchet, project, tmp_path)
     (tmp_path / "project.py").write_text(
         f"from agent.project import Project\nproject = Project({project!r}, 'Help.', lambda: None)\n"
     )
+    (tmp_path / "ratchet.toml").write_text('approved_by = "nightly"\n[gate]\nalpha = 0.02\n')
     done = ratchet("status", "--project", tmp_path)
+    assert 'gate.alpha = 0.02, approved_by = "nightly"' in " ".join(done.stderr.replace("│", " ").split())
     assert "none yet" in done.stderr
     assert "makes the first version" in done.stderr
     assert "no version yet" in ratchet("history", "--project", tmp_path).stderr

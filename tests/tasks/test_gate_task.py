@@ -147,6 +147,20 @@ def test_a_case_nearly_the_same_as_one_that_a_candidate_recalls_does_not_judge_i
     assert {c.case_id for c in CASES} - {c.case_id for c in desk.fresh([taught])} == {CASES[0].case_id}
 
 
+def test_alpha_and_spending_are_fixed_by_the_first_test_and_another_one_is_told(project, serving):
+    first, second = version(project, "One."), version(project, "Two.")
+    gate(
+        project,
+        serving,
+        {serving: 0.0, first: 0.0},
+        rules=GateSettings(min_cases=2, alpha=0.02, spending="e-LOND"),
+    )
+    gated, _ = gate(project, serving, {serving: 0.0, second: 0.0}, rules=GateSettings(min_cases=2, alpha=0.3))
+    ledger = read_ledger(project)
+    assert (ledger.alpha, ledger.spending) == (0.02, "e-LOND")
+    assert gated.problems[0].startswith("gate.alpha = 0.3, gate.spending = family-wise: without effect")
+
+
 def test_sessions_are_one_bet_each_and_no_batch_cuts_one(project, serving):
     better = version(project, "Better.")
     sessions = [case(n, session=f"s{n // 8}") for n in range(80)]
@@ -325,6 +339,6 @@ def test_where_no_budget_is_left_what_was_proven_before_is_still_promoted(projec
     gate(project, serving, {serving: 0.0, better: 1.0}, rules=small)
     while not read_ledger(project).exhausted:
         open_ledger_test(project, f"another {len(read_ledger(project).entries)}", champion="another")
-    gated, players = gate(project, serving, {serving: 0.0, late: 1.0})
+    gated, players = gate(project, serving, {serving: 0.0, late: 1.0}, rules=small)
     assert (gated.judged, gated.best.candidate_id, players.calls[late]) == ((), better, 0)
     assert "error budget exhausted" in gated.problems[0]

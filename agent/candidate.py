@@ -12,7 +12,6 @@ from pydantic import Field
 from agent.environment import Option
 from agent.record import Json, Record, content_hash
 
-SCHEMA_VERSION = 1
 ADDRESS = r"^(vendor|https?://[^\s@?#]+)$"
 """Without user, password or query: these hold keys, and an address is recorded."""
 

@@ -12,7 +12,6 @@ from pydantic import Field
 from agent.environment import Action, Case, Outcome
 from agent.record import Record
 
-SCHEMA_VERSION = 1
 IMPORTED = "imported:"
 """Begins the candidate's id in a trace of an agent that is not ours: its cases are not our environment's."""
 

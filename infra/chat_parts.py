@@ -126,9 +126,7 @@ def _add_part(message: Message, part: Any) -> None:
     if not isinstance(part, dict):
         raise ValueError(f"a part is {kind(part)}, not text or an object")
     of = part.get("type")
-    inner = next(
-        (part[name] for name in ("text", "content", *_THOUGHTS, "refusal") if part.get(name) is not None), ""
-    )
+    inner = next((part[name] for name in _INSIDE if part.get(name) is not None), "")
     if of in _TEXTS or of == "refusal" or (of is None and isinstance(part.get("text"), str)):
         message.text = _joined(message.text, _text(inner, message))
     elif of in _THOUGHTS:

@@ -8,6 +8,7 @@ millions of steps are kept that a snapshot is chosen from.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ class Memory:
         Those without any similarity are left out. Of a memory of decisions on their own the observation alone counts.
         """
         if self._by_step:
-            return self._library.recall(query, k=k, settings=self.settings)
+            return self._library.recall(query, k=k, settings=self.settings, now=self._newest)
         similarity = self._by_letters.similarity([query.observation])[:, 0]
         order = np.lexsort((np.arange(len(similarity)), -similarity))
         found = (
@@ -92,6 +93,11 @@ class Memory:
         return [r for r in found if r.similarity > 0 and r.experience.case_id != query.exclude_case][
             : max(k, 0)
         ]
+
+    @cached_property
+    def _newest(self) -> datetime | None:
+        """When its last step was taken: age is counted from there, since what a snapshot recalls must not drift."""
+        return max((e.recorded_at for e in self.experiences if e.recorded_at is not None), default=None)
 
     def vote(self, recalled: Sequence[Recalled], options: Sequence[str], goal: str = "") -> np.ndarray:
         """Share of squared similarity that the neighbours give to each option, [n_options] in [0, 1].

@@ -44,7 +44,7 @@ class RecallSettings(Record):
     credit: float = Field(default=0.5, ge=0, le=4)
     """How much it counts that an exemplar led to success; 0 = not at all."""
     half_life_days: float | None = Field(default=None, gt=0)
-    """Age at which an exemplar counts half; None = age does not count."""
+    """Age at which an exemplar counts half, in a snapshot from its newest on; None = age does not count."""
     embedding: str | None = None
     """Name of the embedding whose vectors are asked beside the words; None = words alone."""
 

@@ -1,6 +1,7 @@
 """Experience: recall is exact and honest, a vote is bounded, a snapshot is its content."""
 
 import string
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -223,6 +224,15 @@ def test_how_a_memory_recalls_is_part_of_what_it_is_and_comes_back_from_its_file
     assert (again.memory_id, again.settings, again.experiences) == (
         set_up.memory_id, set_up.settings, set_up.experiences,
     )  # fmt: skip
+
+
+def test_an_older_step_counts_less_where_age_counts_and_the_snapshot_itself_says_how_old_it_is():
+    old = walk("t3", "a closed door", recorded_at=datetime(2026, 1, 1, tzinfo=UTC))
+    new = walk("t4", "a closed shutter", recorded_at=datetime(2026, 3, 1, tzinfo=UTC))
+    asked = Query(observation="a closed door")
+    assert Memory(old + new).recall(asked, k=1)[0].experience == old[0]
+    aging = Memory(old + new, settings=RecallSettings(half_life_days=10))
+    assert aging.recall(asked, k=1)[0].experience == new[0]
 
 
 def of_doors(texts):

@@ -27,7 +27,12 @@ class Team(Program):
     """One candidate with roles, ready to act."""
 
     def __init__(
-        self, candidate: Candidate, files: Mapping[str, Path], *, endpoint: dict[str, Any] | None = None
+        self,
+        candidate: Candidate,
+        files: Mapping[str, Path],
+        *,
+        endpoint: dict[str, Any] | None = None,
+        embeddings: Callable[[str], Embed | None] = lambda _: None,
     ) -> None:
         """Give every role its seat.
 
@@ -35,6 +40,7 @@ class Team(Program):
             candidate: the team.
             files: the roles' files: `memory.<role>`, `adapter.<role>`.
             endpoint: `api_base`, `api_key`, `timeout` for an LM endpoint.
+            embeddings: gives the embedding that a role's memory names.
 
         Raises:
             BadInput: the team cannot work, or a role names a memory or an adapter that is not given.
@@ -42,7 +48,9 @@ class Team(Program):
         check_team(candidate)
         roles = candidate.topology.roles
         seats = {
-            role.name: single(seat_of(candidate, role), files_of(files, role.name), endpoint=endpoint)
+            role.name: make_program(
+                seat_of(candidate, role), files_of(files, role.name), endpoint=endpoint, embeddings=embeddings
+            )
             for role in roles
         }
         acting = seats[decider(roles).name]
@@ -89,18 +97,6 @@ class Team(Program):
         return self.seats[decider(self.candidate.topology.roles).name].prompt(view)
 
 
-def single(
-    candidate: Candidate,
-    files: Mapping[str, Path],
-    *,
-    endpoint: dict[str, Any] | None = None,
-    embeddings: Callable[[str], Embed | None] = lambda _: None,
-) -> Program:
-    """A single agent from its candidate and files (`memory`, `adapter`)."""
-    memory = Memory.load(files["memory"], embeddings=embeddings) if "memory" in files else None
-    return Program(candidate, memory=memory, adapter=files.get("adapter"), endpoint=endpoint)
-
-
 def make_program(
     candidate: Candidate,
     files: Mapping[str, Path],
@@ -114,5 +110,6 @@ def make_program(
         BadInput: it names a memory or an adapter that is not among the files.
     """
     if candidate.topology.roles:
-        return Team(candidate, files, endpoint=endpoint)
-    return single(candidate, files, endpoint=endpoint, embeddings=embeddings)
+        return Team(candidate, files, endpoint=endpoint, embeddings=embeddings)
+    memory = Memory.load(files["memory"], embeddings=embeddings) if "memory" in files else None
+    return Program(candidate, memory=memory, adapter=files.get("adapter"), endpoint=endpoint)

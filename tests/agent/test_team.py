@@ -23,6 +23,7 @@ from agent.optimize.roles import (
     role_examples,
 )
 from agent.program import Program, View, base_candidate
+from agent.recall import RecallSettings
 from agent.roles import (
     PLANNER_WORKER,
     SOLVER_CRITIC_JUDGE,
@@ -299,6 +300,22 @@ def test_an_experience_of_one_role_is_recalled_by_it_alone(lm, examples, tmp_pat
     (decision,) = team.decide([examples[0].view])
     assert {part.actor for part in decision.parts if part.recalled} == {"critic"}
     assert decision.recalled == ("t",)
+
+
+def test_the_embedding_that_a_role_s_memory_names_reaches_it(tmp_path):
+    step = Experience(observation="go", action="x", trace_id="t", case_id="o", source="own")
+    memory = Memory([step], settings=RecallSettings(embedding="doors"), embed=by_length)
+    memory.save(tmp_path / "m.jsonl")
+    alone = base_candidate("Pick one.").model_copy(update={"memory": memory.memory_id})
+    files = {"memory.solver": tmp_path / "m.jsonl"}
+    team = make_program(as_team(alone), files, embeddings={"doors": by_length}.get)
+    assert team.seats["solver"].memory.memory_id == memory.memory_id
+    with pytest.raises(BadInput, match="'doors', which is not given"):
+        make_program(as_team(alone), files)
+
+
+def by_length(texts):
+    return np.array([[len(text), 1.0] for text in texts])
 
 
 def test_behind_an_endpoint_only_those_who_answer_learn_from_examples(endpoint_team, examples, tmp_path):

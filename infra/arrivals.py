@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from mlflow.entities import TraceInfo
-from mlflow.store.tracking.dbmodels.models import SqlTraceInfo
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from sqlalchemy import ColumnClause, column, select
+from mlflow.entities import Trace, TraceInfo
 
 from agent.record import Record
 from infra.assessments import Problem
 from infra.service_clock import OFF_S
+from infra.trace_rows import rows_after, trace_in_row
 from infra.trace_spans import CLOCK, RECEIVED, own_id
 from infra.tracking import Connection
 
@@ -46,10 +44,9 @@ def arrived(
 
     A mark that the database does not know (its newest trace was deleted, the file was rewritten) gives everything.
     """
-    store = connection.tracing.store
-    if isinstance(store, SqlAlchemyStore) and store.engine.dialect.name == "sqlite":
-        rows, is_known = _rows_after(store, connection.experiment_id, since)
-        infos = infos_of(store, [trace_id for _, trace_id in rows])
+    if connection.is_sqlite:
+        rows, is_known = _rows_after(connection, since)
+        infos = infos_of(connection, [trace_id for _, trace_id in rows])
         row, row_trace = rows[-1] if rows else (since.row, since.row_trace) if is_known else (0, "")
         mark = Mark(received_ms=_newest(since, infos, now), row=row, row_trace=row_trace)
         return infos, mark, clock_problems(infos, since, now) if is_known else [_gone(since, len(infos))]
@@ -71,8 +68,13 @@ def received(info: TraceInfo) -> int:
 
 
 def search(connection: Connection, filter_string: str | None) -> list[TraceInfo]:
-    """All pages of a search, without spans."""
-    found: list[TraceInfo] = []
+    """What MLflow knows of the project's traces that match, without their spans."""
+    return [trace.info for trace in search_traces(connection, filter_string, include_spans=False)]
+
+
+def search_traces(connection: Connection, filter_string: str | None, *, include_spans: bool) -> list[Trace]:
+    """All pages of a search."""
+    found: list[Trace] = []
     token = None
     while True:
         page = connection.client.search_traces(
@@ -80,9 +82,9 @@ def search(connection: Connection, filter_string: str | None) -> list[TraceInfo]
             filter_string=filter_string,
             max_results=_PAGE,
             page_token=token,
-            include_spans=False,
+            include_spans=include_spans,
         )
-        found += [trace.info for trace in page]
+        found += page
         token = page.token
         if not token:
             return found
@@ -128,30 +130,27 @@ def _gone(since: Mark, found: int) -> Problem:
     )
 
 
-def _rows_after(
-    store: SqlAlchemyStore, experiment_id: str, since: Mark
-) -> tuple[list[tuple[int, str]], bool]:
-    """Row numbers and MLflow's ids, in the order of commits, and whether the mark still stands.
-
-    SQLite has one writer at a time, so that no smaller number comes later.
-    """
-    row: ColumnClause[int] = column("rowid")
-    chosen = select(row, SqlTraceInfo.request_id).select_from(SqlTraceInfo)
-    with store.ManagedSessionMaker(read_only=True) as session:
-        there = session.execute(chosen.where(row == since.row)).first() if since.row else None
-        is_known = since.row == 0 or (there is not None and there[1] == since.row_trace)
-        after = since.row if is_known else 0
-        mine = chosen.where(SqlTraceInfo.experiment_id == int(experiment_id), row > after).order_by(row)
-        return [(int(number), str(trace_id)) for number, trace_id in session.execute(mine)], is_known
+def _rows_after(connection: Connection, since: Mark) -> tuple[list[tuple[int, str]], bool]:
+    """Row numbers and MLflow's ids, in the order of commits, and whether the mark still stands."""
+    uri = connection.settings.tracking_uri
+    is_known = since.row == 0 or trace_in_row(uri, since.row) == since.row_trace
+    return rows_after(uri, connection.experiment_id, since.row if is_known else 0), is_known
 
 
-def infos_of(store: SqlAlchemyStore, trace_ids: Sequence[str]) -> list[TraceInfo]:
-    """By MLflow's ids, in their order."""
-    found: dict[str, TraceInfo] = {}
+def infos_of(connection: Connection, trace_ids: Sequence[str]) -> list[TraceInfo]:
+    """Of those of MLflow's ids that are the project's traces, in their order."""
+    found = traces_of(connection, trace_ids, include_spans=False)
+    return [found[one].info for one in trace_ids if one in found]
+
+
+def traces_of(connection: Connection, trace_ids: Sequence[str], *, include_spans: bool) -> dict[str, Trace]:
+    """The project's traces among MLflow's ids; without their spans each costs a tenth."""
+    found: dict[str, Trace] = {}
     for start in range(0, len(trace_ids), _BATCH):
-        batch = store.batch_get_trace_infos(list(trace_ids[start : start + _BATCH]))
-        found |= {info.trace_id: info for info in batch}
-    return [found[one] for one in trace_ids if one in found]
+        names = ", ".join(f"'{one}'" for one in trace_ids[start : start + _BATCH])
+        batch = search_traces(connection, f"request_id IN ({names})", include_spans=include_spans)
+        found |= {trace.info.trace_id: trace for trace in batch}
+    return found
 
 
 def _stamped_after(connection: Connection, since: Mark, now: datetime) -> list[TraceInfo]:

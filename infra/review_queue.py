@@ -12,14 +12,24 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Literal
 
+import mlflow
 from mlflow.entities import AssessmentSource, Expectation, TraceInfo
 from mlflow.exceptions import MlflowException
-from mlflow.genai.label_schemas import InputText
-from mlflow.genai.review_queues import ReviewQueue, ReviewQueueItem
+from mlflow.genai.label_schemas import InputText, create_label_schema, list_label_schemas
+from mlflow.genai.review_queues import (
+    ReviewQueue,
+    ReviewQueueItem,
+    add_items_to_review_queue,
+    create_review_queue,
+    get_review_queue,
+    list_review_queue_items,
+    set_review_queue_item_status,
+)
 from pydantic import Field
 
 from agent.errors import BadInput
 from agent.record import Record
+from infra.arrivals import infos_of
 from infra.assessments import ASKED, COMMENT, EXPECTED
 from infra.registry_log import append_event, read_events
 from infra.trace_spans import mlflow_id, own_id
@@ -28,7 +38,7 @@ from infra.tracking import Connection, connect, mlflow_errors
 QUEUE: Final = "review"
 PICKS: Final = "asked"
 """Name of the log of picks."""
-_QUESTIONS: Final = (
+_QUESTIONS: Final[tuple[tuple[str, Literal["expectation", "feedback"], str], ...]] = (
     (
         EXPECTED,
         "expectation",
@@ -39,7 +49,6 @@ _QUESTIONS: Final = (
 )
 Status = Literal["pending", "complete"]
 _PAGE: Final = 500
-_PARALLEL: Final = 8
 
 
 class ReviewItem(Record):
@@ -78,9 +87,7 @@ def ask_people(project: str, items: Sequence[ReviewItem]) -> None:
         if new:
             _log_picks(connection, list(new.values()))
             _mark(connection, list(new.values()))
-            connection.tracing._add_items_to_review_queue(
-                queue.queue_id, item_ids=[mlflow_id(trace_id) for trace_id in new]
-            )
+            _queue_up(queue, [mlflow_id(trace_id) for trace_id in new])
 
 
 def _queue(connection: Connection) -> ReviewQueue:
@@ -88,27 +95,29 @@ def _queue(connection: Connection) -> ReviewQueue:
     if found is not None:
         return found
     try:
-        return connection.tracing._create_review_queue(
-            connection.experiment_id,
-            name=QUEUE,
+        made: ReviewQueue = create_review_queue(
+            QUEUE,
             queue_type="custom",
             users=["default"],
             schema_ids=_schema_ids(connection),
+            experiment_id=connection.experiment_id,
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        return connection.tracing._get_review_queue_by_name(connection.experiment_id, QUEUE)
+        made = get_review_queue(name=QUEUE, experiment_id=connection.experiment_id)
+    return made
 
 
 def existing_queue(connection: Connection) -> ReviewQueue | None:
     """The project's queue; None where nobody was ever asked."""
     try:
-        return connection.tracing._get_review_queue_by_name(connection.experiment_id, QUEUE)
+        found: ReviewQueue = get_review_queue(name=QUEUE, experiment_id=connection.experiment_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
+    return found
 
 
 def _schema_ids(connection: Connection) -> list[str]:
@@ -116,11 +125,15 @@ def _schema_ids(connection: Connection) -> list[str]:
 
     The comment is a question of its own because MLflow reads an expectation back without its rationale.
     """
-    known = {one.name: one for one in connection.tracing._list_label_schemas(connection.experiment_id)}
+    known = {one.name: one for one in list_label_schemas(connection.experiment_id)}
     ids = []
     for name, kind, instruction in _QUESTIONS:
-        schema = known.get(name) or connection.tracing._create_label_schema(
-            connection.experiment_id, name=name, type=kind, input=InputText(), instruction=instruction
+        schema = known.get(name) or create_label_schema(
+            name,
+            type=kind,
+            input=InputText(),
+            instruction=instruction,
+            experiment_id=connection.experiment_id,
         )
         ids.append(str(schema.schema_id))
     return ids
@@ -131,6 +144,12 @@ def _item_ids(connection: Connection, queue: ReviewQueue, status: Status | None 
     return [item.item_id for item in queue_items(connection, queue, status)]
 
 
+def _queue_up(queue: ReviewQueue, item_ids: Sequence[str]) -> None:
+    """In portions: 5,000 in one call take a minute, and MLflow's client waits no longer than two."""
+    for start in range(0, len(item_ids), _PAGE):
+        add_items_to_review_queue(queue.queue_id, item_ids=list(item_ids[start : start + _PAGE]))
+
+
 def queue_items(
     connection: Connection, queue: ReviewQueue, status: Status | None = None
 ) -> list[ReviewQueueItem]:
@@ -138,9 +157,7 @@ def queue_items(
     found: list[ReviewQueueItem] = []
     token = None
     while True:
-        page = connection.tracing._list_review_queue_items(
-            queue.queue_id, status=status, max_results=_PAGE, page_token=token
-        )
+        page = list_review_queue_items(queue.queue_id, status=status, max_results=_PAGE, page_token=token)
         found += page
         token = page.token
         if not token:
@@ -149,11 +166,8 @@ def queue_items(
 
 def trace_infos(connection: Connection, trace_ids: Sequence[str]) -> dict[str, TraceInfo]:
     """What MLflow knows of those of the traces that are this project's, by our id."""
-    infos: list[TraceInfo] = []
-    for start in range(0, len(trace_ids), _PAGE):
-        batch = [mlflow_id(one) for one in trace_ids[start : start + _PAGE]]
-        infos += connection.tracing.store.batch_get_trace_infos(batch)
-    return {own_id(info.trace_id): info for info in infos if info.experiment_id == connection.experiment_id}
+    infos = infos_of(connection, [mlflow_id(one) for one in trace_ids])
+    return {own_id(info.trace_id): info for info in infos}
 
 
 def _log_picks(connection: Connection, items: Sequence[ReviewItem]) -> None:
@@ -186,10 +200,9 @@ def asked_before(project: str) -> set[str]:
 
 def _mark(connection: Connection, items: Sequence[ReviewItem]) -> None:
     def mark(item: ReviewItem) -> None:
-        connection.tracing.store.set_trace_tag(mlflow_id(item.trace_id), ASKED, _asked(item))
+        connection.client.set_trace_tag(mlflow_id(item.trace_id), ASKED, _asked(item))
 
-    workers = _PARALLEL if connection.is_server else 1  # SQLite takes one writer at a time
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(connection.n_writers) as pool:
         list(pool.map(mark, items))
 
 
@@ -255,8 +268,8 @@ def answer(project: str, trace_id: str, *, expected: str, rater: str, comment: s
         )
         said.metadata = {"comment": comment} if comment else None
         said.overrides = _earlier(connection, trace_id, rater)
-        connection.tracing.store.create_assessment(said)
-        connection.tracing._set_review_queue_item_status(
+        mlflow.log_assessment(mlflow_id(trace_id), said)
+        set_review_queue_item_status(
             queue.queue_id, item_id=mlflow_id(trace_id), status="complete", completed_by=rater
         )
 

@@ -7,11 +7,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
-from sqlalchemy import text
 
+from infra.trace_rows import database_now
 from infra.tracking import Connection
 
 OFF_S: Final = 60.0
@@ -25,15 +24,11 @@ def here() -> datetime:
 
 def there(connection: Connection) -> datetime:
     """The clock of MLflow's server, or of its PostgreSQL; ours for a file, and where it tells none."""
-    store = connection.tracing.store
-    if isinstance(store, SqlAlchemyStore):
-        if store.engine.dialect.name != "postgresql":
-            return here()
-        with store.ManagedSessionMaker(read_only=True) as session:
-            now: datetime = session.execute(text("SELECT CURRENT_TIMESTAMP")).scalar_one()
-            return now
+    uri = connection.settings.tracking_uri
+    if not connection.is_server:
+        return database_now(uri) if uri.startswith("postgresql") else here()
     answer = http_request(  # type: ignore[no-untyped-call]
-        host_creds=get_default_host_creds(connection.settings.tracking_uri),  # type: ignore[no-untyped-call]
+        host_creds=get_default_host_creds(uri),  # type: ignore[no-untyped-call]
         endpoint="/health",
         method="GET",
     )

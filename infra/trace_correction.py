@@ -7,15 +7,15 @@ must not find the old one. A home that read it before does not read it again: im
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-from mlflow.entities import Span
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+import mlflow
 
 from agent.trace import Trace
+from infra.arrivals import infos_of
 from infra.assessments import outcome_assessment, outcome_of
 from infra.service_clock import ahead_s, here, there
 from infra.trace_lookup import find_traces
 from infra.trace_spans import export_request, mlflow_id, own_id
-from infra.trace_store import post_spans
+from infra.trace_store import write_spans
 from infra.tracking import Connection, connect, mlflow_errors
 
 _BATCH: Final = 300
@@ -58,17 +58,12 @@ def _write(connection: Connection, traces: Sequence[Trace]) -> None:
     """The record first: while the outcome beside it is the old one, the next import finds the difference again."""
     moment = there(connection)
     request = export_request(traces, moment, ahead_s(here(), moment))
-    store = connection.tracing.store
-    if isinstance(store, SqlAlchemyStore):
-        spans = [Span.from_otel_proto(span) for span in request.resource_spans[0].scope_spans[0].spans]
-        store.log_spans(connection.experiment_id, spans)
-    else:
-        post_spans(connection, request)
-    infos = store.batch_get_trace_infos([mlflow_id(trace.trace_id) for trace in traces])
+    write_spans(connection, request)
+    infos = infos_of(connection, [mlflow_id(trace.trace_id) for trace in traces])
     standing = {own_id(info.trace_id): outcome_of(info) for info in infos}
     for trace in traces:
         said, old = outcome_assessment(trace), standing.get(trace.trace_id)
         if said is not None and old is not None and old.assessment_id is not None:
-            connection.tracing.update_assessment(mlflow_id(trace.trace_id), old.assessment_id, said)
+            mlflow.update_assessment(mlflow_id(trace.trace_id), old.assessment_id, said)
         elif said is not None:
-            store.create_assessment(said)
+            mlflow.log_assessment(mlflow_id(trace.trace_id), said)

@@ -3,9 +3,8 @@
 Why apart from collecting: to explain one answer must not move a watermark, nor read a project's whole past.
 """
 
-import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from mlflow.entities import Trace as MlflowTrace
 
@@ -13,12 +12,12 @@ from agent.errors import CorruptRecord
 from agent.record import Record
 from agent.trace import Trace
 from evaluation.label import Label
+from infra.arrivals import infos_of, traces_of
 from infra.assessments import Problem, score_of, to_labels
 from infra.review_answers import settled
-from infra.trace_spans import RECORD, mlflow_id, own_id
+from infra.trace_reader import record_of
+from infra.trace_spans import mlflow_id, own_id
 from infra.tracking import connect, mlflow_errors
-
-_BATCH = 300
 
 
 class FoundTrace(Record):
@@ -47,11 +46,9 @@ def find_traces(project: str, trace_ids: Sequence[str]) -> Lookup:
     with mlflow_errors(f"reading {len(trace_ids)} traces"):
         connection = connect(project)
         wanted = [mlflow_id(own_id(one)) for one in dict.fromkeys(trace_ids)]
-        found = connection.tracing.batch_get_traces(wanted) if wanted else []
+        found = traces_of(connection, wanted, include_spans=True)
     lookup = Lookup({}, {})
-    for one in found:
-        if one.info.experiment_id != connection.experiment_id:
-            continue
+    for one in found.values():
         trace_id = own_id(one.info.trace_id)
         try:
             lookup.traces[trace_id] = _read(one)
@@ -81,23 +78,12 @@ def known_traces(project: str, trace_ids: Sequence[str]) -> dict[str, KnownTrace
     """
     known: dict[str, KnownTrace] = {}
     with mlflow_errors(f"looking for {len(trace_ids)} traces"):
-        connection = connect(project)
-        for start in range(0, len(trace_ids), _BATCH):
-            wanted = [mlflow_id(one) for one in trace_ids[start : start + _BATCH]]
-            for info in connection.tracing.store.batch_get_trace_infos(wanted):
-                if info.experiment_id == connection.experiment_id:
-                    known[own_id(info.trace_id)] = KnownTrace(score_of(info), tuple(to_labels(info)[0]))
+        for info in infos_of(connect(project), [mlflow_id(one) for one in trace_ids]):
+            known[own_id(info.trace_id)] = KnownTrace(score_of(info), tuple(to_labels(info)[0]))
     return known
 
 
 def _read(found: MlflowTrace) -> FoundTrace:
-    root = next((span for span in found.data.spans if span.parent_id is None), None)
-    record: Any = root.attributes.get(RECORD) if root is not None else None
-    where = f"MLflow trace {found.info.trace_id}"
-    if record is None:
-        raise CorruptRecord(f"{where}: no trace record in its root span; it was not written by Ratchet")
-    text = record if isinstance(record, str) else json.dumps(record)
+    trace = record_of(found.info.trace_id, found)
     labels, problems = to_labels(found.info)
-    return FoundTrace(
-        trace=Trace.from_json(text, where=where), labels=tuple(labels), problems=tuple(problems)
-    )
+    return FoundTrace(trace=trace, labels=tuple(labels), problems=tuple(problems))

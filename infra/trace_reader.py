@@ -8,21 +8,20 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final
 
+from mlflow.entities import Trace as MlflowTrace
 from mlflow.entities import TraceInfo
-from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from agent.errors import CorruptRecord
 from agent.record import Record
 from agent.trace import Trace
 from evaluation.label import Label
-from infra.arrivals import Mark, arrived, infos_of, search
+from infra.arrivals import Mark, arrived, infos_of, search, traces_of
 from infra.assessments import EXPECTED, SCORE, Problem, labels_arrived_ms, to_labels
 from infra.service_clock import there
-from infra.trace_rows import labelled_since, read_roots
+from infra.trace_rows import labelled_since
 from infra.trace_spans import RECORD, own_id
 from infra.tracking import Connection, connect, mlflow_errors
 
-_BATCH: Final = 300
 _LABEL_OVERLAP_MS: Final = 24 * 3600 * 1000
 """Whoever writes a label stamps it, and MLflow tells no order: what a day's wrong clock hides is read again."""
 
@@ -96,46 +95,40 @@ def collect(project: str, since: Watermark | None = None) -> Collected:
 
 
 def _labelled(connection: Connection, after_ms: int) -> dict[str, TraceInfo]:
-    store = connection.tracing.store
-    if isinstance(store, SqlAlchemyStore):
-        ids = labelled_since(store, connection.experiment_id, after_ms, (SCORE, EXPECTED))
-        return {info.trace_id: info for info in infos_of(store, ids)}
+    if not connection.is_server:
+        uri = connection.settings.tracking_uri
+        ids = labelled_since(uri, connection.experiment_id, after_ms, (SCORE, EXPECTED))
+        return {info.trace_id: info for info in infos_of(connection, ids)}
     filters = (f"feedback.{SCORE} IS NOT NULL", f"expectation.{EXPECTED} IS NOT NULL")
     return {info.trace_id: info for one in filters for info in search(connection, one)}
 
 
 def _read(connection: Connection, infos: dict[str, TraceInfo]) -> tuple[list[Trace], list[Problem]]:
-    roots = _roots(connection, list(infos))
+    whole = traces_of(connection, list(infos), include_spans=True)
     traces, problems = [], []
     for trace_id in infos:
-        record = roots.get(trace_id, {}).get(RECORD)
-        if record is None:
-            reason = (
-                "no trace record in its root span: it was not written by log_traces, or its spans are gone"
-            )
-            problems.append(Problem(trace_id=own_id(trace_id), reason=reason))
-            continue
         try:
-            text = record if isinstance(record, str) else json.dumps(record)
-            traces.append(Trace.from_json(text, where=f"MLflow trace {trace_id}"))
+            traces.append(record_of(trace_id, whole.get(trace_id)))
         except CorruptRecord as error:
             problems.append(Problem(trace_id=own_id(trace_id), reason=str(error)))
     return traces, problems
 
 
-def _roots(connection: Connection, trace_ids: list[str]) -> dict[str, dict[str, Any]]:
-    """Attributes of each trace's root span, by MLflow's id."""
-    store = connection.tracing.store
-    roots: dict[str, dict[str, Any]] = {}
-    for start in range(0, len(trace_ids), _BATCH):
-        batch = trace_ids[start : start + _BATCH]
-        if isinstance(store, SqlAlchemyStore):
-            roots |= read_roots(store, batch)
-            continue
-        for trace in connection.tracing.batch_get_traces(batch):
-            root = next((span for span in trace.data.spans if span.parent_id is None), None)
-            roots[trace.info.trace_id] = dict(root.attributes) if root else {}
-    return roots
+def record_of(trace_id: str, found: MlflowTrace | None) -> Trace:
+    """The record in the trace's root span.
+
+    Raises:
+        CorruptRecord: there is none, or it cannot be read; the trace is still in MLflow.
+    """
+    spans = found.data.spans if found is not None else []
+    root = next((span for span in spans if span.parent_id is None), None)
+    record: Any = root.attributes.get(RECORD) if root is not None else None
+    where = f"MLflow trace {trace_id}"
+    if record is None:
+        raise CorruptRecord(
+            f"{where}: no trace record in its root span: it was not written by Ratchet, or its spans are gone"
+        )
+    return Trace.from_json(record if isinstance(record, str) else json.dumps(record), where=where)
 
 
 def _advance(since: Watermark, mark: Mark, labelled: Iterable[TraceInfo], now_ms: int) -> Watermark:

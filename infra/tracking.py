@@ -12,7 +12,6 @@ from typing import Final
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.tracing.client import TracingClient
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -34,18 +33,27 @@ _CALLER_AT_FAULT: Final = {
 
 @dataclass(frozen=True)
 class Connection:
-    """MLflow's clients for one project; the project's experiment exists."""
+    """MLflow's client for one project; the project's experiment exists."""
 
     project: str
     experiment_id: str
     client: MlflowClient
-    tracing: TracingClient
     settings: Settings
 
     @property
     def is_server(self) -> bool:
         """Behind http(s), as opposed to a database that this process writes itself."""
         return self.settings.tracking_uri.startswith("http")
+
+    @property
+    def is_sqlite(self) -> bool:
+        """A SQLite file that this process writes itself."""
+        return self.settings.tracking_uri.startswith("sqlite")
+
+    @property
+    def n_writers(self) -> int:
+        """How many calls at a time are worth it: SQLite takes one writer."""
+        return 8 if self.is_server else 1
 
 
 def connect(project: str) -> Connection:
@@ -63,7 +71,7 @@ def connect(project: str) -> Connection:
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
     client = MlflowClient(uri, uri)
-    return Connection(project, _experiment(client, project, settings), client, TracingClient(uri), settings)
+    return Connection(project, _experiment(client, project, settings), client, settings)
 
 
 def _experiment(client: MlflowClient, project: str, settings: Settings) -> str:

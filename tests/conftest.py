@@ -186,17 +186,16 @@ def scripted_lm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def log_corrupt(make_trace: Callable[..., Trace]) -> Callable[[str], str]:
     """Write a trace whose record was cut off into MLflow; returns its id."""
 
-    from mlflow.entities import Span
-
     from infra.trace_spans import RECORD, export_request
+    from infra.trace_store import write_spans
     from infra.tracking import connect
 
     def log(name: str) -> str:
         trace, connection = make_trace(), connect(name)
-        spans = export_request([trace], datetime.now(UTC)).resource_spans[0].scope_spans[0].spans
-        next(a for a in spans[0].attributes if a.key == RECORD).value.string_value = '{"schema_version": 1'
-        whole = [Span.from_otel_proto(span) for span in spans]
-        connection.tracing.store.log_spans(connection.experiment_id, whole)
+        request = export_request([trace], datetime.now(UTC))
+        root = request.resource_spans[0].scope_spans[0].spans[0]
+        next(a for a in root.attributes if a.key == RECORD).value.string_value = '{"schema_version": 1'
+        write_spans(connection, request)
         return trace.trace_id
 
     return log

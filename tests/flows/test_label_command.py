@@ -1,13 +1,11 @@
 import json
 from datetime import UTC, datetime
 
-from mlflow.entities import Span
-
 from infra.known_projects import known_projects
 from infra.review_answers import finished
 from infra.review_queue import ReviewItem, ask_people, pending
-from infra.trace_rows import insert_traces
-from infra.trace_spans import RECORD, export_request, mlflow_id
+from infra.trace_spans import RECORD, export_request
+from infra.trace_store import write_spans
 from infra.tracking import connect
 
 
@@ -65,12 +63,10 @@ def test_ledgers_and_prompts_are_no_projects(past):
 
 def _log_without_record(past):
     trace = past.traces[0].model_copy(update={"trace_id": "f" * 31 + "0"})
-    spans = export_request([trace], datetime.now(UTC)).resource_spans[0].scope_spans[0].spans
-    for span in spans:
+    request = export_request([trace], datetime.now(UTC))
+    for span in request.resource_spans[0].scope_spans[0].spans:
         kept = [attribute for attribute in span.attributes if attribute.key != RECORD]
         del span.attributes[:]
         span.attributes.extend(kept)
-    connection = connect(past.project)
-    read = [Span.from_otel_proto(span) for span in spans]
-    insert_traces(connection.tracing.store, connection.experiment_id, read, {mlflow_id(trace.trace_id): []})
+    write_spans(connect(past.project), request)
     return trace.trace_id

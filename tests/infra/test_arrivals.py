@@ -3,6 +3,7 @@
 import uuid
 from datetime import UTC, datetime, timedelta
 
+import mlflow
 import pytest
 
 from evaluation.label import Label
@@ -75,7 +76,7 @@ def test_behind_a_server_a_write_that_took_long_is_found_once(remote, make_trace
     connection = connect(remote)
 
     def write(name, ago):
-        trace_store.post_spans(connection, export_request([make_trace(name)], datetime.now(UTC) - ago))
+        trace_store.write_spans(connection, export_request([make_trace(name)], datetime.now(UTC) - ago))
 
     write("newest", timedelta())
     first = collect(remote)
@@ -89,7 +90,7 @@ def test_behind_a_server_a_write_that_took_long_is_found_once(remote, make_trace
 def test_behind_a_server_a_stamp_of_tomorrow_moves_the_mark_to_now_and_no_further(remote, make_trace):
     connection = connect(remote)
     ahead = export_request([make_trace("ahead")], datetime.now(UTC) + timedelta(hours=2))
-    trace_store.post_spans(connection, ahead)
+    trace_store.write_spans(connection, ahead)
     first = collect(remote)
     assert first.watermark.received_ms <= datetime.now(UTC).timestamp() * 1000 + 2000
     assert "2.0 h ahead, as of 1 new traces" in first.problems[0].reason
@@ -114,7 +115,7 @@ def test_a_raters_wrong_clock_hides_no_label_and_doubles_none(project, make_trac
     for assessment in to_assessments(wrong):
         assessment.create_time_ms += hours * 3_600_000
         assessment.last_update_time_ms = assessment.create_time_ms
-        connect(project).tracing.store.create_assessment(assessment)
+        mlflow.log_assessment(mlflow_id(wrong.trace_id), assessment)
     second = collect(project, first.watermark)
     right = label(traces[2])
     attach_label(project, right)

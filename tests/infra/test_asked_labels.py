@@ -1,7 +1,13 @@
 """Who may judge: only the rater who was asked, about a picked trace, with the propensity that the pick wrote down."""
 
+import mlflow
 import pytest
 from mlflow.entities import AssessmentSource, Expectation
+from mlflow.genai.review_queues import (
+    add_items_to_review_queue,
+    delete_review_queue,
+    set_review_queue_item_status,
+)
 
 from agent.errors import BadInput, CorruptRecord
 from evaluation.cases import labelled_cases
@@ -41,12 +47,13 @@ def say(project, trace, value, rater="default", **metadata):
     said = Expectation(
         name="expected", value=value, source=AssessmentSource("HUMAN", rater), metadata=metadata or None
     )
-    connect(project).tracing.log_assessment(mlflow_id(trace.trace_id), said)
+    connect(project)
+    mlflow.log_assessment(mlflow_id(trace.trace_id), said)
 
 
 def complete(project, trace, by="default"):
     connection = connect(project)
-    connection.tracing._set_review_queue_item_status(
+    set_review_queue_item_status(
         existing_queue(connection).queue_id,
         item_id=mlflow_id(trace.trace_id),
         status="complete",
@@ -106,7 +113,7 @@ def test_a_trace_that_was_put_into_the_queue_by_hand_judges_nothing(project, tra
     connection = connect(project)
     queue = existing_queue(connection)
     assert queue.name == QUEUE
-    connection.tracing._add_items_to_review_queue(queue.queue_id, item_ids=[mlflow_id(traces[0].trace_id)])
+    add_items_to_review_queue(queue.queue_id, item_ids=[mlflow_id(traces[0].trace_id)])
     waiting = {item.trace_id: item.propensity for item in pending(project)}
     assert waiting == {traces[0].trace_id: None, traces[1].trace_id: 0.25}
     answer(project, traces[0].trace_id, expected="x", rater="anna")
@@ -180,7 +187,7 @@ def test_a_label_that_nobody_asked_for_does_not_keep_its_trace_from_being_picked
 def test_the_first_pick_counts_also_when_the_queue_forgot_it(project, traces):
     ask(project, traces[0])
     connection = connect(project)
-    connection.tracing._delete_review_queue(existing_queue(connection).queue_id)
+    delete_review_queue(existing_queue(connection).queue_id)
     ask(project, traces[0], propensity=1.0)
     assert [item.propensity for item in pending(project)] == [0.25]
 

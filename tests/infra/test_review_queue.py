@@ -1,9 +1,11 @@
+import mlflow
 import pytest
 from mlflow.entities import AssessmentSource, Expectation, Feedback
+from mlflow.genai.review_queues import set_review_queue_item_status
 
 from agent.errors import BadInput
 from infra.review_answers import contradictions, finished, settled
-from infra.review_queue import ReviewItem, answer, ask_people, pending
+from infra.review_queue import ReviewItem, answer, ask_people, existing_queue, pending
 from infra.trace_spans import mlflow_id
 from infra.trace_store import collect, log_traces
 from infra.tracking import connect
@@ -52,14 +54,12 @@ def test_an_answer_is_a_human_label_with_the_propensity_of_its_pick(project, tra
 def test_an_answer_on_the_review_page_counts_the_same(project, traces):
     """The page writes a bare expectation, a comment of its own, and completes the item."""
     ask_people(project, items(traces[:1]))
-    tracing, item = connect(project).tracing, mlflow_id(traces[0].trace_id)
+    item = mlflow_id(traces[0].trace_id)
     person = AssessmentSource("HUMAN", "default")
-    tracing.log_assessment(item, Expectation(name="expected", value=" other_tool ", source=person))
-    tracing.log_assessment(item, Feedback(name="comment", value="two tools fit", source=person))
-    queue = tracing._get_review_queue_by_name(connect(project).experiment_id, "review")
-    tracing._set_review_queue_item_status(
-        queue.queue_id, item_id=item, status="complete", completed_by="default"
-    )
+    mlflow.log_assessment(item, Expectation(name="expected", value=" other_tool ", source=person))
+    mlflow.log_assessment(item, Feedback(name="comment", value="two tools fit", source=person))
+    queue = existing_queue(connect(project))
+    set_review_queue_item_status(queue.queue_id, item_id=item, status="complete", completed_by="default")
     (label,) = finished(project)
     assert (label.expected, label.propensity, label.comment) == ("other_tool", 0.25, "two tools fit")
 
@@ -104,8 +104,8 @@ def test_contradicting_answers_are_both_kept_and_reported(project, traces):
 def test_a_declined_item_is_neither_pending_nor_finished(project, traces):
     ask_people(project, items(traces[:1]))
     connection = connect(project)
-    queue = connection.tracing._get_review_queue_by_name(connection.experiment_id, "review")
-    connection.tracing._set_review_queue_item_status(
+    queue = existing_queue(connection)
+    set_review_queue_item_status(
         queue.queue_id, item_id=mlflow_id(traces[0].trace_id), status="declined", completed_by="anna"
     )
     assert (pending(project), finished(project)) == ([], [])

@@ -9,7 +9,7 @@ from infra.tracking import connect
 
 
 def outcomes(project, trace):
-    (info,) = connect(project).tracing.store.batch_get_trace_infos([mlflow_id(trace.trace_id)])
+    info = connect(project).client.get_trace(mlflow_id(trace.trace_id)).info
     return outcome_of(info).value, sum(one.name == "outcome" for one in info.assessments)
 
 

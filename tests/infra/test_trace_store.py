@@ -2,8 +2,9 @@ import json
 import time
 from datetime import UTC, datetime, timedelta
 
+import mlflow
 import pytest
-from mlflow.entities import Span
+from mlflow.entities import AssessmentSource, Feedback
 
 from agent.environment import Action, Case, Outcome
 from agent.errors import BadInput, ServiceUnavailable
@@ -11,7 +12,7 @@ from agent.trace import Attempt, RunError, Step
 from evaluation.label import Label
 from infra.assessments import OUTCOME
 from infra.trace_spans import RECORD, export_request, mlflow_id
-from infra.trace_store import attach_label, collect, flush_spool, log_traces, spool_folder
+from infra.trace_store import attach_label, collect, flush_spool, log_traces, spool_folder, write_spans
 from infra.tracking import connect
 
 UNREACHABLE = "http://127.0.0.1:9"
@@ -23,7 +24,7 @@ def label(trace, **changes):
 
 
 def info(project, trace):
-    return connect(project).tracing.get_trace_info(mlflow_id(trace.trace_id))
+    return connect(project).client.get_trace(mlflow_id(trace.trace_id)).info
 
 
 def test_a_trace_with_retry_and_awkward_text_comes_back_equal(project, make_trace):
@@ -47,7 +48,7 @@ def test_a_trace_with_retry_and_awkward_text_comes_back_equal(project, make_trac
 def test_a_person_sees_request_answer_steps_and_tags(project, make_trace):
     trace = make_trace("weather in Bergen?", memory_id="m1")
     log_traces(project, [trace])
-    seen = connect(project).tracing.get_trace(mlflow_id(trace.trace_id))
+    seen = connect(project).client.get_trace(mlflow_id(trace.trace_id))
     assert [span.name for span in seen.data.spans] == ["agent", "attempt 1", "agent"]
     assert json.loads(seen.info.request_preview) == {"request": "weather in Bergen?"}
     assert json.loads(seen.info.response_preview) == {"name": "get_weather"}
@@ -57,26 +58,6 @@ def test_a_person_sees_request_answer_steps_and_tags(project, make_trace):
     assert [(one.name, one.value, one.source.source_type) for one in seen.info.assessments] == [
         (OUTCOME, 1.0, "CODE")
     ]
-
-
-def test_rows_written_without_a_server_are_those_that_mlflow_writes(project, make_trace):
-    """`trace_rows` stands in for the store's own slow path: both must leave the same trace."""
-    ours, theirs = make_trace(), make_trace()
-    log_traces(project, [ours])
-    connection = connect(project)
-    spans = export_request([theirs], datetime.now(UTC)).resource_spans[0].scope_spans[0].spans
-    connection.tracing.store.log_spans(
-        connection.experiment_id, [Span.from_otel_proto(span) for span in spans]
-    )
-    one, other = (connection.tracing.get_trace(mlflow_id(trace.trace_id)) for trace in (ours, theirs))
-    assert set(one.info.tags) == set(other.info.tags)
-    assert one.info.trace_metadata == other.info.trace_metadata
-    for field in ("request_preview", "response_preview", "state", "execution_duration"):
-        assert getattr(one.info, field) == getattr(other.info, field)
-    assert [set(span.attributes) for span in one.data.spans] == [
-        set(span.attributes) for span in other.data.spans
-    ]
-    assert [span.span_type for span in one.data.spans] == [span.span_type for span in other.data.spans]
 
 
 def test_logging_twice_doubles_neither_spans_nor_assessments(project, make_trace):
@@ -158,12 +139,10 @@ def test_contradicting_labels_are_both_kept(project, make_trace):
 def test_a_corrupt_trace_is_a_problem_and_the_others_are_read(project, make_trace, text):
     good, bad = make_trace(), make_trace()
     log_traces(project, [good])
-    connection = connect(project)
-    spans = export_request([bad], datetime.now(UTC)).resource_spans[0].scope_spans[0].spans
-    next(a for a in spans[0].attributes if a.key == RECORD).value.string_value = text
-    connection.tracing.store.log_spans(
-        connection.experiment_id, [Span.from_otel_proto(span) for span in spans]
-    )
+    request = export_request([bad], datetime.now(UTC))
+    root = request.resource_spans[0].scope_spans[0].spans[0]
+    next(a for a in root.attributes if a.key == RECORD).value.string_value = text
+    write_spans(connect(project), request)
     read = collect(project)
     assert read.traces == (good,)
     assert [problem.trace_id for problem in read.problems] == [bad.trace_id]
@@ -171,22 +150,19 @@ def test_a_corrupt_trace_is_a_problem_and_the_others_are_read(project, make_trac
 
 
 def test_a_trace_that_another_program_logged_is_reported_not_dropped(project, make_trace):
-    connection = connect(project)
-    spans = export_request([make_trace()], datetime.now(UTC)).resource_spans[0].scope_spans[0].spans
-    del spans[0].attributes[:]
-    connection.tracing.store.log_spans(connection.experiment_id, [Span.from_otel_proto(spans[0])])
+    request = export_request([make_trace()], datetime.now(UTC))
+    del request.resource_spans[0].scope_spans[0].spans[0].attributes[:]
+    write_spans(connect(project), request)
     (problem,) = collect(project).problems
-    assert "not written by log_traces" in problem.reason
+    assert "not written by Ratchet" in problem.reason
 
 
 def test_a_person_s_remark_under_another_name_is_reported_not_dropped(project, make_trace):
     trace = make_trace()
     log_traces(project, [trace])
-    from mlflow.entities import AssessmentSource, Feedback
-
     for name, value in (("tone", "rude"), ("score", 7)):
         said = Feedback(name=name, value=value, source=AssessmentSource("HUMAN", "anna"))
-        connect(project).tracing.log_assessment(mlflow_id(trace.trace_id), said)
+        mlflow.log_assessment(mlflow_id(trace.trace_id), said)
     read = collect(project)
     assert read.labels == ()
     assert sorted(problem.reason[:24] for problem in read.problems) == [

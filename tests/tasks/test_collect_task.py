@@ -3,8 +3,7 @@
 import shutil
 from datetime import UTC, datetime
 
-from mlflow.store.tracking.dbmodels.models import SqlAssessments
-from sqlalchemy import update
+from sqlalchemy import create_engine, text
 
 from agent.trace import Trace
 from evaluation.label import Label
@@ -139,15 +138,14 @@ def test_labels_of_long_ago_are_not_looked_at_again_and_new_ones_on_old_traces_a
     for trace in (old, answered):
         attach_label(project, said(trace, "a"))
     collect_new.fn(project)
-    store = connect(project).tracing.store
-    with store.ManagedSessionMaker(read_only=False) as session:
-        days_ago = int((datetime.now(UTC).timestamp() - 3 * 86_400) * 1000)
-        theirs = SqlAssessments.trace_id == f"tr-{answered.trace_id}"
-        session.execute(update(SqlAssessments).where(theirs).values(last_updated_timestamp=days_ago))
+    days_ago = int((datetime.now(UTC).timestamp() - 3 * 86_400) * 1000)
+    with create_engine(connect(project).settings.tracking_uri).begin() as database:
+        aged = "UPDATE assessments SET last_updated_timestamp = :then WHERE trace_id = :trace"
+        database.execute(text(aged), {"then": days_ago, "trace": f"tr-{answered.trace_id}"})
     attach_label(project, said(old, "b"))
     asked = []
     real = arrivals.infos_of
-    monkeypatch.setattr(trace_reader, "infos_of", lambda store, ids: asked.extend(ids) or real(store, ids))
+    monkeypatch.setattr(trace_reader, "infos_of", lambda where, ids: asked.extend(ids) or real(where, ids))
     assert collect_new.fn(project).n_new_labels == 1
     assert asked == [f"tr-{old.trace_id}"]
 

@@ -1,4 +1,5 @@
-"""Several aliases and tags of one model move as one: all, or none; and one move at a time, from whatever home.
+"""Several aliases of a model, and tags of its versions' runs, move as one, or not at all; and one move at a time,
+from whatever home.
 
 Why a journal on the model itself: MLflow moves one alias at a time. What was there before is written down first; a
 move that fails puts it back at once, and one that was killed is put back by the next that comes.
@@ -35,11 +36,11 @@ _TURNS: Final = 5
 
 
 class Move(NamedTuple):
-    """What is to change: alias to version (None removes it), and tags of versions."""
+    """What is to change: alias to version (None removes it), and tags of runs."""
 
     candidate: str
     aliases: Mapping[str, int | None]
-    tags: Mapping[int, Mapping[str, str]]
+    tags: Mapping[str, Mapping[str, str]]
     why: str
 
 
@@ -109,9 +110,9 @@ def _move(connection: Connection, place: int, move: Move) -> None:
     client, name = connection.client, connection.project
     client.set_registered_model_tag(name, _JOURNAL, json.dumps(_state(connection, move)))
     try:
-        for tagged, values in move.tags.items():
+        for run_id, values in move.tags.items():
             for key, value in values.items():
-                client.set_model_version_tag(name, str(tagged), key, value)
+                client.set_tag(run_id, key, value)
         for alias, number in move.aliases.items():
             if _ended(connection) >= place:
                 raise ServiceUnavailable(
@@ -134,15 +135,26 @@ def _undo(connection: Connection, place: int) -> None:
         before = json.loads(written)
         for alias, number in before["aliases"].items():
             point(connection, alias, number)
-        for number, values in before["tags"].items():
+        for owner, values in before["tags"].items():
             for key, value in values.items():
-                if value is None:
-                    client.delete_model_version_tag(name, number, key)
-                else:
-                    client.set_model_version_tag(name, number, key, value)
+                _put_back(connection, owner, key, value)
         client.delete_registered_model_tag(name, _JOURNAL)
     if _ended(connection) < place:
         client.set_registered_model_tag(name, _ENDED, str(place))
+
+
+def _put_back(connection: Connection, owner: str, key: str, value: str | None) -> None:
+    """`owner` is a run, or, in the journal of an older Ratchet, the number of a version."""
+    client, name = connection.client, connection.project
+    if len(owner) < 32:
+        if value is None:
+            client.delete_model_version_tag(name, owner, key)
+        else:
+            client.set_model_version_tag(name, owner, key, value)
+    elif value is not None:
+        client.set_tag(owner, key, value)
+    elif key in client.get_run(owner).data.tags:
+        client.delete_tag(owner, key)
 
 
 def current_aliases(connection: Connection) -> dict[str, int]:
@@ -162,10 +174,10 @@ def point(connection: Connection, alias: str, number: int | None) -> None:
 
 def _state(connection: Connection, move: Move) -> dict[str, Any]:
     pointed = current_aliases(connection)
-    versions = {n: connection.client.get_model_version(connection.project, str(n)).tags for n in move.tags}
+    written = {run_id: connection.client.get_run(run_id).data.tags for run_id in move.tags}
     return {
         "aliases": {alias: pointed.get(alias) for alias in move.aliases},
-        "tags": {n: {key: versions[n].get(key) for key in values} for n, values in move.tags.items()},
+        "tags": {one: {key: written[one].get(key) for key in values} for one, values in move.tags.items()},
     }
 
 

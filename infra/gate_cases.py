@@ -6,12 +6,10 @@ whatever was deleted on this machine; and a test that was killed goes on whereve
 
 from typing import Final
 
-from agent.errors import CorruptRecord
-from agent.record import content_hash
 from infra.event_log import LedgerEvent, append, in_portions, now, read_log
 from infra.project_state import read_state, update_state
 from infra.tracking import Connection, connect, mlflow_errors
-from infra.version import find_version, run_document
+from infra.version import find_version, keep, read_kept
 
 _OPEN_TEST: Final = "open_test"
 
@@ -46,10 +44,8 @@ def read_open_test(project: str, candidate_id: str) -> str | None:
     with mlflow_errors(f"reading the open test of {candidate_id}"):
         connection = connect(project)
         found = find_version(connection, candidate_id)
-        digest = found.tags.get(_OPEN_TEST)
-        if not digest:
-            return None
-        return _stored(connection, str(found.run_id), digest)
+        digest = found.facts.get(_OPEN_TEST)
+        return read_kept(connection, found.run_id, _OPEN_TEST, digest) if digest else None
 
 
 def write_open_test(project: str, candidate_id: str, text: str) -> None:
@@ -60,15 +56,5 @@ def write_open_test(project: str, candidate_id: str, text: str) -> None:
     with mlflow_errors(f"writing the open test of {candidate_id}"):
         connection = connect(project)
         found = find_version(connection, candidate_id)
-        digest = content_hash(text) if text else ""
-        if text:
-            connection.client.log_text(str(found.run_id), text, f"{_OPEN_TEST}/{digest}.json")
-        connection.client.set_model_version_tag(project, found.version, _OPEN_TEST, digest)
-
-
-def _stored(connection: Connection, run_id: str, digest: str) -> str:
-    path = run_document(connection, run_id, f"{_OPEN_TEST}/{digest}.json")
-    text = path.read_text(encoding="utf-8")
-    if content_hash(text) != digest:
-        raise CorruptRecord(f"{path}: not the test that was stored ({digest}); delete the file, then repeat")
-    return text
+        digest = keep(connection, found.run_id, _OPEN_TEST, text) if text else ""
+        connection.client.set_tag(found.run_id, _OPEN_TEST, digest)

@@ -4,12 +4,9 @@ Why the verdict is checked here again: this is the only door, and what it must n
 challenger without evidence against the champion that serves *now*.
 """
 
-import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
-
-from mlflow.entities.model_registry import ModelVersion
 
 from agent.errors import BadInput
 from evaluation.ledger import last_test
@@ -26,11 +23,26 @@ from infra.alias_moves import (
 from infra.event_log import read_log
 from infra.ledger_store import ledger_of
 from infra.tracking import Connection, connect, mlflow_errors
-from infra.version import Event, Version, all_versions, find_or_none, find_version, locked, read_version
+from infra.version import (
+    MOVE,
+    Event,
+    Listing,
+    MoveKind,
+    Version,
+    all_versions,
+    find_or_none,
+    find_version,
+    locked,
+    numbered,
+    read_evaluation,
+    read_version,
+)
 
 _LEAVES: Final = {CHALLENGER, CANARY}
 _COMES: Final = {"promoted", "restored"}
 """Moves onto `champion`."""
+_LONGEST: Final = 1000
+"""Characters of name and reason, so that a move fits a tag of MLflow however they are escaped."""
 
 
 def promote(project: str, candidate_id: str, *, approved_by: str, reason: str) -> Version:
@@ -49,12 +61,12 @@ def promote(project: str, candidate_id: str, *, approved_by: str, reason: str) -
             chosen = find_version(connection, candidate_id)
             aliases = current_aliases(connection)
             serving = aliases.get(CHAMPION)
-            if serving == int(chosen.version):
+            if serving == chosen.number:
                 return None
             old = _refuse_unpromotable(connection, chosen, serving)
-            moves = {PREVIOUS: serving, CHAMPION: int(chosen.version)}
-            moves |= {alias: None for alias in _LEAVES if aliases.get(alias) == int(chosen.version)}
-            tags = _events(chosen, old, "promoted", "replaced", approved_by, reason)
+            moves = {PREVIOUS: serving, CHAMPION: chosen.number}
+            moves |= {alias: None for alias in _LEAVES if aliases.get(alias) == chosen.number}
+            tags = _events(chosen, old, ("promoted", "replaced"), approved_by, reason)
             return Move(candidate_id, moves, tags, "promote")
 
         with locked(connection):
@@ -84,7 +96,7 @@ def require_promotable(project: str, candidate_id: str) -> None:
         connection = connect(project)
         chosen = find_version(connection, candidate_id)
         serving = current_aliases(connection).get(CHAMPION)
-        if serving != int(chosen.version):
+        if serving != chosen.number:
             _refuse_unpromotable(connection, chosen, serving)
 
 
@@ -100,56 +112,54 @@ def require_first_day(project: str) -> None:
 
 def _refuse_without_champion(connection: Connection) -> None:
     versions = all_versions(connection)
-    if not any(_written(one) or one.tags.get("parent") for one in versions):
+    if not any(one.events or one.facts.get("parent") for one in versions):
         return
     back = _served_last(versions)
     remedy = (
-        f'`ratchet rollback --yes --reason "…"` puts {back.tags["candidate_id"]} back, which served last'
+        f'`ratchet rollback --yes --reason "…"` puts {back.candidate_id} back, which served last'
         if back is not None
         else "what served is no longer registered: restore the database, or begin a project of another name"
     )
     raise BadInput(f"{connection.project!r} has versions but no champion, its alias was removed: {remedy}")
 
 
-def _served_last(versions: Sequence[ModelVersion]) -> ModelVersion | None:
+def _served_last(versions: Sequence[Listing]) -> Listing | None:
     """The version whose last move was onto `champion`; if that one is gone, the newest that was ever moved."""
-    moved = [(one, _written(one)[-1]) for one in versions if _written(one)]
+    moved = [(one, one.events[-1]) for one in versions if one.events]
     if not moved:
         return None
-    return max(moved, key=lambda m: (m[1]["action"] in _COMES, datetime.fromisoformat(m[1]["at"])))[0]
+    return max(moved, key=lambda move: (move[1].action in _COMES, move[1].at))[0]
 
 
 def _refuse_anonymous(by: str, reason: str) -> None:
     if not by.strip() or not reason.strip():
         raise BadInput(f"by {by!r}, reason {reason!r}: a move of the champion needs a name and a reason")
+    if len(by) + len(reason) > _LONGEST:
+        raise BadInput(
+            f"name and reason have {len(by) + len(reason)} characters, at most {_LONGEST} are kept: shorten them"
+        )
 
 
-def _refuse_unpromotable(
-    connection: Connection, chosen: ModelVersion, serving: int | None
-) -> ModelVersion | None:
+def _refuse_unpromotable(connection: Connection, chosen: Listing, serving: int | None) -> Listing | None:
     """The champion that would be replaced; None on the first day."""
     if serving is None:
         _refuse_without_champion(connection)
         return None
-    old = connection.client.get_model_version(connection.project, str(serving))
+    old = numbered(connection, serving)
     _refuse_unproven(connection, chosen, old)
     return old
 
 
-def _refuse_unproven(connection: Connection, chosen: ModelVersion, old: ModelVersion) -> None:
-    candidate, serves = chosen.tags["candidate_id"], old.tags["candidate_id"]
-    decision = chosen.tags.get("decision")
-    if decision != "promote":
-        said = (
-            f"its verdict says {decision}: {chosen.tags.get('reason', '')}"
-            if decision
-            else "it has no verdict"
-        )
+def _refuse_unproven(connection: Connection, chosen: Listing, old: Listing) -> None:
+    candidate, serves = chosen.candidate_id, old.candidate_id
+    evaluation = read_evaluation(connection, chosen)
+    verdict = evaluation.verdict
+    if verdict is None or verdict.decision != "promote":
+        said = f"its verdict says {verdict.decision}: {verdict.reason}" if verdict else "it has no verdict"
         raise BadInput(f"candidate {candidate} is not promoted: {said}; gather more evidence first")
-    compared = chosen.tags.get("compared_with")
-    if compared != serves:
+    if evaluation.compared_with != serves:
         raise BadInput(
-            f"candidate {candidate} was compared with {compared}, but {serves} serves now: "
+            f"candidate {candidate} was compared with {evaluation.compared_with}, but {serves} serves now: "
             "evaluate it against that one first"
         )
     test = last_test(ledger_of(read_log(connection)), candidate, serves)
@@ -180,9 +190,9 @@ def rollback(project: str, *, by: str, reason: str) -> Version:
 
         def plan() -> Move:
             serving, back = _serving_and_back(connection)
-            chosen[:] = [back.tags["candidate_id"]]
-            moves = {CHAMPION: int(back.version), PREVIOUS: _predecessor(connection, back)}
-            tags = _events(back, serving, "restored", "rolled back", by, reason)
+            chosen[:] = [back.candidate_id]
+            moves = {CHAMPION: back.number, PREVIOUS: _predecessor(connection, back)}
+            tags = _events(back, serving, ("restored", "rolled back"), by, reason)
             return Move(chosen[0], moves, tags, "roll back")
 
         with locked(connection):
@@ -202,13 +212,9 @@ def rollback_target(project: str) -> tuple[Version | None, Version]:
         return None if serving is None else read_version(connection, serving), read_version(connection, back)
 
 
-def _serving_and_back(connection: Connection) -> tuple[ModelVersion | None, ModelVersion]:
+def _serving_and_back(connection: Connection) -> tuple[Listing | None, Listing]:
     aliases = current_aliases(connection)
-    found = {
-        alias: connection.client.get_model_version(connection.project, str(aliases[alias]))
-        for alias in (CHAMPION, PREVIOUS)
-        if alias in aliases
-    }
+    found = {a: numbered(connection, aliases[a]) for a in (CHAMPION, PREVIOUS) if a in aliases}
     serving = found.get(CHAMPION)
     back = found.get(PREVIOUS) if serving is not None else _served_last(all_versions(connection))
     if back is None:
@@ -218,35 +224,21 @@ def _serving_and_back(connection: Connection) -> tuple[ModelVersion | None, Mode
     return serving, back
 
 
-def _predecessor(connection: Connection, version: ModelVersion) -> int | None:
+def _predecessor(connection: Connection, version: Listing) -> int | None:
     """The version that this one replaced when it was promoted."""
-    replaced = [e["other"] for e in _written(version) if e["action"] == "promoted" and e["other"]]
+    replaced = [event.other for event in version.events if event.action == "promoted" and event.other]
     found = find_or_none(connection, replaced[-1]) if replaced else None
-    return None if found is None else int(found.version)
-
-
-def _written(version: ModelVersion) -> list[dict[str, str]]:
-    return list(json.loads(version.tags.get("events", "[]")))
+    return None if found is None else found.number
 
 
 def _events(
-    forward: ModelVersion, back: ModelVersion | None, comes: str, goes: str, by: str, reason: str
-) -> dict[int, dict[str, str]]:
-    """The `events` tag of both versions, with this move appended."""
+    forward: Listing, back: Listing | None, words: tuple[MoveKind, MoveKind], by: str, reason: str
+) -> dict[str, dict[str, str]]:
+    """This move as a tag of both versions' runs."""
     now = datetime.now(UTC)
     tags = {}
-    for version, action, other in ((forward, comes, back), (back, goes, forward)):
-        if version is None:
-            continue
-        event = Event.model_validate(
-            {
-                "action": action,
-                "at": now,
-                "by": by,
-                "reason": reason,
-                "other": other and other.tags["candidate_id"],
-            }
-        )
-        events = [*_written(version), event.model_dump(mode="json")]
-        tags[int(version.version)] = {"events": json.dumps(events)}
+    for version, action, other in ((forward, words[0], back), (back, words[1], forward)):
+        if version is not None:
+            event = Event(action=action, at=now, by=by, reason=reason, other=other and other.candidate_id)
+            tags[version.run_id] = {f"{MOVE}{len(version.events) + 1:04d}": event.to_json()}
     return tags

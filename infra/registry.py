@@ -6,10 +6,10 @@ move. The aliases of one promotion move together or not at all (see `alias_moves
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from agent.candidate import Candidate
@@ -23,14 +23,20 @@ from infra.dataset_store import DatasetVersion
 from infra.promotion import promote, rollback
 from infra.tracking import Connection, connect, mlflow_errors
 from infra.version import (
+    CANDIDATE,
     DIGEST,
-    MODEL_ID,
+    EVALUATION,
+    Evaluation,
     Event,
+    Listing,
     Version,
     all_versions,
     find_or_none,
     find_version,
+    keep,
     locked,
+    numbered,
+    read_evaluation,
     read_version,
     seen_cases,
 )
@@ -95,9 +101,9 @@ def _create(
     cost: Mapping[str, float],
     dataset: DatasetVersion | None,
     digests: Mapping[str, str],
-) -> ModelVersion:
-    tags = {
-        "candidate_id": candidate.candidate_id,
+) -> Listing:
+    facts = {
+        CANDIDATE: candidate.candidate_id,
         "proposer": candidate.origin.proposer,
         "parent": candidate.parent or "",
         "data_digest": candidate.origin.data_digest or (dataset.digest if dataset else ""),
@@ -107,33 +113,34 @@ def _create(
         **{f"{DIGEST}{name}": digest for name, digest in digests.items()},
     }
     run_id = version_page.write_run(
-        connection, candidate, tags=tags, seen_case_ids=seen_case_ids, cost=cost, dataset=dataset
+        connection, candidate, tags=facts, seen_case_ids=seen_case_ids, cost=cost, dataset=dataset
     )
     version_page.write_prompts(connection, candidate, run_id)
     model_id = version_page.write_model(connection, candidate, run_id, files)
     connection.client.set_terminated(run_id)
     _ensure_model(connection)
-    return connection.client.create_model_version(
+    made = connection.client.create_model_version(
         connection.project,
         source=f"models:/{model_id}",
         run_id=run_id,
         model_id=model_id,
-        tags=tags | {MODEL_ID: model_id},
+        tags=version_page.how_made(candidate, len(set(seen_case_ids)), cost),
         description=candidate.origin.note or f"Made by {candidate.origin.proposer}; not evaluated yet.",
     )
+    return numbered(connection, int(made.version))
 
 
-def _first_of(connection: Connection, made: ModelVersion) -> ModelVersion:
+def _first_of(connection: Connection, made: Listing) -> Listing:
     """The version of the candidate, which another home may have made at the same moment; then ours goes."""
-    first = find_version(connection, made.tags["candidate_id"])
-    if int(first.version) == int(made.version):
+    first = find_version(connection, made.candidate_id)
+    if first.number == made.number:
         return first
     client = connection.client
-    client.delete_model_version(connection.project, str(made.version))
-    if made.tags[MODEL_ID] != first.tags[MODEL_ID]:
-        client.delete_logged_model(made.tags[MODEL_ID])
+    client.delete_model_version(connection.project, str(made.number))
+    if made.model_id != first.model_id:
+        client.delete_logged_model(made.model_id)
     if made.run_id != first.run_id:
-        version_page.forget_run(connection, str(made.run_id))
+        version_page.forget_run(connection, made.run_id)
     return first
 
 
@@ -159,11 +166,15 @@ def history(project: str) -> list[Version]:
     """All versions, oldest first; empty where nothing was registered."""
     with mlflow_errors("reading the versions"):
         connection = connect(project)
-        found = all_versions(connection)
         pointed = current_aliases(connection)
-        for version in found:
-            version.aliases = [alias for alias, number in pointed.items() if number == int(version.version)]
-        return [read_version(connection, one) for one in found]
+        found = [
+            one._replace(
+                aliases=tuple(sorted(name for name, number in pointed.items() if number == one.number))
+            )
+            for one in all_versions(connection)
+        ]
+        with ThreadPoolExecutor(connection.n_parallel) as pool:
+            return list(pool.map(lambda one: read_version(connection, one), found))
 
 
 def version_of(project: str, candidate_id: str) -> Version:
@@ -189,7 +200,7 @@ def aliased(project: str, alias: str) -> Version | None:
         number = current_aliases(connection).get(alias)
         if number is None:
             return None
-        return read_version(connection, connection.client.get_model_version(project, str(number)))
+        return read_version(connection, numbered(connection, number))
 
 
 def set_alias(project: str, candidate_id: str | None, alias: Literal["challenger", "canary"]) -> None:
@@ -199,7 +210,7 @@ def set_alias(project: str, candidate_id: str | None, alias: Literal["challenger
     with mlflow_errors(f"moving {alias}"):
         connection = connect(project)
         with locked(connection):
-            number = None if candidate_id is None else int(find_version(connection, candidate_id).version)
+            number = None if candidate_id is None else find_version(connection, candidate_id).number
             point(connection, alias, number)
 
 
@@ -215,7 +226,7 @@ def record_evaluation(
 ) -> Version:
     """Write what an evaluation found; close the test in the ledger first, else `promote` refuses it.
 
-    The tags that `promote` reads are written last: a half written evaluation promotes nothing.
+    What `promote` reads is one document and one tag: a half written evaluation promotes nothing.
 
     Args:
         project: Registered model.
@@ -237,11 +248,18 @@ def record_evaluation(
         connection = connect(project)
         with locked(connection):
             found = find_version(connection, candidate_id)
-            documents = {} if verdict is None else {"verdict": verdict.model_dump(mode="json")}
-            version_page.write_scores(
-                connection, str(found.run_id), found.tags[MODEL_ID], scores, documents, pictures or {}
+            before = read_evaluation(connection, found)
+            after = Evaluation(
+                scores=before.scores | dict(scores),
+                verdict=verdict or before.verdict,
+                compared_with=compared_with if verdict else before.compared_with,
+                notes=notes or before.notes,
             )
-            _tag_evaluation(connection, found, scores, verdict, compared_with or "", notes)
+            version_page.write_scores(connection, found.run_id, found.model_id, scores, pictures or {})
+            kept = keep(connection, found.run_id, EVALUATION, after.to_json())
+            connection.client.set_tag(found.run_id, EVALUATION, kept)
+            said = verdict.reason if verdict is not None else found.description
+            version_page.show_evaluation(connection, found, after, [said, notes])
         return read_version(connection, find_version(connection, candidate_id))
 
 
@@ -250,35 +268,5 @@ def record_settings(project: str, candidate_ids: Iterable[str], settings: Record
     with mlflow_errors("recording the round's settings"):
         connection = connect(project)
         for candidate_id in candidate_ids:
-            run_id = str(find_version(connection, candidate_id).run_id)
+            run_id = find_version(connection, candidate_id).run_id
             connection.client.log_dict(run_id, settings.model_dump(mode="json"), "settings.json")
-
-
-def _tag_evaluation(
-    connection: Connection,
-    found: ModelVersion,
-    scores: Mapping[str, Interval],
-    verdict: Verdict | None,
-    compared_with: str,
-    notes: str,
-) -> None:
-    known = json.loads(found.tags.get("scores", "{}"))
-    tags = {
-        "scores": json.dumps(known | {name: score.model_dump() for name, score in scores.items()}),
-        "notes": notes or found.tags.get("notes", ""),
-    }
-    if verdict is not None:
-        tags |= {
-            "decision": verdict.decision,
-            "reason": verdict.reason[:5000],
-            "compared_with": compared_with,
-            "verdict": verdict.model_dump_json(),
-        }
-    for key, value in tags.items():
-        connection.client.set_model_version_tag(connection.project, found.version, key, value)
-        if key != "verdict":
-            connection.client.set_tag(str(found.run_id), key, value[:8000])
-    sentence = verdict.reason if verdict is not None else found.description or ""
-    connection.client.update_model_version(
-        connection.project, found.version, "\n\n".join(part for part in (sentence, notes) if part)
-    )

@@ -202,7 +202,7 @@ def _mark(connection: Connection, items: Sequence[ReviewItem]) -> None:
     def mark(item: ReviewItem) -> None:
         connection.client.set_trace_tag(mlflow_id(item.trace_id), ASKED, _asked(item))
 
-    with ThreadPoolExecutor(connection.n_writers) as pool:
+    with ThreadPoolExecutor(connection.n_parallel) as pool:
         list(pool.map(mark, items))
 
 

@@ -85,7 +85,7 @@ def _send(connection: Connection, traces: Sequence[Trace]) -> None:
     def log(assessment: Assessment) -> None:
         mlflow.log_assessment(str(assessment.trace_id), assessment)
 
-    with ThreadPoolExecutor(connection.n_writers) as pool:
+    with ThreadPoolExecutor(connection.n_parallel) as pool:
         list(pool.map(log, [one for one in said if one is not None]))
 
 

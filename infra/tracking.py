@@ -51,7 +51,7 @@ class Connection:
         return self.settings.tracking_uri.startswith("sqlite")
 
     @property
-    def n_writers(self) -> int:
+    def n_parallel(self) -> int:
         """How many calls at a time are worth it: SQLite takes one writer."""
         return 8 if self.is_server else 1
 

@@ -61,8 +61,8 @@ def _check(version: Version, name: str, digest: str) -> None:
     """Both become parts of paths, and whoever may write to MLflow may write a tag."""
     if not _NAME.fullmatch(name) or not _HASH.fullmatch(digest):
         raise CorruptRecord(
-            f"tag {DIGEST}{name} of version {version.number} is {digest!r:.80} instead of a plain name with 16 "
-            "hexadecimal digits: somebody changed it in MLflow; put it back, or register the candidate anew"
+            f"tag {DIGEST}{name} of version {version.number}'s run is {digest!r:.80} instead of a plain name with "
+            "16 hexadecimal digits: somebody changed it in MLflow; put it back, or register the candidate anew"
         )
     named = _adapters(version.candidate)
     if name in named and digest != named[name]:

@@ -23,11 +23,16 @@ from infra.dataset_store import DatasetVersion
 from infra.home_id import home_id
 from infra.settings import DISTRIBUTION
 from infra.tracking import Connection
+from infra.version import CANDIDATE, Evaluation, Listing
 
 FILES: Final = "agent/files"
 _SERVED: Final = Path(__file__).with_name("served_agent.py")
 _HOME: Final = "ratchet_home"
 _LONGEST_PARAMETER: Final = 6000
+_PROMPT: Final = "prompt."
+"""Prefix of the run's tags that name its prompts."""
+_ACCURACY: Final = "accuracy"
+_PAGE: Final = 100
 
 
 def write_run(
@@ -130,35 +135,63 @@ def _log_dataset(connection: Connection, run_id: str, version: DatasetVersion) -
 
 
 def write_prompts(connection: Connection, candidate: Candidate, run_id: str) -> None:
-    """A version in the prompt registry for each predictor; a tag of the run names it, so none is doubled."""
+    """Link the run to a prompt of the prompt registry for each predictor; a text that is there is no new version."""
     client = connection.client
     written = client.get_run(run_id).data.tags
     for name, predictor in candidate.predictors.items():
-        if f"prompt.{name}" in written:
+        if f"{_PROMPT}{name}" in written:
             continue
-        prompt = _register_prompt(connection, candidate, name, predictor, run_id)
-        client.set_tag(run_id, f"prompt.{name}", f"{prompt.name}/{prompt.version}")
+        page, text = f"{connection.project}-{name}", prompt_text(predictor)
+        prompt = next((one for one in _prompts(connection, page) if one.template == text), None)
+        if prompt is None:
+            prompt = _register_prompt(connection, candidate, page, text, run_id)
+        client.link_prompt_version_to_run(run_id, prompt)
+        client.set_tag(run_id, f"{_PROMPT}{name}", f"{prompt.name}/{prompt.version}")
+
+
+def _prompts(connection: Connection, page: str) -> list[PromptVersion]:
+    """All versions of a prompt; none where it has no page yet."""
+    found: list[PromptVersion] = []
+    token = None
+    try:
+        while True:
+            part = connection.client.search_prompt_versions(page, max_results=_PAGE, page_token=token)
+            found += part
+            token = part.token
+            if not token:
+                return found
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return []
 
 
 def forget_run(connection: Connection, run_id: str) -> None:
-    """Delete a run that came to nothing, with the prompts that it registered."""
+    """Delete a run that came to nothing, with those of its prompts that another run made as well."""
     client = connection.client
     for name, value in client.get_run(run_id).data.tags.items():
-        if name.startswith("prompt."):
-            client.delete_prompt_version(*value.rsplit("/", 1))
+        if not name.startswith(_PROMPT):
+            continue
+        page, _, number = value.rpartition("/")
+        prompts = _prompts(connection, page)
+        ours = next((one for one in prompts if str(one.version) == number), None)
+        if ours is None or ours.tags.get("run_id") != run_id:
+            continue
+        if any(one.template == ours.template for one in prompts if one is not ours):
+            client.delete_prompt_version(page, number)
     client.delete_run(run_id)
 
 
 def _register_prompt(
-    connection: Connection, candidate: Candidate, name: str, predictor: Predictor, run_id: str
+    connection: Connection, candidate: Candidate, page: str, text: str, run_id: str
 ) -> PromptVersion:
     for first in (True, False):
         try:
             prompt: PromptVersion = connection.client.register_prompt(
-                f"{connection.project}-{name}",
-                prompt_text(predictor),
+                page,
+                text,
                 commit_message=candidate.origin.note or f"by {candidate.origin.proposer}",
-                tags={"candidate_id": candidate.candidate_id, "run_id": run_id},
+                tags={CANDIDATE: candidate.candidate_id, "run_id": run_id},
             )
             return prompt
         except (
@@ -214,10 +247,9 @@ def write_scores(
     run_id: str,
     model_id: str,
     scores: Mapping[str, Interval],
-    documents: Mapping[str, Any],
     pictures: Mapping[str, Path],
 ) -> None:
-    """Each score with its bounds as metrics, documents as JSON, pictures as images."""
+    """Each score with its bounds as metrics, pictures as images."""
     now = int(time.time() * 1000)
     values = {
         f"{name}{suffix}": value
@@ -226,9 +258,37 @@ def write_scores(
     }
     metrics = [Metric(name, float(value), now, 0, model_id=model_id) for name, value in values.items()]
     connection.client.log_batch(run_id, metrics=metrics)
-    for name, document in documents.items():
-        connection.client.log_dict(run_id, document, f"{name}.json")
     for name, picture in pictures.items():
         with tempfile.TemporaryDirectory() as folder:
             copy2(picture, Path(folder) / f"{name}{picture.suffix}")
             connection.client.log_artifacts(run_id, folder, "pictures")
+
+
+def how_made(candidate: Candidate, n_seen: int, cost: Mapping[str, float]) -> dict[str, str]:
+    """The version's first tags, for a person; `show_evaluation` adds three, and six is all that a page shows."""
+    parts = [candidate.origin.proposer]
+    parts += [f"from {candidate.parent}"] if candidate.parent else []
+    parts += [f"saw {n_seen} cases"] if n_seen else []
+    spent = [f"{value:,.3g} {name.replace('_', ' ')}" for name, value in cost.items()]
+    return {
+        CANDIDATE: candidate.candidate_id,
+        "how_made": ", ".join(parts),
+        **({"cost": ", ".join(spent)} if spent else {}),
+    }
+
+
+def show_evaluation(connection: Connection, found: Listing, now: Evaluation, said: Sequence[str]) -> None:
+    """What was found out, as the version's tags and its description."""
+    verdict = now.verdict
+    tags = {}
+    if _ACCURACY in now.scores:
+        tags[_ACCURACY] = str(now.scores[_ACCURACY])
+    if verdict is not None:
+        tags["verdict"] = f"{verdict.decision}, against {now.compared_with}"
+        if verdict.gain is not None:
+            tags["gain"] = f"{verdict.gain:+.3f} [{verdict.ci[0]:+.3f}, {verdict.ci[1]:+.3f}]"
+    for name, value in tags.items():
+        connection.client.set_model_version_tag(connection.project, str(found.number), name, value)
+    connection.client.update_model_version(
+        connection.project, str(found.number), "\n\n".join(part for part in said if part)
+    )

@@ -103,7 +103,7 @@ def test_an_open_test_that_is_not_what_was_stored_is_refused(project, challenger
     read_open_test(project, challenger)
     (kept,) = (connect(project).settings.home / "cache" / "runs").rglob("open_test/*.json")
     kept.write_text('{"order": ["a", "b"]}')
-    with pytest.raises(CorruptRecord, match="not the test that was stored"):
+    with pytest.raises(CorruptRecord, match="not the open test that was stored"):
         read_open_test(project, challenger)
 
 

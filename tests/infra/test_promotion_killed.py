@@ -23,7 +23,7 @@ WRITES = (
     "create_model_version",
     "set_experiment_tag",
     "set_registered_model_tag",
-    "set_model_version_tag",
+    "set_tag",
     "set_registered_model_alias",
     "delete_registered_model_alias",
     "delete_registered_model_tag",

@@ -109,7 +109,8 @@ def test_a_double_that_a_killed_home_left_is_nobodys_version(project, mlflow_hom
     made, next_one = registered(project, "same"), registered(project, "next")
     client = connect(project).client
     first = find_version(connect(project), made)
-    client.create_model_version(project, source=first.source, run_id=first.run_id, tags=first.tags)
+    tags = {"candidate_id": made}
+    client.create_model_version(project, f"models:/{first.model_id}", first.run_id, tags)
     assert [version.number for version in history(project)] == [1, 2]
     assert [version.candidate_id for version in history(project)] == [made, next_one]
     assert approve(project, made) == made

@@ -9,6 +9,8 @@ ROOM = Path(infra.__file__).parent
 TREES = {path: ast.parse(path.read_text()) for path in sorted(ROOM.rglob("*.py"))}
 MAKES_THE_TABLES = "mlflow_database.py"
 READS_THE_TABLES = "trace_rows.py"
+OF_PYTHON = {"_replace"}
+"""What a named tuple publishes with an underscore."""
 
 
 def imported(tree):
@@ -42,6 +44,7 @@ def test_nothing_with_an_underscore_is_taken_from_mlflow():
         if any(name.startswith("mlflow") or name.endswith("Connection") for name in imported(tree))
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
+        if node.attr not in OF_PYTHON
         if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls"))
     ]
     assert names + calls == []

@@ -9,8 +9,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from agent.environment import Option
-from agent.record import Json, Record, content_hash
+from ratchet.agent.environment import Option
+from ratchet.agent.record import Json, Record, content_hash
 
 ADDRESS = r"^(vendor|https?://[^\s@?#]+)$"
 """Without user, password or query: these hold keys, and an address is recorded."""
@@ -32,7 +32,7 @@ class Predictor(Record):
     demos: tuple[Demo, ...] = ()
 
 
-class Leanings(Record):
+class OptionWeights(Record):
     """What stands beside the LM where an option is chosen."""
 
     recalls: int = Field(default=0, ge=0, le=20)
@@ -50,7 +50,7 @@ Duty = Literal["plan", "solve", "criticize", "judge"]
 right or wrong of what was picked; `judge` picks among what is left, knowing what the others said."""
 
 
-class Role(Leanings):
+class Role(OptionWeights):
     """One member of a team; its prompt is the candidate's predictor of this name."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,30}$")
@@ -63,7 +63,7 @@ class Role(Leanings):
     """Content hash of this role's share of the experience; None = no experience."""
 
 
-class Topology(Leanings):
+class Topology(OptionWeights):
     """How the agent goes about a case."""
 
     attempts: int = Field(default=1, ge=1, le=10)

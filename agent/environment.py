@@ -1,31 +1,15 @@
-"""Where an agent acts, and what it is asked: one record (`Case`) and one protocol (`Environment`).
+"""Where an agent acts: one protocol (`Environment`), and what goes in and out of it.
 
 Why `options` stand in the observation: where the admissible actions are known, a small model scores them
 instead of writing them, which is faster and cannot produce an action that does not exist.
 """
 
-from datetime import datetime
 from typing import Protocol, runtime_checkable
 
 from pydantic import Field
 
-from agent.record import Json, Record, content_hash
-
-
-class Case(Record):
-    """One input that the agent may face."""
-
-    inputs: dict[str, Json]
-    expected: Json | None = None
-    """The right answer as a person or ground truth gives it; None = not known (yet)."""
-    slice: str | None = None
-    """Channel, language, tenant…: the gate looks for harm in each."""
-    seen_at: datetime | None = None
-
-    @property
-    def case_id(self) -> str:
-        """Hash of the inputs alone: the same request is the same case, labelled or not."""
-        return content_hash(self.inputs)
+from ratchet.agent.case import Case
+from ratchet.agent.record import Json, Record
 
 
 class Option(Record):

@@ -7,8 +7,8 @@ done, and a made-up score of 0 would say that the environment judged what it nev
 
 from pydantic import Field
 
-from agent.record import Record
-from agent.trace import Stop, Usage
+from ratchet.agent.record import Record
+from ratchet.agent.trace import Stop, Usage
 
 
 class Limits(Record):

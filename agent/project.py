@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from agent.environment import Case, Environment
-from agent.errors import BadInput, named
-from agent.limits import Limits
-from agent.record import content_hash
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Environment
+from ratchet.agent.errors import BadInput, named
+from ratchet.agent.limits import Limits
+from ratchet.agent.record import content_hash
 
 Proposer = Literal["experience", "lora", "prompt", "trajectories", "lessons", "team", "tools"]
 PROJECT_FILE = "project.py"

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self, TypeAlias
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
-from agent.errors import CorruptRecord
+from ratchet.agent.errors import CorruptRecord
 
 
 def as_json(value: Any) -> Any:

@@ -9,14 +9,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from agent.environment import Action, Case, Outcome
-from agent.record import Record
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.record import Record
 
 IMPORTED = "imported:"
 """Begins the candidate's id in a trace of an agent that is not ours: its cases are not our environment's."""
 
 Stop = Literal["steps", "repeats", "tokens", "seconds", "cost_usd"]
-"""Limits that end an attempt or a run (see `agent.limits`)."""
+"""Limits that end an attempt or a run (see `ratchet.agent.limits`)."""
 
 
 class Usage(Record):
@@ -36,7 +37,7 @@ class Usage(Record):
         )
 
 
-class Part(Record):
+class Contribution(Record):
     """What one member of a team said before somebody acted."""
 
     actor: str
@@ -59,7 +60,7 @@ class Step(Record):
     """Who acted: the role's name in a team."""
     observation: str
     thought: str | None = None
-    parts: tuple[Part, ...] = ()
+    parts: tuple[Contribution, ...] = ()
     """What the other members of a team said before, in order."""
     action: Action
     result: str | None = None

@@ -16,9 +16,9 @@ import typer
 from rich.markup import escape
 from typer.core import TyperGroup
 
-from agent.errors import RatchetError
-from flows.commands.terminal import BAD_INPUT, console, only_the_answer_on_stdout
-from infra.settings import Settings, prepare_environment
+from ratchet.agent.errors import RatchetError
+from ratchet.flows.commands.terminal import BAD_INPUT, console, only_the_answer_on_stdout
+from ratchet.infra.settings import Settings, prepare_environment
 
 COMMANDS: Final = {
     "demo": ("demo:demo", "The whole loop on real requests: no server, no key, no hub."),
@@ -104,7 +104,7 @@ def main() -> None:
     except RatchetError as error:
         _refuse(str(error))
     except Exception as error:
-        from infra.failures import in_one_line  # SQLAlchemy and pyarrow: only where something broke
+        from ratchet.infra.failures import in_one_line  # SQLAlchemy and pyarrow: only where something broke
 
         line = in_one_line(error)
         if line is None:

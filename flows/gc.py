@@ -2,8 +2,8 @@
 
 from prefect import flow
 
-from agent.record import Record
-from infra.retention import Retention, remove, superfluous
+from ratchet.agent.record import Record
+from ratchet.infra.store.retention import Retention, remove, unneeded_files
 
 
 class Freed(Record):
@@ -16,6 +16,6 @@ class Freed(Record):
 @flow(name="gc", persist_result=False)
 def gc(rules: Retention | None = None) -> Freed:
     """Reports, kept results and dataset versions that no version's lineage names; the newest always stay."""
-    files = superfluous(rules or Retention())
+    files = unneeded_files(rules or Retention())
     remove(files)
     return Freed(n_files=len(files), n_bytes=sum(one.n_bytes for one in files))

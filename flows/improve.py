@@ -9,35 +9,35 @@ from pathlib import Path
 
 from prefect import flow
 
-from agent.errors import named
-from agent.project import Project, load_project
-from agent.record import Record
-from flows.commands.terminal import console
-from flows.project_settings import ImproveSettings, read_settings
-from infra.failures import in_one_line, keep_traceback
-from infra.project_state import project_lock
-from infra.promotion import settle_moves
-from infra.registry import record_settings
-from tasks.collect import collect_new
-from tasks.gate import Judged, gate_candidates
-from tasks.learn import Lessons, able, curate_lessons, propose
-from tasks.other_model import on_model, require_address, unused_model
-from tasks.people import Asked, ask_for_labels
-from tasks.practice import FROM_RUNS
-from tasks.promote import Decision, promote_best
-from tasks.serve import serve_waiting
+from ratchet.agent.errors import named
+from ratchet.agent.project import Project, load_project
+from ratchet.agent.record import Record
+from ratchet.flows.commands.terminal import console
+from ratchet.flows.project_settings import ImproveSettings, read_settings
+from ratchet.infra.failures import in_one_line, keep_traceback
+from ratchet.infra.registry.promotion import settle_moves
+from ratchet.infra.registry.registry import record_settings
+from ratchet.infra.store.project_state import project_lock
+from ratchet.tasks.collect import collect_new
+from ratchet.tasks.gate import GateResult, gate_candidates
+from ratchet.tasks.labels import LabelRequest, ask_for_labels
+from ratchet.tasks.other_model import on_model, require_address, unused_model
+from ratchet.tasks.promote import RoundOutcome, promote_best
+from ratchet.tasks.propose import RoundData, able, curate_round, propose
+from ratchet.tasks.rollouts import FROM_ROLLOUTS
+from ratchet.tasks.serve import serve_waiting
 
 
 class ImproveReport(Record):
     """What a run came to."""
 
     served: int
-    asked: Asked
-    lessons: Lessons | None = None
+    asked: LabelRequest
+    lessons: RoundData | None = None
     nothing_new: tuple[str, ...] = ()
     """Proposers that found nothing better than what serves: no test is spent on them."""
-    judged: tuple[Judged, ...] = ()
-    decision: Decision
+    judged: tuple[GateResult, ...] = ()
+    decision: RoundOutcome
     problems: tuple[str, ...] = ()
     """What could not be read or sent, each with its reason; nothing of it is lost."""
 
@@ -67,7 +67,7 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
     collection = collect_new(agent.name)
     problems = tuple(dict.fromkeys((*left_over.problems, *collection.problems)))
 
-    asked = Asked(n_asked=0, n_waiting=0)
+    asked = LabelRequest(n_asked=0, n_waiting=0)
     if not agent.scores_itself:
         asked = ask_for_labels(agent.name, collection, rules.selection, rules.seed)
         if not asked.enough:
@@ -75,11 +75,11 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
                 f"{asked.n_waiting} of {asked.n_asked} questions wait for people: answer them, then run again"
             )
             return ImproveReport(
-                served=served, asked=asked, decision=Decision(reason=waiting), problems=problems
+                served=served, asked=asked, decision=RoundOutcome(reason=waiting), problems=problems
             )
 
-    with_runs = not {*(rules.proposers or agent.proposers)}.isdisjoint(FROM_RUNS)
-    lessons = curate_lessons(
+    with_runs = not {*(rules.proposers or agent.proposers)}.isdisjoint(FROM_ROLLOUTS)
+    lessons = curate_round(
         project, collection, rules.curation, rules.selection.gate_share, with_runs=with_runs, seed=rules.seed
     )
     made: dict[str, str] = {}
@@ -90,7 +90,7 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
         problems += unused_model(agent, lessons.champion)
     for proposer in wanted if lessons.training.n_rows else ():
         parent = [lessons.champion, *made.values()][-1 if rules.stacked else 0]
-        runs = lessons.practice if proposer in FROM_RUNS else None
+        runs = lessons.practice if proposer in FROM_ROLLOUTS else None
         try:
             made[proposer] = propose(
                 project, agent.name, proposer, parent, lessons.training, rules.proposing, runs

@@ -5,11 +5,11 @@ from pathlib import Path
 from prefect import flow
 from prefect.events import emit_event
 
-from agent.project import load_project
-from agent.record import Record
-from flows.project_settings import MonitorSettings, read_settings
-from tasks.collect import collect_new
-from tasks.watch import Watched, start_improve, watch
+from ratchet.agent.project import load_project
+from ratchet.agent.record import Record
+from ratchet.flows.project_settings import MonitorSettings, read_settings
+from ratchet.tasks.collect import collect_new
+from ratchet.tasks.monitor import WatchReport, start_improve, watch
 
 
 class MonitorReport(Record):
@@ -17,7 +17,7 @@ class MonitorReport(Record):
 
     new_traces: int
     problems: tuple[str, ...] = ()
-    watched: Watched
+    watched: WatchReport
     improve: str | None = None
     """Name of the `improve` run that the alarm started."""
 

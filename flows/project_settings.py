@@ -1,7 +1,7 @@
 """What the stages may do: `ratchet.toml` in the project's folder, and above it what is set for one run.
 
 Settings are of two kinds. *What to do* is here: no secret, shown in Prefect's form, logged with the round. *Where
-things are* (addresses, keys, folders) is `infra.settings`: environment and `.env`, shown nowhere.
+things are* (addresses, keys, folders) is `ratchet.infra.settings`: environment and `.env`, shown nowhere.
 """
 
 import json
@@ -15,14 +15,14 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from agent.errors import BadInput
-from agent.project import Proposer
-from agent.record import Record
-from evaluation.curate import CurateSettings
-from evaluation.selection import SelectionSettings
-from evaluation.watching import WatchSettings
-from tasks.gate import GateSettings
-from tasks.learn import ProposeSettings
+from ratchet.agent.errors import BadInput
+from ratchet.agent.project import Proposer
+from ratchet.agent.record import Record
+from ratchet.evaluation.data.curate import CurateSettings
+from ratchet.evaluation.data.selection import SelectionSettings
+from ratchet.evaluation.drift.watching import WatchSettings
+from ratchet.tasks.gate import GateSettings
+from ratchet.tasks.propose import ProposeSettings
 
 SETTINGS_FILE: Final = "ratchet.toml"
 RecordT = TypeVar("RecordT", bound=Record)

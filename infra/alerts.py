@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from agent.record import Record
-from infra.settings import Settings
-from infra.spool import drain_spool, spool_lines
+from ratchet.agent.record import Record
+from ratchet.infra.settings import Settings
+from ratchet.infra.traces.spool import drain_spool, spool_lines
 
 _ATTEMPTS: Final = 3
 _TIMEOUT_S: Final = 10.0

@@ -16,8 +16,8 @@ import httpx
 import pyarrow as pa
 from sqlalchemy.exc import OperationalError
 
-from agent.errors import RatchetError, named, said
-from infra.settings import Settings
+from ratchet.agent.errors import RatchetError, named, said
+from ratchet.infra.settings import Settings
 
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL: Final = ("No space left on device", "database or disk is full", "File too large")

@@ -9,8 +9,8 @@ from typing import Final
 from mlflow import MlflowClient
 from sqlalchemy.engine import make_url
 
-from infra.settings import Settings, prepare_environment
-from infra.tracking import connect, mlflow_errors
+from ratchet.infra.mlflow_client import connect, mlflow_errors
+from ratchet.infra.settings import Settings, prepare_environment
 
 LOCAL_SERVER: Final = "http://127.0.0.1:5001"
 """Where `ratchet up` serves MLflow unless told otherwise."""

@@ -19,7 +19,7 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from agent.errors import ServiceUnavailable
+from ratchet.agent.errors import ServiceUnavailable
 
 _PATIENCE_S: Final = 600.0
 _SAY_AFTER_S: Final = 1.0

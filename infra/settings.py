@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from agent.errors import BadInput
+from ratchet.agent.errors import BadInput
 
 DISTRIBUTION: Final = "ratchet-loop"  # `ratchet`, our command's name, is somebody else's package
 _ENVIRONMENT: Final = {

@@ -18,9 +18,10 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from agent.errors import BadInput, ServiceUnavailable, said
-from evaluation.embedding import HASHING, Embed
-from infra.settings import Settings
+from ratchet.agent.errors import BadInput, ServiceUnavailable, said
+from ratchet.agent.memory.ranking import Embed
+from ratchet.evaluation.data.embedding import HASHING
+from ratchet.infra.settings import Settings
 
 AUTO: Final = "auto"
 MINILM: Final = "minilm"

@@ -15,10 +15,10 @@ from prefect.serializers import D, Serializer
 from prefect.transactions import get_transaction
 from pydantic import Field, TypeAdapter, ValidationError
 
-from agent.errors import CorruptRecord
-from agent.record import content_hash
+from ratchet.agent.errors import CorruptRecord
+from ratchet.agent.record import content_hash
 
-PROGRAM_VERSION = "2"
+PROGRAM_VERSION = "3"
 """Raise it when a change of the code makes old results wrong."""
 
 _KINDS: Final[dict[str, TypeAdapter[Any]]] = {}
@@ -29,7 +29,7 @@ class RecordSerializer(Serializer[D]):
 
     type: str = Field(default="ratchet-record", frozen=True)
     kind: str
-    """The declared kind, such as `list[agent.trace.Trace]`."""
+    """The declared kind, such as `list[ratchet.agent.trace.Trace]`."""
 
     def dumps(self, obj: Any) -> bytes:
         """The result as JSON."""

@@ -5,14 +5,21 @@ from pathlib import Path
 
 from prefect import task
 
-from agent.record import Record
-from agent.trace import Trace
-from evaluation.label import Label, people_said
-from infra.collected import find_traces, keep_labels, keep_traces, labels_about, newest_labels, newest_traces
-from infra.dataset_store import DatasetVersion, read_dataset
-from infra.experience_store import remember
-from infra.project_state import ProjectState, read_state, state_lock, update_state
-from infra.trace_store import collect, flush_spool
+from ratchet.agent.record import Record
+from ratchet.agent.trace import Trace
+from ratchet.evaluation.data.labels import Label, people_said
+from ratchet.infra.store.collected import (
+    collected_traces,
+    keep_labels,
+    keep_traces,
+    labels_about,
+    newest_labels,
+    newest_traces,
+)
+from ratchet.infra.store.dataset_store import DatasetVersion, read_dataset
+from ratchet.infra.store.experience import remember
+from ratchet.infra.store.project_state import ProjectState, read_state, state_lock, update_state
+from ratchet.infra.traces.write import collect, flush_spool
 
 
 class Collection(Record):
@@ -78,7 +85,7 @@ def labelled_before(name: str, new: Sequence[Trace], labels: Sequence[Label]) ->
     """Traces of earlier times that a new label is about."""
     known = {trace.trace_id for trace in new}
     about = dict.fromkeys(label.trace_id for label in labels if label.trace_id not in known)
-    return find_traces(name, list(about))
+    return collected_traces(name, list(about))
 
 
 def traces_by_id(name: str) -> dict[str, Trace]:

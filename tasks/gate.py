@@ -11,26 +11,26 @@ from pathlib import Path
 from prefect import task
 from pydantic import Field
 
-from agent.errors import BadInput
-from agent.loop import run
-from agent.project import load_project
-from agent.record import Record
-from agent.trace import Trace
-from evaluation.cases import LabelledCase
-from evaluation.choice import Best, Proven, choose, common_order
-from evaluation.failures import Played, broke, settled, to_repeat, unscored, unusable
-from evaluation.ledger import Spending
-from evaluation.order import batches, in_order
-from evaluation.scorers import Interval
-from evaluation.trial import Trial
-from evaluation.verdict import Verdict
-from infra.dataset_store import DatasetVersion, read_dataset
-from infra.programs import load_program
-from infra.registry import seen_case_ids
-from tasks.caching import cached_by, keep_nothing
-from tasks.learn import Lessons
-from tasks.progress import progress
-from tasks.trials import Desk
+from ratchet.agent.errors import BadInput
+from ratchet.agent.project import load_project
+from ratchet.agent.record import Record
+from ratchet.agent.rollout.loop import run
+from ratchet.agent.trace import Trace
+from ratchet.evaluation.data.cases import LabelledCase
+from ratchet.evaluation.data.intervals import Interval
+from ratchet.evaluation.gate.choice import BestChallenger, ProvenChallenger, best_proven, common_order
+from ratchet.evaluation.gate.failures import Played, broke, to_repeat, unbroken_runs, unscored, unusable
+from ratchet.evaluation.gate.ledger import Spending
+from ratchet.evaluation.gate.order import batches, in_order
+from ratchet.evaluation.gate.trial import Trial
+from ratchet.evaluation.gate.verdict import Verdict
+from ratchet.infra.registry.programs import load_program
+from ratchet.infra.registry.registry import seen_case_ids
+from ratchet.infra.store.dataset_store import DatasetVersion, read_dataset
+from ratchet.tasks.caching import cached_by, keep_nothing
+from ratchet.tasks.progress import progress
+from ratchet.tasks.propose import RoundData
+from ratchet.tasks.trials import GateTests
 
 
 class GateSettings(Record, use_attribute_docstrings=True):
@@ -50,7 +50,7 @@ class GateSettings(Record, use_attribute_docstrings=True):
     """Fewer fresh cases than this and no test opens: it would spend budget for nothing."""
 
 
-class Judged(Record):
+class GateResult(Record):
     """A challenger's verdict; of a test that stopped before one, how far it is."""
 
     candidate_id: str
@@ -61,11 +61,11 @@ class Judged(Record):
     """Why it stopped before its verdict: it stays open, and the next run goes on with it."""
 
 
-class Gated(Record):
+class GateRound(Record):
     """What a round of the gate came to."""
 
-    judged: tuple[Judged, ...] = ()
-    best: Best | None = None
+    judged: tuple[GateResult, ...] = ()
+    best: BestChallenger | None = None
     """Of all that are proven against the present champion, those of earlier runs included."""
     problems: tuple[str, ...] = ()
     """Why a test did not open, or stopped."""
@@ -112,7 +112,7 @@ class Players:
         if broken:
             again = [self.play(side, broken, again=True) for side in (champion, challenger)]
             for case_id, *second in zip(broken, *again, strict=True):
-                ours[case_id], theirs[case_id] = settled(
+                ours[case_id], theirs[case_id] = unbroken_runs(
                     (ours[case_id], theirs[case_id]), (second[0], second[1])
                 )
                 for side, traces in ((champion, ours), (challenger, theirs)):
@@ -121,37 +121,39 @@ class Players:
 
 
 @task(name="gate")
-def gate_candidates(folder: str, lessons: Lessons, challengers: list[str], settings: GateSettings) -> Gated:
+def gate_candidates(
+    folder: str, data: RoundData, challengers: list[str], settings: GateSettings
+) -> GateRound:
     """Spend one share of the error budget on each challenger and bet until its verdict, or until cases run out."""
     name = load_project(Path(folder)).name
-    return hold(name, lessons, challengers, settings, Players(folder, name, lessons.labelled))
+    return hold(name, data, challengers, settings, Players(folder, name, data.labelled))
 
 
 def hold(
-    name: str, lessons: Lessons, challengers: Sequence[str], settings: GateSettings, players: Players
-) -> Gated:
+    name: str, data: RoundData, challengers: Sequence[str], settings: GateSettings, players: Players
+) -> GateRound:
     """One round: tests that were open go on, new ones open, all that are proven are compared."""
-    desk = Desk(
-        name, lessons, settings.alpha, settings.min_gain, settings.max_cases, spending=settings.spending
+    tests = GateTests(
+        name, data, settings.alpha, settings.min_gain, settings.max_cases, spending=settings.spending
     )
-    known = {*desk.begun, *(one.candidate_id for one in desk.proven)}
+    known = {*tests.begun, *(one.candidate_id for one in tests.proven)}
     new = [one for one in challengers if one not in known]
-    fresh = desk.fresh([*desk.begun, *new])
-    trials, problems = desk.open_again(fresh), list(desk.problems)
+    fresh = tests.fresh([*tests.begun, *new])
+    trials, problems = tests.open_again(fresh), list(tests.problems)
     enough = len(fresh) >= settings.min_cases
-    why_not = _why_not(lessons.champion, fresh, players, settings) if new and enough else None
+    why_not = _why_not(data.champion, fresh, players, settings) if new and enough else None
     if why_not:
         problems.append(why_not)
     elif enough:
         for challenger in new:
             try:
-                trials.append(desk.open(challenger, fresh))
+                trials.append(tests.open(challenger, fresh))
             except BadInput as error:  # no budget is left: what is open or proven goes on
                 problems.append(f"no test of {challenger} was opened: {error}")
-    stopped = _play(trials, desk, players, settings.batch)
+    stopped = _play(trials, tests, players, settings.batch)
     problems += [stopped] if stopped else []
-    judged = [_judge(trial, desk, stopped) for trial in trials]
-    return Gated(judged=tuple(judged), best=_best(desk, players), problems=tuple(problems))
+    judged = [_judge(trial, tests, stopped) for trial in trials]
+    return GateRound(judged=tuple(judged), best=_best(tests, players), problems=tuple(problems))
 
 
 def _why_not(
@@ -163,7 +165,7 @@ def _why_not(
     return f"no test was opened and nothing is spent: {why}" if why else None
 
 
-def _play(trials: Sequence[Trial], desk: Desk, players: Players, size: int) -> str | None:
+def _play(trials: Sequence[Trial], tests: GateTests, players: Players, size: int) -> str | None:
     """Batch after batch for all that are undecided; returns why it had to stop."""
     with progress(
         "gate: champion and challengers on fresh cases", max((len(t.rest) for t in trials), default=0)
@@ -176,18 +178,18 @@ def _play(trials: Sequence[Trial], desk: Desk, players: Players, size: int) -> s
                 if why := unusable(ours, theirs):
                     return f"the gate stopped: {why}; its tests stay open: repair that and run again"
                 trial.bet(batch, ours, theirs)
-                desk.store(trial)
+                tests.store(trial)
                 most = max(most, len(batch))
             advance(most)
     return None
 
 
-def _judge(trial: Trial, desk: Desk, stopped: str | None) -> Judged:
+def _judge(trial: Trial, tests: GateTests, stopped: str | None) -> GateResult:
     """Close the test if it has its verdict or no cases are left."""
     still_open = stopped is not None and trial.is_open and bool(trial.rest)
     if not still_open:
-        desk.close(trial)
-    return Judged(
+        tests.close(trial)
+    return GateResult(
         candidate_id=trial.challenger,
         verdict=trial.verdict,
         accuracy=trial.accuracy,
@@ -195,20 +197,22 @@ def _judge(trial: Trial, desk: Desk, stopped: str | None) -> Judged:
     )
 
 
-def _best(desk: Desk, players: Players) -> Best | None:
+def _best(tests: GateTests, players: Players) -> BestChallenger | None:
     """All that are proven play on to the latest of their stops; the best on these cases is it."""
-    proven = desk.proven
+    proven = tests.proven
     scores = {one.candidate_id: one.scores for one in proven}
     if len(proven) > 1:
         for one in proven:
-            scores[one.candidate_id] |= _played_on(one, common_order(proven), desk, players)
-    return choose(proven, scores)
+            scores[one.candidate_id] |= _played_on(one, common_order(proven), tests, players)
+    return best_proven(proven, scores)
 
 
-def _played_on(one: Proven, cases: Sequence[str], desk: Desk, players: Players) -> dict[str, float | None]:
+def _played_on(
+    one: ProvenChallenger, cases: Sequence[str], tests: GateTests, players: Players
+) -> dict[str, float | None]:
     """Scores of those of the cases that its own test did not reach, and that its proposer did not see."""
-    known, seen = set(one.scores), seen_case_ids(desk.name, one.candidate_id)
-    missing = [i for i in cases if i not in known and i not in seen and i in desk.labelled]
+    known, seen = set(one.scores), seen_case_ids(tests.name, one.candidate_id)
+    missing = [i for i in cases if i not in known and i not in seen and i in tests.labelled]
     traces = players.at(one.candidate_id, missing)
     return {
         i: None if broke(trace) else 0.0 if trace.error else trace.first_score for i, trace in traces.items()

@@ -6,11 +6,11 @@ and has to be shown to be better. Adapters stay behind, they belong to the weigh
 
 from prefect import task
 
-from agent.candidate import Candidate, Origin
-from agent.lm import address_of
-from agent.project import Project
-from infra.registry import fetch_files, register, seen_case_ids, version_of
-from infra.settings import Settings
+from ratchet.agent.candidate import Candidate, Origin
+from ratchet.agent.lm.lm import address_of
+from ratchet.agent.project import Project
+from ratchet.infra.registry.registry import fetch_files, register, seen_case_ids, version_of
+from ratchet.infra.settings import Settings
 
 
 def require_address(model: str, at: str | None) -> str | None:

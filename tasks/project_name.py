@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from agent.project import load_project
+from ratchet.agent.project import load_project
 
 
 def name_of(folder: str) -> str:

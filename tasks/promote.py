@@ -2,13 +2,13 @@
 
 from prefect import task
 
-from agent.record import Record
-from infra.question_rounds import end_round
-from infra.registry import promote, set_alias
-from tasks.gate import Gated
+from ratchet.agent.record import Record
+from ratchet.infra.registry.registry import promote, set_alias
+from ratchet.infra.review.rounds import end_round
+from ratchet.tasks.gate import GateRound
 
 
-class Decision(Record):
+class RoundOutcome(Record):
     """What a round came to."""
 
     best: str | None = None
@@ -18,26 +18,26 @@ class Decision(Record):
 
 
 @task(name="promote")
-def promote_best(name: str, gated: Gated, *, approved_by: str | None) -> Decision:
+def promote_best(name: str, gated: GateRound, *, approved_by: str | None) -> RoundOutcome:
     """Point `challenger` to the best proven one, and `champion` too if a policy approves in advance."""
     decision = _decide(name, gated, approved_by)
     end_round(name)  # last: a run killed before asks nobody anew, and its next promotes what this one proved
     return decision
 
 
-def _decide(name: str, gated: Gated, approved_by: str | None) -> Decision:
+def _decide(name: str, gated: GateRound, approved_by: str | None) -> RoundOutcome:
     best = gated.best
     if best is None:
-        return Decision(reason=f"{_nothing_proven(gated)}; the champion stays")
+        return RoundOutcome(reason=f"{_nothing_proven(gated)}; the champion stays")
     set_alias(name, best.candidate_id, "challenger")
     if approved_by is None:
         reason = f"{best.reason}; waits for `ratchet approve {best.candidate_id}`"
-        return Decision(best=best.candidate_id, reason=reason)
+        return RoundOutcome(best=best.candidate_id, reason=reason)
     promote(name, best.candidate_id, approved_by=approved_by, reason=best.reason)
-    return Decision(best=best.candidate_id, promoted=True, reason=best.reason)
+    return RoundOutcome(best=best.candidate_id, promoted=True, reason=best.reason)
 
 
-def _nothing_proven(gated: Gated) -> str:
+def _nothing_proven(gated: GateRound) -> str:
     stopped = sum(bool(one.stopped) for one in gated.judged)
     if gated.judged:
         waits = f" ({stopped} not yet judged: the test stays open)" if stopped else ""

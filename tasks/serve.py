@@ -6,19 +6,19 @@ from pathlib import Path
 
 from prefect import task
 
-from agent.environment import Case
-from agent.lm import address_of
-from agent.loop import run
-from agent.program import base_candidate
-from agent.project import Project, load_project
-from infra.collected import served
-from infra.programs import load_program
-from infra.promotion import require_first_day
-from infra.registry import champion, promote, register
-from infra.settings import Settings
-from infra.trace_store import log_traces
-from infra.version import Version
-from tasks.progress import progress
+from ratchet.agent.case import Case
+from ratchet.agent.kinds.program import base_candidate
+from ratchet.agent.lm.lm import address_of
+from ratchet.agent.project import Project, load_project
+from ratchet.agent.rollout.loop import run
+from ratchet.infra.registry.programs import load_program
+from ratchet.infra.registry.promotion import require_first_day
+from ratchet.infra.registry.registry import champion, promote, register
+from ratchet.infra.registry.version import Version
+from ratchet.infra.settings import Settings
+from ratchet.infra.store.collected import served
+from ratchet.infra.traces.write import log_traces
+from ratchet.tasks.progress import progress
 
 CHUNK = 48
 """Requests between two writes to MLflow: what a crash can cost."""

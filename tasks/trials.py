@@ -1,4 +1,4 @@
-"""The papers of the gate's tests: opened, stored after every batch, and closed, in an order that no kill can break.
+"""The records of the gate's tests: opened, stored after every batch, and closed, in an order that no kill can break.
 
 Opening: the share in the ledger, then the order of cases, then the first case. Closing: the ledger with the
 verdict and the cases that it used, then the version's page. What a kill left in between is found in the ledger by
@@ -9,43 +9,43 @@ import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from agent.errors import BadInput
-from evaluation.cases import LabelledCase, case_text, fresh_for_gate
-from evaluation.choice import Proven
-from evaluation.gate import GatePolicy
-from evaluation.ledger import Entry, Spending
-from evaluation.trial import Trial, TrialState
-from infra.dataset_store import read_dataset
-from infra.experience_store import asked_by
-from infra.gate_cases import read_open_test, spent_cases, write_open_test
-from infra.gate_picture import draw_gate
-from infra.ledger_store import close_ledger_test, open_ledger_test, read_ledger
-from infra.pictures import draw_confusion
-from infra.registry import history, record_evaluation, seen_case_ids
-from infra.version import Version
-from tasks.learn import Lessons
+from ratchet.agent.errors import BadInput
+from ratchet.evaluation.data.cases import LabelledCase, case_text, fresh_for_gate
+from ratchet.evaluation.gate.choice import ProvenChallenger
+from ratchet.evaluation.gate.gate import GatePolicy
+from ratchet.evaluation.gate.ledger import Entry, Spending
+from ratchet.evaluation.gate.trial import Trial, TrialState
+from ratchet.infra.pictures.gate import draw_gate
+from ratchet.infra.pictures.versions import draw_confusion
+from ratchet.infra.registry.gate_cases import read_open_test, spent_cases, write_open_test
+from ratchet.infra.registry.ledger import close_ledger_test, open_ledger_test, read_ledger
+from ratchet.infra.registry.registry import record_evaluation, seen_case_ids, version_history
+from ratchet.infra.registry.version import Version
+from ratchet.infra.store.dataset_store import read_dataset
+from ratchet.infra.store.experience import asked_by
+from ratchet.tasks.propose import RoundData
 
 ACCURACY = "accuracy"
 
 
-class Desk:
+class GateTests:
     """The tests of one project against its present champion."""
 
     def __init__(
         self,
         name: str,
-        lessons: Lessons,
+        data: RoundData,
         alpha: float,
         min_gain: float,
         most: int,
         *,
         spending: Spending = "family-wise",
     ) -> None:
-        self.name, self.champion = name, lessons.champion
+        self.name, self.champion = name, data.champion
         self.alpha, self.min_gain, self.most, self.spending = alpha, min_gain, most, spending
-        self.labelled = {item.case_id: item for item in read_dataset(lessons.labelled, LabelledCase)}
+        self.labelled = {item.case_id: item for item in read_dataset(data.labelled, LabelledCase)}
         self.problems: list[str] = []
-        versions = {version.candidate_id: version for version in history(name)}
+        versions = {version.candidate_id: version for version in version_history(name)}
         ledger = read_ledger(name, alpha=alpha, spending=spending)
         if (ledger.alpha, ledger.spending) != (alpha, spending):
             self.problems.append(
@@ -62,10 +62,10 @@ class Desk:
         """Challengers whose test a kill or a bad batch left open."""
         closed = [entry for entry in self._newest.values() if entry.decision is not None]
         found = (self._proven_before(entry, versions[entry.candidate]) for entry in closed)
-        self.proven: list[Proven] = [one for one in found if one is not None]
+        self.proven: list[ProvenChallenger] = [one for one in found if one is not None]
         """Those of earlier runs that never served (a kill came between, or nobody approved yet), then this run's."""
 
-    def _proven_before(self, entry: Entry, version: Version) -> Proven | None:
+    def _proven_before(self, entry: Entry, version: Version) -> ProvenChallenger | None:
         verdict = version.verdict if version.compared_with == self.champion else None
         found = verdict and (verdict.decision, min(verdict.e_value, 1e300))
         recorded = found == (entry.decision, entry.e_value)
@@ -78,7 +78,7 @@ class Desk:
         served = any(event.action == "promoted" for event in version.events)
         if not entry.proven or verdict is None or served:
             return None
-        return Proven(
+        return ProvenChallenger(
             candidate_id=entry.candidate, verdict=verdict, plays=tuple(trial.plays) if trial else ()
         )
 
@@ -170,7 +170,9 @@ class Desk:
         )
         self._record(trial)
         if verdict.decision == "promote":
-            proven = Proven(candidate_id=trial.challenger, verdict=verdict, plays=tuple(trial.plays))
+            proven = ProvenChallenger(
+                candidate_id=trial.challenger, verdict=verdict, plays=tuple(trial.plays)
+            )
             self.proven.append(proven)
 
     def _record(self, trial: Trial) -> None:

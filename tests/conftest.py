@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from agent.environment import Action, Case, Outcome
-from agent.trace import Attempt, Step, Trace, Usage
-from infra.settings import prepare_environment
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.trace import Attempt, Step, Trace, Usage
+from ratchet.infra.settings import prepare_environment
 
 KEPT = ("RATCHET_CACHE", "RATCHET_LM_PRECISION")
 os.environ.setdefault("RATCHET_LM_PRECISION", "float32")  # the same numbers on every CPU
@@ -78,8 +79,9 @@ import json
 import os
 from pathlib import Path
 
-from agent.environment import Case, Observation, Option, Outcome
-from agent.project import Project
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Observation, Option, Outcome
+from ratchet.agent.project import Project
 
 HERE = Path(__file__).parent
 OPTIONS = (Option(name="left"), Option(name="right"))
@@ -186,15 +188,17 @@ def scripted_lm(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def log_corrupt(make_trace: Callable[..., Trace]) -> Callable[[str], str]:
     """Write a trace whose record was cut off into MLflow; returns its id."""
 
-    from infra.trace_spans import RECORD, export_request
-    from infra.trace_store import write_spans
-    from infra.tracking import connect
+    from ratchet.infra.mlflow_client import connect
+    from ratchet.infra.traces.spans import RECORD_ATTRIBUTE, export_request
+    from ratchet.infra.traces.write import write_spans
 
     def log(name: str) -> str:
         trace, connection = make_trace(), connect(name)
         request = export_request([trace], datetime.now(UTC))
         root = request.resource_spans[0].scope_spans[0].spans[0]
-        next(a for a in root.attributes if a.key == RECORD).value.string_value = '{"schema_version": 1'
+        next(
+            a for a in root.attributes if a.key == RECORD_ATTRIBUTE
+        ).value.string_value = '{"schema_version": 1'
         write_spans(connection, request)
         return trace.trace_id
 

@@ -1,11 +1,11 @@
 """A challenger's evidence as the gate writes it: a test opened and closed in the ledger, then its verdict."""
 
-from evaluation.scorers import Interval, interval
-from evaluation.verdict import Verdict
-from infra.event_log import LedgerEvent, read_log
-from infra.ledger_store import close_ledger_test, open_ledger_test
-from infra.registry import record_evaluation
-from infra.tracking import connect
+from ratchet.evaluation.data.intervals import Interval, mean_interval
+from ratchet.evaluation.gate.verdict import Verdict
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry.event_log import LedgerEvent, read_log
+from ratchet.infra.registry.ledger import close_ledger_test, open_ledger_test
+from ratchet.infra.registry.registry import record_evaluation
 
 
 def give_verdict(
@@ -20,7 +20,7 @@ def give_verdict(
     close_ledger_test(
         project, candidate_id, champion=champion, decision=verdict.decision, e_value=verdict.e_value
     )
-    found = {"a": interval([1.0, 0.0])} if scores is None else scores
+    found = {"a": mean_interval([1.0, 0.0])} if scores is None else scores
     record_evaluation(project, candidate_id, scores=found, verdict=verdict, compared_with=champion)
 
 

@@ -90,7 +90,7 @@ def test_the_wheel_holds_every_file_of_every_room_and_nothing_else(wheel):
 
 def test_an_unpacked_wheel_answers_help_outside_the_repository(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
-    code = "import flows.cli; print(flows.cli.__file__); flows.cli.app(['--help'])"
+    code = "import ratchet.flows.cli; print(ratchet.flows.cli.__file__); ratchet.flows.cli.app(['--help'])"
     answer = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True
     ).stdout
@@ -101,7 +101,11 @@ def test_an_unpacked_wheel_answers_help_outside_the_repository(wheel, tmp_path):
 def test_the_command_line_imports_no_heavy_library():
     """Not for `--help`, and not for a shell's completion of a command's name."""
     told = f"import sys, atexit; atexit.register(lambda: print([m for m in {HEAVY} if m in sys.modules]))"
-    command = [sys.executable, "-c", f"{told}; sys.argv[0] = 'ratchet'; from flows.cli import main; main()"]
+    command = [
+        sys.executable,
+        "-c",
+        f"{told}; sys.argv[0] = 'ratchet'; from ratchet.flows.cli import main; main()",
+    ]
     asked = {"_RATCHET_COMPLETE": "complete_bash", "COMP_WORDS": "ratchet im", "COMP_CWORD": "1"}
     for arguments, environment in ((["--help"], os.environ), ([], os.environ | asked)):
         done = subprocess.run(
@@ -117,7 +121,7 @@ def test_help_takes_less_than_a_second_of_processor_time():
 
 def help_seconds() -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "--help"]
+    command = [sys.executable, "-c", "from ratchet.flows.cli import main; main()", "--help"]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime)

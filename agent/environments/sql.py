@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from agent.environment import Action, Case, Observation, Option, Outcome
-from agent.errors import BadInput, said
-from agent.record import Json
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Observation, Option, Outcome
+from ratchet.agent.errors import BadInput, said
+from ratchet.agent.record import Json
 
 SUBMIT = "submit"
 """The action that ends an attempt early; the last query counts."""
@@ -87,7 +88,7 @@ class Sql:
         self._left -= 1
         try:
             self._rows, self._error = run_query(self._database, action.name, self._seconds), ""
-            said = shown(self._rows)
+            said = rows_as_text(self._rows)
         except (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeError) as error:
             self._rows, self._error = None, f"{error}"[:SHOWN_CHARS]
             said = f"Error: {self._error}"
@@ -183,7 +184,7 @@ def run_query(database: sqlite3.Connection, query: str, seconds: float) -> Rows:
     return rows
 
 
-def shown(rows: Rows) -> str:
+def rows_as_text(rows: Rows) -> str:
     """The first rows, as the agent sees them."""
     if not rows:
         return "No rows."

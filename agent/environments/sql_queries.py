@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from agent.environment import Case
-from agent.environments.sql import quoted
-from agent.similarity import option_similarity, words_of
+from ratchet.agent.case import Case
+from ratchet.agent.environments.sql import quoted
+from ratchet.agent.memory.similarity import option_similarity, words_of
 
 
 def simple_queries(case: Case, tables: Mapping[str, Sequence[str]], *, most: int = 10) -> list[str]:

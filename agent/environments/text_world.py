@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from agent.environment import Action, Case, Observation, Option, Outcome
-from agent.errors import BadInput
-from agent.record import Record
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Observation, Option, Outcome
+from ratchet.agent.errors import BadInput
+from ratchet.agent.record import Record
 
 IDLE = ("close", "drop", "examine", "insert", "inventory", "look", "put")
 """Commands that only undo, or tell what the observation tells already: not offered."""
@@ -45,12 +46,12 @@ class World(Record):
 def text_world_cases(worlds: Iterable[World]) -> tuple[Case, ...]:
     """A case per game; the slice is the kind of game. Needs the extra `textworld`."""
     return tuple(
-        Case(inputs={"world": world.model_dump(mode="json"), "goal": goal_of(world)}, slice=world.game)
+        Case(inputs={"world": world.model_dump(mode="json"), "goal": world_goal(world)}, slice=world.game)
         for world in worlds
     )
 
 
-def goal_of(world: World) -> str:
+def world_goal(world: World) -> str:
     """What is to be done, in words."""
     if world.game == "coin":
         return "find and take the coin"
@@ -75,7 +76,7 @@ class TextWorld:
                 f"case {case.case_id}: inputs need a `world` (see `text_world_cases`); got {sorted(case.inputs)}"
             )
         world = World.model_validate(case.inputs["world"])
-        self._goal = str(case.inputs.get("goal") or goal_of(world))
+        self._goal = str(case.inputs.get("goal") or world_goal(world))
         self._played = _player(_game(world))
         self._state = self._played.reset()
         return self._observe()

@@ -11,9 +11,10 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from agent.environment import Action, Case, Observation, Option, Outcome
-from agent.errors import BadInput
-from agent.record import Json, content_hash
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Observation, Option, Outcome
+from ratchet.agent.errors import BadInput
+from ratchet.agent.record import Json, content_hash
 
 NO_TOOL = "no_tool_fits"
 """What a person answers when none of the tools does what is asked. The environment does not offer it: an agent
@@ -39,7 +40,7 @@ class ToolCalling:
             BadInput: the case has no request or no tools.
         """
         self._case, self._action = case, None
-        return observe(case)
+        return case_observation(case)
 
     def step(self, action: Action) -> tuple[Observation, bool]:
         """Take the call; the attempt is over."""
@@ -62,7 +63,7 @@ class ToolCalling:
         return Outcome(score=float(right), feedback=feedback, details=details)
 
 
-def observe(case: Case) -> Observation:
+def case_observation(case: Case) -> Observation:
     """What the agent sees of a case."""
     request, tools = case.inputs.get("request"), case.inputs.get("tools")
     if not isinstance(request, str) or not request.strip() or not isinstance(tools, list):

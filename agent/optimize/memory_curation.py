@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from pydantic import Field
 
-from agent.decision import View
-from agent.experience import Credit, Experience, credited
-from agent.memory import Memory
-from agent.recall import Embed, Query, Retriever
-from agent.record import Record
-from agent.trace import IMPORTED
+from ratchet.agent.memory.ranking import Embed, Query, Retriever
+from ratchet.agent.memory.snapshot import Memory
+from ratchet.agent.memory.steps import Credit, Experience, credited
+from ratchet.agent.record import Record
+from ratchet.agent.rollout.decision import View
+from ratchet.agent.trace import IMPORTED
 
 
 class CurationSettings(Record):
@@ -32,7 +32,7 @@ class CurationSettings(Record):
     """Weight of difference beside credit: 0 = credit alone, 1 = difference alone."""
 
 
-class Curated(Record, arbitrary_types_allowed=True):
+class CuratedMemory(Record, arbitrary_types_allowed=True):
     """The new snapshot, and what became of the rest."""
 
     memory: Memory
@@ -48,13 +48,14 @@ def curate_memory(
     *,
     credit: Mapping[str, Credit] | None = None,
     embed: Embed | None = None,
-) -> Curated:
+) -> CuratedMemory:
     """The trajectories that are worth most, as a new snapshot.
 
     Args:
         memory: what is chosen from; a library's steps make one, `Memory(library.steps())`.
         settings: how many, and what counts.
-        credit: what came of showing them since the snapshot was made, by trace id (`agent.experience.tally`).
+        credit: what came of showing them since the snapshot was made, by trace id
+            (`ratchet.agent.memory.steps.tally`).
         embed: the embedding that the memory recalls by.
     """
     groups = _trajectories(credited(memory.experiences, credit or {}))
@@ -65,7 +66,7 @@ def curate_memory(
         "shown and seldom led to success": len(groups) - len(believed),
         "no room": len(believed) - len(chosen),
     }
-    return Curated(
+    return CuratedMemory(
         memory=Memory(kept, settings=memory.settings, embed=embed),
         kept=len(chosen),
         left_out={reason: count for reason, count in left_out.items() if count},

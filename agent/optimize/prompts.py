@@ -14,15 +14,15 @@ from typing import Any
 import dspy
 from pydantic import Field
 
-from agent.candidate import Candidate, Demo, Origin, Predictor
-from agent.errors import BadInput
-from agent.lean_adapter import LeanAdapter
-from agent.memory import Memory
-from agent.optimize.proposal import Example, Proposal
-from agent.program import CHOOSE, Program
-from agent.record import Record, content_hash
+from ratchet.agent.candidate import Candidate, Demo, Origin, Predictor
+from ratchet.agent.errors import BadInput
+from ratchet.agent.kinds.program import CHOOSE, Program
+from ratchet.agent.lm.lean_adapter import LeanAdapter
+from ratchet.agent.memory.snapshot import Memory
+from ratchet.agent.optimize.proposer import Example, Proposal
+from ratchet.agent.record import Record, content_hash
 
-INSTRUCTIONS = (
+CHOICE_INSTRUCTIONS = (
     "Read the request, then name the one option whose purpose is to do exactly that.",
     "Which option does what the request asks for?",
 )
@@ -40,7 +40,7 @@ class PromptSettings(Record):
     lead: float = Field(default=0.1, ge=0, le=1)
     """Smallest lead in accuracy over the parent's prompt without demos; with less nothing is proposed, because a
     test of what luck found costs the project error budget and labels."""
-    instructions: tuple[str, ...] = INSTRUCTIONS
+    instructions: tuple[str, ...] = CHOICE_INSTRUCTIONS
     seed: int = 0
 
     @property

@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from agent.candidate import Candidate, Duty, Predictor, Role
-from agent.errors import BadInput
-from agent.optimize.prompts import INSTRUCTIONS as OTHER_WORDS
-from agent.roles import (
+from ratchet.agent.candidate import Candidate, Duty, Predictor, Role
+from ratchet.agent.errors import BadInput
+from ratchet.agent.optimize.prompts import CHOICE_INSTRUCTIONS as OTHER_WORDS
+from ratchet.agent.team.roles import (
     CRITIC,
-    INSTRUCTIONS,
     JUDGE,
     PLANNER,
     PLANNER_WORKER,
+    ROLE_INSTRUCTIONS,
     SOLVER_CRITIC_JUDGE,
     as_single,
     as_team,
@@ -31,16 +31,16 @@ def moves(
     roles = candidate.topology.roles
     if len(roles) == 1:
         single = as_single(candidate)
-        for seats in (SOLVER_CRITIC_JUDGE, PLANNER_WORKER):
-            first = next(name for name, duty in seats if duty == "solve")
+        for members in (SOLVER_CRITIC_JUDGE, PLANNER_WORKER):
+            first = next(name for name, duty in members if duty == "solve")
             yield (
-                " and ".join(name for name, _ in seats),
-                as_team(single, seats),
+                " and ".join(name for name, _ in members),
+                as_team(single, members),
                 _renamed(files, roles[0].name, first),
             )
     for name, duty, place in _additions(roles):
         added = (*roles[:place], Role(name=name, duty=duty), *roles[place:])
-        text = OTHER_WORDS[0] if duty == "solve" else INSTRUCTIONS[duty]
+        text = OTHER_WORDS[0] if duty == "solve" else ROLE_INSTRUCTIONS[duty]
         predictors = {**candidate.predictors, name: Predictor(instructions=text)}
         yield (
             f"with a {name}",

@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from agent.candidate import Candidate, Origin
-from agent.deliberation import Board
-from agent.errors import BadInput
-from agent.optimize.proposal import Example, Proposal, share_right
-from agent.optimize.roles import WEIGHTS, accuracy, best_weights
-from agent.optimize.team_moves import moves
-from agent.record import Record, content_hash
-from agent.roles import SOLVER, as_single, as_team, files_for, files_of, with_roles
-from agent.team import Team
+from ratchet.agent.candidate import Candidate, Origin
+from ratchet.agent.errors import BadInput
+from ratchet.agent.optimize.proposer import Example, Proposal, share_right
+from ratchet.agent.optimize.team import WEIGHTS, best_weights, blackboard_accuracy
+from ratchet.agent.optimize.team_moves import moves
+from ratchet.agent.record import Record, content_hash
+from ratchet.agent.team.deliberation import Blackboard
+from ratchet.agent.team.roles import SOLVER, as_single, as_team, files_for, files_of, with_roles
+from ratchet.agent.team.team import Team
 
 MOVES = 8
 """About as many topologies are one step away."""
@@ -51,7 +51,7 @@ class Tried(NamedTuple):
     """Share of right first choices in [0, 1]."""
     tokens: float
     """Read per case."""
-    boards: list[Board]
+    boards: list[Blackboard]
     """Empty behind an endpoint, which gives no log-probabilities."""
 
 
@@ -192,7 +192,9 @@ def _finished(
     """With as many attempts as help; a team of one is a single agent again."""
     attempts, roles = parent.topology.attempts, best.candidate.topology.roles
     while best.boards and attempts < settings.attempts:
-        before, after = (accuracy(roles, best.boards, searched, within=n) for n in (attempts, attempts + 1))
+        before, after = (
+            blackboard_accuracy(roles, best.boards, searched, within=n) for n in (attempts, attempts + 1)
+        )
         if after - before < settings.min_gain:
             break
         attempts += 1

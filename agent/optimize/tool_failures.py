@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
-from agent.record import Json, Record
-from agent.trace import Trace
+from ratchet.agent.record import Json, Record
+from ratchet.agent.trace import Trace
 
 
 class ToolRow(Record):

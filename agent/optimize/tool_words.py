@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 
 import dspy
 
-from agent.environment import Option
-from agent.lean_adapter import LeanAdapter
-from agent.program import Program
-from agent.prompt_format import DESCRIPTION_CHARS, LARGE, data
-from agent.similarity import leaning, words_of
+from ratchet.agent.environment import Option
+from ratchet.agent.kinds.program import Program
+from ratchet.agent.lm.lean_adapter import LeanAdapter
+from ratchet.agent.lm.prompt_format import DESCRIPTION_CHARS, LARGE, data
+from ratchet.agent.memory.similarity import leaning, words_of
 
-PRIOR = 10.0
+PSEUDO_COUNT = 10.0
 """Words' worth of prior: how much is needed to believe a word."""
 SURE = 1.0
 """Standard deviations by which a word must lean to the tool."""
@@ -30,9 +30,11 @@ def telling_words(own: Sequence[str], others: Sequence[str], n: int, *, known: s
     total, said = sum(both.values()), set(_words(known))
     scored = []
     for word, count in both.items():
-        alpha = PRIOR * count / total
+        alpha = PSEUDO_COUNT * count / total
         here, there = ours[word] + alpha, theirs[word] + alpha
-        z = leaning(here, sum(ours.values()) + PRIOR - here, there, sum(theirs.values()) + PRIOR - there)
+        z = leaning(
+            here, sum(ours.values()) + PSEUDO_COUNT - here, there, sum(theirs.values()) + PSEUDO_COUNT - there
+        )
         if z >= SURE and word not in said:
             scored.append((-round(z, 9), word))
     return [word for _, word in sorted(scored)[:n]]

@@ -12,21 +12,21 @@ from typing import Any
 
 from pydantic import Field
 
-from agent.arguments import fill_arguments
-from agent.candidate import Candidate, Origin, ToolOverride
-from agent.decision import Decision
-from agent.environment import Action, Option
-from agent.errors import BadInput
-from agent.lm import lm_type
-from agent.optimize.proposal import Example, Proposal, share_right
-from agent.optimize.tool_failures import ToolRow, argument_errors, tool_failures
-from agent.optimize.tool_words import Writer, readable, telling, written_by
-from agent.program import Program
-from agent.prompt_format import data
-from agent.record import Json, Record, content_hash
-from agent.team import make_program
-from agent.tool_overrides import Overrides, override_of
-from agent.trace import Trace
+from ratchet.agent.candidate import Candidate, Origin, ToolOverride
+from ratchet.agent.environment import Action, Option
+from ratchet.agent.errors import BadInput
+from ratchet.agent.kinds.arguments import fill_arguments
+from ratchet.agent.kinds.program import Program
+from ratchet.agent.kinds.tool_overrides import Overrides, override_of
+from ratchet.agent.lm.lm import lm_type
+from ratchet.agent.lm.prompt_format import data
+from ratchet.agent.optimize.proposer import Example, Proposal, share_right
+from ratchet.agent.optimize.tool_failures import ToolRow, argument_errors, tool_failures
+from ratchet.agent.optimize.tool_words import Writer, readable, telling, written_by
+from ratchet.agent.record import Json, Record, content_hash
+from ratchet.agent.rollout.decision import Decision
+from ratchet.agent.team.team import make_program
+from ratchet.agent.trace import Trace
 
 
 class ToolSettings(Record):
@@ -46,7 +46,7 @@ class ToolSettings(Record):
 
 
 @dataclass(frozen=True)
-class Desk:
+class Rewriting:
     """What the rewriting works with."""
 
     parent: Candidate
@@ -101,30 +101,30 @@ def propose_tools(
         raise BadInput(f"rewriting tools needs at least 2 labelled examples, got {len(examples)}: label more")
     known: dict[str, Json] = {e.view.case_id: (answers or {}).get(e.view.case_id, e.answer) for e in examples}
     ordered = sorted(examples, key=lambda e: content_hash([settings.seed, e.view.case_id]))
-    desk = Desk(parent, files or {}, endpoint, ordered[::2], ordered[1::2], known, settings)
+    rewriting = Rewriting(parent, files or {}, endpoint, ordered[::2], ordered[1::2], known, settings)
     rows = tool_failures([trace for trace in traces if trace.case.case_id in known], known)
     failing = [row for row in rows if row.failures >= settings.least][: settings.tools]
-    tools, changed = _rewritten(desk, failing, progress)
+    tools, changed = _rewritten(rewriting, failing, progress)
     return Proposal(
         candidate=_candidate(parent, tools, changed, failing, settings, data_digest),
-        files=dict(desk.files),
+        files=dict(rewriting.files),
         seen_case_ids=tuple(sorted({*seen, *known})),
         cost={"seconds": time.perf_counter() - began, "tools": float(len(failing))},
     )
 
 
 def _rewritten(
-    desk: Desk, failing: Sequence[ToolRow], progress: Callable[[int], None]
+    rewriting: Rewriting, failing: Sequence[ToolRow], progress: Callable[[int], None]
 ) -> tuple[dict[str, str | ToolOverride], list[str]]:
     """The tools with every rewriting that helped, and which these are; the first that helps a tool is kept."""
-    tools, changed = dict(desk.parent.tools), []
-    write = telling(desk.settings.words)
-    if lm_type(desk.parent.base_model).writes:
-        write = written_by(desk.program(tools))
+    tools, changed = dict(rewriting.parent.tools), []
+    write = telling(rewriting.settings.words)
+    if lm_type(rewriting.parent.base_model).writes:
+        write = written_by(rewriting.program(tools))
     for row in failing:
-        for fails, override in _rewritings(desk, row, tools, write):
+        for fails, override in _rewritings(rewriting, row, tools, write):
             draft = {**tools, row.tool: override}
-            if fails(desk, draft, row.tool) < fails(desk, tools, row.tool) - 1e-9:
+            if fails(rewriting, draft, row.tool) < fails(rewriting, tools, row.tool) - 1e-9:
                 tools = draft
                 changed.append(row.tool)
                 break
@@ -132,20 +132,20 @@ def _rewritten(
     return tools, changed
 
 
-Fails = Callable[[Desk, Overrides, str], float]
+Fails = Callable[[Rewriting, Overrides, str], float]
 
 
 def _rewritings(
-    desk: Desk, row: ToolRow, tools: Overrides, write: Writer
+    rewriting: Rewriting, row: ToolRow, tools: Overrides, write: Writer
 ) -> Iterator[tuple[Fails, ToolOverride]]:
     """What to try for a tool, boldest first, with how to tell whether it helps."""
-    option = next((o for e in desk.read for o in e.view.observation.options if o.name == row.tool), None)
+    option = next((o for e in rewriting.read for o in e.view.observation.options if o.name == row.tool), None)
     if option is None:
         return
     now = override_of(tools, row.tool)
-    own = [e.view.observation.text for e in desk.read if e.answer == row.tool]
-    others = [e.view.observation.text for e in desk.read if e.answer in row.confused_with]
-    name = readable(row.tool) if desk.settings.rename and now.name is None else row.tool
+    own = [e.view.observation.text for e in rewriting.read if e.answer == row.tool]
+    others = [e.view.observation.text for e in rewriting.read if e.answer in row.confused_with]
+    name = readable(row.tool) if rewriting.settings.rename and now.name is None else row.tool
     if row.wrong or row.missed:
         current = option.model_copy(update={"description": now.description or option.description})
         described = write(current, own, others) if own and others else current.description
@@ -156,31 +156,33 @@ def _rewritings(
             yield _wrong_choices, now.model_copy(update={"description": described})
         if name != row.tool:
             yield _wrong_choices, now.model_copy(update={"name": name})
-    schema = _with_values(desk, row, option, now)
+    schema = _with_values(rewriting, row, option, now)
     if schema is not None:
         yield _wrong_arguments, now.model_copy(update={"parameters": schema})
 
 
-def _with_values(desk: Desk, row: ToolRow, option: Option, now: ToolOverride) -> dict[str, Json] | None:
+def _with_values(
+    rewriting: Rewriting, row: ToolRow, option: Option, now: ToolOverride
+) -> dict[str, Json] | None:
     """The schema with right values shown for each argument that goes wrong; None where none are known."""
     schema = now.parameters or option.parameters
     properties = {name: dict(value) for name, value in schema.get("properties", {}).items()}
     shown = False
     for name, count in row.argument_errors.items():
-        values = _right_values(desk, row.tool, name)[: desk.settings.values]
-        if count >= desk.settings.least and name in properties and values:
-            limit = lm_type(desk.parent.base_model).room.description
+        values = _right_values(rewriting, row.tool, name)[: rewriting.settings.values]
+        if count >= rewriting.settings.least and name in properties and values:
+            limit = lm_type(rewriting.parent.base_model).room.description
             head = data(str(properties[name].get("description", "")).rstrip(". "), limit - 30)
             properties[name]["description"] = f"{head}, e.g. {', '.join(values)}"[:limit]
             shown = True
     return {**schema, "properties": properties} if shown else None
 
 
-def _right_values(desk: Desk, tool: str, argument: str) -> list[str]:
+def _right_values(rewriting: Rewriting, tool: str, argument: str) -> list[str]:
     """Short right values of an argument among the cases that words are taken from, each once."""
     found = []
-    for example in desk.read:
-        value = _arguments(desk.answers.get(example.view.case_id), tool).get(argument)
+    for example in rewriting.read:
+        value = _arguments(rewriting.answers.get(example.view.case_id), tool).get(argument)
         first = value[0] if isinstance(value, list) and value else value
         if isinstance(first, str | int | float) and not isinstance(first, bool) and 0 < len(str(first)) <= 20:
             found.append(str(first))
@@ -193,21 +195,23 @@ def _arguments(answer: Json, tool: str) -> dict[str, Json]:
     return {}
 
 
-def _wrong_choices(desk: Desk, tools: Overrides, tool: str) -> float:
+def _wrong_choices(rewriting: Rewriting, tools: Overrides, tool: str) -> float:
     """Weight of the wrong choices where the tool is offered, on the half that words were not taken from."""
-    asked = [e for e in desk.kept if any(o.name == tool for o in e.view.observation.options)]
-    right, _ = share_right(desk.program(tools), asked)
+    asked = [e for e in rewriting.kept if any(o.name == tool for o in e.view.observation.options)]
+    right, _ = share_right(rewriting.program(tools), asked)
     return (1 - right) * sum(example.weight for example in asked)
 
 
-def _wrong_arguments(desk: Desk, tools: Overrides, tool: str) -> float:
+def _wrong_arguments(rewriting: Rewriting, tools: Overrides, tool: str) -> float:
     """Number of wrong arguments where the tool is right, on the half that values were not taken from."""
-    asked = [e for e in desk.kept if _arguments(desk.answers.get(e.view.case_id), tool)]
+    asked = [e for e in rewriting.kept if _arguments(rewriting.answers.get(e.view.case_id), tool)]
     chosen = [Decision(action=Action(name=tool)) for _ in asked]
-    filled = fill_arguments(desk.program(tools), [example.view for example in asked], chosen)
+    filled = fill_arguments(rewriting.program(tools), [example.view for example in asked], chosen)
     return float(
         sum(
-            len(argument_errors(d.action.arguments or {}, _arguments(desk.answers[e.view.case_id], tool)))
+            len(
+                argument_errors(d.action.arguments or {}, _arguments(rewriting.answers[e.view.case_id], tool))
+            )
             for e, d in zip(asked, filled, strict=True)
         )
     )

@@ -11,14 +11,14 @@ from uuid import uuid4
 import typer
 from rich.text import Text
 
-from agent.errors import BadInput
-from evaluation.episodes import Episodes, Ruling
-from evaluation.watching import WatchState
-from flows.commands.options import HERE, AsJson, Folder, Name, Person
-from flows.commands.terminal import NO, YES, console, emit_json, moment, outside
-from flows.commands.which_project import which_project
-from infra.drift_log import add_ruling, rulings
-from infra.watch_store import read_watch
+from ratchet.agent.errors import BadInput
+from ratchet.evaluation.drift.incidents import Acknowledgement, Incidents
+from ratchet.evaluation.drift.watching import WatchState
+from ratchet.flows.commands.options import HERE, AsJson, Folder, Name, Person
+from ratchet.flows.commands.terminal import NO, YES, console, emit_json, moment, outside
+from ratchet.flows.commands.which_project import which_project
+from ratchet.infra.drift.log import acknowledgements, add_acknowledgement
+from ratchet.infra.drift.watch_store import read_watch
 
 app = typer.Typer(help="The drift alarm: show it, silence it, accept the traffic.", no_args_is_help=True)
 
@@ -29,7 +29,7 @@ Why = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
 def show(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -> None:
     """Show whether an alarm stands, since when, what changed, and what was ruled: exit 3 while one stands."""
     chosen = which_project(project, name)
-    state, ruled = read_watch(chosen), rulings(chosen)
+    state, ruled = read_watch(chosen), acknowledgements(chosen)
     if as_json:
         emit_json(_answer(chosen, state, ruled))
     else:
@@ -46,10 +46,10 @@ def snooze(
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
-    """Announce nothing for a while; evidence and episodes go on being recorded."""
+    """Announce nothing for a while; evidence and incidents go on being recorded."""
     now = datetime.now(UTC)
-    ruling = _rule("snooze", by, reason, now, until=now + timedelta(hours=hours))
-    _record(which_project(project, name), ruling, as_json=as_json)
+    acknowledgement = _rule("snooze", by, reason, now, until=now + timedelta(hours=hours))
+    _record(which_project(project, name), acknowledgement, as_json=as_json)
 
 
 @app.command("accept")
@@ -61,25 +61,25 @@ def accept(
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take the present traffic as the new normal: a new reference, and the end of the episode."""
+    """Take the present traffic as the new normal: a new reference, and the end of the incident."""
     chosen = which_project(project, name)
-    ruling = _rule("accept", by, reason, datetime.now(UTC), until=None)
+    acknowledgement = _rule("accept", by, reason, datetime.now(UTC), until=None)
     if yes:
-        _record(chosen, ruling, as_json=as_json)
+        _record(chosen, acknowledgement, as_json=as_json)
         return
     episode = read_watch(chosen).episodes.open
-    what = f"end episode {episode.number} and learn" if episode else "learn"
+    what = f"end incident {episode.number} and learn" if episode else "learn"
     if as_json:
-        emit_json({"project": chosen, "ruling": ruling.model_dump(mode="json"), "done": False})
+        emit_json({"project": chosen, "ruling": acknowledgement.model_dump(mode="json"), "done": False})
     else:
-        since = "from its onset on" if episode else "from the newest traces"
+        since = "from its change point on" if episode else "from the newest traces"
         console.print(f"would {what} what is usual anew, {since}; add --yes to do it")
 
 
-def _rule(kind: str, by: str, reason: str, at: datetime, *, until: datetime | None) -> Ruling:
+def _rule(kind: str, by: str, reason: str, at: datetime, *, until: datetime | None) -> Acknowledgement:
     if not by.strip() or not reason.strip():
         raise BadInput(f'{kind} is recorded with who and why: add --by NAME --reason "…"')
-    return Ruling.model_validate(
+    return Acknowledgement.model_validate(
         {
             "ruling_id": uuid4().hex[:12],
             "kind": kind,
@@ -91,19 +91,19 @@ def _rule(kind: str, by: str, reason: str, at: datetime, *, until: datetime | No
     )
 
 
-def _record(project: str, ruling: Ruling, *, as_json: bool) -> None:
-    add_ruling(project, ruling)
+def _record(project: str, acknowledgement: Acknowledgement, *, as_json: bool) -> None:
+    add_acknowledgement(project, acknowledgement)
     if as_json:
-        emit_json({"project": project, "ruling": ruling.model_dump(mode="json"), "done": True})
-    elif ruling.until is not None:
+        emit_json({"project": project, "ruling": acknowledgement.model_dump(mode="json"), "done": True})
+    elif acknowledgement.until is not None:
         console.print(
-            f"[green]✓[/] nothing is announced until {ruling.until:%Y-%m-%d %H:%M} UTC; it is still recorded"
+            f"[green]✓[/] nothing is announced until {acknowledgement.until:%Y-%m-%d %H:%M} UTC; it is still recorded"
         )
     else:
         console.print("[green]✓[/] recorded; the next `ratchet monitor` learns the new normal")
 
 
-def _answer(project: str, state: WatchState, ruled: list[Ruling]) -> dict[str, Any]:
+def _answer(project: str, state: WatchState, ruled: list[Acknowledgement]) -> dict[str, Any]:
     return {
         "project": project,
         "alarm": state.episodes.open is not None,
@@ -116,17 +116,17 @@ def _answer(project: str, state: WatchState, ruled: list[Ruling]) -> dict[str, A
     }
 
 
-def _show(state: WatchState, ruled: list[Ruling]) -> None:
+def _show(state: WatchState, ruled: list[Acknowledgement]) -> None:
     episodes = state.episodes
     if episodes.open is not None and state.attribution is not None:
         told = Text.assemble(("alarm  ", "bold red"), outside(state.attribution.reason, 600))
         console.print(told, soft_wrap=True)
-        console.print(f"episode {episodes.open.number}, {episodes.open.severity}; {_asked(state)}")
+        console.print(f"incident {episodes.open.number}, {episodes.open.severity}; {_asked(state)}")
     elif state.monitor is None:
         console.print("[yellow]learning[/]  what is usual is being gathered; nothing is decided yet")
     else:
         console.print("[bold green]no alarm[/]")
-    _show_rulings(episodes, state, ruled)
+    _show_acknowledgements(episodes, state, ruled)
 
 
 def _asked(state: WatchState) -> str:
@@ -134,9 +134,9 @@ def _asked(state: WatchState) -> str:
     return f"{n} traces lie where it drifted: labels go there first" if n else "no region to label"
 
 
-def _show_rulings(episodes: Episodes, state: WatchState, ruled: list[Ruling]) -> None:
+def _show_acknowledgements(episodes: Incidents, state: WatchState, ruled: list[Acknowledgement]) -> None:
     if episodes.past:
-        console.print(f"{len(episodes.past)} earlier episodes")
+        console.print(f"{len(episodes.past)} earlier incidents")
     for one in ruled:
         waits = "" if one.ruling_id in state.ruled else ", waits for the next look"
         what = f"snoozed until {moment(one.until)}" if one.until else "accepted as the new normal"

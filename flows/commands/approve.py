@@ -9,16 +9,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from agent.errors import BadInput
-from evaluation.verdict import Verdict
-from flows.commands.candidate_changes import Change, changes
-from flows.commands.options import HERE, AsJson, Folder, Name, Person
-from flows.commands.terminal import NO, console, emit_json, outside
-from flows.commands.which_project import which_project, which_version
-from flows.commands.wording import DECISION, called
-from infra import registry
-from infra.promotion import require_promotable
-from infra.version import Version
+from ratchet.agent.errors import BadInput
+from ratchet.evaluation.gate.verdict import Verdict
+from ratchet.flows.commands.candidate_changes import Change, changes
+from ratchet.flows.commands.options import HERE, AsJson, Folder, Name, Person
+from ratchet.flows.commands.terminal import NO, console, emit_json, outside
+from ratchet.flows.commands.which_project import which_project, which_version
+from ratchet.flows.commands.wording import DECISION, called
+from ratchet.infra.registry import registry
+from ratchet.infra.registry.promotion import require_promotable
+from ratchet.infra.registry.version import Version
 
 
 def approve(
@@ -34,7 +34,7 @@ def approve(
 ) -> None:
     """Show a challenger with its evidence; --yes lets it serve."""
     chosen = which_project(project, name)
-    versions = registry.history(chosen)
+    versions = registry.version_history(chosen)
     champion = next((v for v in versions if "champion" in v.aliases), None)
     if candidate is None:
         _list_waiting(chosen, versions, champion, as_json=as_json)
@@ -49,7 +49,7 @@ def approve(
         raise refusal
 
 
-def waiting(versions: list[Version], champion: Version | None) -> list[Version]:
+def awaiting_approval(versions: list[Version], champion: Version | None) -> list[Version]:
     """Versions that are proven against the champion of now and that nobody has promoted."""
     against = champion and champion.candidate_id
     return [
@@ -66,7 +66,7 @@ def _refusal(project: str, version: Version) -> BadInput | None:
 
 
 def _list_waiting(project: str, versions: list[Version], champion: Version | None, *, as_json: bool) -> None:
-    found = waiting(versions, champion)
+    found = awaiting_approval(versions, champion)
     if as_json:
         emit_json({"project": project, "waiting": [_summary(version) for version in found]})
     elif not found:

@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from evaluation.ledger import Ledger
-from flows.commands.options import HERE, AsJson, Folder, Name, Person
-from flows.commands.terminal import NO, console, emit_json, moment, outside
-from flows.commands.which_project import which_project
-from flows.commands.wording import DECISION
-from infra.ledger_store import grant_budget, read_ledger
+from ratchet.evaluation.gate.ledger import Ledger
+from ratchet.flows.commands.options import HERE, AsJson, Folder, Name, Person
+from ratchet.flows.commands.terminal import NO, console, emit_json, moment, outside
+from ratchet.flows.commands.which_project import which_project
+from ratchet.flows.commands.wording import DECISION
+from ratchet.infra.registry.ledger import grant_budget, read_ledger
 
 
 def budget(

@@ -3,7 +3,7 @@
 import json
 from typing import NamedTuple
 
-from agent.candidate import Candidate
+from ratchet.agent.candidate import Candidate
 
 
 class Change(NamedTuple):

@@ -2,11 +2,11 @@
 
 from rich.table import Table
 
-from evaluation.operating_characteristics import OperatingCharacteristics
-from flows.commands.terminal import console
+from ratchet.evaluation.gate.characteristics.operating import OperatingCharacteristics
+from ratchet.flows.commands.terminal import console
 
 
-def show(measured: OperatingCharacteristics) -> None:
+def show_characteristics(measured: OperatingCharacteristics) -> None:
     """Print every table."""
     _false_promotions(measured)
     _labels(measured)

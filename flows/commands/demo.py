@@ -4,13 +4,13 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import AsJson
-from flows.commands.run_here import resumable, start_server
-from flows.commands.terminal import console, emit_json
-from flows.demo.restart import forget
-from flows.demo.story import tell
-from flows.demo.weeks import NAME, begin
-from infra.project_state import project_lock
+from ratchet.flows.commands.options import AsJson
+from ratchet.flows.commands.run_here import resumable, start_server
+from ratchet.flows.commands.terminal import console, emit_json
+from ratchet.flows.demo.restart import forget
+from ratchet.flows.demo.story import tell
+from ratchet.flows.demo.weeks import DEMO_PROJECT, begin
+from ratchet.infra.store.project_state import project_lock
 
 
 def demo(
@@ -27,7 +27,7 @@ def demo(
     start_server()
     if fresh:
         forget()
-    with project_lock(NAME, "`ratchet demo`", console.print), resumable():
+    with project_lock(DEMO_PROJECT, "`ratchet demo`", console.print), resumable():
         begin(size)
         story = tell(auto_approve=auto_approve)
     if as_json:

@@ -5,9 +5,9 @@ from typing import Final
 import typer
 from rich.table import Table
 
-from flows.commands.options import AsJson
-from flows.commands.terminal import NO, YES, console, emit_json
-from infra.checkup import Check, run_checks
+from ratchet.flows.commands.options import AsJson
+from ratchet.flows.commands.terminal import NO, YES, console, emit_json
+from ratchet.infra.doctor import Check, run_checks
 
 _MARK: Final = {"ok": "[green]✓[/]", "warning": "[yellow]![/]", "failed": "[red]✗[/]"}
 

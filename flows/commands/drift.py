@@ -10,17 +10,17 @@ from typing import Annotated, Any, Final
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from agent.errors import BadInput
-from evaluation.attribution import Attribution
-from evaluation.drift import DriftMonitor, DriftState, alpha_per_window
-from evaluation.emptied import p_all_empty
-from evaluation.observation import Observation
-from flows.commands.drift_answer import answer_of, show, show_emptied, show_reading
-from flows.commands.options import AsJson
-from flows.commands.terminal import NO, YES, console, emit_json
-from infra.message_file import MessageColumns, MessageFile, uncompared
-from infra.table_file import Row
-from infra.text_embedding import drift_embedding
+from ratchet.agent.errors import BadInput
+from ratchet.evaluation.drift.attribution import Attribution
+from ratchet.evaluation.drift.emptied import p_all_empty
+from ratchet.evaluation.drift.message import Message
+from ratchet.evaluation.drift.monitor import DriftMonitor, DriftState, alpha_per_window
+from ratchet.flows.commands.drift_answer import answer_of, show_drift_answer, show_emptied, show_reading
+from ratchet.flows.commands.options import AsJson
+from ratchet.flows.commands.terminal import NO, YES, console, emit_json
+from ratchet.infra.files.messages import MessageColumns, MessageFile, uncompared
+from ratchet.infra.files.table import TableRow
+from ratchet.infra.text_embedding import drift_embedding
 
 _REFERENCE_ROWS: Final = 2_000
 _SHOWN_ROWS: Final = 5_000
@@ -85,13 +85,13 @@ def drift(
     else:
         show_emptied(emptied, file)
         if attribution is not None or not emptied:
-            show(states, attribution, monitor.embedding)
+            show_drift_answer(states, attribution, monitor.embedding)
     show_reading((usual_file, file), one_sided)
     try:
         if report is not None:
             _write_report(usual_rows, rows, states[-1], attribution, report, column)
         if plot is not None:
-            from infra.drift_picture import draw_drift
+            from ratchet.infra.pictures.drift import draw_drift
 
             draw_drift(states, plot, attribution=attribution)
             console.print(f"picture: {plot}")
@@ -128,7 +128,7 @@ def _emptied(reference: MessageFile, current: MessageFile, alpha: float) -> list
     ]
 
 
-def _sample(file: MessageFile, limit: int, seed: int) -> tuple[list[Observation], list[Row]]:
+def _sample(file: MessageFile, limit: int, seed: int) -> tuple[list[Message], list[TableRow]]:
     """A uniform sample of the file's sessions, whole: `limit` messages, and the rest of the last session.
 
     Why not of its messages: a session of which one message was drawn would be another than those to compare with it.
@@ -158,11 +158,11 @@ def _sample(file: MessageFile, limit: int, seed: int) -> tuple[list[Observation]
 
 def _watch(
     monitor: DriftMonitor, file: MessageFile, size: int, seed: int
-) -> tuple[list[DriftState], Attribution | None, list[Row]]:
+) -> tuple[list[DriftState], Attribution | None, list[TableRow]]:
     """Evidence window by window, what explains the first alarm, and a sample of the rows for the report."""
     draw = random.Random(seed)
     states: list[DriftState] = []
-    rows_kept: list[Row] = []
+    rows_kept: list[TableRow] = []
     attribution: Attribution | None = None
     alarmed_for = 0
     for observations, rows in _with_progress(file, size, file.count()):
@@ -172,7 +172,7 @@ def _watch(
                 rows_kept.append(row)
             elif (place := draw.randrange(states[-1].n_seen)) < _SHOWN_ROWS:
                 rows_kept[place] = row
-        # The first windows after an alarm sharpen its explanation; much later its onset is forgotten.
+        # The first windows after an alarm sharpen its explanation; much later its change point is forgotten.
         if (states[-1].alarm or alarmed_for) and alarmed_for <= _AFTERWARDS:
             alarmed_for += 1
             if states[-1].alarm:
@@ -180,7 +180,9 @@ def _watch(
     return states, attribution, rows_kept
 
 
-def _with_progress(file: MessageFile, size: int, total: int) -> Iterator[tuple[list[Observation], list[Row]]]:
+def _with_progress(
+    file: MessageFile, size: int, total: int
+) -> Iterator[tuple[list[Message], list[TableRow]]]:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("messages", total=total)
@@ -190,8 +192,8 @@ def _with_progress(file: MessageFile, size: int, total: int) -> Iterator[tuple[l
 
 
 def _write_report(
-    usual: list[Row],
-    rows: list[Row],
+    usual: list[TableRow],
+    rows: list[TableRow],
     state: DriftState,
     attribution: Attribution | None,
     out: Path,
@@ -199,7 +201,7 @@ def _write_report(
 ) -> None:
     import pandas as pd
 
-    from infra.drift_report import write_report
+    from ratchet.infra.drift.report import write_report
 
     with console.status("writing the report"):
         write_report(

@@ -5,11 +5,11 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
-from evaluation.attribution import Attribution
-from evaluation.drift import DriftState
-from flows.commands.terminal import console, outside
-from infra.csv_records import short
-from infra.message_file import MessageFile, Uncompared, unused
+from ratchet.evaluation.drift.attribution import Attribution
+from ratchet.evaluation.drift.monitor import DriftState
+from ratchet.flows.commands.terminal import console, outside
+from ratchet.infra.files.csv_records import short
+from ratchet.infra.files.messages import MessageFile, Uncompared, unused
 
 
 def answer_of(
@@ -66,7 +66,7 @@ def show_emptied(emptied: list[str], current: MessageFile) -> None:
         )
 
 
-def show(states: list[DriftState], attribution: Attribution | None, embedding: str) -> None:
+def show_drift_answer(states: list[DriftState], attribution: Attribution | None, embedding: str) -> None:
     """The verdict, and what explains it."""
     last = states[-1]
     if attribution is None:

@@ -6,17 +6,17 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from agent.errors import BadInput
-from agent.trace import Attempt, Trace
-from evaluation.cases import case_text
-from evaluation.label import Label
-from flows.commands.options import HERE, AsJson, Folder, Name
-from flows.commands.terminal import console, emit_json, moment, outside
-from flows.commands.which_project import which_project
-from flows.commands.wording import called
-from infra.registry import history
-from infra.trace_lookup import FoundTrace, find_traces
-from infra.version import Version
+from ratchet.agent.errors import BadInput
+from ratchet.agent.trace import Attempt, Trace
+from ratchet.evaluation.data.cases import case_text
+from ratchet.evaluation.data.labels import Label
+from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
+from ratchet.flows.commands.terminal import console, emit_json, moment, outside
+from ratchet.flows.commands.which_project import which_project
+from ratchet.flows.commands.wording import called
+from ratchet.infra.registry.registry import version_history
+from ratchet.infra.registry.version import Version
+from ratchet.infra.traces.lookup import FoundTrace, look_up_traces
 
 
 def explain(
@@ -32,8 +32,8 @@ def explain(
     chosen = which_project(project, name)
     found = _found(chosen, trace_id)
     recalled_ids = [one for attempt in found.trace.attempts for one in attempt.recalled]
-    recalled = find_traces(chosen, recalled_ids).traces
-    versions = {version.candidate_id: version for version in history(chosen)}
+    recalled = look_up_traces(chosen, recalled_ids).traces
+    versions = {version.candidate_id: version for version in version_history(chosen)}
     line = _lineage(versions, found.trace.candidate_id)
     if as_json:
         emit_json(_answer(chosen, found, recalled, line))
@@ -45,7 +45,7 @@ def explain(
 
 def _found(project: str, trace_id: str) -> FoundTrace:
     own = trace_id.removeprefix("tr-")
-    traces, unreadable = find_traces(project, [trace_id])
+    traces, unreadable = look_up_traces(project, [trace_id])
     if own in unreadable:
         raise BadInput(unreadable[own])
     if own not in traces:

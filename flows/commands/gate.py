@@ -8,16 +8,16 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from agent.errors import BadInput
-from evaluation.contamination import refuse_contaminated
-from evaluation.gate import Gate, GatePolicy, Pair, Verdict
-from evaluation.gate_path import follow
-from evaluation.operating_characteristics import measure
-from evaluation.verdict import WealthPoint
-from flows.commands.characteristics_tables import show
-from flows.commands.options import AsJson
-from flows.commands.terminal import NO, YES, console, emit_json
-from infra.pair_file import PairFile, read_seen
+from ratchet.agent.errors import BadInput
+from ratchet.evaluation.data.contamination import refuse_contaminated
+from ratchet.evaluation.gate.characteristics.operating import measure
+from ratchet.evaluation.gate.gate import Gate, GatePolicy, Pair, Verdict
+from ratchet.evaluation.gate.path import wealth_path
+from ratchet.evaluation.gate.verdict import WealthPoint
+from ratchet.flows.commands.characteristics_tables import show_characteristics
+from ratchet.flows.commands.options import AsJson
+from ratchet.flows.commands.terminal import NO, YES, console, emit_json
+from ratchet.infra.files.pairs import PairFile, read_seen
 
 PROGRESS_EVERY = 5000
 """Pairs between two updates of the progress bar."""
@@ -76,7 +76,7 @@ def gate(
     else:
         _show(verdict)
     if plot is not None:
-        from infra.gate_picture import draw_gate
+        from ratchet.infra.pictures.gate import draw_gate
 
         draw_gate(path, verdict, plot)
         console.print(f"picture: {plot}")
@@ -92,7 +92,7 @@ def _run(gate: Gate, path: Path, seen: Path | None, *, keep_path: bool) -> tuple
         source = refuse_contaminated(source, known)
     try:
         if keep_path:
-            points = list(follow(gate, source))
+            points = list(wealth_path(gate, source))
         else:
             gate.extend(source)
         gate.finish()
@@ -162,11 +162,11 @@ def characteristics(
     with console.status("simulating") as status:
         measured = measure(lifetimes=lifetimes, tests=tests, seed=seed, step=lambda name: status.update(name))
     if out is not None:
-        from infra.gate_picture import draw_characteristics
+        from ratchet.infra.pictures.gate import draw_characteristics
 
         draw_characteristics(measured, out)
         console.print(f"picture: {out}")
     if as_json:
         emit_json(measured)
     else:
-        show(measured)
+        show_characteristics(measured)

@@ -5,9 +5,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from flows.commands.options import AsJson
-from flows.commands.terminal import console, emit_json
-from infra.retention import Retention, remove, superfluous
+from ratchet.flows.commands.options import AsJson
+from ratchet.flows.commands.terminal import console, emit_json
+from ratchet.infra.store.retention import Retention, remove, unneeded_files
 
 KEPT = Retention()
 
@@ -24,7 +24,7 @@ def gc(
 
     Old reports, kept results and dataset versions; a dry run unless --yes.
     """
-    files = superfluous(Retention(days=days, reports=reports))
+    files = unneeded_files(Retention(days=days, reports=reports))
     if yes:
         remove(files)
     sums: dict[str, list[int]] = {}

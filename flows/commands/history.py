@@ -8,14 +8,14 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from evaluation.ledger import Ledger
-from flows.commands.options import HERE, AsJson, Folder, Name
-from flows.commands.terminal import console, emit_json, moment, outside
-from flows.commands.which_project import which_project
-from flows.commands.wording import DECISION, accuracy, aliases, cost
-from infra.ledger_store import read_ledger
-from infra.registry import history as versions_of
-from infra.version import Version
+from ratchet.evaluation.gate.ledger import Ledger
+from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
+from ratchet.flows.commands.terminal import console, emit_json, moment, outside
+from ratchet.flows.commands.which_project import which_project
+from ratchet.flows.commands.wording import DECISION, accuracy_text, aliases, cost
+from ratchet.infra.registry.ledger import read_ledger
+from ratchet.infra.registry.registry import version_history as versions_of
+from ratchet.infra.registry.version import Version
 
 
 def history(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -> None:
@@ -78,7 +78,9 @@ def _versions(project: str, versions: list[Version]) -> Table:
         title = Text.assemble((f"v{version.number}", "bold"), f" {version.candidate_id[:8]}")
         if version.aliases:
             title = Text("\n").join([title, aliases(version)])
-        table.add_row(title, _made(version, numbers), accuracy(version), _verdict(version), cost(version))
+        table.add_row(
+            title, _made(version, numbers), accuracy_text(version), _verdict(version), cost(version)
+        )
     return table
 
 

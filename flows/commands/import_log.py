@@ -10,17 +10,17 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.text import Text
 
-from agent.errors import BadInput
-from agent.experience import WON
-from evaluation.label import people_said
-from flows.commands.options import HERE, AsJson, Folder, Name
-from flows.commands.terminal import console, emit_json, outside
-from flows.commands.which_project import which_project
-from infra.chat_log import ChatLog, read_chat_log
-from infra.experience_store import open_library, remember
-from infra.trace_correction import correct_outcomes
-from infra.trace_lookup import known_traces
-from infra.trace_store import log_traces
+from ratchet.agent.errors import BadInput
+from ratchet.agent.memory.steps import WON
+from ratchet.evaluation.data.labels import people_said
+from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
+from ratchet.flows.commands.terminal import console, emit_json, outside
+from ratchet.flows.commands.which_project import which_project
+from ratchet.infra.store.experience import open_library, remember
+from ratchet.infra.traces.chat_log import ChatLog, read_chat_log
+from ratchet.infra.traces.correction import correct_outcomes
+from ratchet.infra.traces.lookup import known_traces
+from ratchet.infra.traces.write import log_traces
 
 SHOWN = 5
 """Malformed records that the error names one by one."""

@@ -4,15 +4,15 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import HERE, AsJson, Folder
-from flows.commands.report import say, show_drift, show_round
-from flows.commands.run_here import resumable, start_server
-from flows.commands.terminal import NO, YES, console, emit_json
-from flows.improve import improve as improve_flow
-from flows.monitor import monitor as monitor_flow
-from flows.project_settings import ImproveSettings, MonitorSettings, read_settings
-from infra.registry import history
-from tasks.project_name import name_of
+from ratchet.flows.commands.options import HERE, AsJson, Folder
+from ratchet.flows.commands.report import say, show_drift, show_round
+from ratchet.flows.commands.run_here import resumable, start_server
+from ratchet.flows.commands.terminal import NO, YES, console, emit_json
+from ratchet.flows.improve import improve as improve_flow
+from ratchet.flows.monitor import monitor as monitor_flow
+from ratchet.flows.project_settings import ImproveSettings, MonitorSettings, read_settings
+from ratchet.infra.registry.registry import version_history
+from ratchet.tasks.project_name import name_of
 
 Sets = Annotated[
     list[str] | None,
@@ -46,7 +46,7 @@ def improve(
         emit_json(report)
     else:
         say(f"served {report.served} waiting requests")
-        show_round(report, history(name_of(str(project))))
+        show_round(report, version_history(name_of(str(project))))
         for problem in report.problems:
             console.print(f"  [yellow]{problem}")
     raise typer.Exit(YES if report.decision.best else NO)

@@ -11,10 +11,10 @@ from typing import Annotated, Final
 
 import typer
 
-from agent.errors import BadInput
-from agent.project import PROJECT_FILE, load_project
-from flows.commands.options import AsJson
-from flows.commands.terminal import console, emit_json
+from ratchet.agent.errors import BadInput
+from ratchet.agent.project import PROJECT_FILE, load_project
+from ratchet.flows.commands.options import AsJson
+from ratchet.flows.commands.terminal import console, emit_json
 
 _TEMPLATE_NAME: Final = "my_agent"
 _LEFT_OUT: Final = ("__pycache__", "*.pyc", ".ratchet")

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.commands.explain import request_of
-from flows.commands.options import HERE, AsJson, Folder, Name
-from flows.commands.terminal import console, emit_json, outside
-from flows.commands.which_project import which_project
-from infra.known_projects import LOCAL_SERVER, review_page
-from infra.review_queue import ReviewItem, pending
-from infra.review_queue import answer as write_answer
-from infra.trace_lookup import Lookup, find_traces
+from ratchet.flows.commands.explain import request_of
+from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
+from ratchet.flows.commands.terminal import console, emit_json, outside
+from ratchet.flows.commands.which_project import which_project
+from ratchet.infra.known_projects import LOCAL_SERVER, review_page
+from ratchet.infra.review.queue import ReviewItem, pending
+from ratchet.infra.review.queue import answer as write_answer
+from ratchet.infra.traces.lookup import Lookup, look_up_traces
 
 app = typer.Typer(help="What waits for a person: list it, answer it, find its page.", no_args_is_help=True)
 
@@ -31,7 +31,7 @@ def list_pending(
     chosen = which_project(project, name)
     items = pending(chosen)
     shown = items[:limit]
-    traces = find_traces(chosen, [item.trace_id for item in shown])
+    traces = look_up_traces(chosen, [item.trace_id for item in shown])
     if as_json:
         rows = [_row(item, traces) for item in shown]
         emit_json({"project": chosen, "pending": len(items), "items": rows})

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from rich.markup import escape
 from rich.table import Table
 
-from flows.commands.terminal import console
-from flows.improve import ImproveReport
-from infra.version import Version
-from tasks.gate import Judged
-from tasks.watch import Watched
+from ratchet.flows.commands.terminal import console
+from ratchet.flows.improve import ImproveReport
+from ratchet.infra.registry.version import Version
+from ratchet.tasks.gate import GateResult
+from ratchet.tasks.monitor import WatchReport
 
 COLOUR = {"promote": "green", "reject": "red", "continue": "yellow"}
 SAYS = {"promote": "proven", "reject": "refused", "continue": "not yet"}
@@ -37,7 +37,7 @@ def show_round(report: ImproveReport, versions: Sequence[Version]) -> None:
         say(report.decision.reason)
 
 
-def show_verdicts(judged: Sequence[Judged], versions: Sequence[Version]) -> None:
+def show_verdicts(judged: Sequence[GateResult], versions: Sequence[Version]) -> None:
     """One row a challenger, each with its sentence."""
     table = Table(box=None, padding=(0, 2, 0, 2), show_edge=False)
     for column in ("version", "how made", "accuracy", "verdict", "evidence"):
@@ -55,7 +55,7 @@ def show_verdicts(judged: Sequence[Judged], versions: Sequence[Version]) -> None
     console.print(table)
 
 
-def show_drift(watched: Watched) -> None:
+def show_drift(watched: WatchReport) -> None:
     """Whether an alarm stands, and what changed."""
     if watched.note:
         say(f"[yellow]{escape(watched.note)}")

@@ -4,12 +4,12 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.options import HERE, AsJson, Folder, Name, Person
-from flows.commands.terminal import console, emit_json
-from flows.commands.which_project import which_project
-from flows.commands.wording import called
-from infra import registry
-from infra.promotion import rollback_target
+from ratchet.flows.commands.options import HERE, AsJson, Folder, Name, Person
+from ratchet.flows.commands.terminal import console, emit_json
+from ratchet.flows.commands.which_project import which_project
+from ratchet.flows.commands.wording import called
+from ratchet.infra.registry import registry
+from ratchet.infra.registry.promotion import rollback_target
 
 
 def rollback(
@@ -27,7 +27,7 @@ def rollback(
     chosen = which_project(project, name)
     serving, back = rollback_target(chosen)
     if yes:
-        registry.rollback(chosen, by=by, reason=reason)
+        registry.roll_back(chosen, by=by, reason=reason)
     instead = f" instead of {called(serving)}" if serving else ": the alias of the champion was gone"
     if as_json:
         gone = serving and serving.candidate_id

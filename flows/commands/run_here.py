@@ -10,8 +10,8 @@ import typer
 from prefect.server.api.server import SubprocessASGIServer
 from prefect.settings import PREFECT_API_URL
 
-from flows.commands.terminal import console
-from infra.service import dismiss, guarded
+from ratchet.flows.commands.terminal import console
+from ratchet.infra.stack.service import dismiss, guarded
 
 INTERRUPTED = 130
 """What a shell says of a command that Ctrl-C ended."""

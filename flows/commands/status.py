@@ -11,25 +11,25 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from evaluation.ledger import Ledger
-from flows.commands.approve import waiting
-from flows.commands.options import HERE, AsJson, Folder, Name
-from flows.commands.terminal import console, emit_json, moment, outside
-from flows.commands.which_project import which_project
-from flows.commands.wording import called
-from flows.project_settings import SETTINGS_FILE, in_file, leaves
-from infra.drift_log import DriftLook, last_look
-from infra.ledger_store import read_ledger
-from infra.project_state import read_state
-from infra.registry import history
-from infra.review_queue import pending
-from infra.spool import count_spooled
-from infra.trace_store import spool_folder
-from infra.version import Version
+from ratchet.evaluation.gate.ledger import Ledger
+from ratchet.flows.commands.approve import awaiting_approval
+from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
+from ratchet.flows.commands.terminal import console, emit_json, moment, outside
+from ratchet.flows.commands.which_project import which_project
+from ratchet.flows.commands.wording import called
+from ratchet.flows.project_settings import SETTINGS_FILE, in_file, leaves
+from ratchet.infra.drift.log import DriftLook, last_look
+from ratchet.infra.registry.ledger import read_ledger
+from ratchet.infra.registry.registry import version_history
+from ratchet.infra.registry.version import Version
+from ratchet.infra.review.queue import pending
+from ratchet.infra.store.project_state import read_state
+from ratchet.infra.traces.spool import count_spooled
+from ratchet.infra.traces.write import spool_folder
 
 
 @dataclass(frozen=True)
-class State:
+class ProjectStatus:
     """Everything that the panel tells."""
 
     project: str
@@ -51,7 +51,7 @@ class State:
     @property
     def proven(self) -> list[Version]:
         """Versions that only a person's approval is missing for."""
-        return waiting(self.versions, self.champion)
+        return awaiting_approval(self.versions, self.champion)
 
     @property
     def drifted(self) -> bool:
@@ -71,11 +71,11 @@ def status(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -
         console.print(_panel(state))
 
 
-def _read(project: str, settings: dict[str, Any]) -> State:
+def _read(project: str, settings: dict[str, Any]) -> ProjectStatus:
     collected = read_state(project)
-    return State(
+    return ProjectStatus(
         project=project,
-        versions=history(project),
+        versions=version_history(project),
         n_traces=collected.traces.n_rows if collected.traces else 0,
         n_labels=collected.labels.n_rows if collected.labels else 0,
         n_pending=len(pending(project)),
@@ -86,7 +86,7 @@ def _read(project: str, settings: dict[str, Any]) -> State:
     )
 
 
-def next_step(state: State) -> str:
+def next_step(state: ProjectStatus) -> str:
     """What to do now, in one line."""
     if not state.versions:
         return "`ratchet improve` serves what waits and makes the first version"
@@ -103,7 +103,7 @@ def next_step(state: State) -> str:
     return "`ratchet improve` when new traces have come in"
 
 
-def _answer(state: State) -> dict[str, Any]:
+def _answer(state: ProjectStatus) -> dict[str, Any]:
     champion = state.champion
     return {
         "project": state.project,
@@ -125,7 +125,7 @@ def _answer(state: State) -> dict[str, Any]:
     }
 
 
-def _panel(state: State) -> Panel:
+def _panel(state: ProjectStatus) -> Panel:
     table = Table.grid(padding=(0, 2))
     table.add_row("champion", _champion(state))
     table.add_row("challengers", _challengers(state))
@@ -145,7 +145,7 @@ def _panel(state: State) -> Panel:
     return Panel(table, title=state.project, expand=False)
 
 
-def _champion(state: State) -> str:
+def _champion(state: ProjectStatus) -> str:
     version = state.champion
     if version is None:
         return "none yet"
@@ -156,13 +156,13 @@ def _champion(state: State) -> str:
     return f"{called(version)} by {version.candidate.origin.proposer}{found}{since}"
 
 
-def _challengers(state: State) -> str:
+def _challengers(state: ProjectStatus) -> str:
     proven = ", ".join(called(version) for version in state.proven)
     tried = sum(v.decision is not None for v in state.versions) - len(state.proven)
     return f"{proven} proven, not approved yet" if proven else f"none is proven; {tried} tried so far"
 
 
-def _drift(state: State) -> str:
+def _drift(state: ProjectStatus) -> str:
     if state.look is None:
         return "nobody looked yet: `ratchet monitor`"
     found = "[red]alarm[/]" if state.drifted else "no alarm"

@@ -15,9 +15,9 @@ import typer
 from rich.panel import Panel
 from rich.table import Table
 
-from flows.commands.terminal import console
-from infra.settings import Settings
-from infra.stack import Stack, StackPlan, running_stack
+from ratchet.flows.commands.terminal import console
+from ratchet.infra.settings import Settings
+from ratchet.infra.stack.stack import Stack, StackPlan, running_stack
 
 _LOOK_EVERY_S: Final = 5.0
 

@@ -5,11 +5,11 @@ Why a name is enough: what was learned lies in MLflow, and must be readable wher
 
 from pathlib import Path
 
-from agent.errors import BadInput
-from agent.project import PROJECT_FILE, load_project
-from flows.commands.options import HERE
-from infra.known_projects import known_projects
-from infra.version import Version
+from ratchet.agent.errors import BadInput
+from ratchet.agent.project import PROJECT_FILE, load_project
+from ratchet.flows.commands.options import HERE
+from ratchet.infra.known_projects import known_projects
+from ratchet.infra.registry.version import Version
 
 
 def which_project(folder: Path, name: str | None) -> str:

@@ -4,8 +4,8 @@ from typing import Final
 
 from rich.text import Text
 
-from evaluation.scorers import Interval
-from infra.version import Version
+from ratchet.evaluation.data.intervals import Interval
+from ratchet.infra.registry.version import Version
 
 DECISION: Final = {"promote": "green", "reject": "red", "continue": "yellow"}
 """Colour of a verdict."""
@@ -23,7 +23,7 @@ def aliases(version: Version) -> Text:
     return Text("\n").join(Text(name, style=ALIAS.get(name, "")) for name in version.aliases)
 
 
-def accuracy(version: Version) -> Text:
+def accuracy_text(version: Version) -> Text:
     """Every score with its 95 % interval; the first is drawn on a scale from 0 to 1, too."""
     lines = []
     for name, score in version.scores.items():

@@ -5,20 +5,20 @@ from datetime import UTC, datetime
 
 from prefect import task
 
-from agent.environment import Case
-from agent.environments.tool_calling import ToolCalling, expected_tool, observe
-from agent.loop import run
-from agent.record import Record
-from agent.similarity import option_similarity, words_of
-from agent.trace import Trace
-from evaluation.gate import decide
-from evaluation.pairs import pair_up
-from evaluation.scorers import Interval, interval
-from evaluation.trial import as_rollout
-from flows.demo.weeks import weeks
-from infra.programs import load_program
-from tasks.caching import cached_by
-from tasks.progress import progress
+from ratchet.agent.case import Case
+from ratchet.agent.environments.tool_calling import ToolCalling, case_observation, expected_tool
+from ratchet.agent.memory.similarity import option_similarity, words_of
+from ratchet.agent.record import Record
+from ratchet.agent.rollout.loop import run
+from ratchet.agent.trace import Trace
+from ratchet.evaluation.data.intervals import Interval, mean_interval
+from ratchet.evaluation.gate.gate import decide
+from ratchet.evaluation.gate.pairs import pair_up
+from ratchet.evaluation.gate.trial import side_result
+from ratchet.flows.demo.weeks import weeks
+from ratchet.infra.registry.programs import load_program
+from ratchet.tasks.caching import cached_by
+from ratchet.tasks.progress import progress
 
 WITH_ARGUMENTS = 6
 """Requests for which the arguments are written and scored, too: free text is slow on two cores."""
@@ -48,13 +48,15 @@ def final_test(name: str, part: str, first: str, champion: str) -> FinalTest:
             run(load_program(name, side).single_attempt(), cases, ToolCalling, at=_now, progress=advance)
             for side in (first, champion)
         )
-    verdict = decide(pair_up(*({t.case.case_id: as_rollout(t) for t in side} for side in (ours, theirs))))
+    verdict = decide(pair_up(*({t.case.case_id: side_result(t) for t in side} for side in (ours, theirs))))
     return FinalTest(
-        first=interval([t.first_score for t in ours]),
-        champion=interval([t.first_score for t in theirs]),
+        first=mean_interval([t.first_score for t in ours]),
+        champion=mean_interval([t.first_score for t in theirs]),
         gain=verdict.gain or 0.0,
         ci=verdict.ci,
-        retrieval=interval([float(_most_similar(case) == expected_tool(case.expected)) for case in cases]),
+        retrieval=mean_interval(
+            [float(_most_similar(case) == expected_tool(case.expected)) for case in cases]
+        ),
         chance=sum(1 / len(case.inputs["tools"]) for case in cases) / len(cases),
         arguments=_with_arguments(name, (first, champion), cases[:WITH_ARGUMENTS])
         if part == "unseen"
@@ -67,7 +69,7 @@ def _now(_: int) -> datetime:
 
 
 def _most_similar(case: Case) -> str:
-    observation = observe(case)
+    observation = case_observation(case)
     texts = [f"{words_of(o.name)} {o.description}" for o in observation.options]
     return observation.options[int(option_similarity(observation.text, texts).argmax())].name
 

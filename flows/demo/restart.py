@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
-from flows.commands.terminal import console
-from infra.settings import Settings
+from ratchet.flows.commands.terminal import console
+from ratchet.infra.settings import Settings
 
 
 def forget() -> None:

@@ -5,28 +5,28 @@ from typing import TypeVar
 
 from prefect import flow
 
-from agent.optimize.experience import ExperienceSettings
-from agent.optimize.lora import LoraSettings
-from agent.optimize.prompts import INSTRUCTIONS, PromptSettings
-from agent.project import Proposer
-from agent.record import Record
-from evaluation.selection import SelectionSettings
-from evaluation.watching import WatchSettings
-from flows.commands.report import say, show_drift, show_round
-from flows.demo.final_test import FinalTest, final_test
-from flows.demo.planted import Planted, plant
-from flows.demo.stand_in import answer_queue
-from flows.demo.telling import Stages, show_final, show_history, show_planted
-from flows.demo.weeks import FOLDER, NAME, begin_week, size
-from flows.improve import ImproveReport, improve
-from flows.monitor import MonitorReport, monitor
-from flows.project_settings import ImproveSettings, MonitorSettings, ProjectSettings, read_settings
-from infra.ledger_store import read_ledger
-from infra.project_state import project_folder, write_whole
-from infra.registry import champion, history
-from tasks.gate import GateSettings, Judged, gate_candidates
-from tasks.learn import ProposeSettings, propose
-from tasks.serve import serve_waiting
+from ratchet.agent.optimize.prompts import CHOICE_INSTRUCTIONS, PromptSettings
+from ratchet.agent.optimize.replay import ExperienceSettings
+from ratchet.agent.optimize.weights import LoraSettings
+from ratchet.agent.project import Proposer
+from ratchet.agent.record import Record
+from ratchet.evaluation.data.selection import SelectionSettings
+from ratchet.evaluation.drift.watching import WatchSettings
+from ratchet.flows.commands.report import say, show_drift, show_round
+from ratchet.flows.demo.final_test import FinalTest, final_test
+from ratchet.flows.demo.negative_control import NegativeControl, make_negative_control
+from ratchet.flows.demo.simulated_annotator import answer_queue
+from ratchet.flows.demo.telling import Stages, show_final, show_history, show_negative_control
+from ratchet.flows.demo.weeks import DEMO_PROJECT, FOLDER, begin_week, size
+from ratchet.flows.improve import ImproveReport, improve
+from ratchet.flows.monitor import MonitorReport, monitor
+from ratchet.flows.project_settings import ImproveSettings, MonitorSettings, ProjectSettings, read_settings
+from ratchet.infra.registry.ledger import read_ledger
+from ratchet.infra.registry.registry import champion, version_history
+from ratchet.infra.store.project_state import project_folder, write_whole
+from ratchet.tasks.gate import GateResult, GateSettings, gate_candidates
+from ratchet.tasks.propose import ProposeSettings, propose
+from ratchet.tasks.serve import serve_waiting
 
 REFERENCE = 110
 """Requests of week 1 that are what is usual; the rest of the week must raise no alarm."""
@@ -56,12 +56,12 @@ class Week(Record):
 
 
 class Refusal(Record):
-    """The planted challenger, the one that reflection made, and their verdicts."""
+    """The negative control, the one that reflection made, and their verdicts."""
 
-    planted: Planted
+    planted: NegativeControl
     lessons: str
     """Its candidate id: the champion's own where no retry after a reflection won."""
-    judged: tuple[Judged, ...]
+    judged: tuple[GateResult, ...]
 
 
 @flow(name="demo", persist_result=False)
@@ -75,21 +75,23 @@ def tell(*, auto_approve: bool) -> Story:
         show_week(once("week 1", Week, lambda: play_week(1, first_rules)))
     with stages("Week 1 · replay, LoRA and DSPy propose, the gate decides"):
         first = once("round 1", ImproveReport, lambda: improve(str(FOLDER), first_rules))
-        show_round(first, history(NAME))
+        show_round(first, version_history(DEMO_PROJECT))
     with stages("Week 2 · the traffic drifts, the on-call team is told, people are asked where it matters"):
         show_week(once("week 2", Week, lambda: play_week(2, then_rules)))
     with stages("Week 2 · new challengers, the gate decides"):
         second = once("round 2", ImproveReport, lambda: improve(str(FOLDER), then_rules))
-        show_round(second, history(NAME))
+        show_round(second, version_history(DEMO_PROJECT))
     with stages("One challenger knows its few cases by heart, one keeps what reflection taught"):
-        refused = once("two challengers", Refusal, lambda: plant_and_judge(second, then_rules.proposing))
-        show_planted(refused.planted, refused.lessons, refused.judged, history(NAME))
+        refused = once(
+            "two challengers", Refusal, lambda: judge_negative_control(second, then_rules.proposing)
+        )
+        show_negative_control(refused.planted, refused.lessons, refused.judged, version_history(DEMO_PROJECT))
     with stages("The last word · requests that nothing ever touched"):
         tests = last_word()
         show_final(tests)
 
-    versions = history(NAME)
-    show_history(versions, read_ledger(NAME), stages.seconds)
+    versions = version_history(DEMO_PROJECT)
+    show_history(versions, read_ledger(DEMO_PROJECT), stages.seconds)
     return Story(
         seconds=stages.seconds,
         promotions=sum(event.action == "promoted" for v in versions for event in v.events) - 1,
@@ -109,7 +111,7 @@ def rules(
             experience=ExperienceSettings(similarity=True, tune_on=60),
             lora=LoraSettings(epochs=2, max_examples=64, seed=seed),
             prompt=PromptSettings(
-                programs=1, validation=8, lead=0.2, instructions=INSTRUCTIONS[:1], seed=seed
+                programs=1, validation=8, lead=0.2, instructions=CHOICE_INSTRUCTIONS[:1], seed=seed
             ),
         ),
         gate=GateSettings(max_cases=most),
@@ -121,7 +123,7 @@ def rules(
 
 def once(name: str, kind: type[RecordT], make: Callable[[], RecordT]) -> RecordT:
     """Do it, or remember what came of it when a former start did."""
-    path = project_folder(NAME) / f"{name}.json"
+    path = project_folder(DEMO_PROJECT) / f"{name}.json"
     if path.exists():
         say("[dim]done by an earlier start")
         return kind.from_json(path.read_text(), where=str(path))
@@ -142,7 +144,7 @@ def play_week(number: int, settings: ImproveSettings) -> Week:
 
 def show_week(played: Week) -> None:
     """What came in, whether it is unusual, what people said."""
-    serving = champion(NAME)
+    serving = champion(DEMO_PROJECT)
     say(f"served {played.served} requests with version {serving.number if serving else '?'}")
     show_drift(played.watched.watched)
     say(
@@ -151,29 +153,35 @@ def show_week(played: Week) -> None:
     )
 
 
-def plant_and_judge(second: ImproveReport, settings: ProposeSettings) -> Refusal:
+def judge_negative_control(second: ImproveReport, settings: ProposeSettings) -> Refusal:
     """Let one that is better on its own cases, and one whose reflections were made lasting, face fresh ones."""
-    serving = champion(NAME)
+    serving = champion(DEMO_PROJECT)
     if second.lessons is None or serving is None:
-        raise RuntimeError("the planted challenger needs a finished round")
+        raise RuntimeError("the negative control needs a finished round")
     lessons = second.lessons.model_copy(update={"champion": serving.candidate_id})
-    planted = plant(str(FOLDER), NAME, lessons)
+    control = make_negative_control(str(FOLDER), DEMO_PROJECT, lessons)
     taught = propose(
-        str(FOLDER), NAME, "lessons", serving.candidate_id, lessons.training, settings, lessons.practice
+        str(FOLDER),
+        DEMO_PROJECT,
+        "lessons",
+        serving.candidate_id,
+        lessons.training,
+        settings,
+        lessons.practice,
     )
-    challengers = [planted.candidate_id, *{taught} - {serving.candidate_id}]
+    challengers = [control.candidate_id, *{taught} - {serving.candidate_id}]
     gate = read_settings(FOLDER, ImproveSettings).gate
     gated = gate_candidates(str(FOLDER), lessons, challengers, gate)
-    return Refusal(planted=planted, lessons=taught, judged=gated.judged)
+    return Refusal(planted=control, lessons=taught, judged=gated.judged)
 
 
 def last_word() -> dict[str, FinalTest]:
     """Day one's agent and today's champion on what was held out."""
-    versions, serving = history(NAME), champion(NAME)
+    versions, serving = version_history(DEMO_PROJECT), champion(DEMO_PROJECT)
     if serving is None:
         raise RuntimeError("the final test needs a champion")
     first, last = versions[0].candidate_id, serving.candidate_id
     return {
-        "fresh, drawn like week 2": final_test(NAME, "fresh", first, last),
-        "toolsets never served": final_test(NAME, "unseen", first, last),
+        "fresh, drawn like week 2": final_test(DEMO_PROJECT, "fresh", first, last),
+        "toolsets never served": final_test(DEMO_PROJECT, "unseen", first, last),
     }

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from rich.panel import Panel
 from rich.table import Table
 
-from evaluation.ledger import Ledger
-from flows.commands.report import COLOUR, SAYS, say, show_verdicts
-from flows.commands.terminal import console
-from flows.demo.final_test import FinalTest
-from flows.demo.planted import Planted
-from infra.version import Version
-from tasks.gate import Judged
-from tasks.trials import ACCURACY
+from ratchet.evaluation.gate.ledger import Ledger
+from ratchet.flows.commands.report import COLOUR, SAYS, say, show_verdicts
+from ratchet.flows.commands.terminal import console
+from ratchet.flows.demo.final_test import FinalTest
+from ratchet.flows.demo.negative_control import NegativeControl
+from ratchet.infra.registry.version import Version
+from ratchet.tasks.gate import GateResult
+from ratchet.tasks.trials import ACCURACY
 
 
 class Stages:
@@ -36,13 +36,13 @@ class Stages:
             console.print(f"[dim]{self.seconds[title]:.0f} s[/]", justify="right")
 
 
-def show_planted(
-    planted: Planted, lessons: str, judged: Sequence[Judged], versions: Sequence[Version]
+def show_negative_control(
+    control: NegativeControl, lessons: str, judged: Sequence[GateResult], versions: Sequence[Version]
 ) -> None:
     """What each has to show for itself, and its verdict on what it does not know."""
     say(
-        f"by heart: on its own {planted.own_cases.n} training cases it is right in {planted.own_cases.mean:.0%}, "
-        f"the champion in {planted.champion_on_them.mean:.0%}"
+        f"by heart: on its own {control.own_cases.n} training cases it is right in {control.own_cases.mean:.0%}, "
+        f"the champion in {control.champion_on_them.mean:.0%}"
     )
     taught = next(version.candidate.origin for version in versions if version.candidate_id == lessons)
     say(

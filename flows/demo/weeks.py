@@ -12,13 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.environment import Case
-from agent.environments.tool_calling import live_cases, toolset, toolset_groups
-from flows.project_settings import ProjectSettings, read_settings
-from infra.project_state import project_folder, write_whole
+from ratchet.agent.case import Case
+from ratchet.agent.environments.tool_calling import live_cases, toolset, toolset_groups
+from ratchet.flows.project_settings import ProjectSettings, read_settings
+from ratchet.infra.store.project_state import project_folder, write_whole
 
 FOLDER = Path(__file__).parent
-NAME = "demo"
+DEMO_PROJECT = "demo"
 WEEK_1 = 150
 WEEK_2_USUAL, WEEK_2_NO_TOOL, WEEK_2_NEW_TOOLS = 60, 190, 60
 """As many as it takes: at the third share of the error budget a gain of 0.17 needs some 140 fresh cases."""
@@ -99,31 +99,31 @@ def traffic() -> Sequence[Case]:
 
 def size() -> float:
     """Share of the demo's usual number of requests, set at its first start."""
-    path = project_folder(NAME) / "size"
+    path = project_folder(DEMO_PROJECT) / "size"
     return float(path.read_text()) if path.exists() else 1.0
 
 
 def begin(scale: float) -> None:
     """Fix the size at the first start; a later start keeps it."""
-    path = project_folder(NAME) / "size"
+    path = project_folder(DEMO_PROJECT) / "size"
     if not path.exists():
         write_whole(path, str(scale))
 
 
 def week() -> int:
     """1 or 2."""
-    path = project_folder(NAME) / "week"
+    path = project_folder(DEMO_PROJECT) / "week"
     return int(path.read_text()) if path.exists() else 1
 
 
 def begin_week(number: int) -> None:
     """Let the traffic of this week come in."""
-    write_whole(project_folder(NAME) / "week", str(number))
+    write_whole(project_folder(DEMO_PROJECT) / "week", str(number))
 
 
 def started() -> datetime:
     """When week 1 began: eleven days before the demo's first start, so that MLflow's usual views show it."""
-    path = project_folder(NAME) / "started"
+    path = project_folder(DEMO_PROJECT) / "started"
     if not path.exists():
         write_whole(path, (datetime.now(UTC) - _LASTS).replace(microsecond=0).isoformat())
     return datetime.fromisoformat(path.read_text())

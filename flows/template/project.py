@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from agent.environment import Action, Case, Observation, Option, Outcome
-from agent.project import Project
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Observation, Option, Outcome
+from ratchet.agent.project import Project
 
 HERE = Path(__file__).parent
 TEAMS = tuple(Option(name=name, description=f"team {name}") for name in ("heron", "lynx", "otter", "wren"))

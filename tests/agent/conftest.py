@@ -13,12 +13,13 @@ import pytest
 import torch
 from hypothesis import settings
 
-from agent.embedded_lm import EmbeddedLM
-from agent.environment import Action, Case, Observation, Option, Outcome
-from agent.environments.tool_calling import expected_tool, live_cases, observe
-from agent.lm import embedded_lm
-from agent.optimize.proposal import Example
-from agent.program import View
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Observation, Option, Outcome
+from ratchet.agent.environments.tool_calling import case_observation, expected_tool, live_cases
+from ratchet.agent.kinds.program import View
+from ratchet.agent.lm.embedded import EmbeddedLM
+from ratchet.agent.lm.lm import embedded_lm
+from ratchet.agent.optimize.proposer import Example
 
 settings.register_profile("agent", deadline=None, max_examples=40)
 settings.load_profile("agent")
@@ -49,7 +50,7 @@ def short_cases() -> list[Case]:
 def examples(short_cases: list[Case]) -> list[Example]:
     return [
         Example(
-            view=View(case_id=case.case_id, observation=observe(case)),
+            view=View(case_id=case.case_id, observation=case_observation(case)),
             answer=expected_tool(case.expected),
             trace_id=f"{index:032x}",
         )

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from agent.analogy import form, forms, kinds
-from agent.environment import Observation, Option
-from agent.experience import Experience
-from agent.library import Library
-from agent.memory import Memory
-from agent.program import Program, View, base_candidate
-from agent.recall import Query, RecallSettings
+from ratchet.agent.environment import Observation, Option
+from ratchet.agent.kinds.program import Program, View, base_candidate
+from ratchet.agent.memory.delexicalization import template, template_hashes, templates
+from ratchet.agent.memory.library import Library
+from ratchet.agent.memory.ranking import Query, RecallSettings
+from ratchet.agent.memory.snapshot import Memory
+from ratchet.agent.memory.steps import Experience
 
 SOUP, SALAD = "dice tomato; eat meal", "chop onion; eat meal"
 
@@ -27,15 +27,15 @@ SOUP, SALAD = "dice tomato; eat meal", "chop onion; eat meal"
     ],
 )
 def test_words_of_the_goal_become_one_sign_however_they_are_cased_joined_or_in_number(action, goal, expected):
-    assert form(action, goal) == expected
-    assert forms([action, action], goal) == (expected, expected)
+    assert template(action, goal) == expected
+    assert templates([action, action], goal) == (expected, expected)
 
 
 def test_two_worlds_offer_the_same_kinds_and_more_of_one_kind_say_nothing_more():
-    soup = kinds(["dice tomato with knife", "chop tomato with knife"], SOUP)
-    salad = kinds(["chop onion with knife", "eat onion"], SALAD)
+    soup = template_hashes(["dice tomato with knife", "chop tomato with knife"], SOUP)
+    salad = template_hashes(["chop onion with knife", "eat onion"], SALAD)
     assert len(set(soup.split()) & set(salad.split())) == 1
-    assert kinds(["take a from b", "take a from b"], "x") == kinds(["take a from b"], "x")
+    assert template_hashes(["take a from b", "take a from b"], "x") == template_hashes(["take a from b"], "x")
 
 
 def step(goal, action, options, index=0, trace_id="a", observation="You stand there."):

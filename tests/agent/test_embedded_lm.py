@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from agent.embedded_lm import MAX_PROMPT_TOKENS, TRUNK, EmbeddedLM, Prompt
-from agent.errors import BadInput
-from agent.prompt_format import ASSISTANT, USER
-from agent.weights import weights_folder
+from ratchet.agent.errors import BadInput
+from ratchet.agent.lm.embedded import MAX_PROMPT_TOKENS, TRUNK, EmbeddedLM, Prompt
+from ratchet.agent.lm.prompt_format import ASSISTANT, USER
+from ratchet.agent.lm.weights import weights_folder
 
 PREFIX = f"{USER}Pick one.\nOptions:\n- weather: Tells the weather\n- taxi: Calls a taxi\n"
 CHOICES = ("weather", "taxi_service.call", "x")

@@ -8,18 +8,18 @@ import dspy
 import pytest
 from pydantic import ValidationError
 
-from agent.candidate import Demo
-from agent.endpoint import Endpoint
-from agent.environment import Case
-from agent.errors import BadInput
-from agent.lean_adapter import LeanAdapter
-from agent.limits import Limits
-from agent.lm import address_of
-from agent.loop import run
-from agent.optimize.lora import LoraSettings, train
-from agent.program import Program, base_candidate
-from agent.roles import as_team
-from agent.team import make_program
+from ratchet.agent.candidate import Demo
+from ratchet.agent.case import Case
+from ratchet.agent.errors import BadInput
+from ratchet.agent.kinds.program import Program, base_candidate
+from ratchet.agent.limits import Limits
+from ratchet.agent.lm.endpoint import Endpoint
+from ratchet.agent.lm.lean_adapter import LeanAdapter
+from ratchet.agent.lm.lm import address_of
+from ratchet.agent.optimize.weights import LoraSettings, train
+from ratchet.agent.rollout.loop import run
+from ratchet.agent.team.roles import as_team
+from ratchet.agent.team.team import make_program
 
 CASES = [
     Case(inputs={"request": f"{n}: go {name}"}, expected=name)

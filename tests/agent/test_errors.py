@@ -2,8 +2,8 @@
 
 import pytest
 
-from agent.errors import BadInput, named, said
-from agent.project import load_project
+from ratchet.agent.errors import BadInput, named, said
+from ratchet.agent.project import load_project
 
 
 @pytest.mark.parametrize(

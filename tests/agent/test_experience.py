@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agent.environment import Action, Case, Outcome
-from agent.experience import Credit, Experience, credited, tally, winning_steps
-from agent.trace import Attempt, RunError, Step, Trace
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.memory.steps import Credit, Experience, credited, tally, winning_steps
+from ratchet.agent.trace import Attempt, RunError, Step, Trace
 
 AT = datetime(2026, 1, 5, tzinfo=UTC)
 LOOK = Step(observation="a locked door", thought="I need a key", action=Action(name="look"), result="a key")

@@ -4,12 +4,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agent.candidate import Demo, Predictor
-from agent.environment import Action, Case, Outcome
-from agent.errors import BadInput
-from agent.optimize.lessons import LessonSettings, propose_lessons, turnings
-from agent.program import CHOOSE, base_candidate
-from agent.trace import Attempt, RunError, Step, Trace
+from ratchet.agent.candidate import Demo, Predictor
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.errors import BadInput
+from ratchet.agent.kinds.program import CHOOSE, base_candidate
+from ratchet.agent.optimize.reflections import LessonSettings, corrections, propose_lessons
+from ratchet.agent.trace import Attempt, RunError, Step, Trace
 
 
 def attempt(actions, score, *, seen="s", reflection=None):
@@ -29,7 +30,7 @@ def won(failed="ab", worked="ac", n=0, **changes):
 
 
 def test_the_first_step_that_differs_is_the_lesson():
-    (one,) = turnings([won()])
+    (one,) = corrections([won()])
     assert (one.observation, one.failed, one.worked) == ("s1", "b", "c")
 
 
@@ -46,7 +47,7 @@ def test_the_first_step_that_differs_is_the_lesson():
     ids=["first", "lost", "unreflected", "another state", "broken", "empty"],
 )
 def test_what_did_not_win_by_a_retry_teaches_nothing(other):
-    assert turnings([other]) == []
+    assert corrections([other]) == []
     with pytest.raises(BadInput, match="allow retries"):
         propose_lessons(base_candidate("Go."), [other], LessonSettings())
 

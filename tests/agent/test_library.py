@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agent.environment import Case, Outcome
-from agent.errors import BadInput
-from agent.experience import Experience
-from agent.library import WORDS, Library, LibraryView
-from agent.recall import Query, RecallSettings
-from agent.trace import Attempt, Trace
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Outcome
+from ratchet.agent.errors import BadInput
+from ratchet.agent.memory.library import WORD_INDEX_FOLDER, Library, LibraryView
+from ratchet.agent.memory.ranking import Query, RecallSettings
+from ratchet.agent.memory.steps import Experience
+from ratchet.agent.trace import Attempt, Trace
 
 ROOT = Path(__file__).parents[2]
 AT = datetime(2026, 1, 5, tzinfo=UTC)
@@ -224,9 +225,9 @@ def test_vectors_of_two_embeddings_never_mix(tmp_path):
         Library(tmp_path, embed=by_meaning, embedding="other")
 
 
-@pytest.mark.parametrize("lost", [WORDS, "vectors"])
+@pytest.mark.parametrize("lost", [WORD_INDEX_FOLDER, "vectors"])
 def test_a_lost_index_is_made_anew_from_the_steps(tmp_path, lost, monkeypatch):
-    monkeypatch.setattr("agent.vector_index.SMALLEST", 2)
+    monkeypatch.setattr("ratchet.agent.memory.vector_index.SMALLEST", 2)
     with Library(tmp_path, embed=by_meaning, embedding="toy") as library:
         library.add(OSLO + ROME)
     assert any((tmp_path / "vectors").iterdir())
@@ -238,7 +239,7 @@ def test_a_lost_index_is_made_anew_from_the_steps(tmp_path, lost, monkeypatch):
 def test_an_open_library_sees_what_another_process_adds(tmp_path):
     with Library(tmp_path) as reader:
         assert reader.recall(asked("flights"), k=1) == []
-        adds = "import sys; from agent.library import Library; from tests.agent.test_library import OSLO; "
+        adds = "import sys; from ratchet.agent.memory.library import Library; from tests.agent.test_library import OSLO; "
         code = f"{adds} Library(__import__('pathlib').Path(sys.argv[1])).add(OSLO)"
         subprocess.run([sys.executable, "-c", code, tmp_path], check=True, cwd=ROOT)
         assert seen(reader.recall(asked("two flights found"), k=1)) == ["two flights found"]
@@ -247,8 +248,8 @@ def test_an_open_library_sees_what_another_process_adds(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from agent.experience import Experience
-from agent.library import WORDS, Library
+from ratchet.agent.memory.steps import Experience
+from ratchet.agent.memory.library import WORD_INDEX_FOLDER, Library
 with Library(Path(sys.argv[1])) as library:
     for n in range(10**6):
         library.add([Experience(observation=f"seen w{n} x{i}", action="a", trace_id=f"{n:032x}", case_id=str(n),

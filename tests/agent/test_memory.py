@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import BadInput, CorruptRecord
-from agent.experience import Experience
-from agent.memory import NEIGHBOURS, Memory, as_demos
-from agent.recall import Query, RecallSettings
+from ratchet.agent.errors import BadInput, CorruptRecord
+from ratchet.agent.memory.ranking import Query, RecallSettings
+from ratchet.agent.memory.snapshot import NEIGHBOURS, Memory, as_demos
+from ratchet.agent.memory.steps import Experience
 
 
 def experience(observation, action="a", case_id=None, **changes):

@@ -6,18 +6,18 @@ import json
 import numpy as np
 import pytest
 
-from agent.candidate import Topology
-from agent.embedded_lm import TRUNK
-from agent.environment import Option
-from agent.errors import BadInput
-from agent.memory import Memory
-from agent.optimize.experience import ExperienceSettings, propose_experience
-from agent.optimize.lora import LoraSettings, propose_lora, train
-from agent.optimize.prompts import PromptSettings, propose_prompt
-from agent.optimize.proposal import Example, as_experience, learned_options, usable
-from agent.optimize.topology import Grid, tune
-from agent.program import Program, View, base_candidate
-from agent.record import folder_hash
+from ratchet.agent.candidate import Topology
+from ratchet.agent.environment import Option
+from ratchet.agent.errors import BadInput
+from ratchet.agent.kinds.program import Program, View, base_candidate
+from ratchet.agent.lm.embedded import TRUNK
+from ratchet.agent.memory.snapshot import Memory
+from ratchet.agent.optimize.prompts import PromptSettings, propose_prompt
+from ratchet.agent.optimize.proposer import Example, as_experience, learned_options, usable
+from ratchet.agent.optimize.replay import ExperienceSettings, propose_experience
+from ratchet.agent.optimize.vote_weights import Grid, tune
+from ratchet.agent.optimize.weights import LoraSettings, propose_lora, train
+from ratchet.agent.record import folder_hash
 
 PARENT = base_candidate("Pick the tool that does what the request asks for.")
 TINY = LoraSettings(rank=4, epochs=2, batch_size=2, learning_rate=2e-3, first_layer=28)

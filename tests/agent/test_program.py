@@ -6,18 +6,18 @@ import dspy
 import pytest
 from dspy.lm15 import ImagePart, Message, Request, TextPart
 
-from agent.arguments import fill_arguments
-from agent.candidate import Predictor, ToolOverride, Topology
-from agent.environment import Action, Observation, Option
-from agent.environments.tool_calling import ToolCalling, observe
-from agent.errors import BadInput, LMFailure
-from agent.experience import Experience
-from agent.lean_adapter import LeanAdapter, nearest
-from agent.lm import AsyncEmbeddedEngine, Embedded, EmbeddedEngine, as_prompt
-from agent.loop import run
-from agent.memory import Memory
-from agent.program import Choose, Decision, Program, View, base_candidate
-from agent.trace import Usage
+from ratchet.agent.candidate import Predictor, ToolOverride, Topology
+from ratchet.agent.environment import Action, Observation, Option
+from ratchet.agent.environments.tool_calling import ToolCalling, case_observation
+from ratchet.agent.errors import BadInput, LMFailure
+from ratchet.agent.kinds.arguments import fill_arguments
+from ratchet.agent.kinds.program import Choose, Decision, Program, View, base_candidate
+from ratchet.agent.lm.lean_adapter import LeanAdapter, nearest
+from ratchet.agent.lm.lm import AsyncEmbeddedEngine, Embedded, EmbeddedEngine, as_prompt
+from ratchet.agent.memory.snapshot import Memory
+from ratchet.agent.memory.steps import Experience
+from ratchet.agent.rollout.loop import run
+from ratchet.agent.trace import Usage
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def program(lm):
 
 @pytest.fixture
 def views(short_cases):
-    return [View(case_id=c.case_id, observation=observe(c)) for c in short_cases[:3]]
+    return [View(case_id=c.case_id, observation=case_observation(c)) for c in short_cases[:3]]
 
 
 def choose(program, view):
@@ -82,7 +82,7 @@ def test_without_options_the_lm_writes_freely(program):
 
 def test_arguments_are_filled_from_the_chosen_options_parameters(program, short_cases):
     case = next(c for c in short_cases if all(t["parameters"]["properties"] for t in c.inputs["tools"]))
-    view = View(case_id=case.case_id, observation=observe(case))
+    view = View(case_id=case.case_id, observation=case_observation(case))
     option = view.observation.options[0]
     decided = Decision(action=Action(name=option.name), usage=Usage(input_tokens=5, lm_calls=1))
     (filled,) = fill_arguments(program, [view], [decided])
@@ -205,10 +205,12 @@ def test_the_adapters_prompt_is_that_of_the_batched_path(program, views):
 
 
 def test_a_prompt_with_two_to_five_real_tools_takes_at_most_190_tokens_on_average(program, lm):
-    from agent.environments.tool_calling import live_cases
+    from ratchet.agent.environments.tool_calling import live_cases
 
     cases = [c for c in live_cases("live_multiple") if 2 <= len(c.inputs["tools"]) <= 5][::10]
-    prompts = [program.prompt(View(case_id="c", observation=observe(case)))[0].text for case in cases]
+    prompts = [
+        program.prompt(View(case_id="c", observation=case_observation(case)))[0].text for case in cases
+    ]
     sizes = [len(lm.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in prompts]
     assert sum(sizes) / len(sizes) <= 190
 

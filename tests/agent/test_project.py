@@ -2,13 +2,13 @@
 
 import pytest
 
-from agent.errors import BadInput
-from agent.project import Project, load_project
+from ratchet.agent.errors import BadInput
+from ratchet.agent.project import Project, load_project
 
 GOOD = """
-from agent.environment import Case
-from agent.environments.tool_calling import ToolCalling
-from agent.project import Project
+from ratchet.agent.case import Case
+from ratchet.agent.environments.tool_calling import ToolCalling
+from ratchet.agent.project import Project
 
 project = Project(name="mine", instructions="Pick one.", environment=ToolCalling)
 """

@@ -3,10 +3,18 @@
 import numpy as np
 import pytest
 
-from agent import vector_index, word_index
-from agent.recall import Found, Query, RecallSettings, choose, embedded, fused, scaled
-from agent.vector_index import VectorIndex
-from agent.word_index import FIELDS, WordIndex
+from ratchet.agent.memory import vector_index, word_index
+from ratchet.agent.memory.ranking import (
+    Found,
+    Query,
+    RecallSettings,
+    embedded,
+    fused,
+    scaled,
+    select_recalled,
+)
+from ratchet.agent.memory.vector_index import VectorIndex
+from ratchet.agent.memory.word_index import FIELDS, WordIndex
 
 EVEN = dict.fromkeys(FIELDS, 1.0)
 
@@ -40,7 +48,7 @@ def found(number, worth, **changes):
 
 def test_the_worthiest_that_may_be_shown_are_chosen_in_a_fixed_order():
     several = [found(3, 0.5), found(2, 0.5), found(1, 0.4), found(4, 0.9, similarity=0.0)]
-    assert [f.number for f in choose(several, Query(observation="x"), RecallSettings(), 2)] == [2, 3]
+    assert [f.number for f in select_recalled(several, Query(observation="x"), RecallSettings(), 2)] == [2, 3]
 
 
 def test_fields_weigh_in_the_vector_as_they_were_told():

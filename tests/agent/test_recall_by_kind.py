@@ -1,9 +1,9 @@
 """On real logs: a task that was never seen recalls steps of its own kind more often than chance would."""
 
 import pytest
-
-from agent.recall import RecallSettings
 from tests.bench.kinds_of_task import FILE, NOTHING, load, overall, precision
+
+from ratchet.agent.memory.ranking import RecallSettings
 
 pytestmark = pytest.mark.skipif(
     not FILE.exists(), reason=f"{FILE} is absent: put tau-bench's airline logs there"

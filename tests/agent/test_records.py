@@ -8,14 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agent.candidate import Candidate, Demo, Origin, Predictor, Role, ToolOverride, Topology
-from agent.environment import Action, Case, Environment, Observation, Option, Outcome
-from agent.environments.tool_calling import ToolCalling
-from agent.errors import BadInput, CorruptRecord
-from agent.experience import Experience
-from agent.program import base_candidate
-from agent.record import as_json, content_hash, digest_of_ids, folder_hash
-from agent.trace import Attempt, RunError, Step, Trace, Usage
+from ratchet.agent.candidate import Candidate, Demo, Origin, Predictor, Role, ToolOverride, Topology
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Environment, Observation, Option, Outcome
+from ratchet.agent.environments.tool_calling import ToolCalling
+from ratchet.agent.errors import BadInput, CorruptRecord
+from ratchet.agent.kinds.program import base_candidate
+from ratchet.agent.memory.steps import Experience
+from ratchet.agent.record import as_json, content_hash, digest_of_ids, folder_hash
+from ratchet.agent.trace import Attempt, RunError, Step, Trace, Usage
 
 JSON = st.recursive(
     st.none()

@@ -4,17 +4,27 @@ import warnings
 
 import pytest
 
-from agent import repair as repairing
-from agent.environment import Action, Case, Observation, Option, Outcome
-from agent.experience import winning_steps
-from agent.loop import run
-from agent.memory import Memory, as_demos
-from agent.program import Program, base_candidate
-from agent.recall import Query
-from agent.repair import BLOT, NEUTRAL, Discreet, blotted, holds, leaked, repair, secrets_of
-from agent.roles import as_team
-from agent.team import Team
-from agent.trace import Attempt, Part, Step
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Observation, Option, Outcome
+from ratchet.agent.kinds.program import Program, base_candidate
+from ratchet.agent.memory.ranking import Query
+from ratchet.agent.memory.snapshot import Memory, as_demos
+from ratchet.agent.memory.steps import winning_steps
+from ratchet.agent.rollout import repair as repairing
+from ratchet.agent.rollout.loop import run
+from ratchet.agent.rollout.repair import (
+    NEUTRAL,
+    REDACTED,
+    RedactedEnvironment,
+    answer_tokens,
+    leaked,
+    redact,
+    repair,
+    tokens_within,
+)
+from ratchet.agent.team.roles import as_team
+from ratchet.agent.team.team import Team
+from ratchet.agent.trace import Attempt, Contribution, Step
 
 GOLD = {"tool": "gamma", "arguments": {"code": ["ZX-4711", ""], "city": "Port Vila", "n": 12}}
 PLANTED = "Wrong! The right call is gamma with code=ZX-4711 (zx 4711), city PORT VILA and n = 12."
@@ -77,15 +87,15 @@ def test_an_answer_planted_in_the_feedback_reaches_no_prompt_no_experience_and_n
     assert sum("- gamma:" in prompt for prompt in scripted_endpoint.prompts) == 3
     for prompt in scripted_endpoint.prompts:
         notes = [line for line in prompt.splitlines() if line.startswith("Note:")]
-        assert not holds(prompt, ("ZX-4711", "Port Vila", "12"))
-        assert not holds(" ".join(notes), ("gamma",))
-    assert any(BLOT in prompt for prompt in scripted_endpoint.prompts), "the feedback itself was read"
+        assert not tokens_within(prompt, ("ZX-4711", "Port Vila", "12"))
+        assert not tokens_within(" ".join(notes), ("gamma",))
+    assert any(REDACTED in prompt for prompt in scripted_endpoint.prompts), "the feedback itself was read"
 
     memory = Memory(winning_steps(trace))
     (experience,) = memory.experiences
     demos = as_demos(memory.recall(Query(observation="Open the gate."), k=1))
     for stored in (trace.to_json(), experience.to_json(), *(demo.to_json() for demo in demos)):
-        assert not holds(stored, ("ZX-4711", "Port Vila", "right call"))
+        assert not tokens_within(stored, ("ZX-4711", "Port Vila", "right call"))
         assert "4711" not in stored
     assert (experience.observation, experience.action) == ("Open the gate.", "gamma")
     assert demos
@@ -105,7 +115,7 @@ def test_every_role_of_a_team_reads_the_blotted_feedback_only(endpoint, scripted
     mended = repair(team, failures(team, at), {CASE.case_id: CASE}, Telling, at=at)
     (step,) = mended.traces[0].attempts[-1].steps
     assert {part.actor: part.said for part in step.parts} == {"solver": "gamma", "critic": "right"}
-    assert not holds(mended.traces[0].to_json(), ("ZX-4711", "Port Vila"))
+    assert not tokens_within(mended.traces[0].to_json(), ("ZX-4711", "Port Vila"))
 
 
 def test_where_the_answer_is_unknown_the_feedback_is_not_shown_at_all(endpoint, scripted_endpoint, at):
@@ -115,7 +125,7 @@ def test_where_the_answer_is_unknown_the_feedback_is_not_shown_at_all(endpoint, 
     mended = repair(program, failed, {}, SilentAnswer, at=at)
     assert len(mended.traces) == 1
     assert NEUTRAL in scripted_endpoint.prompts[1]
-    assert not holds(" ".join(scripted_endpoint.prompts), ("ZX-4711", "4711", "right call"))
+    assert not tokens_within(" ".join(scripted_endpoint.prompts), ("ZX-4711", "4711", "right call"))
 
 
 def test_what_fails_again_and_what_did_not_fail_is_left_out_with_its_reason(endpoint, at, make_trace):
@@ -134,20 +144,20 @@ def test_what_fails_again_and_what_did_not_fail_is_left_out_with_its_reason(endp
     ],
 )  # fmt: skip
 def test_a_secret_is_found_however_it_is_written(secret, text):
-    assert holds(text, [secret]) == (secret,)
-    assert not holds(blotted(text, [secret]), [secret])
+    assert tokens_within(text, [secret]) == (secret,)
+    assert not tokens_within(redact(text, [secret]), [secret])
 
 
 @pytest.mark.parametrize(("secret", "text"), [("12", "in 2012"), ("art", "the party"), ("book", "booking")])
 def test_a_secret_is_not_seen_inside_another_word(secret, text):
-    assert holds(text, [secret]) == ()
+    assert tokens_within(text, [secret]) == ()
 
 
 def test_secrets_are_the_values_of_an_answer_and_not_its_field_names():
-    assert secrets_of(GOLD) == ("Port Vila", "ZX-4711", "gamma", "12")
-    assert secrets_of({"a": [True, None, ""], "b": "x"}) == ("x",)
-    assert secrets_of("left") == ("left",)
-    assert secrets_of(None) == ()
+    assert answer_tokens(GOLD) == ("Port Vila", "ZX-4711", "gamma", "12")
+    assert answer_tokens({"a": [True, None, ""], "b": "x"}) == ("x",)
+    assert answer_tokens("left") == ("left",)
+    assert answer_tokens(None) == ()
 
 
 def won(make_trace, thought, *, parts=(), reflection=None):
@@ -165,7 +175,7 @@ def won(make_trace, thought, *, parts=(), reflection=None):
 def test_a_thought_that_holds_the_answer_is_a_leak_unless_the_environment_showed_it(make_trace):
     assert leaked(won(make_trace, "The code must be zx 4711."), CASE) == ("ZX-4711",)
     assert leaked(won(make_trace, "I take gamma, it opens gates."), CASE) == ()
-    written = (Part(actor="planner", said="go to Port Vila"),)
+    written = (Contribution(actor="planner", said="go to Port Vila"),)
     assert leaked(won(make_trace, None, parts=written), CASE) == ("Port Vila",)
     assert leaked(won(make_trace, None, reflection="gamma it was"), CASE) == ("gamma",)
     public = CASE.model_copy(update={"inputs": {"request": "Open the gate with ZX-4711."}})
@@ -183,10 +193,10 @@ def test_of_a_winning_attempt_neither_hints_nor_verdict_are_kept(make_trace):
 
 
 def test_a_discreet_environment_keeps_score_and_details():
-    environment = Discreet(Telling())
+    environment = RedactedEnvironment(Telling())
     environment.reset(CASE)
     environment.step(Action(name="alpha"))
     outcome = environment.outcome()
     assert outcome.score == 0
-    assert not holds(outcome.feedback, secrets_of(GOLD))
+    assert not tokens_within(outcome.feedback, answer_tokens(GOLD))
     assert outcome.feedback.startswith("Wrong! The right call is …")

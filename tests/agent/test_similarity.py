@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.similarity import CharacterIndex, option_similarity, words_of
+from ratchet.agent.memory.similarity import CharacterIndex, option_similarity, words_of
 
 
 @pytest.mark.parametrize(

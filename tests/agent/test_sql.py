@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from agent.environment import Action, Case
-from agent.environments.sql import Sql, agreement, schema, sql_cases
-from agent.environments.sql_queries import simple_queries
-from agent.errors import BadInput
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action
+from ratchet.agent.environments.sql import Sql, agreement, schema, sql_cases
+from ratchet.agent.environments.sql_queries import simple_queries
+from ratchet.agent.errors import BadInput
 
 REAL = Path(os.environ.get("RATCHET_SHARED", "../shared")) / "data" / "intercode_sql"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no InterCode-SQL data in {REAL}")

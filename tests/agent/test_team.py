@@ -5,35 +5,35 @@ import warnings
 import numpy as np
 import pytest
 
-from agent.candidate import Candidate, Predictor, Role, Topology
-from agent.deliberation import SHORTLIST, Board
-from agent.environment import Observation, Option
-from agent.environments.tool_calling import ToolCalling
-from agent.errors import BadInput
-from agent.experience import Experience
-from agent.loop import run
-from agent.memory import Memory
-from agent.optimize.experience import ExperienceSettings, propose_experience
-from agent.optimize.lora import LoraSettings, propose_lora
-from agent.optimize.proposal import Example
-from agent.optimize.roles import (
-    accuracy,
+from ratchet.agent.candidate import Candidate, Predictor, Role, Topology
+from ratchet.agent.environment import Observation, Option
+from ratchet.agent.environments.tool_calling import ToolCalling
+from ratchet.agent.errors import BadInput
+from ratchet.agent.kinds.program import Program, View, base_candidate
+from ratchet.agent.memory.ranking import RecallSettings
+from ratchet.agent.memory.snapshot import Memory
+from ratchet.agent.memory.steps import Experience
+from ratchet.agent.optimize.proposer import Example
+from ratchet.agent.optimize.replay import ExperienceSettings, propose_experience
+from ratchet.agent.optimize.team import (
     best_weights,
+    blackboard_accuracy,
     propose_jointly,
     role_examples,
 )
-from agent.program import Program, View, base_candidate
-from agent.recall import RecallSettings
-from agent.roles import (
+from ratchet.agent.optimize.weights import LoraSettings, propose_lora
+from ratchet.agent.rollout.loop import run
+from ratchet.agent.team.deliberation import PLANNED_OPTIONS, Blackboard
+from ratchet.agent.team.roles import (
     PLANNER_WORKER,
     SOLVER_CRITIC_JUDGE,
     as_single,
     as_team,
     check_team,
-    seat_of,
-    with_seat,
+    member_of,
+    with_member,
 )
-from agent.team import Team, make_program
+from ratchet.agent.team.team import Team, make_program
 
 PARENT = base_candidate("Pick the tool that does what the request asks for.", attempts=2)
 TRIO = as_team(PARENT)
@@ -72,7 +72,7 @@ def test_a_planner_narrows_what_the_worker_chooses_from(lm, examples):
     board = team.weigh(view)
     plan, work = board.parts
     assert (plan.actor, len(plan.options)) == ("planner", 6)
-    assert (work.actor, len(work.options)) == ("worker", SHORTLIST)
+    assert (work.actor, len(work.options)) == ("worker", PLANNED_OPTIONS)
     assert plan.said in work.options
     (decision,) = team.decide([view])
     assert decision.actor == "worker"
@@ -102,7 +102,7 @@ def test_dspys_call_and_the_decision_of_a_team_agree(lm, examples):
     chosen = team(request=view.observation.text, options=options, case_id=view.case_id)
     assert chosen.choice == team.decide([view])[0].action.name
     scored = team.score(view)
-    assert scored.names[int(scored.nats.argmax())] == chosen.choice
+    assert scored.names[int(scored.log_scores.argmax())] == chosen.choice
 
 
 def test_a_team_has_an_option_of_its_own_and_every_role_sees_it(lm, examples):
@@ -121,7 +121,7 @@ def test_without_options_the_roles_write_and_the_last_who_answers_acts(lm):
 
 
 @pytest.mark.parametrize(
-    ("seats", "message"),
+    ("members", "message"),
     [
         ((("critic", "criticize"),), "nobody with the duty to solve: add a solver"),
         ((("critic", "criticize"), ("solver", "solve")), "'critic' would speak before anybody has answered"),
@@ -129,23 +129,23 @@ def test_without_options_the_roles_write_and_the_last_who_answers_acts(lm):
         ((("solver", "solve"), ("solver", "judge")), "two roles of one name"),
     ],
 )
-def test_a_team_that_cannot_work_is_refused(seats, message):
+def test_a_team_that_cannot_work_is_refused(members, message):
     with pytest.raises(BadInput, match=message):
-        as_team(PARENT, seats)
+        as_team(PARENT, members)
 
 
 def test_a_role_without_prompt_and_a_role_that_is_not_there_are_refused():
     with pytest.raises(BadInput, match="role 'solver' has no prompt"):
         check_team(PARENT.model_copy(update={"topology": TRIO.topology}))
     with pytest.raises(BadInput, match=r"no role 'poet' in the team \['solver', 'critic', 'judge'\]"):
-        with_seat(TRIO, "poet", PARENT)
+        with_member(TRIO, "poet", PARENT)
 
 
 def test_a_team_is_not_run_as_a_single_agent_and_its_files_are_asked_for():
     with pytest.raises(BadInput, match="is a team of 3: build it with agent"):
         Program(TRIO)
     critic = TRIO.topology.roles[1].model_copy(update={"memory": "0123"})
-    changed = with_seat(TRIO, "critic", seat_of(TRIO, critic))
+    changed = with_member(TRIO, "critic", member_of(TRIO, critic))
     with pytest.raises(BadInput, match="names memory 0123 and none was given"):
         make_program(changed, {})
 
@@ -198,7 +198,9 @@ def test_all_roles_learn_jointly_each_with_an_adapter_of_its_own(lm, examples, t
 def boards(*rows):
     view = View(case_id="c", observation=named("a", "b"))
     return [
-        Board(view, view.observation.options, {name: np.array(nats) for name, nats in row.items()})
+        Blackboard(
+            view, view.observation.options, {name: np.array(log_scores) for name, log_scores in row.items()}
+        )
         for row in rows
     ]
 
@@ -216,16 +218,16 @@ def test_weights_are_tuned_without_asking_again_and_a_useless_role_weighs_nothin
     tuned, score = best_weights(roles, rows, asked, (0.0, 0.5, 1.0))
     assert score == 1
     assert [role.weight for role in tuned] == [1.0, 1.0, 0.0]
-    assert accuracy(roles[:1], rows, asked) == 0.5
-    assert accuracy(roles[:1], rows, asked, within=2) == 1
+    assert blackboard_accuracy(roles[:1], rows, asked) == 0.5
+    assert blackboard_accuracy(roles[:1], rows, asked, within=2) == 1
 
 
 @pytest.fixture
 def endpoint_team(scripted_endpoint):
-    def make(seats, answer):
+    def make(members, answer):
         scripted_endpoint.answer = answer
         alone = base_candidate("Pick one.", model="openai/scripted", api_base=scripted_endpoint.url)
-        return Team(as_team(alone, seats), {}, endpoint={"api_key": "x", "num_retries": 0})
+        return Team(as_team(alone, members), {}, endpoint={"api_key": "x", "num_retries": 0})
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="litellm|pydantic|openai|aiohttp|httpx")
@@ -277,8 +279,8 @@ def test_a_planner_behind_an_endpoint_writes_and_the_worker_reads_it(endpoint_te
 def test_the_prompts_of_roles_are_their_own(lm, examples):
     spoken = {name: Predictor(instructions=f"I am the {name}.") for name in ("solver", "critic", "judge")}
     team = Team(TRIO.model_copy(update={"predictors": spoken}), {})
-    for name, seat in team.seats.items():
-        assert seat.prompt(examples[0].view)[0].prefix.startswith(f"<|im_start|>user\nI am the {name}.\n")
+    for name, member in team.members.items():
+        assert member.prompt(examples[0].view)[0].prefix.startswith(f"<|im_start|>user\nI am the {name}.\n")
 
 
 def test_an_experience_of_one_role_is_recalled_by_it_alone(lm, examples, tmp_path):
@@ -295,8 +297,8 @@ def test_an_experience_of_one_role_is_recalled_by_it_alone(lm, examples, tmp_pat
     )
     memory.save(tmp_path / "m.jsonl")
     critic = TRIO.topology.roles[1].model_copy(update={"memory": memory.memory_id, "recalls": 1})
-    team = Team(with_seat(TRIO, "critic", seat_of(TRIO, critic)), {"memory.critic": tmp_path / "m.jsonl"})
-    assert team.seats["solver"].memory is None
+    team = Team(with_member(TRIO, "critic", member_of(TRIO, critic)), {"memory.critic": tmp_path / "m.jsonl"})
+    assert team.members["solver"].memory is None
     (decision,) = team.decide([examples[0].view])
     assert {part.actor for part in decision.parts if part.recalled} == {"critic"}
     assert decision.recalled == ("t",)
@@ -309,7 +311,7 @@ def test_the_embedding_that_a_role_s_memory_names_reaches_it(tmp_path):
     alone = base_candidate("Pick one.").model_copy(update={"memory": memory.memory_id})
     files = {"memory.solver": tmp_path / "m.jsonl"}
     team = make_program(as_team(alone), files, embeddings={"doors": by_length}.get)
-    assert team.seats["solver"].memory.memory_id == memory.memory_id
+    assert team.members["solver"].memory.memory_id == memory.memory_id
     with pytest.raises(BadInput, match="'doors', which is not given"):
         make_program(as_team(alone), files)
 

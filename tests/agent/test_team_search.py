@@ -2,13 +2,13 @@
 
 import pytest
 
-from agent.candidate import Role, Topology
-from agent.errors import BadInput
-from agent.optimize import team_search
-from agent.optimize.team_moves import MOST_ROLES, moves
-from agent.optimize.team_search import TeamSettings, propose_team
-from agent.program import base_candidate
-from agent.roles import SOLVER, as_team, check_team
+from ratchet.agent.candidate import Role, Topology
+from ratchet.agent.errors import BadInput
+from ratchet.agent.kinds.program import base_candidate
+from ratchet.agent.optimize import team_search
+from ratchet.agent.optimize.team_moves import MOST_ROLES, moves
+from ratchet.agent.optimize.team_search import TeamSettings, propose_team
+from ratchet.agent.team.roles import SOLVER, as_team, check_team
 
 PARENT = base_candidate("Pick the tool that does what the request asks for.")
 ONE = as_team(PARENT, ((SOLVER, "solve"),))
@@ -103,7 +103,9 @@ def test_attempts_grow_as_long_as_they_help_on_top_of_a_better_team(lm, examples
     origin = team_search._try("as it is", TRIO, {}, examples[:6])
     found, _ = team_search._finished(PARENT, origin, examples[:6], TeamSettings(attempts=4, min_gain=0.01))
     within = [
-        team_search.accuracy(origin.candidate.topology.roles, origin.boards, examples[:6], within=n)
+        team_search.blackboard_accuracy(
+            origin.candidate.topology.roles, origin.boards, examples[:6], within=n
+        )
         for n in (1, 2, 3, 4)
     ]
     expected = 1

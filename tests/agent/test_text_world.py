@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from agent.environment import Action, Case, Environment
-from agent.environments.text_world import TextWorld, World, _game, text_world_cases
-from agent.errors import BadInput
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Environment
+from ratchet.agent.environments.text_world import TextWorld, World, _game, text_world_cases
+from ratchet.agent.errors import BadInput
 
 COIN = World(game="coin", seed=3, rooms=3, detours=1)
 COOKING = World(game="cooking", seed=2)
@@ -103,7 +104,7 @@ def test_a_case_without_a_world_says_what_it_needs():
 def test_without_textworld_the_remedy_is_named():
     code = (
         "import sys; sys.modules['textworld'] = None\n"
-        "from agent.environments.text_world import World, text_world_cases\n"
+        "from ratchet.agent.environments.text_world import World, text_world_cases\n"
         "text_world_cases([World(game='cooking', seed=0)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -2,19 +2,20 @@
 
 import pytest
 
-from agent.environment import Action, Case
-from agent.environments import tool_calling
-from agent.environments.tool_calling import (
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action
+from ratchet.agent.environments import tool_calling
+from ratchet.agent.environments.tool_calling import (
     NO_TOOL,
     ToolCalling,
     arguments_match,
+    case_observation,
     expected_tool,
     live_cases,
-    observe,
     toolset,
     toolset_groups,
 )
-from agent.errors import BadInput
+from ratchet.agent.errors import BadInput
 
 SETS = ("live_multiple", "live_simple", "live_irrelevance")
 
@@ -33,7 +34,7 @@ def test_every_case_has_a_request_one_to_five_different_tools_and_an_answer(name
     assert len(cases) > 100
     assert len({case.case_id for case in cases}) == len(cases)
     for case in cases:
-        observation = observe(case)
+        observation = case_observation(case)
         names = [option.name for option in observation.options]
         assert observation.text.strip()
         assert 1 <= len(names) <= 5
@@ -48,7 +49,7 @@ def test_no_environment_offers_to_abstain():
 
 
 def test_real_tools_carry_their_parameters():
-    options = [option for case in live_cases("live_multiple") for option in observe(case).options]
+    options = [option for case in live_cases("live_multiple") for option in case_observation(case).options]
     described = [option for option in options if option.parameters["properties"]]
     assert len(described) > len(options) / 2
     assert all(set(o.parameters["required"]) <= set(o.parameters["properties"]) for o in described[:200])

@@ -4,15 +4,15 @@ import warnings
 
 import pytest
 
-from agent.candidate import ToolOverride
-from agent.environment import Action, Observation, Option, Outcome
-from agent.errors import BadInput
-from agent.optimize.proposal import Example
-from agent.optimize.tool_failures import argument_errors, tool_failures
-from agent.optimize.tool_words import readable, telling, telling_words, written_by
-from agent.optimize.tools import Desk, ToolSettings, _rewritings, propose_tools
-from agent.program import Program, View, base_candidate
-from agent.trace import Attempt, RunError, Step
+from ratchet.agent.candidate import ToolOverride
+from ratchet.agent.environment import Action, Observation, Option, Outcome
+from ratchet.agent.errors import BadInput
+from ratchet.agent.kinds.program import Program, View, base_candidate
+from ratchet.agent.optimize.proposer import Example
+from ratchet.agent.optimize.tool_failures import argument_errors, tool_failures
+from ratchet.agent.optimize.tool_words import readable, telling, telling_words, written_by
+from ratchet.agent.optimize.tools import Rewriting, ToolSettings, _rewritings, propose_tools
+from ratchet.agent.trace import Attempt, RunError, Step
 
 OPTIONS = (
     Option(name="svc.A1", description="Handles things."),
@@ -206,11 +206,11 @@ def test_an_argument_that_goes_wrong_shows_right_values_of_the_half_that_is_read
         "c1": {"tool": "fly", "arguments": {"city": "Rome"}},
         "c2": {"tool": "other", "arguments": {"city": "Bonn"}},
     }
-    desk = Desk(base_candidate("x"), {}, None, read, (), answers, ToolSettings(least=2, values=2))
+    rewriting = Rewriting(base_candidate("x"), {}, None, read, (), answers, ToolSettings(least=2, values=2))
     wrong = [traced(make_trace, f"{n}", "fly", arguments={"city": "Paris"}) for n in range(2)]
     ids = {trace.case.case_id: answers["c1"] for trace in wrong}
     (row,) = tool_failures(wrong, ids)
     assert row.argument_errors == {"city": 2}
-    ((_, override),) = _rewritings(desk, row, {}, telling(2))
+    ((_, override),) = _rewritings(rewriting, row, {}, telling(2))
     assert override.parameters["properties"]["city"]["description"] == "Where to, e.g. Oslo, Rome"
     assert override.parameters["properties"]["n"] == {"type": "integer"}

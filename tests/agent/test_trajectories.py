@@ -3,14 +3,20 @@
 from datetime import UTC, datetime
 
 import pytest
-
-from agent.environment import Case, Observation, Option, Outcome
-from agent.experience import winning_steps
-from agent.loop import run
-from agent.optimize.trajectories import TrajectorySettings, propose_trajectories, replayed, with_offered
-from agent.program import Program, base_candidate
-from agent.rollout import HISTORY
 from tests.bench.exploration import Explorer
+
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Observation, Option, Outcome
+from ratchet.agent.kinds.program import Program, base_candidate
+from ratchet.agent.memory.steps import winning_steps
+from ratchet.agent.optimize.replay_runs import (
+    TrajectorySettings,
+    propose_trajectories,
+    replayed,
+    with_offered,
+)
+from ratchet.agent.rollout.loop import run
+from ratchet.agent.rollout.rollout import HISTORY
 
 WAY = ("north", "east", "take")
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent import weights
-from agent.errors import BadInput
+from ratchet.agent.errors import BadInput
+from ratchet.agent.lm import weights
 
 
 def test_a_missing_package_is_named_with_both_remedies(monkeypatch):
@@ -94,7 +94,7 @@ def test_an_interrupted_conversion_leaves_nothing_and_the_next_one_works(
 
 
 def test_a_folder_without_weights_is_made_good(scripted_model):
-    folder = weights.cache_folder() / f"{weights.NAME}-{weights.gguf_file().stat().st_size}"
+    folder = weights.cache_folder() / f"{weights.EMBEDDED_MODEL}-{weights.gguf_file().stat().st_size}"
     (folder / "leftover").mkdir(parents=True)
     assert weights.weights_folder() == folder
     assert (folder / "model.safetensors").exists()

@@ -15,25 +15,26 @@ from agent_tasks import Task
 from exploration import Explorer, search
 from rich.progress import track
 
-from agent.candidate import Candidate
-from agent.environment import Action, Case, Environment, Observation, Outcome
-from agent.errors import LMFailure
-from agent.experience import Experience, goal_of
-from agent.lean_adapter import LeanAdapter
-from agent.lm import EmbeddedEngine
-from agent.loop import run
-from agent.memory import Memory
-from agent.optimize.experience import ExperienceSettings, propose_experience
-from agent.optimize.lora import LoraSettings, train
-from agent.optimize.proposal import Example, Proposal
-from agent.optimize.roles import tune_weights
-from agent.optimize.trajectories import TrajectorySettings, propose_trajectories
-from agent.program import Decision, Program, View, base_candidate
-from agent.record import content_hash
-from agent.roles import SOLVER_CRITIC_JUDGE, as_team
-from agent.rollout import HISTORY
-from agent.team import Team, make_program
-from agent.trace import Trace, Usage
+from ratchet.agent.candidate import Candidate
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Environment, Observation, Outcome
+from ratchet.agent.errors import LMFailure
+from ratchet.agent.kinds.program import Decision, Program, View, base_candidate
+from ratchet.agent.lm.lean_adapter import LeanAdapter
+from ratchet.agent.lm.lm import EmbeddedEngine
+from ratchet.agent.memory.snapshot import Memory
+from ratchet.agent.memory.steps import Experience, goal_of
+from ratchet.agent.optimize.proposer import Example, Proposal
+from ratchet.agent.optimize.replay import ExperienceSettings, propose_experience
+from ratchet.agent.optimize.replay_runs import TrajectorySettings, propose_trajectories
+from ratchet.agent.optimize.team import tune_weights
+from ratchet.agent.optimize.weights import LoraSettings, train
+from ratchet.agent.record import content_hash
+from ratchet.agent.rollout.loop import run
+from ratchet.agent.rollout.rollout import HISTORY
+from ratchet.agent.team.roles import SOLVER_CRITIC_JUDGE, as_team
+from ratchet.agent.team.team import Team, make_program
+from ratchet.agent.trace import Trace, Usage
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 RECALLS = 2

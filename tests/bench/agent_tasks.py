@@ -10,12 +10,13 @@ from pathlib import Path
 
 from exploration import search
 
-from agent.environment import Case, Environment
-from agent.environments.sql import Sql, sql_cases
-from agent.environments.sql_queries import simple_queries
-from agent.environments.text_world import TextWorld, World, text_world_cases
-from agent.environments.tool_calling import ToolCalling, live_cases
-from agent.limits import Limits
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Environment
+from ratchet.agent.environments.sql import Sql, sql_cases
+from ratchet.agent.environments.sql_queries import simple_queries
+from ratchet.agent.environments.text_world import TextWorld, World, text_world_cases
+from ratchet.agent.environments.tool_calling import ToolCalling, live_cases
+from ratchet.agent.limits import Limits
 
 SQL_FOLDER = Path(os.environ.get("RATCHET_SHARED", "../shared")) / "data" / "intercode_sql"
 

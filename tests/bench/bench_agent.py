@@ -26,9 +26,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student
 
-from agent.optimize.proposal import Example
-from evaluation.gate import decide
-from evaluation.pairs import Pair
+from ratchet.agent.optimize.proposer import Example
+from ratchet.evaluation.gate.gate import decide
+from ratchet.evaluation.gate.pairs import Pair
 
 ZERO = "zero-shot"
 REACT = "dspy.ReAct"

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import beta, binom, chi2
 
-from evaluation.drift import DriftMonitor, alpha_per_window
-from evaluation.embedding import Embed
-from evaluation.episodes import Episodes, follow
-from evaluation.observation import Observation
-from infra.text_embedding import embedding
+from ratchet.agent.memory.ranking import Embed
+from ratchet.evaluation.drift.incidents import Incidents, update_incidents
+from ratchet.evaluation.drift.message import Message
+from ratchet.evaluation.drift.monitor import DriftMonitor, alpha_per_window
+from ratchet.infra.text_embedding import embedding
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from drift_streams import (
@@ -60,7 +60,7 @@ class Bench:
         if ok is False:
             self.missed.append(name)
 
-    def monitor(self, reference: list[Observation], seed: int) -> DriftMonitor:
+    def monitor(self, reference: list[Message], seed: int) -> DriftMonitor:
         return DriftMonitor(reference, embed=self.embed, seed=seed)
 
 
@@ -90,9 +90,9 @@ def false_alarms(bench: Bench) -> None:
         started = time.monotonic()
         for seed in range(-(-bench.null_windows // NULL_RUN)):
             reference, traffic = null_stream(bench.messages, seed, NULL_RUN, kind=kind)
-            monitor, episodes = bench.monitor(reference, seed), Episodes()
+            monitor, episodes = bench.monitor(reference, seed), Incidents()
             for window in windows(traffic):
-                episodes, said = follow(episodes, monitor.update(window), NOW)
+                episodes, said = update_incidents(episodes, monitor.update(window), NOW)
                 alarms += said is not None and said.event == "opened"
                 seen += 1
             if seed % 10 == 9:
@@ -106,8 +106,8 @@ def false_alarms(bench: Bench) -> None:
         bench.say(f"false alarms, {kind}", told, 1_000 * alarms / seen <= 1.0)
 
 
-def delay(bench: Bench, reference: list[Observation], traffic: list[Observation], seed: int) -> int | None:
-    """Messages from the onset to the alarm; None for an alarm before the onset."""
+def delay(bench: Bench, reference: list[Message], traffic: list[Message], seed: int) -> int | None:
+    """Messages from the change point to the alarm; None for an alarm before the change point."""
     monitor = bench.monitor(reference, seed)
     for i, window in enumerate(windows(traffic)):
         if monitor.update(window).alarm:
@@ -289,7 +289,7 @@ def outcome(bench: Bench) -> None:
         bench.say(f"kinds told apart, {name}", told, right >= 0.9 * bench.runs)
 
 
-def scored(row: Observation, success: float, random: np.random.Generator) -> Observation:
+def scored(row: Message, success: float, random: np.random.Generator) -> Message:
     return row.model_copy(update={"outcome": float(random.random() < success)})
 
 

@@ -10,9 +10,9 @@ import sys
 import time
 from pathlib import Path
 
-from evaluation.operating_characteristics import OperatingCharacteristics, measure
-from flows.commands.characteristics_tables import show
-from infra.gate_picture import draw_characteristics
+from ratchet.evaluation.gate.characteristics.operating import OperatingCharacteristics, measure
+from ratchet.flows.commands.characteristics_tables import show_characteristics
+from ratchet.infra.pictures.gate import draw_characteristics
 
 JUDGE_BARS = {0.9: 0.70, 0.6: 0.80, 0.3: 1.0, 0.0: 1.05}
 
@@ -33,7 +33,7 @@ def main() -> int:
         print(f"{time.monotonic() - start:6.0f} s  {name}", file=sys.stderr, flush=True)
 
     measured = measure(lifetimes=chosen.lifetimes, tests=chosen.tests, seed=chosen.seed, step=step)
-    show(measured)
+    show_characteristics(measured)
     if chosen.out:
         draw_characteristics(measured, chosen.out)
     if chosen.json:

@@ -5,7 +5,7 @@
 
 Steps are recombined from real messages (`synthetic_steps`). A query is a step of a trajectory that is not stored,
 with goal, observation, reasoning and the tools to choose from, k = 6 and a window of ±5. `--hybrid` adds vectors of
-384 dimensions, the hashed n-grams of `evaluation.embedding`: a model's would cost hours for 10⁶ steps, and the index
+384 dimensions, the hashed n-grams of `ratchet.evaluation.data.embedding`: a model's would cost hours for 10⁶ steps, and the index
 does not know the difference in time. Every size is measured by a process of its own that only opens the
 library; `cpu` is its processor time, which is what an idle machine would need. `--kinds` is `kinds_of_task`.
 Exits with 1 where p95 is above 10 ms.
@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 from synthetic_steps import TOOLS, Sources
 
-from agent.experience import Experience
-from agent.library import Library, LibraryView
-from agent.recall import Query
-from evaluation.embedding import HashingEmbedding
+from ratchet.agent.memory.library import Library, LibraryView
+from ratchet.agent.memory.ranking import Query
+from ratchet.agent.memory.steps import Experience
+from ratchet.evaluation.data.embedding import HashingEmbedding
 
 DIMENSIONS = 384
 QUERIES = 500

@@ -100,9 +100,9 @@ def alone(folder: Path, *given: str) -> str:
 
 def fill(n: int) -> int:
     """`n` stored traces, labels on some; in MLflow a champion and a hundred new traces."""
-    from agent.project import load_project
-    from infra.trace_store import log_traces
-    from tasks.serve import first_champion
+    from ratchet.agent.project import load_project
+    from ratchet.infra.traces.write import log_traces
+    from ratchet.tasks.serve import first_champion
 
     fill_store(NAME, n)
     some_labels(NAME, min(n, 1_000))
@@ -120,7 +120,7 @@ def written() -> int:
 
 def measure(stage: str) -> dict[str, float]:
     """Run the stage here."""
-    from infra.settings import prepare_environment
+    from ratchet.infra.settings import prepare_environment
 
     prepare_environment()
     do = prepared(stage)
@@ -145,15 +145,15 @@ def used() -> tuple[float, float, float]:
 
 def prepared(stage: str) -> Callable[[], Any]:
     """The stage, with everything imported that it needs."""
-    from evaluation.curate import CurateSettings
-    from evaluation.selection import SelectionSettings
-    from evaluation.watching import WatchSettings
-    from infra.collected import newest_labels, newest_traces
-    from infra.watch_store import read_watch
-    from tasks.collect import Collection, collect_new
-    from tasks.learn import curate_lessons
-    from tasks.people import select_traces
-    from tasks.watch import look_at_new, watch
+    from ratchet.evaluation.data.curate import CurateSettings
+    from ratchet.evaluation.data.selection import SelectionSettings
+    from ratchet.evaluation.drift.watching import WatchSettings
+    from ratchet.infra.drift.watch_store import read_watch
+    from ratchet.infra.store.collected import newest_labels, newest_traces
+    from ratchet.tasks.collect import Collection, collect_new
+    from ratchet.tasks.labels import select_traces
+    from ratchet.tasks.monitor import look_at_new, watch
+    from ratchet.tasks.propose import curate_round
 
     if stage.startswith("collect"):
         return lambda: collect_new.fn(NAME)
@@ -165,16 +165,16 @@ def prepared(stage: str) -> Callable[[], Any]:
         return lambda: watch.fn(NAME, now, WatchSettings())
     if stage == "select":
         return lambda: select_traces(NAME, now, SelectionSettings())
-    return lambda: curate_lessons.fn(str(Path.cwd()), now, CurateSettings(), 0.4)
+    return lambda: curate_round.fn(str(Path.cwd()), now, CurateSettings(), 0.4)
 
 
 @contextmanager
 def mlflow_apart(spent: list[float]) -> Iterator[None]:
     """Count the time inside MLflow: what our adapters wrap in `mlflow_errors`."""
-    import tasks.collect
-    import tasks.learn
-    import tasks.people
-    import tasks.watch
+    import ratchet.tasks.collect
+    import ratchet.tasks.labels
+    import ratchet.tasks.monitor
+    import ratchet.tasks.propose
 
     def timed(do: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
@@ -187,9 +187,9 @@ def mlflow_apart(spent: list[float]) -> Iterator[None]:
         return call
 
     places = {
-        tasks.collect: ("collect", "flush_spool"),
-        tasks.people: ("asked_before",),
-        tasks.learn: ("settled", "champion"),
+        ratchet.tasks.collect: ("collect", "flush_spool"),
+        ratchet.tasks.labels: ("asked_before",),
+        ratchet.tasks.propose: ("settled", "champion"),
     }
     kept = [(module, name, getattr(module, name)) for module, names in places.items() for name in names]
     for module, name, do in kept:

@@ -19,15 +19,15 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from agent.candidate import Candidate
-from agent.environments.tool_calling import expected_tool, live_cases, observe
-from agent.optimize.lora import LoraSettings, propose_lora
-from agent.optimize.proposal import Example, Proposal
-from agent.optimize.roles import propose_jointly, tune_weights
-from agent.optimize.team_search import TeamSettings, propose_team
-from agent.program import View, base_candidate
-from agent.roles import PLANNER_WORKER, SOLVER_CRITIC_JUDGE, as_team
-from agent.team import Team, make_program
+from ratchet.agent.candidate import Candidate
+from ratchet.agent.environments.tool_calling import case_observation, expected_tool, live_cases
+from ratchet.agent.kinds.program import View, base_candidate
+from ratchet.agent.optimize.proposer import Example, Proposal
+from ratchet.agent.optimize.team import propose_jointly, tune_weights
+from ratchet.agent.optimize.team_search import TeamSettings, propose_team
+from ratchet.agent.optimize.weights import LoraSettings, propose_lora
+from ratchet.agent.team.roles import PLANNER_WORKER, SOLVER_CRITIC_JUDGE, as_team
+from ratchet.agent.team.team import Team, make_program
 
 SOLO = base_candidate("Pick the tool that does what the request asks for.")
 
@@ -72,7 +72,7 @@ def split(seed: int, n_train: int, n_test: int) -> tuple[list[Example], list[Exa
     drawn = random.Random(seed).sample(cases, n_train + n_test)
     examples = [
         Example(
-            view=View(case_id=case.case_id, observation=observe(case)),
+            view=View(case_id=case.case_id, observation=case_observation(case)),
             answer=expected_tool(case.expected),
             trace_id=f"{index:032x}",
         )

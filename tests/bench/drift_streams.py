@@ -14,8 +14,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluation.embedding import Embed, without_numbers
-from evaluation.observation import Observation
+from ratchet.agent.memory.ranking import Embed
+from ratchet.evaluation.data.embedding import without_numbers
+from ratchet.evaluation.drift.message import Message
 
 SHARED: Final = Path(os.environ.get("RATCHET_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 FOLDER: Final = SHARED / "data" / "banking77"
@@ -71,19 +72,19 @@ def remembered(embed: Embed | None, messages: Messages, cache: Path | None = Non
     return looked_up
 
 
-def windows(rows: list[Observation], size: int = WINDOW) -> Iterator[list[Observation]]:
+def windows(rows: list[Message], size: int = WINDOW) -> Iterator[list[Message]]:
     for start in range(0, len(rows) - size + 1, size):
         yield rows[start : start + size]
 
 
-def reference_rows(messages: Messages, chosen: Ints) -> list[Observation]:
+def reference_rows(messages: Messages, chosen: Ints) -> list[Message]:
     """The reference knows which intent the agent chose; later traffic is text alone."""
-    return [Observation(text=messages.texts[i], tool=str(messages.intents[i])) for i in chosen]
+    return [Message(text=messages.texts[i], tool=str(messages.intents[i])) for i in chosen]
 
 
 def null_stream(
     messages: Messages, seed: int, n_windows: int, *, kind: str
-) -> tuple[list[Observation], list[Observation]]:
+) -> tuple[list[Message], list[Message]]:
     """Reference and traffic without drift.
 
     `independent`, `sessions` of 4 on one intent, `interleaved` ones of 3 and more, `jitter` of the mix, or `long`:
@@ -107,7 +108,7 @@ def null_stream(
         for session in range((REFERENCE + n_windows * WINDOW) // 4):
             intent = messages.intents[random.integers(n)]
             rows += [
-                Observation(text=messages.texts[i], tool=str(intent), session=str(session))
+                Message(text=messages.texts[i], tool=str(intent), session=str(session))
                 for i in random.choice(of_intent[str(intent)], 4, replace=False)
             ]
         traffic_rows = [row.model_copy(update={"tool": None}) for row in rows[REFERENCE:]]
@@ -123,11 +124,11 @@ def null_stream(
     return reference_rows(messages, chosen), plain(messages, np.array(traffic_list))
 
 
-def interleaved(messages: Messages, random: np.random.Generator, n: int) -> list[Observation]:
+def interleaved(messages: Messages, random: np.random.Generator, n: int) -> list[Message]:
     """A stretch of 15 conversations at a time: a greeting, two and more messages of one intent, and thanks."""
     of_intent = {name: np.flatnonzero(messages.intents == name) for name in messages.names}
-    going: list[list[Observation]] = []
-    rows: list[Observation] = []
+    going: list[list[Message]] = []
+    rows: list[Message] = []
     begun, warm = 0, 300
     while len(rows) < n + warm:
         while len(going) < 15:
@@ -135,7 +136,7 @@ def interleaved(messages: Messages, random: np.random.Generator, n: int) -> list
             asked = random.choice(of_intent[intent], 1 + random.geometric(0.25), replace=False)
             greeting, thanks = random.choice(GREETINGS), random.choice(THANKS)
             texts = [greeting, *(messages.texts[i] for i in asked), thanks]
-            going.append([Observation(text=str(text), tool=intent, session=str(begun)) for text in texts])
+            going.append([Message(text=str(text), tool=intent, session=str(begun)) for text in texts])
             begun += 1
         i = int(random.integers(15))
         rows.append(going[i].pop(0))
@@ -156,10 +157,10 @@ def drifted_stream(
     session: int = 1,
     surge: bool = False,
     corrupt: Callable[[str, np.random.Generator], str] | None = None,
-) -> tuple[list[Observation], list[Observation], list[str]]:
+) -> tuple[list[Message], list[Message], list[str]]:
     """Reference, traffic that drifts from message `onset`, and the drifted intents.
 
-    `share(m)` is the probability that the m-th message (or session) after the onset is drifted. Drifted
+    `share(m)` is the probability that the m-th message (or session) after the change point is drifted. Drifted
     messages are of `n_new` intents, or all intents of `n_domains` domains, that the reference lacks (with `surge`: has),
     or corrupted ones.
     """
@@ -174,7 +175,7 @@ def drifted_stream(
     )
     drifted = np.flatnonzero(is_new)
     by_intent = {name: np.flatnonzero(messages.intents == name) for name in messages.names}
-    rows: list[Observation] = []
+    rows: list[Message] = []
     position = REFERENCE
     while len(rows) < length:
         moved = len(rows) >= onset and random.random() < share(len(rows) - onset)
@@ -185,15 +186,15 @@ def drifted_stream(
         name = None if session == 1 else str(len(rows))
         for i in chosen:
             text = messages.texts[i]
-            rows.append(Observation(text=corrupt(text, random) if moved and corrupt else text, session=name))
+            rows.append(Message(text=corrupt(text, random) if moved and corrupt else text, session=name))
     usual = reference_rows(messages, old[:REFERENCE])
     if session > 1:
         usual = [row.model_copy(update={"session": f"usual {i}"}) for i, row in enumerate(usual)]
     return usual, rows[:length], new
 
 
-def plain(messages: Messages, chosen: Ints) -> list[Observation]:
-    return [Observation(text=messages.texts[i]) for i in chosen]
+def plain(messages: Messages, chosen: Ints) -> list[Message]:
+    return [Message(text=messages.texts[i]) for i in chosen]
 
 
 def typos(text: str, random: np.random.Generator) -> str:

@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from agent.decision import Decision, View
-from agent.environment import Action, Case, Environment, Observation
-from agent.program import Program
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Environment, Observation
+from ratchet.agent.kinds.program import Program
+from ratchet.agent.rollout.decision import Decision, View
 
 Way = list[tuple[Observation, Action]]
 """What was seen and done, step by step."""

@@ -121,8 +121,8 @@ def last_line(ended: Ended) -> str:
 
 
 def _make_mlflow() -> dict[str, Any]:
-    from infra.mlflow_database import ensure_database
-    from infra.settings import Settings
+    from ratchet.infra.settings import Settings
+    from ratchet.infra.stack.mlflow_database import ensure_database
 
     Settings().home.mkdir(parents=True, exist_ok=True)
     ensure_database(Settings())
@@ -256,9 +256,9 @@ SCENARIOS: dict[str, Callable[[Matrix, int], None]] = {
 @contextmanager
 def services(folder: Path) -> Iterator[None]:
     """Prefect's server and the scripted LM, for all runs."""
-    from infra.scheduler import answers
-    from infra.service import Service
-    from infra.settings import prepare_environment
+    from ratchet.infra.settings import prepare_environment
+    from ratchet.infra.stack.scheduler import answers
+    from ratchet.infra.stack.service import Service
 
     prepare_environment()
     port = free_port()
@@ -283,7 +283,7 @@ def services(folder: Path) -> Iterator[None]:
         prefect.wait_until_healthy(240)
         import dspy  # noqa: F401  once, for all forks
 
-        import flows.improve  # noqa: F401
+        import ratchet.flows.improve  # noqa: F401
 
         yield
     finally:

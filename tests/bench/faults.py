@@ -22,7 +22,7 @@ from typing import Any
 from tests.conftest import SCRIPTED_PROJECT
 
 NAME = "matrix"
-STAGES = ("collect_new", "serve_waiting", "curate_lessons", "propose", "gate_candidates", "promote_best")
+STAGES = ("collect_new", "serve_waiting", "curate_round", "propose", "gate_candidates", "promote_best")
 FIRST, SECOND = 40, 20
 """Requests of the first and of the second week."""
 LIMIT_S = 300.0
@@ -145,7 +145,7 @@ def _child(act: Callable[[], dict[str, Any]], place: Place, answer: Path, fault:
     except BaseException as error:  # noqa: BLE001  told to the parent, whatever it is
         import traceback
 
-        from infra.failures import in_one_line
+        from ratchet.infra.failures import in_one_line
 
         code, line = 2, in_one_line(error)
         said = {"line": line} if line else {"trace": "".join(traceback.format_exception(error))}
@@ -164,11 +164,12 @@ def _improve(place: Place, fault: Fault) -> dict[str, Any]:
         temporary_settings,
     )
 
-    from flows.project_settings import ImproveSettings
-    from infra import service_clock, trace_store
-    from tasks.gate import GateSettings
+    from ratchet.flows.project_settings import ImproveSettings
+    from ratchet.infra.traces import service_clock
+    from ratchet.infra.traces import write as trace_store
+    from ratchet.tasks.gate import GateSettings
 
-    flow_module = importlib.import_module("flows.improve")
+    flow_module = importlib.import_module("ratchet.flows.improve")
 
     counter = _Counter(fault.stage, fault.at)
     for stage in STAGES:
@@ -227,13 +228,13 @@ class _Counter:
 
 def facts() -> dict[str, Any]:
     """What stands in MLflow and below the home."""
-    from infra.collected import newest_traces
-    from infra.ledger_store import read_ledger
-    from infra.registry import champion, history
-    from infra.trace_store import collect
+    from ratchet.infra.registry.ledger import read_ledger
+    from ratchet.infra.registry.registry import champion, version_history
+    from ratchet.infra.store.collected import newest_traces
+    from ratchet.infra.traces.write import collect
 
     traces = [trace.case.case_id for trace in collect(NAME).traces]
-    versions = history(NAME)
+    versions = version_history(NAME)
     serving = champion(NAME)
     return {
         "traces": len(traces),

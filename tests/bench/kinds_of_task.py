@@ -26,12 +26,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from agent.experience import Experience, winning_steps
-from agent.library import Library
-from agent.recall import Embed, Query, RecallSettings
-from agent.trace import Trace
-from infra.chat_log import to_trace
-from infra.text_embedding import embedding
+from ratchet.agent.memory.library import Library
+from ratchet.agent.memory.ranking import Embed, Query, RecallSettings
+from ratchet.agent.memory.steps import Experience, winning_steps
+from ratchet.agent.trace import Trace
+from ratchet.infra.text_embedding import embedding
+from ratchet.infra.traces.chat_log import to_trace
 
 SHARED = Path(os.environ.get("RATCHET_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 FILE = SHARED / "data" / "tau_bench_airline" / "gpt-4o-airline.json"

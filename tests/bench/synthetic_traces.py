@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from agent.environment import Action, Case, Outcome
-from agent.record import content_hash
-from agent.trace import Attempt, Step, Trace, Usage
-from evaluation.label import Label
-from evaluation.watching import RECENT, WatchSettings, WatchState, look
-from infra.collected import TRACES, ids_since, keep_labels, keep_traces, newest_traces, served
-from infra.dataset_files import write_text
-from infra.dataset_log import Manifest, log_folder
-from infra.dataset_partition import RECORD, write_partition
-from infra.project_state import update_state
-from infra.trace_store import Watermark
-from infra.watch_store import change_watch, watch_lock
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.record import content_hash
+from ratchet.agent.trace import Attempt, Step, Trace, Usage
+from ratchet.evaluation.data.labels import Label
+from ratchet.evaluation.drift.watching import RECENT, WatchSettings, WatchState, look
+from ratchet.infra.drift.watch_store import change_watch, watch_lock
+from ratchet.infra.store.collected import TRACES, ids_since, keep_labels, keep_traces, newest_traces, served
+from ratchet.infra.store.dataset_files import write_text
+from ratchet.infra.store.dataset_log import Manifest, log_folder
+from ratchet.infra.store.dataset_partition import RECORD_COLUMN, write_partition
+from ratchet.infra.store.project_state import update_state
+from ratchet.infra.traces.write import Watermark
 
 VERBS = ("cancel", "move", "find", "refund", "explain", "book", "change", "confirm", "repeat", "price")
 THINGS = ("flight", "hotel", "invoice", "order", "booking", "seat", "bag", "card", "account", "address")
@@ -41,8 +42,8 @@ _AT_ONCE = 20_000
 
 PROJECT = '''"""Synthetic: the environment scores what it is asked."""
 
-from agent.environment import Observation, Option, Outcome
-from agent.project import Project
+from ratchet.agent.environment import Observation, Option, Outcome
+from ratchet.agent.project import Project
 
 
 class World:
@@ -138,7 +139,7 @@ def _tables(first: int, n: int) -> Iterator[pa.Table]:
         rng = random.Random(start)
         rows = [_values(whole, i, rng) for i in range(start, min(start + _AT_ONCE, n))]
         columns = list(zip(*rows, strict=True))
-        schema = [pa.field(RECORD, pa.string()), *TRACES.columns]
+        schema = [pa.field(RECORD_COLUMN, pa.string()), *TRACES.columns]
         arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
         yield pa.table(arrays, names=[field.name for field in schema])
 

@@ -36,7 +36,7 @@ def start_demo() -> Callable[[Path], "subprocess.Popen[str]"]:
     def start(home: Path) -> "subprocess.Popen[str]":
         # As in a terminal: who starts the tests in the background hands down an ignored Ctrl-C.
         listening = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-        code = f"{listening}; from flows.cli import main; main()"
+        code = f"{listening}; from ratchet.flows.cli import main; main()"
         command = [sys.executable, "-c", code, "demo", "--auto-approve", "--size", SIZE, "--json"]
         return subprocess.Popen(
             command,

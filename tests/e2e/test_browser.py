@@ -8,11 +8,11 @@ import time
 
 import httpx
 import pytest
-
-from infra.registry import history
-from infra.tracking import connect
 from tests.e2e.pictures.screenshots import browser_tab, find_browser, model, open_page, review_queue, take
 from tests.e2e.pictures.take import pages, unlike
+
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry.registry import version_history
 
 pytestmark = [pytest.mark.story, pytest.mark.browser, pytest.mark.slow, pytest.mark.server]
 if find_browser() is None and not os.environ.get("CI"):
@@ -61,12 +61,12 @@ def page_named(name):
 def test_the_models_page_shows_the_versions_and_which_one_is_champion(demo_home, mlflow_pages, tab):
     text = open_page(tab, mlflow_pages, model("demo"))
     assert "champion" in text
-    assert all(f"Version {version.number}" in text for version in history("demo"))
+    assert all(f"Version {version.number}" in text for version in version_history("demo"))
 
 
 def test_two_versions_compared_differ_and_show_their_verdicts_sentences(demo_home, mlflow_pages, tab):
     text = open_page(tab, mlflow_pages, page_named("versions_compared"))
-    pair = unlike([version for version in history("demo") if version.verdict is not None])
+    pair = unlike([version for version in version_history("demo") if version.verdict is not None])
     for version in pair:
         assert version.candidate_id in text
         assert version.candidate.origin.proposer in text

@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-from infra.gate_cases import spent_cases
-from infra.known_projects import known_projects
-from infra.ledger_store import read_ledger
-from infra.project_state import project_folder
-from infra.registry import champion, fetch_files, history, seen_case_ids
-from infra.review_answers import finished
-from infra.review_queue import pending
-from infra.trace_store import collect
+from ratchet.infra.known_projects import known_projects
+from ratchet.infra.registry.gate_cases import spent_cases
+from ratchet.infra.registry.ledger import read_ledger
+from ratchet.infra.registry.registry import champion, fetch_files, seen_case_ids, version_history
+from ratchet.infra.review.answers import finished
+from ratchet.infra.review.queue import pending
+from ratchet.infra.store.project_state import project_folder
+from ratchet.infra.traces.write import collect
 
 pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.server]
 
@@ -31,7 +31,7 @@ def test_it_tells_its_story_as_one_json_object(demo):
 
 
 def test_every_version_but_the_first_that_was_tested_has_a_verdict_and_a_sentence(demo_home):
-    versions = history(NAME)
+    versions = version_history(NAME)
     tested = {entry.candidate for entry in read_ledger(NAME).current}
     assert len(versions) >= 2
     for version in versions:
@@ -43,13 +43,13 @@ def test_every_version_but_the_first_that_was_tested_has_a_verdict_and_a_sentenc
 def test_one_champion_serves_and_it_was_proven_or_is_the_first(demo_home):
     serving = champion(NAME)
     assert serving.number == 1 or serving.decision == "promote"
-    assert [v for v in history(NAME) if "champion" in v.aliases] == [serving]
+    assert [v for v in version_history(NAME) if "champion" in v.aliases] == [serving]
     assert known_projects() == [NAME]
 
 
 def test_the_ledger_pays_for_every_test_and_ever_less(demo_home):
     ledger = read_ledger(NAME)
-    tested = [v for v in history(NAME) if v.decision is not None]
+    tested = [v for v in version_history(NAME) if v.decision is not None]
     assert len(ledger.current) == len(tested)
     for k, entry in enumerate(ledger.current, start=1):
         assert entry.alpha_k == pytest.approx(6 * 0.05 / (math.pi**2 * k**2))
@@ -57,7 +57,7 @@ def test_the_ledger_pays_for_every_test_and_ever_less(demo_home):
 
 
 def test_the_planted_challenger_is_registered_and_never_promoted(demo_home):
-    planted = [v for v in history(NAME) if v.candidate.origin.proposer == "planted"]
+    planted = [v for v in version_history(NAME) if v.candidate.origin.proposer == "planted"]
     assert len(planted) == 1
     assert planted[0].decision != "promote"
     assert not any(event.action == "promoted" for event in planted[0].events)
@@ -66,7 +66,7 @@ def test_the_planted_challenger_is_registered_and_never_promoted(demo_home):
 
 def test_what_reflection_taught_is_tested_like_anything_else_or_taught_nothing(demo_home):
     told = json.loads((project_folder(NAME) / "two challengers.json").read_text())
-    made = next(v for v in history(NAME) if v.candidate_id == told["lessons"])
+    made = next(v for v in version_history(NAME) if v.candidate_id == told["lessons"])
     judged = {one["candidate_id"] for one in told["judged"]}
     if made.candidate.origin.proposer == "lessons":
         assert made.candidate_id in judged or not judged
@@ -92,15 +92,15 @@ def test_no_trace_knows_the_expected_answer(demo_home):
 
 
 def test_no_gate_case_was_seen_by_a_candidate_that_it_judged(demo_home):
-    for version in history(NAME):
+    for version in version_history(NAME):
         if version.decision is not None:
             assert version.verdict.n_labelled > 0
-    first = next(v for v in history(NAME) if v.decision is not None)
+    first = next(v for v in version_history(NAME) if v.decision is not None)
     assert not seen_case_ids(NAME, first.candidate_id) & spent_cases(NAME)
 
 
 def test_what_a_version_is_made_of_is_there(demo_home):
-    for version in history(NAME):
+    for version in version_history(NAME):
         files = fetch_files(NAME, version.candidate_id)
         assert ("adapter" in files) == (version.candidate.adapter is not None)
         assert ("memory" in files) == (version.candidate.memory is not None)
@@ -113,11 +113,11 @@ def test_each_request_is_one_trace(demo_home):
 
 
 def test_a_second_start_is_quick_and_changes_nothing(demo, demo_home, run_demo):
-    before = history(NAME), read_ledger(NAME), len(collect(NAME).traces)
+    before = version_history(NAME), read_ledger(NAME), len(collect(NAME).traces)
     began = time.monotonic()
     again = run_demo(demo.home)
     assert time.monotonic() - began < sum(demo.story["seconds"].values())
-    assert (history(NAME), read_ledger(NAME), len(collect(NAME).traces)) == before
+    assert (version_history(NAME), read_ledger(NAME), len(collect(NAME).traces)) == before
     assert again.story["final"] == demo.story["final"]
 
 
@@ -137,7 +137,7 @@ def test_ctrl_c_and_a_second_run_continue_and_nothing_is_doubled(tmp_path, start
     monkeypatch.setenv("RATCHET_HOME", str(home))
     traces = collect(NAME).traces
     assert len({trace.case.case_id for trace in traces}) == len(traces)
-    assert len({v.candidate_id for v in history(NAME)}) == len(history(NAME))
+    assert len({v.candidate_id for v in version_history(NAME)}) == len(version_history(NAME))
     assert len(story["final"]) == 2
 
 
@@ -146,7 +146,7 @@ def test_the_same_seed_gives_the_same_candidates_and_verdicts(demo, run_demo, tm
         monkeypatch.setenv("RATCHET_HOME", str(home))
         round_1 = json.loads((project_folder(NAME) / "round 1.json").read_text())
         judged = [(j["candidate_id"], j["verdict"]["decision"]) for j in round_1["judged"]]
-        return judged, [v.candidate_id for v in history(NAME)]
+        return judged, [v.candidate_id for v in version_history(NAME)]
 
     other = run_demo(tmp_path / "other")
     assert told(other.home) == told(demo.home)

@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-
-from agent.environment import Action, Case, Outcome
-from agent.trace import Attempt, Step, Trace
-from evaluation.watching import WatchSettings
-from infra.collected import keep_traces, newest_labels
-from infra.tracking import connect
-from tasks.collect import Collection
-from tasks.watch import Watched, watch
 from tests.e2e.pictures.screenshots import browser_tab, drift_run, open_page, take
+
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.trace import Attempt, Step, Trace
+from ratchet.evaluation.drift.watching import WatchSettings
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.store.collected import keep_traces, newest_labels
+from ratchet.tasks.collect import Collection
+from ratchet.tasks.monitor import WatchReport, watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
@@ -32,7 +33,7 @@ PLACES = ("Oslo", "Bergen", "Molde", "Lund", "Turku", "Narva", "Riga", "Visby", 
 class Seen(NamedTuple):
     """What the watch came to, and where its page is."""
 
-    watched: Watched
+    watched: WatchReport
     server: str
     experiment_id: str
     run_id: str
@@ -112,7 +113,7 @@ def test_the_page_in_mlflow_shows_alarm_onset_and_the_messages_that_weigh_most(s
 def test_the_workspace_holds_the_report_under_the_projects_name(seen, monkeypatch):
     from evidently.ui.workspace import Workspace
 
-    from infra.drift_page import workspace_folder
+    from ratchet.infra.drift.page import workspace_folder
 
     monkeypatch.setenv("RATCHET_HOME", str(seen.home))
     workspace = Workspace(str(workspace_folder()))

@@ -7,19 +7,20 @@ from urllib.parse import urlsplit
 import numpy as np
 import pandas as pd
 import pytest
-
-from agent.environment import Action, Case, Outcome
-from agent.trace import Attempt, Step, Trace
-from evaluation.drift import DriftState
-from evaluation.watching import WatchSettings
-from infra.collected import keep_traces, newest_labels
-from infra.drift_report import write_report
-from infra.review_queue import ReviewItem, ask_people
-from infra.trace_store import log_traces
-from infra.tracking import connect
-from tasks.collect import Collection
-from tasks.watch import watch
 from tests.e2e.pictures.screenshots import browser_tab, open_page, review_queue
+
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.trace import Attempt, Step, Trace
+from ratchet.evaluation.drift.monitor import DriftState
+from ratchet.evaluation.drift.watching import WatchSettings
+from ratchet.infra.drift.report import write_report
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.review.queue import ReviewItem, ask_people
+from ratchet.infra.store.collected import keep_traces, newest_labels
+from ratchet.infra.traces.write import log_traces
+from ratchet.tasks.collect import Collection
+from ratchet.tasks.monitor import watch
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 

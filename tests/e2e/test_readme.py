@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from agent.environment import Case
-from agent.loop import run
-from agent.program import Program, base_candidate
-from agent.project import load_project
 from tests.bench.exploration import Explorer
+
+from ratchet.agent.case import Case
+from ratchet.agent.kinds.program import Program, base_candidate
+from ratchet.agent.project import load_project
+from ratchet.agent.rollout.loop import run
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.environment import Action, Case, Outcome
-from agent.trace import Attempt, RunError, Step, Trace
-from evaluation.cases import case_text, fresh_for_gate, labelled_cases, role_of
-from evaluation.label import Label
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.trace import Attempt, RunError, Step, Trace
+from ratchet.evaluation.data.cases import case_text, fresh_for_gate, labelled_cases, role_of
+from ratchet.evaluation.data.labels import Label
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from evaluation.choice import Proven, choose, common_order
-from evaluation.gate import Pair, decide
-from evaluation.simulation import first_crossings
-from evaluation.trial import Play
+from ratchet.evaluation.gate.characteristics.simulation import first_crossings
+from ratchet.evaluation.gate.choice import ProvenChallenger, best_proven, common_order
+from ratchet.evaluation.gate.gate import Pair, decide
+from ratchet.evaluation.gate.trial import Play
 
 
 def proven(name, scores, *, low=0.1, gain=0.3):
@@ -15,11 +15,13 @@ def proven(name, scores, *, low=0.1, gain=0.3):
         Play(case_id=c, champion=None if s is None else 0.0, challenger=s) for c, s in scores.items()
     )
     verdict = verdict.model_copy(update={"ci": (low, 1.0), "gain": gain})
-    return Proven(candidate_id=name, verdict=verdict, plays=plays)
+    return ProvenChallenger(candidate_id=name, verdict=verdict, plays=plays)
 
 
 def chosen(*found, **more):
-    return choose(found, {one.candidate_id: one.scores | more.get(one.candidate_id, {}) for one in found})
+    return best_proven(
+        found, {one.candidate_id: one.scores | more.get(one.candidate_id, {}) for one in found}
+    )
 
 
 def test_the_better_on_common_cases_is_chosen_though_the_others_interval_lies_higher():
@@ -49,7 +51,7 @@ def test_ties_go_to_the_surer_gain_and_then_to_the_one_tested_first():
 def test_one_alone_is_chosen_with_its_own_reason_and_none_of_none():
     one = proven("one", {"a": 1.0})
     assert chosen(one).reason == one.verdict.reason
-    assert choose([], {}) is None
+    assert best_proven([], {}) is None
 
 
 def test_without_common_cases_the_surest_gain_is_chosen_and_the_reason_says_so():

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.environment import Case
-from agent.experience import Experience
-from agent.trace import RunError
-from evaluation.cases import LabelledCase, role_of
-from evaluation.curate import CurateSettings, curate, imports_that_teach, practised
-from evaluation.label import Label
+from ratchet.agent.case import Case
+from ratchet.agent.memory.steps import Experience
+from ratchet.agent.trace import RunError
+from ratchet.evaluation.data.cases import LabelledCase, role_of
+from ratchet.evaluation.data.curate import CurateSettings, curate, imports_that_teach, training_rollouts
+from ratchet.evaluation.data.labels import Label
 
 
 def case(number, source="human", role="train", request=None):
@@ -137,7 +137,7 @@ def test_runs_of_the_gate_broken_ones_and_those_that_a_person_refused_teach_noth
     )
     judged = refused.model_copy(update={"trace_id": train[1].trace_id, "source": "judge"})
     released = next(run for run in runs if run not in train)
-    learned = practised(
+    learned = training_rollouts(
         [*runs, broken], [], [refused, judged], gate_share=0.5, released={released.case.case_id}
     )
     assert {run.trace_id for run in learned} == {run.trace_id for run in (*train[1:], released)}
@@ -147,8 +147,8 @@ def test_runs_of_the_gate_broken_ones_and_those_that_a_person_refused_teach_noth
 def test_a_run_nearly_the_same_as_a_labelled_gate_case_teaches_nothing(make_trace):
     gate = case(1, role="gate", request="please book me a flight to Paris on Monday morning")
     near = Case(inputs={"request": "please book me a flight to Paris on Monday mornings"})
-    assert practised([make_trace(case=near)], [], [], gate_share=0.0)
-    assert practised([make_trace(case=near)], [gate], [], gate_share=0.0) == []
+    assert training_rollouts([make_trace(case=near)], [], [], gate_share=0.0)
+    assert training_rollouts([make_trace(case=near)], [gate], [], gate_share=0.0) == []
 
 
 def imported(request, session=None):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from agent.errors import BadInput, CorruptRecord
-from evaluation.conformal import N_BETS, log_bets, low_counts, shiryaev_roberts
-from evaluation.drift import DriftMonitor, Observation, OtherMonitor, alpha_per_window
+from ratchet.agent.errors import BadInput, CorruptRecord
+from ratchet.evaluation.drift.conformal import N_BETS, log_bets, low_counts, shiryaev_roberts
+from ratchet.evaluation.drift.monitor import DriftMonitor, Message, OtherMonitor, alpha_per_window
 
 KNOWN = ["card", "transfer", "cash", "top up", "refund"]
 NEW = ["mortgage", "pension", "insurance"]
@@ -66,15 +66,13 @@ def test_an_alarm_stands_as_long_as_the_drift_because_it_does_not_become_usual()
 
 
 def test_a_restart_between_any_two_windows_changes_no_bit() -> None:
-    rows = [
-        Observation(text=t, tool=t.split()[0], latency_s=len(t) / 9, outcome=0.5) for t in ask(KNOWN, 200, 1)
-    ]
+    rows = [Message(text=t, tool=t.split()[0], latency_s=len(t) / 9, outcome=0.5) for t in ask(KNOWN, 200, 1)]
     straight = DriftMonitor(rows)
     restarted = DriftMonitor(rows)
     for i in range(25):
         window = ask(KNOWN, 20, i) + ask(NEW, 6, i)
         batch = [
-            Observation(text=t, tool=t.split()[0], latency_s=1.0, outcome=0.4, session=t[:9]) for t in window
+            Message(text=t, tool=t.split()[0], latency_s=1.0, outcome=0.4, session=t[:9]) for t in window
         ]
         restarted = DriftMonitor.from_json(restarted.to_json())
         assert straight.update(batch) == restarted.update(batch)
@@ -84,8 +82,8 @@ def test_a_restart_between_any_two_windows_changes_no_bit() -> None:
 def test_worse_outcomes_on_the_same_requests_are_named_outcome() -> None:
     rng = np.random.default_rng(0)
 
-    def rows(n: int, seed: int, success: float) -> list[Observation]:
-        return [Observation(text=t, outcome=float(rng.random() < success)) for t in ask(KNOWN, n, seed)]
+    def rows(n: int, seed: int, success: float) -> list[Message]:
+        return [Message(text=t, outcome=float(rng.random() < success)) for t in ask(KNOWN, n, seed)]
 
     monitor = DriftMonitor(rows(300, 1, 0.8))
     for i in range(20):
@@ -99,8 +97,8 @@ def test_worse_outcomes_on_the_same_requests_are_named_outcome() -> None:
 def test_a_new_tool_is_named_behaviour() -> None:
     rng = np.random.default_rng(0)
 
-    def rows(n: int, seed: int, tools: list[str]) -> list[Observation]:
-        return [Observation(text=t, tool=str(rng.choice(tools))) for t in ask(KNOWN, n, seed)]
+    def rows(n: int, seed: int, tools: list[str]) -> list[Message]:
+        return [Message(text=t, tool=str(rng.choice(tools))) for t in ask(KNOWN, n, seed)]
 
     monitor = DriftMonitor(rows(300, 1, ["search", "lookup"]))
     for i in range(20):
@@ -111,11 +109,11 @@ def test_a_new_tool_is_named_behaviour() -> None:
 
 
 def test_missing_values_and_empty_windows_are_no_evidence() -> None:
-    rows = [Observation(text=t, outcome=1.0) for t in ask(KNOWN, 100, 1)]
+    rows = [Message(text=t, outcome=1.0) for t in ask(KNOWN, 100, 1)]
     monitor = DriftMonitor(rows)
     before = monitor.state
     assert monitor.update([]) == before
-    blank = monitor.update([Observation() for _ in range(30)])
+    blank = monitor.update([Message() for _ in range(30)])
     assert blank.e_value == before.e_value == 0.0
     assert blank.n_seen == 30
 
@@ -133,18 +131,20 @@ def test_ready_embeddings_take_the_place_of_texts() -> None:
 
 
 def test_the_bounded_past_gives_the_exact_ranks_of_the_whole_past() -> None:
-    from evaluation.conformal import RankCounts, pool_p_values, shares
+    from ratchet.evaluation.drift.conformal import RankCounts, message_shares, pool_p_values
 
     rng = np.random.default_rng(0)
     values = rng.integers(0, 40, 600).astype(float)
     groups = np.arange(600) // 3
     counts = RankCounts(np.unique(values))
     for start in range(0, 540, 60):
-        counts.absorb(values[start : start + 60], shares(groups[start : start + 60] - start // 3).weights)
+        counts.absorb(
+            values[start : start + 60], message_shares(groups[start : start + 60] - start // 3).weights
+        )
     ties = rng.random(60)
-    now = shares(groups[540:] - 180)
+    now = message_shares(groups[540:] - 180)
     bounded = counts.p_values(values[540:], now, ties)
-    whole = pool_p_values(values[540:], now, values[:540], shares(groups[:540]).weights, ties)
+    whole = pool_p_values(values[540:], now, values[:540], message_shares(groups[:540]).weights, ties)
     np.testing.assert_allclose(bounded, whole)
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.conformal import log_bets, low_counts, stake_floor
-from evaluation.drift import DriftMonitor, Observation
-from evaluation.drift_state import DriftState
-from evaluation.onset import Ranks, locate_onset
+from ratchet.evaluation.drift.change_point import Ranks, locate_change_point
+from ratchet.evaluation.drift.conformal import log_bets, low_counts, stake_floor
+from ratchet.evaluation.drift.monitor import DriftMonitor, Message
+from ratchet.evaluation.drift.state import DriftState
 
 SHARED = Path(os.environ.get("RATCHET_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 BANKING77 = SHARED / "data" / "banking77" / "train.csv"
@@ -32,13 +32,13 @@ def messages() -> dict[str, list[str]]:
 NEW = ("age_limit", "exchange_rate")
 
 
-def mixed(messages: dict[str, list[str]], seed: int) -> list[Observation]:
+def mixed(messages: dict[str, list[str]], seed: int) -> list[Message]:
     random = np.random.default_rng(seed)
     known = [text for name, texts in messages.items() if name not in NEW for text in texts]
-    return [Observation(text=known[i], slice="web") for i in random.permutation(len(known))]
+    return [Message(text=known[i], slice="web") for i in random.permutation(len(known))]
 
 
-def watch(monitor: DriftMonitor, rows: list[Observation], size: int = 50) -> DriftState:
+def watch(monitor: DriftMonitor, rows: list[Message], size: int = 50) -> DriftState:
     for start in range(0, len(rows), size):
         state = monitor.update(rows[start : start + size])
         if state.alarm:
@@ -47,14 +47,14 @@ def watch(monitor: DriftMonitor, rows: list[Observation], size: int = 50) -> Dri
 
 
 def drifting(
-    messages: dict[str, list[str]], rows: list[Observation], intents: tuple[str, ...], share: float
-) -> list[Observation]:
+    messages: dict[str, list[str]], rows: list[Message], intents: tuple[str, ...], share: float
+) -> list[Message]:
     """400 usual messages, then a share of them from the intents, all of these from the slice `app`."""
     random = np.random.default_rng(9)
     moved = [text for name in intents for text in messages[name] * 3]
     order = iter(random.permutation(len(moved)))
     return [
-        Observation(text=moved[next(order)], slice="app") if i >= 400 and random.random() < share else row
+        Message(text=moved[next(order)], slice="app") if i >= 400 and random.random() < share else row
         for i, row in enumerate(rows[:1_200])
     ]
 
@@ -97,7 +97,7 @@ def test_many_windows_of_real_messages_raise_no_alarm(messages: dict[str, list[s
 
 def test_a_conversation_that_goes_on_is_one_bet(messages: dict[str, list[str]]) -> None:
     rows = mixed(messages, 3)
-    strange = [Observation(text="le chat dort sur la table", session="one") for _ in range(500)]
+    strange = [Message(text="le chat dort sur la table", session="one") for _ in range(500)]
     monitor = DriftMonitor(rows[:300])
     assert not watch(monitor, strange).alarm
     alone = DriftMonitor(rows[:300])
@@ -107,7 +107,7 @@ def test_a_conversation_that_goes_on_is_one_bet(messages: dict[str, list[str]]) 
 def test_traffic_that_comes_back_ends_the_alarm(messages: dict[str, list[str]]) -> None:
     rows = mixed(messages, 4)
     monitor = DriftMonitor(rows[:1_000])
-    strange = [Observation(text=text) for text in messages["age_limit"]]
+    strange = [Message(text=text) for text in messages["age_limit"]]
     assert watch(monitor, strange).alarm
     states = [monitor.update(rows[i : i + 50]) for i in range(1_000, 6_000, 50)]
     assert not states[-1].alarm
@@ -130,7 +130,7 @@ def test_the_onset_of_low_ranks_lies_within_its_interval() -> None:
     for _ in range(40):
         p = random.random(600)
         p[350:] = np.where(random.random(250) < 0.2, p[350:] * 0.05, p[350:])
-        message, low, high = locate_onset([Ranks(np.arange(600), p, np.ones(600))], 600)
+        message, low, high = locate_change_point([Ranks(np.arange(600), p, np.ones(600))], 600)
         assert low <= message <= high
         covered += low <= 350 <= high
     assert covered >= 36

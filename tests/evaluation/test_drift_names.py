@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from evaluation.clusters import name_group
-from evaluation.drift import DriftMonitor
+from ratchet.evaluation.drift.clusters import name_group
+from ratchet.evaluation.drift.monitor import DriftMonitor
 
 USUAL = [
     "where is my card please",

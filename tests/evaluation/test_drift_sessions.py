@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from evaluation.conformal import QUANTILES, log_bets, low_counts, shares, usual_size
-from evaluation.drift import DriftMonitor, Observation
+from ratchet.evaluation.drift.conformal import QUANTILES, log_bets, low_counts, message_shares, usual_size
+from ratchet.evaluation.drift.monitor import DriftMonitor, Message
 
 KNOWN = (
     "card",
@@ -34,18 +34,18 @@ CLOSINGS = ("thanks", "thank you so much, bye", "ok great", "perfect, that is al
 OPEN = 15
 
 
-def conversation(random: np.random.Generator, name: str, kind: str) -> list[Observation]:
+def conversation(random: np.random.Generator, name: str, kind: str) -> list[Message]:
     """Greeting, question, some details, thanks: a first message is not like a last one."""
     frames = [OPENINGS, QUESTIONS, *[DETAILS] * int(random.geometric(0.2)), CLOSINGS]
     texts = [str(random.choice(frame)).format(kind) for frame in frames]
-    return [Observation(text=text, session=name, tool=kind) for text in texts]
+    return [Message(text=text, session=name, tool=kind) for text in texts]
 
 
-def interleaved(seed: int, n: int, drifts_at: int | None = None) -> list[Observation]:
+def interleaved(seed: int, n: int, drifts_at: int | None = None) -> list[Message]:
     """Messages of 15 conversations at a time, long begun; from `drifts_at` on 40 % of new ones are of new kinds."""
     random = np.random.default_rng(seed)
-    going: list[list[Observation]] = []
-    rows: list[Observation] = []
+    going: list[list[Message]] = []
+    rows: list[Message] = []
     begun, warm = 0, 20 * OPEN
     while len(rows) < n + warm:
         while len(going) < OPEN:
@@ -59,7 +59,7 @@ def interleaved(seed: int, n: int, drifts_at: int | None = None) -> list[Observa
     return rows[warm:]
 
 
-def alarm_at(rows: list[Observation], seed: int, reference: int = 1_000) -> int | None:
+def alarm_at(rows: list[Message], seed: int, reference: int = 1_000) -> int | None:
     """Number of messages after which it alarmed."""
     monitor = DriftMonitor(rows[:reference], seed=seed)
     for start in range(reference, len(rows), 50):
@@ -109,5 +109,5 @@ def test_the_bet_of_a_session_is_fair_however_alike_its_messages_are() -> None:
 def test_a_message_weighs_the_same_wherever_it_stands_until_its_session_is_longer_than_usual() -> None:
     groups = np.array([0, 0, 0, 0, 1, 1, 1, 1])
     assert usual_size(groups) == 4.0
-    np.testing.assert_allclose(shares(np.array([0, 1]), np.array([0, 3]), 4.0).weights, 0.25)
-    np.testing.assert_allclose(shares(np.array([0, 0]), np.array([6, 6]), 4.0).weights, 1 / 8)
+    np.testing.assert_allclose(message_shares(np.array([0, 1]), np.array([0, 3]), 4.0).weights, 0.25)
+    np.testing.assert_allclose(message_shares(np.array([0, 0]), np.array([6, 6]), 4.0).weights, 1 / 8)

@@ -4,7 +4,7 @@ from itertools import permutations
 
 import pytest
 
-from evaluation.emptied import p_all_empty
+from ratchet.evaluation.drift.emptied import p_all_empty
 
 
 @pytest.mark.parametrize(("n_reference", "filled", "n_current"), [(3, 2, 2), (2, 1, 3), (3, 3, 1), (2, 0, 2)])

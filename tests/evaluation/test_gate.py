@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from agent.errors import BadInput
-from evaluation.gate import Gate, GatePolicy, Pair, Verdict, decide
+from ratchet.agent.errors import BadInput
+from ratchet.evaluation.gate.gate import Gate, GatePolicy, Pair, Verdict, decide
 
 BROKEN = Pair(case_id="c", champion_failed="infrastructure", challenger_failed="infrastructure")
 

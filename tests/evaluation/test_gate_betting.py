@@ -3,18 +3,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.betting import (
+from ratchet.evaluation.gate.betting import (
     KAPPA,
     LOG_WEIGHTS,
     Bounds,
     Wealth,
     bet,
-    interval,
+    confidence_sequence,
     log_e_above,
     log_e_below,
     trust,
 )
-from evaluation.simulation import (
+from ratchet.evaluation.gate.characteristics.simulation import (
     Judge,
     actively_labelled,
     binary,
@@ -151,7 +151,7 @@ def test_final_evidence_ignores_the_order_of_pairs(d):
 @settings(max_examples=50, deadline=None)
 def test_interval_is_dual_to_the_tests_and_holds_the_mean(d):
     wealth = run(d).wealth
-    low, high = interval(wealth)
+    low, high = confidence_sequence(wealth)
     limit = np.log(40)
     assert -1 <= low <= np.mean(d) + 1e-9
     assert np.mean(d) - 1e-9 <= high <= 1

@@ -1,11 +1,18 @@
 import numpy as np
 import pytest
 
-from evaluation import promotion_rules as rules
-from evaluation.coverage import coverage, ppi_plus_plus
-from evaluation.operating_characteristics import false_promotions, labels_needed
-from evaluation.rule_comparison import compare_rules
-from evaluation.simulation import bernoulli, binary, continuous, first_crossings, ledger_shares, rare_disaster
+from ratchet.evaluation.gate.characteristics import promotion_rules as rules
+from ratchet.evaluation.gate.characteristics.coverage import coverage, ppi_plus_plus
+from ratchet.evaluation.gate.characteristics.operating import false_promotions, labels_needed
+from ratchet.evaluation.gate.characteristics.rule_comparison import compare_rules
+from ratchet.evaluation.gate.characteristics.simulation import (
+    bernoulli,
+    binary,
+    continuous,
+    first_crossings,
+    ledger_shares,
+    rare_disaster,
+)
 
 
 def quiet(name: str) -> None:
@@ -58,7 +65,7 @@ def test_ppi_interval_shrinks_with_a_good_judge(rng):
 def test_shares_are_those_of_the_ledger():
     from datetime import UTC, datetime
 
-    from evaluation.ledger import Ledger, open_test
+    from ratchet.evaluation.gate.ledger import Ledger, open_test
 
     ledger = Ledger()
     for k in range(5):
@@ -84,10 +91,12 @@ def test_mcnemar_promotes_mbpp_rust_where_the_gate_continues():
 
 def test_other_bets_are_valid_too_and_the_mixture_is_not_slower(rng):
     null = bernoulli(0.5, (600, 200), rng), bernoulli(0.5, (600, 200), rng)
-    for bets in (rules.agrapa, rules.online_newton, rules.gate):
+    for bets in (rules.agrapa, rules.online_newton, rules.gate_rule):
         assert (bets(*null) > 0).mean() <= 0.05 + 0.02
     better = bernoulli(0.5, (600, 800), rng), bernoulli(0.6, (600, 800), rng)
-    medians = [np.median(np.where(at > 0, at, np.inf)) for at in (rules.gate(*better), rules.agrapa(*better))]
+    medians = [
+        np.median(np.where(at > 0, at, np.inf)) for at in (rules.gate_rule(*better), rules.agrapa(*better))
+    ]
     assert medians[0] <= medians[1]
 
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.errors import BadInput
-from evaluation import near_text
-from evaluation.contamination import find_overlap, refuse_contaminated
-from evaluation.gate import Pair
+from ratchet.agent.errors import BadInput
+from ratchet.evaluation.data import near_text
+from ratchet.evaluation.data.contamination import find_overlap, refuse_contaminated
+from ratchet.evaluation.gate.gate import Pair
 
 QUESTION = "My card was charged twice for the hotel in Lisbon last weekend, can you refund one of them?"
 WORDS = [

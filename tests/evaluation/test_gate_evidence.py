@@ -3,13 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.errors import BadInput, CorruptRecord
-from evaluation.betting import Bounds
-from evaluation.evidence import MOST_SLICES, Intake
-from evaluation.gate import Gate, GatePolicy, Pair, Registration, decide
-from evaluation.pairs import Rollout, pair_up
-from evaluation.seen import SeenKeys
-from evaluation.slices import Slices
+from ratchet.agent.errors import BadInput, CorruptRecord
+from ratchet.evaluation.data.seen import SeenKeys
+from ratchet.evaluation.gate.betting import Bounds
+from ratchet.evaluation.gate.evidence import MOST_SLICES, Intake
+from ratchet.evaluation.gate.gate import Gate, GatePolicy, Pair, Registration, decide
+from ratchet.evaluation.gate.pairs import SideResult, pair_up
+from ratchet.evaluation.gate.slices import Slices
 
 
 def judged(case_id: str, f: float, d: float | None = None, **more: object) -> Pair:
@@ -201,9 +201,10 @@ def test_without_registration_the_first_pair_fixes_candidates_and_judge():
 def test_a_case_that_ran_on_one_side_only_is_refused():
     with pytest.raises(BadInput, match="2 cases ran on one side only"):
         pair_up(
-            {"a": Rollout(score=1), "b": Rollout(score=1)}, {"a": Rollout(score=0), "c": Rollout(score=0)}
+            {"a": SideResult(score=1), "b": SideResult(score=1)},
+            {"a": SideResult(score=0), "c": SideResult(score=0)},
         )
-    (pair,) = pair_up({"a": Rollout(score=1, cost=2.0)}, {"a": Rollout(failed="agent", cost=1.0)})
+    (pair,) = pair_up({"a": SideResult(score=1, cost=2.0)}, {"a": SideResult(failed="agent", cost=1.0)})
     assert pair.labels == (1.0, 0.0)
     assert decide([pair]).cost is not None
 

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from agent.environment import Case
-from agent.trace import RunError, Trace
-from evaluation.failures import settled
-from evaluation.gate import Pair, decide
-from evaluation.pairs import Rollout, pair_up
+from ratchet.agent.case import Case
+from ratchet.agent.trace import RunError, Trace
+from ratchet.evaluation.gate.failures import unbroken_runs
+from ratchet.evaluation.gate.gate import Pair, decide
+from ratchet.evaluation.gate.pairs import SideResult, pair_up
 
 
 def with_own_failures(rng, n, share):
@@ -53,7 +53,7 @@ def test_with_what_both_run_on_failing_now_and_then_own_failures_still_earn_noth
         pairs = []
         for i, runs in enumerate(blinks):
             first, second = (tuple(GONE if gone else FINE for gone in run) for run in runs)
-            ends = settled(first, second) if GONE in first else first
+            ends = unbroken_runs(first, second) if GONE in first else first
             failed = [None if end is FINE else "infrastructure" for end in ends]
             scores = [None if kind else float(w) for kind, w in zip(failed, won[i], strict=True)]
             pairs.append(
@@ -78,7 +78,7 @@ def test_with_what_both_run_on_failing_now_and_then_own_failures_still_earn_noth
     ],
 )
 def test_a_failure_is_a_versions_own_if_it_comes_twice_while_the_other_side_runs(first, second, ends):
-    assert settled(first, second) == ends
+    assert unbroken_runs(first, second) == ends
 
 
 @pytest.mark.parametrize(
@@ -117,5 +117,5 @@ def test_the_limit_on_exclusions_is_over_labelled_pairs_however_many_wait_unlabe
 
 
 def test_a_side_that_broke_is_joined_with_its_reason():
-    (pair,) = pair_up({"a": Rollout(score=1.0)}, {"a": Rollout(failed="infrastructure")})
+    (pair,) = pair_up({"a": SideResult(score=1.0)}, {"a": SideResult(failed="infrastructure")})
     assert pair.labels == (1.0, 0.0)

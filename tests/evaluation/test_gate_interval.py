@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.betting import CELL, EVERYTHING, Wealth, bet, interval, narrowed
-from evaluation.gate import Gate, GatePolicy, Pair, decide
-from evaluation.scorers import anytime_interval
-from evaluation.scorers import interval as fixed_interval
+from ratchet.evaluation.data.intervals import anytime_interval
+from ratchet.evaluation.data.intervals import mean_interval as fixed_interval
+from ratchet.evaluation.gate.betting import CELL, EVERYTHING, Wealth, bet, confidence_sequence, narrowed
+from ratchet.evaluation.gate.gate import Gate, GatePolicy, Pair, decide
 
 
 def pairs_of(d, start=0):
@@ -22,7 +22,7 @@ def intersected(d, confidence=0.95):
     ends = []
     for n in range(1, len(d) + 1):
         one = np.array(d[:n], dtype=float)
-        ends.append(interval(bet(Wealth.start(), one, np.zeros(n)).wealth, confidence=confidence))
+        ends.append(confidence_sequence(bet(Wealth.start(), one, np.zeros(n)).wealth, confidence=confidence))
     return max(float(low) for low, _ in ends), min(float(high) for _, high in ends)
 
 

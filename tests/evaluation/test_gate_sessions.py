@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.environment import Action, Case, Outcome
-from agent.record import content_hash
-from agent.trace import Attempt, Step, Trace
-from evaluation.cases import first_sessions, fresh_for_gate, labelled_cases, released_by, side_of
-from evaluation.curate import CurateSettings, curate, practised
-from evaluation.gate import Pair, decide
-from evaluation.label import Label
-from evaluation.order import batches, go_on, in_order
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.record import content_hash
+from ratchet.agent.trace import Attempt, Step, Trace
+from ratchet.evaluation.data.cases import first_sessions, fresh_for_gate, labelled_cases, released_by, side_of
+from ratchet.evaluation.data.curate import CurateSettings, curate, training_rollouts
+from ratchet.evaluation.data.labels import Label
+from ratchet.evaluation.gate.gate import Pair, decide
+from ratchet.evaluation.gate.order import batches, go_on, in_order
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 SHARE = 0.4
@@ -72,7 +73,7 @@ def test_no_turn_of_a_session_that_judges_teaches():
     traces = [turn(session, n) for session in (*GATE, *TRAIN) for n in range(8)]
     labelled = joined(traces, [answered(t) for t in traces[::2]])
     taught = {c.session_id for c in curate(labelled, CurateSettings()).cases}
-    ran = {t.session_id for t in practised(traces, labelled, [], gate_share=SHARE)}
+    ran = {t.session_id for t in training_rollouts(traces, labelled, [], gate_share=SHARE)}
     judge = {c.session_id for c in fresh_for_gate(labelled, (), {}, ())[0]}
     assert (taught, ran, judge) == (set(TRAIN), set(TRAIN), set(GATE))
 
@@ -92,7 +93,7 @@ def test_what_a_case_did_in_a_session_that_judges_does_not_teach():
     hello = "hello there, I have a question about my order"
     home, elsewhere = turn(TRAIN[0], 0, hello, minute=1, score=0.0), turn(GATE[0], 0, hello, minute=2)
     assert joined([home, elsewhere], []) == []
-    assert practised([home, elsewhere], [], [], gate_share=SHARE) == [home]
+    assert training_rollouts([home, elsewhere], [], [], gate_share=SHARE) == [home]
 
 
 def test_a_case_of_the_gate_that_a_person_answered_for_training_teaches_and_its_session_stops_judging():

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import ValidationError
 
-from evaluation.label import Label, one_per_rater
+from ratchet.evaluation.data.labels import Label, one_per_rater
 
 NOW = datetime(2026, 1, 5, tzinfo=UTC)
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from agent.errors import BadInput
-from evaluation.ledger import Ledger, close_test, open_test, refresh
-from evaluation.simulation import first_crossings
+from ratchet.agent.errors import BadInput
+from ratchet.evaluation.gate.characteristics.simulation import first_crossings
+from ratchet.evaluation.gate.ledger import Ledger, close_test, open_test, refresh
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.environment import Action, Case
-from agent.trace import Attempt, RunError, Step, Trace
-from evaluation import selection
-from evaluation.cases import role_of, split_salt
-from evaluation.novelty import novelty
-from evaluation.selection import SelectionSettings, Unasked, _propensity
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action
+from ratchet.agent.trace import Attempt, RunError, Step, Trace
+from ratchet.evaluation.data import selection
+from ratchet.evaluation.data.cases import role_of, split_salt
+from ratchet.evaluation.data.novelty import novelty
+from ratchet.evaluation.data.selection import SelectionSettings, UnlabelledTraces, _propensity
 
 
 def trace(number, confidence: float | None = 0.9, **changes):
@@ -35,7 +36,9 @@ def select(traces, rules, *, salt="", novelty=None, **more):
     """Of traces as they are; `novelty` is from a trace."""
     if novelty is not None:
         more["novelty"] = lambda rows: np.array([novelty(traces[row]) for row in rows], float)
-    return selection.select(Unasked.of(traces, gate_share=rules.gate_share, salt=salt), rules, **more)
+    return selection.select(
+        UnlabelledTraces.of(traces, gate_share=rules.gate_share, salt=salt), rules, **more
+    )
 
 
 TRACES = [trace(n, (n * 37 % 100) / 100) for n in range(60)]
@@ -178,7 +181,7 @@ def many(n, rng):
     ids = np.array([f"{i:032x}" for i in rng.permutation(n)], dtype="S32")
     no, yes = np.zeros(n, bool), np.ones(n, bool)
     cases = np.array([f"{i:016x}" for i in rng.permutation(n)], dtype="S16")
-    return Unasked.of_columns(ids, cases, confidence, no, no, yes, rng.random(n) < 0.4)
+    return UnlabelledTraces.of_columns(ids, cases, confidence, no, no, yes, rng.random(n) < 0.4)
 
 
 def test_two_hundred_thousand_are_ranked_in_seconds_and_novelty_is_asked_of_a_pool_only():

@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from agent.environment import Case
-from evaluation.drift import STATE_VERSION
-from evaluation.episodes import Ruling
-from evaluation.watching import (
-    Reading,
+from ratchet.agent.case import Case
+from ratchet.evaluation.drift.incidents import Acknowledgement
+from ratchet.evaluation.drift.monitor import STATE_VERSION
+from ratchet.evaluation.drift.watching import (
+    MonitorEmbedding,
     WatchSettings,
     WatchState,
     claimed_improve,
@@ -42,13 +42,13 @@ def traffic(make_trace):
     return make
 
 
-def seen(traces, state=None, rulings=(), at=NOW):
-    return look(state or WatchState(), traces, rulings, SETTINGS, at)
+def seen(traces, state=None, acknowledgements=(), at=NOW):
+    return look(state or WatchState(), traces, acknowledgements, SETTINGS, at)
 
 
-def ruling(kind, number=1, **changes):
+def acknowledgement(kind, number=1, **changes):
     fields = {"ruling_id": f"r{number}", "kind": kind, "at": NOW, "who": "ana", "why": "new product line"}
-    return Ruling(**fields | changes)
+    return Acknowledgement(**fields | changes)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_the_drifted_region_holds_new_requests_and_hardly_a_usual_one(drifted):
 
 def test_a_snoozed_alarm_is_recorded_and_nobody_is_told(traffic):
     traces = traffic(120) | traffic(80, NEW, 120)
-    state = seen(traces, rulings=[ruling("snooze", until=NOW + timedelta(hours=1))])
+    state = seen(traces, acknowledgements=[acknowledgement("snooze", until=NOW + timedelta(hours=1))])
     assert state.episodes.open is not None
     assert (state.outbox, state.improve) == ((), None)
     assert state.ruled == ("r1",)
@@ -115,12 +115,12 @@ def test_a_snoozed_alarm_is_recorded_and_nobody_is_told(traffic):
 def test_the_new_normal_is_learned_from_the_onset_on_and_is_quiet_afterwards(traffic, drifted):
     traces, state = drifted
     settled = state.model_copy(update={"outbox": (), "improve": None})
-    accepted = seen(traces, settled, [ruling("accept")])
+    accepted = seen(traces, settled, [acknowledgement("accept")])
     assert [notice.announcement.event for notice in accepted.outbox] == ["accepted"]
     assert accepted.episodes.rereferences[0].why == "new product line"
     assert (accepted.episodes.open, accepted.drifted) == (None, {})
     more = traces | traffic(200, NEW, 200)
-    normal = seen(more, accepted, [ruling("accept")])
+    normal = seen(more, accepted, [acknowledgement("accept")])
     assert normal.monitor is not None
     assert sum(int(i, 16) >= 120 for i in normal.reference) >= 58
     assert len(normal.states) > len(accepted.states)
@@ -134,7 +134,7 @@ def test_the_new_normal_is_learned_from_the_onset_on_and_is_quiet_afterwards(tra
 
 def test_until_the_new_normal_is_learned_nothing_is_decided(traffic, drifted):
     traces, state = drifted
-    hasty = look(state, traces, [ruling("accept")], WatchSettings(window=20, reference=120), NOW)
+    hasty = look(state, traces, [acknowledgement("accept")], WatchSettings(window=20, reference=120), NOW)
     assert hasty.monitor is None
     assert len(hasty.states) == len(state.states)
 
@@ -196,9 +196,9 @@ def test_an_agent_that_gets_quicker_is_no_incident(served):
 
 def test_what_is_kept_stays_as_large_as_it_is_and_decides_the_same(traffic, drifted, monkeypatch):
     traces, whole = drifted
-    monkeypatch.setattr("evaluation.watching.RECENT", 50)
-    monkeypatch.setattr("evaluation.conduct.RECENT", 50)
-    monkeypatch.setattr("evaluation.watching.WINDOWS", 3)
+    monkeypatch.setattr("ratchet.evaluation.drift.watching.RECENT", 50)
+    monkeypatch.setattr("ratchet.evaluation.drift.behaviour.RECENT", 50)
+    monkeypatch.setattr("ratchet.evaluation.drift.watching.WINDOWS", 3)
     state = WatchState()
     for n in range(0, len(traces), 40):
         portion = dict(list(traces.items())[n : n + 40])
@@ -220,7 +220,7 @@ def state_left(state, traces, n):
 
 
 def test_windows_that_were_not_published_are_kept(traffic, monkeypatch):
-    monkeypatch.setattr("evaluation.watching.WINDOWS", 2)
+    monkeypatch.setattr("ratchet.evaluation.drift.watching.WINDOWS", 2)
     state = seen(traffic(200))
     assert (len(state.states), state.n_windows, state.published) == (7, 7, 0)
     assert len(with_published(state, 4).states) == 3
@@ -234,11 +234,11 @@ def test_another_embedding_begins_anew_from_the_same_reference_and_says_so(traff
     def embed(texts):
         return np.array([[float(len(text)), float(text.count("e")), 1.0] for text in texts])
 
-    other = look(state, traces | traffic(20, start=120), (), SETTINGS, NOW, Reading(embed, "counts"))
+    other = look(state, traces | traffic(20, start=120), (), SETTINGS, NOW, MonitorEmbedding(embed, "counts"))
     assert (other.reference, other.n_windows) == (state.reference, state.n_windows + 1)
     assert "'hashing', not 'counts'" in other.renewed
     assert other.states[-1].n_windows == 1
-    again = look(other, traces | traffic(40, start=120), (), SETTINGS, NOW, Reading(embed, "counts"))
+    again = look(other, traces | traffic(40, start=120), (), SETTINGS, NOW, MonitorEmbedding(embed, "counts"))
     assert (again.renewed, again.states[-1].n_windows) == (None, 2)
 
 

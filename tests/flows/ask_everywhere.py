@@ -4,23 +4,23 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from agent.environment import Case
-from agent.optimize.experience import ExperienceSettings
-from agent.optimize.prompts import PromptSettings
-from agent.optimize.team_search import TeamSettings
-from agent.project import Proposer, load_project
-from agent.roles import as_team
-from agent.trace import Trace
-from evaluation.cases import LabelledCase
-from infra.dataset_store import read_dataset, write_dataset
-from infra.programs import load_program
-from infra.project_state import read_state
-from infra.registry import champion, fetch_files, register
-from tasks.collect import collect_new
-from tasks.gate import evaluate
-from tasks.learn import Lesson, ProposeSettings, as_examples, make
-from tasks.practice import FROM_RUNS, propose_from_runs
-from tasks.serve import serve_waiting
+from ratchet.agent.case import Case
+from ratchet.agent.optimize.prompts import PromptSettings
+from ratchet.agent.optimize.replay import ExperienceSettings
+from ratchet.agent.optimize.team_search import TeamSettings
+from ratchet.agent.project import Proposer, load_project
+from ratchet.agent.team.roles import as_team
+from ratchet.agent.trace import Trace
+from ratchet.evaluation.data.cases import LabelledCase
+from ratchet.infra.registry.programs import load_program
+from ratchet.infra.registry.registry import champion, fetch_files, register
+from ratchet.infra.store.dataset_store import read_dataset, write_dataset
+from ratchet.infra.store.project_state import read_state
+from ratchet.tasks.collect import collect_new
+from ratchet.tasks.gate import evaluate
+from ratchet.tasks.propose import ProposeSettings, TrainingExample, as_examples, make
+from ratchet.tasks.rollouts import FROM_ROLLOUTS, propose_from_rollouts
+from ratchet.tasks.serve import serve_waiting
 
 SMALL = ProposeSettings(
     experience=ExperienceSettings(recalls=1, tune_on=4),
@@ -34,21 +34,21 @@ def everybody(folder: Path) -> None:
     project = load_project(folder)
     serve_waiting.fn(str(folder))
     collect_new.fn(project.name)
-    lessons = [Lesson(case=labelled(n), weight=1.0) for n in range(6)]
-    examples, served = as_examples(str(folder), lessons), champion(project.name).candidate
+    training = [TrainingExample(case=labelled(n), weight=1.0) for n in range(6)]
+    examples, served = as_examples(str(folder), training), champion(project.name).candidate
     team = as_team(served)
     register(project.name, team, files={}, seen_case_ids=[], cost={})
     stored = read_state(project.name).traces
     for proposer in get_args(Proposer):
-        if proposer in FROM_RUNS:
+        if proposer in FROM_ROLLOUTS:
             runs = read_dataset(stored, Trace)
-            propose_from_runs(
+            propose_from_rollouts(
                 folder, proposer, served.candidate_id, runs, "d", SMALL.trajectories, SMALL.lessons
             )
         elif proposer != "lora":  # trains the embedded LM only
             for parent in (served, team):
-                make(project.name, proposer, parent.candidate_id, examples, lessons, "d", SMALL)
-    cases = [lesson.case for lesson in lessons]
+                make(project.name, proposer, parent.candidate_id, examples, training, "d", SMALL)
+    cases = [example.case for example in training]
     version = write_dataset("labelled", cases)
     ids = [case.case_id for case in cases]
     traces = evaluate.fn(str(folder), project.name, served.candidate_id, version, ids)
@@ -68,7 +68,7 @@ def loaded(folder: Path) -> None:
     import mlflow
     import pandas as pd
 
-    from infra.tracking import connect
+    from ratchet.infra.mlflow_client import connect
 
     name = load_project(folder).name
     connect(name)

@@ -12,19 +12,20 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import pytest
-
-from agent.candidate import Candidate, Demo, Origin, Predictor, Topology
-from agent.environment import Action, Case, Outcome
-from agent.trace import Attempt, Step, Trace
-from evaluation.gate import Pair, Verdict, decide
-from evaluation.scorers import interval
-from flows.cli import main
-from infra.registry import promote, register
-from infra.review_queue import ReviewItem, answer, ask_people
-from infra.settings import Settings
-from infra.stack import Stack, StackPlan, running_stack
-from infra.trace_store import log_traces
 from tests.evidence import give_verdict
+
+from ratchet.agent.candidate import Candidate, Demo, Origin, Predictor, Topology
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.trace import Attempt, Step, Trace
+from ratchet.evaluation.data.intervals import mean_interval
+from ratchet.evaluation.gate.gate import Pair, Verdict, decide
+from ratchet.flows.cli import main
+from ratchet.infra.registry.registry import promote, register
+from ratchet.infra.review.queue import ReviewItem, answer, ask_people
+from ratchet.infra.settings import Settings
+from ratchet.infra.stack.stack import Stack, StackPlan, running_stack
+from ratchet.infra.traces.write import log_traces
 
 TEMPLATE = Path(__file__).parents[2] / "flows" / "template"
 TINY_DEPLOYMENT = """
@@ -162,7 +163,7 @@ def _register(project: str, candidate: Candidate, verdict: Verdict | None = None
     register(project, candidate, files={}, seen_case_ids=["a"], cost={"seconds": 61.25})
     if verdict is None:
         return
-    scores = {"accuracy": interval([1.0, 1.0, 0.0])}
+    scores = {"accuracy": mean_interval([1.0, 1.0, 0.0])}
     give_verdict(project, candidate.candidate_id, candidate.parent or "", verdict, scores)
 
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from infra.registry import champion
+from ratchet.infra.registry.registry import champion
 
 
 @pytest.fixture(autouse=True)

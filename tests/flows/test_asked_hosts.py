@@ -96,7 +96,7 @@ def test_an_endpoint_without_an_address_is_refused_before_anything_is_asked_or_r
     assert (
         refused.stderr.strip()
         .splitlines()[-1]
-        .startswith("agent.errors.BadInput: LM openai/scripted has no address")
+        .startswith("ratchet.agent.errors.BadInput: LM openai/scripted has no address")
     )
     assert "RATCHET_LM_API_BASE" in refused.stderr
     assert proxy.asked == []

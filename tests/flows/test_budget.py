@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from infra.ledger_store import read_ledger
+from ratchet.infra.registry.ledger import read_ledger
 
 
 @pytest.fixture(autouse=True)

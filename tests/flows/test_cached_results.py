@@ -4,17 +4,18 @@ import pytest
 from prefect import flow
 from prefect.results import ResultRecord, ResultRecordMetadata, resolve_serializer
 
-from agent.environment import Action, Case, Outcome
-from agent.errors import CorruptRecord
-from agent.project import load_project
-from agent.trace import Attempt, Part, Step
-from evaluation.cases import LabelledCase
-from flows.demo.final_test import final_test
-from flows.demo.planted import plant
-from infra.dataset_store import write_dataset
-from tasks.gate import evaluate
-from tasks.learn import propose
-from tasks.serve import first_champion
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.errors import CorruptRecord
+from ratchet.agent.project import load_project
+from ratchet.agent.trace import Attempt, Contribution, Step
+from ratchet.evaluation.data.cases import LabelledCase
+from ratchet.flows.demo.final_test import final_test
+from ratchet.flows.demo.negative_control import make_negative_control
+from ratchet.infra.store.dataset_store import write_dataset
+from ratchet.tasks.gate import evaluate
+from ratchet.tasks.propose import propose
+from ratchet.tasks.serve import first_champion
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def kept_and_read(task, result):
 def test_dicts_that_name_code_come_back_as_dicts_wherever_a_trace_holds_them(make_trace, planted, tmp_path):
     for one in planted:
         step = Step(
-            observation="{}", parts=(Part(actor="critic", said="{}"),),
+            observation="{}", parts=(Contribution(actor="critic", said="{}"),),
             action=Action(name="get_weather", arguments={"city": one, **one}),
         )  # fmt: skip
         outcome = Outcome(score=1.0, details={"__class__": 1.0})
@@ -78,7 +79,7 @@ def test_evaluations_that_a_killed_run_kept_are_read_without_calling_what_their_
     assert not (tmp_path / "called").exists()
 
 
-@pytest.mark.parametrize("task", [evaluate, propose, final_test, plant])
+@pytest.mark.parametrize("task", [evaluate, propose, final_test, make_negative_control])
 def test_every_cached_task_reads_its_results_without_an_object_hook(task, planted, tmp_path):
     serializer = resolve_serializer(task.result_serializer)
     text = '{"__class__": "os.makedirs", "data": {"name": "%s"}}' % (tmp_path / "called")

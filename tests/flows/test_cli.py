@@ -7,9 +7,13 @@ from unittest.mock import patch
 
 import pytest
 
-from flows.cli import COMMANDS
+from ratchet.flows.cli import COMMANDS
 
-MAIN = [sys.executable, "-c", "import sys; sys.argv[0] = 'ratchet'; from flows.cli import main; main()"]
+MAIN = [
+    sys.executable,
+    "-c",
+    "import sys; sys.argv[0] = 'ratchet'; from ratchet.flows.cli import main; main()",
+]
 
 
 def completed(words: str) -> list[str]:

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from infra import checkup
-from infra.checkup import Check, run_checks
+from ratchet.infra import doctor as checkup
+from ratchet.infra.doctor import Check, run_checks
 
-COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "doctor"]
+COMMAND = [sys.executable, "-c", "from ratchet.flows.cli import main; main()", "doctor"]
 
 
 @pytest.fixture

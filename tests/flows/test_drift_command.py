@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from agent.errors import BadInput
-from flows.cli import app
-from flows.commands.drift import _sample
-from infra.message_file import MessageColumns, MessageFile
-from infra.text_embedding import drift_embedding
+from ratchet.agent.errors import BadInput
+from ratchet.flows.cli import app
+from ratchet.flows.commands.drift import _sample
+from ratchet.infra.files.messages import MessageColumns, MessageFile
+from ratchet.infra.text_embedding import drift_embedding
 
 USUAL = ["card", "transfer", "cash", "refund", "top up"]
 

@@ -1,8 +1,9 @@
 import json
 
-from infra.registry import register
-from infra.trace_store import log_traces
 from tests.flows.conftest import _child, _trace
+
+from ratchet.infra.registry.registry import register
+from ratchet.infra.traces.write import log_traces
 
 
 def test_an_answer_leads_to_steps_recalled_traces_candidate_label_and_verdict(ratchet, past):

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import pytest
 
-from evaluation.gate import Pair, Verdict, decide
-from flows.cli import main
+from ratchet.evaluation.gate.gate import Pair, Verdict, decide
+from ratchet.flows.cli import main
 
 
 class Done(NamedTuple):

@@ -3,12 +3,12 @@
 import pytest
 from prefect import flow
 
-from agent.environment import Case
-from agent.project import load_project
-from evaluation.cases import LabelledCase
-from infra.dataset_store import write_dataset
-from tasks.gate import evaluate
-from tasks.serve import first_champion
+from ratchet.agent.case import Case
+from ratchet.agent.project import load_project
+from ratchet.evaluation.data.cases import LabelledCase
+from ratchet.infra.store.dataset_store import write_dataset
+from ratchet.tasks.gate import evaluate
+from ratchet.tasks.serve import first_champion
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
 

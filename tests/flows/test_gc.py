@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from infra.settings import Settings
+from ratchet.infra.settings import Settings
 
 
 @pytest.fixture

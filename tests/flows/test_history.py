@@ -1,6 +1,6 @@
 import json
 
-from infra.ledger_store import grant_budget
+from ratchet.infra.registry.ledger import grant_budget
 
 
 def test_every_version_stands_with_its_evidence_its_maker_and_its_cost(ratchet, past):

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.experience_store import open_library
-from infra.trace_store import collect
+from ratchet.infra.store.experience import open_library
+from ratchet.infra.traces.write import collect
 
 SHARED = Path(os.environ.get("RATCHET_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 CASES = SHARED / "cases"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.recall import Query
-from evaluation.label import Label
-from infra.experience_store import open_library
-from infra.trace_store import attach_label, collect
+from ratchet.agent.memory.ranking import Query
+from ratchet.evaluation.data.labels import Label
+from ratchet.infra.store.experience import open_library
+from ratchet.infra.traces.write import attach_label, collect
 
 SHARED = Path(os.environ.get("RATCHET_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 AIRLINE = SHARED / "data" / "tau_bench_airline" / "gpt-4o-airline.json"

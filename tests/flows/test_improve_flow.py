@@ -5,22 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from agent.environment import Case
-from agent.errors import ServiceUnavailable
-from agent.trace import Trace
-from evaluation.cases import LabelledCase, role_of
-from evaluation.label import Label
-from evaluation.selection import SelectionSettings
-from flows.improve import improve
-from flows.project_settings import ImproveSettings
-from infra.dataset_store import read_dataset
-from infra.ledger_store import read_ledger
-from infra.question_rounds import read_round
-from infra.registry import champion, history, seen_case_ids
-from infra.review_queue import answer, pending
-from infra.trace_store import attach_label, collect, log_traces, spool_folder
-from tasks.collect import collect_new
-from tasks.gate import GateSettings
+from ratchet.agent.case import Case
+from ratchet.agent.errors import ServiceUnavailable
+from ratchet.agent.trace import Trace
+from ratchet.evaluation.data.cases import LabelledCase, role_of
+from ratchet.evaluation.data.labels import Label
+from ratchet.evaluation.data.selection import SelectionSettings
+from ratchet.flows.improve import improve
+from ratchet.flows.project_settings import ImproveSettings
+from ratchet.infra.registry.ledger import read_ledger
+from ratchet.infra.registry.registry import champion, seen_case_ids, version_history
+from ratchet.infra.review.queue import answer, pending
+from ratchet.infra.review.rounds import read_round
+from ratchet.infra.store.dataset_store import read_dataset
+from ratchet.infra.traces.write import attach_label, collect, log_traces, spool_folder
+from ratchet.tasks.collect import collect_new
+from ratchet.tasks.gate import GateSettings
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
 
@@ -59,7 +59,7 @@ def test_a_week_is_served_once_and_every_test_stands_in_the_ledger(make_project)
     assert [entry.candidate for entry in read_ledger(ours.name).current] == [
         judged.candidate_id for judged in report.judged
     ]
-    seen = {v.candidate_id: v for v in history(ours.name)}
+    seen = {v.candidate_id: v for v in version_history(ours.name)}
     assert all(seen[judged.candidate_id].reason == judged.verdict.reason for judged in report.judged)
     again = improve(str(ours.folder), RULES)
     assert again.served == 0
@@ -137,11 +137,11 @@ def test_a_proposer_that_fails_is_a_problem_and_what_others_made_is_judged(
     def broken(*_, **__):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("tasks.learn.propose_prompt", broken)
+    monkeypatch.setattr("ratchet.tasks.propose.propose_prompt", broken)
     ours = make_project()
     ours.ask(*requests(24))
     report = improve(str(ours.folder), RULES.model_copy(update={"proposers": ("prompt", "experience")}))
-    assert [one.candidate_id for one in report.judged] == [history(ours.name)[-1].candidate_id]
+    assert [one.candidate_id for one in report.judged] == [version_history(ours.name)[-1].candidate_id]
     (problem,) = report.problems
     assert problem.startswith("proposer prompt made nothing: ZeroDivisionError; its traceback is in ")
     assert "in broken" in Path(problem.rpartition(" is in ")[2]).read_text()
@@ -160,7 +160,7 @@ def test_whole_runs_become_lessons_and_a_memory_of_trajectories(make_project):
     ours.ask(*requests(24))
     rules = RULES.model_copy(update={"proposers": ("trajectories", "lessons")})
     report = improve(str(ours.folder), rules)
-    made = {v.candidate.origin.proposer: v for v in history(ours.name)}
+    made = {v.candidate.origin.proposer: v for v in version_history(ours.name)}
     assert {judged.candidate_id for judged in report.judged} == {
         made[name].candidate_id for name in ("trajectories", "lessons")
     }
@@ -193,7 +193,7 @@ def test_an_imported_run_is_remembered_though_its_world_cannot_be_played(make_pr
     practice = read_dataset(report.lessons.practice, Trace)
     role = role_of(case.case_id, gate_share=RULES.selection.gate_share, salt=ours.name)
     assert (case.case_id in {run.case.case_id for run in practice}) == (role == "train")
-    made = {v.candidate.origin.proposer: v for v in history(ours.name)}
+    made = {v.candidate.origin.proposer: v for v in version_history(ours.name)}
     taught = seen_case_ids(ours.name, made["trajectories"].candidate_id)
     assert (case.case_id in taught) == (role == "train")
 
@@ -203,7 +203,7 @@ def test_another_lm_is_a_challenger_that_the_gate_tests(make_project, scripted_l
     ours.ask(*requests(24))
     rules = RULES.model_copy(update={"model": "openai/other"})
     report = improve(str(ours.folder), rules)
-    (first, made) = history(ours.name)
+    (first, made) = version_history(ours.name)
     (judged,) = report.judged
     assert (judged.candidate_id, made.candidate.base_model) == (made.candidate_id, "openai/other")
     assert (made.candidate.parent, made.compared_with) == (first.candidate_id, first.candidate_id)

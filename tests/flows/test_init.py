@@ -4,14 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from agent.environment import Action
-from agent.experience import Experience
-from agent.memory import Memory
-from agent.project import load_project
-from agent.recall import Query
-from evaluation.cases import role_of
-from evaluation.contamination import NEAR
-from evaluation.near_text import SHINGLE
+from ratchet.agent.environment import Action
+from ratchet.agent.memory.ranking import Query
+from ratchet.agent.memory.snapshot import Memory
+from ratchet.agent.memory.steps import Experience
+from ratchet.agent.project import load_project
+from ratchet.evaluation.data.cases import role_of
+from ratchet.evaluation.data.contamination import NEAR
+from ratchet.evaluation.data.near_text import SHINGLE
 
 TEAMS = {"heron", "lynx", "otter", "wren"}
 

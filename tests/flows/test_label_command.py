@@ -1,12 +1,12 @@
 import json
 from datetime import UTC, datetime
 
-from infra.known_projects import known_projects
-from infra.review_answers import finished
-from infra.review_queue import ReviewItem, ask_people, pending
-from infra.trace_spans import RECORD, export_request
-from infra.trace_store import write_spans
-from infra.tracking import connect
+from ratchet.infra.known_projects import known_projects
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.review.answers import finished
+from ratchet.infra.review.queue import ReviewItem, ask_people, pending
+from ratchet.infra.traces.spans import RECORD_ATTRIBUTE, export_request
+from ratchet.infra.traces.write import write_spans
 
 
 def test_list_shows_request_answer_and_why(ratchet, past):
@@ -65,7 +65,7 @@ def _log_without_record(past):
     trace = past.traces[0].model_copy(update={"trace_id": "f" * 31 + "0"})
     request = export_request([trace], datetime.now(UTC))
     for span in request.resource_spans[0].scope_spans[0].spans:
-        kept = [attribute for attribute in span.attributes if attribute.key != RECORD]
+        kept = [attribute for attribute in span.attributes if attribute.key != RECORD_ATTRIBUTE]
         del span.attributes[:]
         span.attributes.extend(kept)
     write_spans(connect(past.project), request)

@@ -5,13 +5,13 @@ from contextlib import contextmanager
 import pytest
 from prefect.client.orchestration import get_client
 
-from evaluation.watching import WatchSettings
-from flows.improve import improve
-from flows.monitor import monitor
-from flows.project_settings import MonitorSettings
-from infra.drift_log import last_look
-from infra.trace_store import log_traces
-from tasks.watch import start_improve
+from ratchet.evaluation.drift.watching import WatchSettings
+from ratchet.flows.improve import improve
+from ratchet.flows.monitor import monitor
+from ratchet.flows.project_settings import MonitorSettings
+from ratchet.infra.drift.log import last_look
+from ratchet.infra.traces.write import log_traces
+from ratchet.tasks.monitor import start_improve
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
 
@@ -88,7 +88,7 @@ def test_without_a_deployed_improve_the_alarm_stands_and_says_so(make_project, u
 @contextmanager
 def temporary_deployment_name(name):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.watch.IMPROVE", name)
+        patch.setattr("ratchet.tasks.monitor.IMPROVE", name)
         yield
 
 

@@ -8,9 +8,9 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from infra.scheduler import crash_abandoned_runs
-from infra.settings import Settings
-from infra.stack import PREFECT_FILE, Stack, apply_deployments, running_stack
+from ratchet.infra.settings import Settings
+from ratchet.infra.stack.scheduler import crash_abandoned_runs
+from ratchet.infra.stack.stack import PREFECT_FILE, Stack, apply_deployments, running_stack
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 

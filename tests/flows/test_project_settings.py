@@ -7,27 +7,27 @@ from pathlib import Path
 import pytest
 from mlflow.artifacts import load_dict
 from prefect.utilities.callables import parameter_schema
+from tests.flows.conftest import TEMPLATE
 
-from agent.errors import BadInput
-from evaluation.cases import LabelledCase
-from evaluation.selection import SelectionSettings
-from evaluation.watching import WatchSettings
-from flows.improve import improve
-from flows.monitor import monitor
-from flows.project_settings import (
+from ratchet.agent.errors import BadInput
+from ratchet.evaluation.data.cases import LabelledCase
+from ratchet.evaluation.data.selection import SelectionSettings
+from ratchet.evaluation.drift.watching import WatchSettings
+from ratchet.flows.improve import improve
+from ratchet.flows.monitor import monitor
+from ratchet.flows.project_settings import (
     SETTINGS_FILE,
     ImproveSettings,
     MonitorSettings,
     ProjectSettings,
     read_settings,
 )
-from infra.dataset_store import read_dataset
-from infra.settings import Settings
-from infra.tracking import connect
-from infra.version import find_version
-from tasks.gate import GateSettings
-from tasks.learn import ProposeSettings
-from tests.flows.conftest import TEMPLATE
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry.version import find_version
+from ratchet.infra.settings import Settings
+from ratchet.infra.store.dataset_store import read_dataset
+from ratchet.tasks.gate import GateSettings
+from ratchet.tasks.propose import ProposeSettings
 
 FILE = """
 seed = 3

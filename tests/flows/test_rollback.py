@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from infra.registry import champion
-from infra.tracking import connect
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry.registry import champion
 
 
 @pytest.fixture(autouse=True)

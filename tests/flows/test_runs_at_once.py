@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from infra.registry import history
-from infra.trace_store import collect
+from ratchet.infra.registry.registry import version_history
+from ratchet.infra.traces.write import collect
 
 pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
@@ -22,7 +22,7 @@ def start(scripted_lm):
         command = [
             sys.executable,
             "-c",
-            "from flows.cli import main; main()",
+            "from ratchet.flows.cli import main; main()",
             "improve",
             "--project",
             str(folder),
@@ -41,6 +41,6 @@ def test_two_runs_at_once_serve_each_request_once(make_project, start):
     said = [one.communicate(timeout=300)[0] for one in both]
     assert [one.returncode for one in both] == [3, 3], said
     assert len(collect(ours.name).traces) == 24, said
-    assert [version.number for version in history(ours.name)][:1] == [1]
+    assert [version.number for version in version_history(ours.name)][:1] == [1]
     waited = [text for text in said if "waiting: `ratchet improve` (process" in text]
     assert len(waited) == 1, said

@@ -2,13 +2,13 @@
 
 import pytest
 
-from flows.improve import improve
-from flows.project_settings import ImproveSettings
-from infra.gate_cases import spent_cases
-from infra.ledger_store import read_ledger
-from infra.project_state import project_folder
-from infra.registry import champion, history
-from tasks.gate import GateSettings
+from ratchet.flows.improve import improve
+from ratchet.flows.project_settings import ImproveSettings
+from ratchet.infra.registry.gate_cases import spent_cases
+from ratchet.infra.registry.ledger import read_ledger
+from ratchet.infra.registry.registry import champion, version_history
+from ratchet.infra.store.project_state import project_folder
+from ratchet.tasks.gate import GateSettings
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server", "scripted_lm")]
 
@@ -40,5 +40,5 @@ def test_cases_that_judged_once_never_judge_again_in_whatever_home(
     assert (third.served, third.judged) == (0, ())
     assert spent_cases(ours.name) == spent
     assert len(read_ledger(ours.name).entries) == 1, "no share was spent for nothing"
-    assert len(history(ours.name)) == 4
+    assert len(version_history(ours.name)) == 4
     assert champion(ours.name).number == 1

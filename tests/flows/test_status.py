@@ -1,9 +1,9 @@
 import json
 
-from infra.drift_log import log_drift
-from infra.registry import promote
-from infra.spool import spool_lines
-from infra.trace_store import spool_folder
+from ratchet.infra.drift.log import log_drift
+from ratchet.infra.registry.registry import promote
+from ratchet.infra.traces.spool import spool_lines
+from ratchet.infra.traces.write import spool_folder
 
 
 def test_a_proven_challenger_is_what_to_do_next(ratchet, past):
@@ -36,7 +36,7 @@ def test_what_comes_next_follows_the_state(ratchet, own_past):
 
 def test_a_project_that_never_ran_is_told_to_improve(ratchet, project, tmp_path):
     (tmp_path / "project.py").write_text(
-        f"from agent.project import Project\nproject = Project({project!r}, 'Help.', lambda: None)\n"
+        f"from ratchet.agent.project import Project\nproject = Project({project!r}, 'Help.', lambda: None)\n"
     )
     (tmp_path / "ratchet.toml").write_text('approved_by = "nightly"\n[gate]\nalpha = 0.02\n')
     done = ratchet("status", "--project", tmp_path)

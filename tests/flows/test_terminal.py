@@ -9,8 +9,8 @@ import pytest
 PRINTS = """
 import subprocess, sys
 import typer
-from flows import cli
-from flows.commands.terminal import emit_json
+from ratchet.flows import cli
+from ratchet.flows.commands.terminal import emit_json
 
 @cli.app.command("chatty")
 def chatty(as_json: bool = typer.Option(False, "--json"), fails: str = "") -> None:

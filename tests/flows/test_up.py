@@ -11,15 +11,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-
-from agent.errors import ServiceUnavailable
-from flows.commands import up as up_command
-from infra.service import Service
-from infra.settings import Settings
-from infra.stack import Stack, StackPlan
 from tests.flows.conftest import free_port
 
-COMMAND = [sys.executable, "-c", "from flows.cli import main; main()", "up"]
+from ratchet.agent.errors import ServiceUnavailable
+from ratchet.flows.commands import up as up_command
+from ratchet.infra.settings import Settings
+from ratchet.infra.stack.service import Service
+from ratchet.infra.stack.stack import Stack, StackPlan
+
+COMMAND = [sys.executable, "-c", "from ratchet.flows.cli import main; main()", "up"]
 START_LIMIT_S = 150.0
 
 

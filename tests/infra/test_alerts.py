@@ -5,8 +5,8 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from infra.alerts import Alert, send_alert
-from infra.settings import Settings
+from ratchet.infra.alerts import Alert, send_alert
+from ratchet.infra.settings import Settings
 
 ALERT = Alert(
     kind="drift",

@@ -6,13 +6,14 @@ from datetime import UTC, datetime, timedelta
 import mlflow
 import pytest
 
-from evaluation.label import Label
-from infra import service_clock, trace_store
-from infra.arrivals import OVERLAP
-from infra.assessments import to_assessments
-from infra.trace_spans import export_request, mlflow_id
-from infra.trace_store import attach_label, collect, log_traces
-from infra.tracking import connect
+from ratchet.evaluation.data.labels import Label
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.traces import service_clock
+from ratchet.infra.traces import write as trace_store
+from ratchet.infra.traces.arrivals import OVERLAP
+from ratchet.infra.traces.assessments import to_assessments
+from ratchet.infra.traces.spans import export_request, mlflow_id
+from ratchet.infra.traces.write import attach_label, collect, log_traces
 
 MINUTE = timedelta(minutes=1)
 

@@ -9,11 +9,11 @@ from mlflow.genai.review_queues import (
     set_review_queue_item_status,
 )
 
-from agent.errors import BadInput, CorruptRecord
-from evaluation.cases import labelled_cases
-from infra.assessments import ASKED
-from infra.review_answers import settled
-from infra.review_queue import (
+from ratchet.agent.errors import BadInput, CorruptRecord
+from ratchet.evaluation.data.cases import labelled_cases
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.review.answers import effective_labels
+from ratchet.infra.review.queue import (
     PICKS,
     QUEUE,
     ReviewItem,
@@ -23,9 +23,9 @@ from infra.review_queue import (
     existing_queue,
     pending,
 )
-from infra.trace_spans import mlflow_id
-from infra.trace_store import collect, log_traces
-from infra.tracking import connect
+from ratchet.infra.traces.assessments import ASKED
+from ratchet.infra.traces.spans import mlflow_id
+from ratchet.infra.traces.write import collect, log_traces
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def complete(project, trace, by="default"):
 def cases(project, gate_share):
     """What the gate (or, at a share of nearly 0, a proposer) is given."""
     got = collect(project)
-    said = settled(project, got.labels)
+    said = effective_labels(project, got.labels)
     return [
         (c.trace_id, c.answer, c.propensity) for c in labelled_cases(got.traces, said, gate_share=gate_share)
     ]
@@ -137,7 +137,7 @@ def test_an_answer_collected_before_its_correction_does_not_contradict_it(projec
     before = collect(project)
     answer(project, traces[0].trace_id, expected="b", rater="Anna ")
     after = collect(project, before.watermark)
-    (label,) = settled(project, [*before.labels, *after.labels])
+    (label,) = effective_labels(project, [*before.labels, *after.labels])
     assert (label.expected, label.asked) == ("b", True)
 
 
@@ -145,9 +145,9 @@ def test_an_answer_collected_before_its_item_was_completed_judges_afterwards(pro
     ask(project, traces[0])
     say(project, traces[0], "x", "anna")
     collected = collect(project).labels
-    assert [label.asked for label in settled(project, collected)] == [False]
+    assert [label.asked for label in effective_labels(project, collected)] == [False]
     complete(project, traces[0], "anna")
-    assert [label.asked for label in settled(project, collected)] == [True]
+    assert [label.asked for label in effective_labels(project, collected)] == [True]
 
 
 def test_an_answer_under_the_name_of_somebody_who_did_not_complete_the_item_judges_nothing(project, traces):
@@ -201,12 +201,12 @@ def test_a_log_of_picks_that_somebody_rewrote_or_thinned_is_refused(project, tra
     true = client.get_model_version(log, "1").tags["event"]
     client.set_model_version_tag(log, "1", "event", true.replace("0.25", "1.0"))
     with pytest.raises(CorruptRecord, match="version 1 was rewritten"):
-        settled(project, labels)
+        effective_labels(project, labels)
     client.set_model_version_tag(log, "1", "event", true)
-    assert len(settled(project, labels)) == 1
+    assert len(effective_labels(project, labels)) == 1
     client.delete_model_version(log, "1")
     with pytest.raises(CorruptRecord, match="version 1 was deleted"):
-        settled(project, labels)
+        effective_labels(project, labels)
 
 
 def test_a_pick_without_propensity_is_refused(project, traces):

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from agent.environment import Action
-from agent.errors import BadInput
-from infra.chat_log import read_chat_log
-from infra.chat_messages import RESPOND
+from ratchet.agent.environment import Action
+from ratchet.agent.errors import BadInput
+from ratchet.infra.traces.chat_log import read_chat_log
+from ratchet.infra.traces.chat_messages import RESPOND
 
 
 def call(name, arguments, call_id="1"):

@@ -11,21 +11,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from agent.environment import Case
-from agent.errors import BadInput, CorruptRecord
-from agent.trace import Trace
-from infra import dataset_log, dataset_partition
-from infra.collected import (
+from ratchet.agent.case import Case
+from ratchet.agent.errors import BadInput, CorruptRecord
+from ratchet.agent.trace import Trace
+from ratchet.infra.store import dataset_log, dataset_partition
+from ratchet.infra.store.collected import (
     TRACES,
+    collected_traces,
     columns_of,
-    find_traces,
     keep_traces,
     newest_traces,
     served,
 )
-from infra.dataset_log import log_folder
-from infra.dataset_partition import column_digest
-from infra.dataset_store import read_dataset, read_since, write_dataset
+from ratchet.infra.store.dataset_log import log_folder
+from ratchet.infra.store.dataset_partition import column_digest
+from ratchet.infra.store.dataset_store import read_dataset, read_since, write_dataset
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_rows_are_found_by_id_and_by_case_without_reading_the_rest(some):
     keep_traces("p", traces[:2000])
     keep_traces("p", traces[2000:])
     wanted = [traces[2400].trace_id, traces[7].trace_id, "f" * 32]
-    assert find_traces("p", wanted) == [traces[2400], traces[7]]
+    assert collected_traces("p", wanted) == [traces[2400], traces[7]]
     cases = [traces[3].case.case_id, Case(inputs={"request": "never asked"}).case_id]
     assert served("p", cases) == {cases[0]}
 
@@ -123,10 +123,10 @@ def test_a_lost_or_broken_index_is_made_anew(some):
     index = log_folder(TRACES, "p") / "index.db"
     for path in index.parent.glob("index.db*"):
         path.unlink()
-    assert len(find_traces("p", [f"{i:032x}" for i in range(5)])) == 5
+    assert len(collected_traces("p", [f"{i:032x}" for i in range(5)])) == 5
     index.write_bytes(b"no database at all, but long enough to be taken for one" * 100)
     assert keep_traces("p", some(6)).n_rows == 6
-    assert len(find_traces("p", [f"{i:032x}" for i in range(6)])) == 6
+    assert len(collected_traces("p", [f"{i:032x}" for i in range(6)])) == 6
 
 
 def test_columns_come_without_the_records_and_of_a_dataset_written_whole_too(some):
@@ -166,7 +166,7 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(some, seed):
             lambda: columns_of(TRACES, version, "text").column("text").to_pylist(),
             [f"request {i}" for i in range(30)],
         ),
-        "some": (lambda: find_traces("p", [traces[11].trace_id]), [traces[11]]),
+        "some": (lambda: collected_traces("p", [traces[11].trace_id]), [traces[11]]),
     }
     for read, right in reads.values():
         assert outcome(read) in (right, f"{path}: collect again")
@@ -226,9 +226,10 @@ def test_the_digest_is_of_the_values_however_they_are_chunked_or_compressed():
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from agent.trace import Trace
-from infra import dataset_log, dataset_partition
-from infra.collected import keep_traces
+from ratchet.agent.trace import Trace
+from ratchet.infra.store import dataset_log
+from ratchet.infra.store import dataset_partition
+from ratchet.infra.store.collected import keep_traces
 
 traces = [Trace.from_json(line) for line in sys.stdin]
 point = sys.argv[1]
@@ -262,7 +263,7 @@ def test_a_kill_leaves_the_version_before_or_the_new_one_and_the_next_addition_m
     some_equal(newest_traces("p"), rows)
     version = keep_traces("p", some(10))
     some_equal(version, 10)
-    assert len(find_traces("p", [f"{i:032x}" for i in range(10)])) == 10
+    assert len(collected_traces("p", [f"{i:032x}" for i in range(10)])) == 10
 
 
 def test_two_that_add_at_once_lose_nothing_and_double_nothing(some):

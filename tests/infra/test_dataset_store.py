@@ -6,11 +6,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from agent.environment import Case
-from agent.errors import BadInput, CorruptRecord, ServiceUnavailable
-from agent.trace import Trace
-from infra.dataset_store import read_dataset, write_dataset
-from infra.settings import Settings
+from ratchet.agent.case import Case
+from ratchet.agent.errors import BadInput, CorruptRecord, ServiceUnavailable
+from ratchet.agent.trace import Trace
+from ratchet.infra.settings import Settings
+from ratchet.infra.store.dataset_store import read_dataset, write_dataset
 
 
 def cases(n):
@@ -116,9 +116,9 @@ def test_a_full_disk_is_one_clear_error_and_leaves_what_was_there(full_disk):
 
 _LIMITED = """
 import os, resource, signal
-from agent.environment import Case
-from agent.errors import ServiceUnavailable
-from infra.dataset_store import write_dataset
+from ratchet.agent.case import Case
+from ratchet.agent.errors import ServiceUnavailable
+from ratchet.infra.store.dataset_store import write_dataset
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 try:

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import BadInput
-from evaluation.attribution import Attribution, Onset
-from evaluation.drift_state import DriftState
-from infra.drift_picture import draw_drift
+from ratchet.agent.errors import BadInput
+from ratchet.evaluation.drift.attribution import Attribution, ChangePoint
+from ratchet.evaluation.drift.state import DriftState
+from ratchet.infra.pictures.drift import draw_drift
 
 
 def state(n: int, e_value: float) -> DriftState:
@@ -19,7 +19,7 @@ def state(n: int, e_value: float) -> DriftState:
 
 @pytest.mark.parametrize("values", [[1.0, 2.0], [1.0, 2_000.0, 5_000.0], [0.0]])
 def test_a_timeline_is_drawn(values: list[float], tmp_path: Path) -> None:
-    said = Attribution(kinds=("input",), onset=Onset(message=60, low=40, high=90), reason="because")
+    said = Attribution(kinds=("input",), onset=ChangePoint(message=60, low=40, high=90), reason="because")
     out = draw_drift(
         [state(i + 1, v) for i, v in enumerate(values)], tmp_path / "a" / "t.png", attribution=said
     )

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.drift import DriftState
-from infra.drift_report import add_to_workspace, build_report, write_report
+from ratchet.evaluation.drift.monitor import DriftState
+from ratchet.infra.drift.report import add_to_workspace, build_report, write_report
 
 QUIET = DriftState(
     alarm=False, e_value=3.5, threshold=1_000.0, since=None, n_seen=400, n_windows=8,

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from agent.experience import Experience
-from agent.memory import Memory
-from agent.recall import Query, RecallSettings
-from infra import experience_store
-from infra.experience_store import open_library, recall_of_snapshots
+from ratchet.agent.memory.ranking import Query, RecallSettings
+from ratchet.agent.memory.snapshot import Memory
+from ratchet.agent.memory.steps import Experience
+from ratchet.infra.store import experience as experience_store
+from ratchet.infra.store.experience import open_library, recall_of_snapshots
 
 
 def of_vehicles(texts):

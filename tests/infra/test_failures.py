@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from infra.failures import in_one_line, keep_traceback
+from ratchet.infra.failures import in_one_line, keep_traceback
 
 
 @pytest.mark.parametrize(

@@ -1,14 +1,14 @@
 import pytest
-
-from agent.candidate import Candidate, Predictor
-from agent.errors import BadInput, CorruptRecord
-from infra.event_log import LedgerEvent, in_portions
-from infra.gate_cases import read_open_test, spent_cases, write_open_test
-from infra.ledger_store import close_ledger_test, open_ledger_test
-from infra.project_state import project_folder, read_state, update_state
-from infra.registry import register
-from infra.tracking import connect
 from tests.evidence import ledger_events
+
+from ratchet.agent.candidate import Candidate, Predictor
+from ratchet.agent.errors import BadInput, CorruptRecord
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry.event_log import LedgerEvent, in_portions
+from ratchet.infra.registry.gate_cases import read_open_test, spent_cases, write_open_test
+from ratchet.infra.registry.ledger import close_ledger_test, open_ledger_test
+from ratchet.infra.registry.registry import register
+from ratchet.infra.store.project_state import project_folder, read_state, update_state
 
 
 @pytest.fixture

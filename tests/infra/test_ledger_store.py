@@ -4,19 +4,19 @@ import os
 from datetime import UTC, datetime
 
 import pytest
+from tests.evidence import ledger_events
 
-from agent.errors import BadInput, CorruptRecord
-from evaluation.ledger import Ledger, open_test
-from infra.event_log import HEAD, LedgerEvent, now
-from infra.ledger_store import (
+from ratchet.agent.errors import BadInput, CorruptRecord
+from ratchet.evaluation.gate.ledger import Ledger, open_test
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry.event_log import HEAD, LedgerEvent, now
+from ratchet.infra.registry.ledger import (
     close_ledger_test,
     grant_budget,
     open_ledger_test,
     read_ledger,
 )
-from infra.registry_log import append_event
-from infra.tracking import connect
-from tests.evidence import ledger_events
+from ratchet.infra.registry.log import append_event
 
 
 def alphas(ledger):

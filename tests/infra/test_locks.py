@@ -7,21 +7,27 @@ import sys
 
 import pytest
 
-from agent.errors import ServiceUnavailable
-from infra.locks import held
-from infra.project_state import project_folder, project_lock, read_state, state_lock, update_state
+from ratchet.agent.errors import ServiceUnavailable
+from ratchet.infra.locks import held
+from ratchet.infra.store.project_state import (
+    project_folder,
+    project_lock,
+    read_state,
+    state_lock,
+    update_state,
+)
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from infra.locks import held
+from ratchet.infra.locks import held
 with held(Path(sys.argv[1]), "`ratchet improve`"):
     print("holds", flush=True)
     time.sleep(float(sys.argv[2]))
 """
 ADD = """
 import sys
-from infra.project_state import read_state, state_lock, update_state
+from ratchet.infra.store.project_state import read_state, state_lock, update_state
 for n in range(25):
     with state_lock("p"):
         update_state("p", asked=(*read_state("p").asked, f"{sys.argv[1]}-{n}"))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.mlflow_database import ensure_database
-from infra.settings import Settings
-from infra.trace_store import collect, log_traces
+from ratchet.infra.settings import Settings
+from ratchet.infra.stack.mlflow_database import ensure_database
+from ratchet.infra.traces.write import collect, log_traces
 
 pytestmark = pytest.mark.slow
 
@@ -23,7 +23,7 @@ def die(connection, cursor, statement, *_):
     if sys.argv[1] in statement:
         os.kill(os.getpid(), signal.SIGKILL)
 
-from infra.tracking import connect
+from ratchet.infra.mlflow_client import connect
 connect("p")
 """
 

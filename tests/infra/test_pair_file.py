@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from agent.errors import BadInput
-from evaluation.gate import Pair, decide
-from infra.pair_file import PairFile, read_seen
+from ratchet.agent.errors import BadInput
+from ratchet.evaluation.gate.gate import Pair, decide
+from ratchet.infra.files.pairs import PairFile, read_seen
 
 GOOD = '{"case_id": "a", "champion": 0, "challenger": 1}\n'
 

@@ -1,7 +1,7 @@
 import pytest
 
-from agent.errors import BadInput
-from infra.pictures import draw_confusion
+from ratchet.agent.errors import BadInput
+from ratchet.infra.pictures.versions import draw_confusion
 
 
 def test_confusion_of_more_tools_than_fit_is_a_png(tmp_path):

@@ -3,15 +3,23 @@ import json
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-
-from agent.candidate import Candidate, Predictor
-from agent.errors import BadInput
-from evaluation.gate import Pair, decide
-from infra.alias_moves import current_aliases
-from infra.ledger_store import close_ledger_test, open_ledger_test
-from infra.registry import champion, history, promote, record_evaluation, register, rollback, set_alias
-from infra.tracking import connect
 from tests.evidence import give_verdict
+
+from ratchet.agent.candidate import Candidate, Predictor
+from ratchet.agent.errors import BadInput
+from ratchet.evaluation.gate.gate import Pair, decide
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry.alias_moves import current_aliases
+from ratchet.infra.registry.ledger import close_ledger_test, open_ledger_test
+from ratchet.infra.registry.registry import (
+    champion,
+    promote,
+    record_evaluation,
+    register,
+    roll_back,
+    set_alias,
+    version_history,
+)
 
 BETTER = decide(
     [Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)], alpha=0.001
@@ -57,7 +65,7 @@ def test_a_proven_challenger_replaces_the_champion_and_both_say_so(project, make
     set_alias(project, second, "challenger")
     approve(project, second)
     assert current_aliases(connect(project)) == {"champion": 2, "previous": 1}
-    old, new = history(project)
+    old, new = version_history(project)
     assert [(event.action, event.other) for event in old.events] == [("promoted", None), ("replaced", second)]
     assert [(event.action, event.other) for event in new.events] == [("promoted", first)]
 
@@ -137,11 +145,11 @@ def test_rollback_walks_back_one_champion_at_a_time(project, make):
     for name in ("second", "third"):
         ids.append(make(name, BETTER))
         approve(project, ids[-1])
-    assert rollback(project, by="ben", reason="complaints").candidate_id == ids[1]
-    assert rollback(project, by="ben", reason="complaints").candidate_id == ids[0]
+    assert roll_back(project, by="ben", reason="complaints").candidate_id == ids[1]
+    assert roll_back(project, by="ben", reason="complaints").candidate_id == ids[0]
     with pytest.raises(BadInput, match="no earlier champion"):
-        rollback(project, by="ben", reason="complaints")
-    assert [event.action for event in history(project)[1].events] == [
+        roll_back(project, by="ben", reason="complaints")
+    assert [event.action for event in version_history(project)[1].events] == [
         "promoted",
         "replaced",
         "restored",
@@ -172,11 +180,11 @@ def fail_at(monkeypatch):
 def test_a_promotion_that_fails_half_way_is_undone(project, make, fail_at, step):
     approve(project, make("first"))
     second = make("second", BETTER)
-    before = history(project)
+    before = version_history(project)
     fail_at(step, MlflowException("connection lost"))
     with pytest.raises(Exception, match="connection lost"):
         approve(project, second)
-    assert history(project) == before
+    assert version_history(project) == before
     assert approve(project, second).aliases == ("champion",)
 
 
@@ -191,6 +199,6 @@ def test_a_promotion_that_was_killed_half_way_is_undone_by_the_next_move(project
     client.set_registered_model_alias(project, "champion", "2")
     client.set_model_version_tag(project, "2", "events", "[]")
     with pytest.raises(BadInput, match="no earlier champion"):
-        rollback(project, by="anna", reason="test")
+        roll_back(project, by="anna", reason="test")
     assert current_aliases(connect(project)) == {"champion": 1}
     assert approve(project, second).number == 2

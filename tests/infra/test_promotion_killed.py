@@ -6,15 +6,15 @@ import uuid
 
 import pytest
 from mlflow import MlflowClient
-
-from agent.candidate import Candidate, Predictor
-from evaluation.gate import Pair, decide
-from infra.alias_moves import current_aliases
-from infra.ledger_store import read_ledger
-from infra.promotion import settle_moves
-from infra.registry import champion, history, promote, register
-from infra.tracking import connect
 from tests.evidence import give_verdict
+
+from ratchet.agent.candidate import Candidate, Predictor
+from ratchet.evaluation.gate.gate import Pair, decide
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry.alias_moves import current_aliases
+from ratchet.infra.registry.ledger import read_ledger
+from ratchet.infra.registry.promotion import settle_moves
+from ratchet.infra.registry.registry import champion, promote, register, version_history
 
 BETTER = decide(
     [Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)], alpha=0.001
@@ -77,7 +77,7 @@ def test_what_a_killed_promotion_left_is_ended_by_the_next(mlflow_home, monkeypa
     assert [entry.decision for entry in read_ledger(project).entries] == ["promote"]
     promoted(project, second.candidate_id)
     assert current_aliases(connect(project)) == {"champion": 2, "previous": 1}
-    old, new = history(project)
+    old, new = version_history(project)
     assert [event.action for event in old.events] == ["promoted", "replaced"]
     assert [event.action for event in new.events] == ["promoted"]
 
@@ -103,7 +103,7 @@ def test_after_a_killed_promotion_is_settled_only_what_serves_has_been_promoted(
     child.start()
     child.join(120)
     assert child.exitcode == DIED
-    assert [event.action for event in history(project)[1].events] == ["promoted"]
+    assert [event.action for event in version_history(project)[1].events] == ["promoted"]
     settle_moves(project)
     assert champion(project).candidate_id == first.candidate_id
-    assert history(project)[1].events == ()
+    assert version_history(project)[1].events == ()

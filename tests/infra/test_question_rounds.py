@@ -1,11 +1,11 @@
 import pytest
-
-from infra.event_log import LedgerEvent, append, now
-from infra.project_state import project_folder, read_state, update_state
-from infra.question_rounds import ask_in_round, end_round, read_round
-from infra.review_queue import ReviewItem
-from infra.tracking import connect
 from tests.evidence import ledger_events
+
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry.event_log import LedgerEvent, append, now
+from ratchet.infra.review.queue import ReviewItem
+from ratchet.infra.review.rounds import ask_in_round, end_round, read_round
+from ratchet.infra.store.project_state import project_folder, read_state, update_state
 
 
 def picks(*names):

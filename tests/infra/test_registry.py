@@ -10,27 +10,27 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from agent.candidate import Candidate, Demo, Origin, Predictor
-from agent.errors import BadInput, CorruptRecord, ServiceUnavailable
-from agent.program import base_candidate
-from agent.record import folder_hash
-from evaluation.gate import Pair, decide
-from evaluation.scorers import interval
-from infra.dataset_store import write_dataset
-from infra.drift_log import log_drift
-from infra.home_id import home_id
-from infra.registry import (
+from ratchet.agent.candidate import Candidate, Demo, Origin, Predictor
+from ratchet.agent.errors import BadInput, CorruptRecord, ServiceUnavailable
+from ratchet.agent.kinds.program import base_candidate
+from ratchet.agent.record import folder_hash
+from ratchet.evaluation.data.intervals import mean_interval
+from ratchet.evaluation.gate.gate import Pair, decide
+from ratchet.infra.drift.log import log_drift
+from ratchet.infra.home_id import home_id
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry.registry import (
     aliased,
     champion,
     fetch_files,
-    history,
     record_evaluation,
     register,
     seen_case_ids,
     set_alias,
+    version_history,
     version_of,
 )
-from infra.tracking import connect
+from ratchet.infra.store.dataset_store import write_dataset
 
 
 def candidate(instructions="Pick the tool.", **changes):
@@ -75,14 +75,14 @@ def test_a_version_holds_the_whole_candidate_with_cost_and_digests(project, trai
     assert (version.number, version.candidate, version.cost) == (1, trained, {"seconds": 12.5})
     assert version.digests["adapter"] == trained.adapter
     assert version.n_seen_cases == 2
-    assert history(project) == [version]
+    assert version_history(project) == [version]
     assert seen_case_ids(project, trained.candidate_id) == {"c1", "c2"}
 
 
 def test_registering_again_is_the_same_version(project, trained, files):
     first = registered(project, trained, files=files)
     assert registered(project, trained, files=files) == first
-    assert len(history(project)) == 1
+    assert len(version_history(project)) == 1
 
 
 def test_a_run_that_a_crash_left_half_written_is_completed_not_doubled(project, trained, files):
@@ -127,7 +127,7 @@ def test_an_adapter_that_is_not_the_candidate_s_is_refused(project, trained, fil
     (files["adapter"] / "config.json").write_text('{"other": 1}')
     with pytest.raises(BadInput, match="the candidate names"):
         registered(project, trained, files=files)
-    assert history(project) == []
+    assert version_history(project) == []
 
 
 def test_a_missing_file_is_refused(project, trained, tmp_path):
@@ -170,7 +170,7 @@ def test_an_evaluation_is_metrics_with_bounds_a_sentence_and_pictures(project, t
     picture = tmp_path / "any.png"
     picture.write_bytes(b"\x89PNG")
     verdict = decide([Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)])
-    score = interval([1, 1, 0, None])
+    score = mean_interval([1, 1, 0, None])
     version = record_evaluation(
         project,
         challenger.candidate_id,
@@ -194,15 +194,15 @@ def test_a_later_evaluation_adds_scores_and_keeps_the_verdict(project):
     registered(project, made)
     verdict = decide([Pair(case_id=str(n), champion=0.0, challenger=1.0) for n in range(3)])
     record_evaluation(
-        project, made.candidate_id, scores={"a": interval([1])}, verdict=verdict, compared_with="c0ffee"
+        project, made.candidate_id, scores={"a": mean_interval([1])}, verdict=verdict, compared_with="c0ffee"
     )
-    version = record_evaluation(project, made.candidate_id, scores={"unseen": interval([0, 1])})
+    version = record_evaluation(project, made.candidate_id, scores={"unseen": mean_interval([0, 1])})
     assert set(version.scores) == {"a", "unseen"}
     assert version.decision == "continue"
 
 
 def test_no_project_yet_has_no_history_and_no_champion(project):
-    assert history(project) == []
+    assert version_history(project) == []
     assert champion(project) is None
 
 
@@ -240,7 +240,7 @@ def test_mlflow_down_is_one_clear_error(monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(ServiceUnavailable, match="did not answer while reading the versions"):
-        history("any")
+        version_history("any")
 
 
 def test_registering_takes_less_than_three_seconds(project, trained, files):
@@ -347,9 +347,9 @@ def test_a_kept_candidate_that_is_not_what_was_registered_is_refused_and_fetched
     path = kept(project, made, "candidate.json")
     path.write_text(candidate("Do something else.").to_json())
     with pytest.raises(CorruptRecord, match=r"candidate\.json: holds .*not what was registered.*delete it"):
-        history(project)
+        version_history(project)
     path.unlink()
-    assert history(project)[0].candidate == made.candidate
+    assert version_history(project)[0].candidate == made.candidate
 
 
 @pytest.mark.parametrize("text", ["[]", '["c1"]', "", '{"c1": 1}', "[1]"])

@@ -5,23 +5,23 @@ import time
 
 import pytest
 
-from agent.environment import Case
-from agent.errors import ServiceUnavailable
-from agent.trace import Trace
-from infra.collected import LABELS, TRACES, keep_labels, keep_traces, newest_traces
-from infra.dataset_log import log_folder
-from infra.dataset_store import read_dataset, write_dataset
-from infra.project_state import project_folder, update_state
-from infra.registry import register
-from infra.retention import Retention, remove, superfluous
-from infra.settings import Settings
+from ratchet.agent.case import Case
+from ratchet.agent.errors import ServiceUnavailable
+from ratchet.agent.trace import Trace
+from ratchet.infra.registry.registry import register
+from ratchet.infra.settings import Settings
+from ratchet.infra.store.collected import LABELS, TRACES, keep_labels, keep_traces, newest_traces
+from ratchet.infra.store.dataset_log import log_folder
+from ratchet.infra.store.dataset_store import read_dataset, write_dataset
+from ratchet.infra.store.project_state import project_folder, update_state
+from ratchet.infra.store.retention import Retention, remove, unneeded_files
 
 DAYS_AGO = time.time() - 30 * 86_400
 
 
 @pytest.fixture
 def candidate():
-    from agent.program import base_candidate
+    from ratchet.agent.kinds.program import base_candidate
 
     return base_candidate("Pick one.", model="openai/scripted", attempts=1)
 
@@ -36,7 +36,7 @@ def everything_old():
 
 
 def gone(**rules):
-    files = superfluous(Retention(**rules))
+    files = unneeded_files(Retention(**rules))
     remove(files)
     return {one.path.name for one in files}
 
@@ -123,4 +123,4 @@ def test_while_mlflow_does_not_answer_nothing_is_superfluous(own_mlflow, monkeyp
     write_dataset("training", [Case(inputs={"q": "a"})])
     everything_old()
     with pytest.raises(ServiceUnavailable, match="reading what versions learned from"):
-        superfluous(Retention())
+        unneeded_files(Retention())

@@ -3,12 +3,12 @@ import pytest
 from mlflow.entities import AssessmentSource, Expectation, Feedback
 from mlflow.genai.review_queues import set_review_queue_item_status
 
-from agent.errors import BadInput
-from infra.review_answers import contradictions, finished, settled
-from infra.review_queue import ReviewItem, answer, ask_people, existing_queue, pending
-from infra.trace_spans import mlflow_id
-from infra.trace_store import collect, log_traces
-from infra.tracking import connect
+from ratchet.agent.errors import BadInput
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.review.answers import contradictions, effective_labels, finished
+from ratchet.infra.review.queue import ReviewItem, answer, ask_people, existing_queue, pending
+from ratchet.infra.traces.spans import mlflow_id
+from ratchet.infra.traces.write import collect, log_traces
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_an_answer_is_a_human_label_with_the_propensity_of_its_pick(project, tra
     assert (label.trace_id, label.expected, label.rater) == (traces[0].trace_id, "other_tool", "anna")
     assert (label.source, label.propensity, label.comment) == ("human", 0.25, "city missing")
     assert [item.trace_id for item in pending(project)] == [traces[1].trace_id]
-    assert settled(project, collect(project).labels) == [label]
+    assert effective_labels(project, collect(project).labels) == [label]
 
 
 def test_an_answer_on_the_review_page_counts_the_same(project, traces):

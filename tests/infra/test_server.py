@@ -3,19 +3,26 @@
 import uuid
 
 import pytest
-
-from agent.candidate import Candidate, Predictor
-from agent.record import folder_hash
-from evaluation.gate import Pair, decide
-from infra.ledger_store import open_ledger_test, read_ledger
-from infra.registry import champion, fetch_files, history, promote, register, rollback
-from infra.review_answers import finished
-from infra.review_queue import ReviewItem, answer, ask_people, pending
-from infra.trace_correction import correct_outcomes
-from infra.trace_lookup import known_traces
-from infra.trace_store import attach_label, collect, log_traces
 from tests.evidence import give_verdict
 from tests.infra.test_trace_store import label
+
+from ratchet.agent.candidate import Candidate, Predictor
+from ratchet.agent.record import folder_hash
+from ratchet.evaluation.gate.gate import Pair, decide
+from ratchet.infra.registry.ledger import open_ledger_test, read_ledger
+from ratchet.infra.registry.registry import (
+    champion,
+    fetch_files,
+    promote,
+    register,
+    roll_back,
+    version_history,
+)
+from ratchet.infra.review.answers import finished
+from ratchet.infra.review.queue import ReviewItem, answer, ask_people, pending
+from ratchet.infra.traces.correction import correct_outcomes
+from ratchet.infra.traces.lookup import known_traces
+from ratchet.infra.traces.write import attach_label, collect, log_traces
 
 pytestmark = pytest.mark.server
 
@@ -66,8 +73,8 @@ def test_versions_files_and_aliases_go_through_a_server(remote, tmp_path):
     promote(remote, tuned.candidate_id, approved_by="anna", reason="proven")
     assert champion(remote).candidate == tuned
     assert folder_hash(fetch_files(remote, tuned.candidate_id)["adapter"]) == tuned.adapter
-    assert [version.aliases for version in history(remote)] == [("previous",), ("champion",)]
-    assert rollback(remote, by="ben", reason="complaints").candidate == base
+    assert [version.aliases for version in version_history(remote)] == [("previous",), ("champion",)]
+    assert roll_back(remote, by="ben", reason="complaints").candidate == base
     assert [entry.decision for entry in read_ledger(remote).entries] == ["promote"]
 
 

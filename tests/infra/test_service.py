@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from agent.errors import BadInput, ServiceUnavailable
-from infra.service import Service, require_free_port
+from ratchet.agent.errors import BadInput, ServiceUnavailable
+from ratchet.infra.stack.service import Service, require_free_port
 
 STARTS_A_CHILD_IN_ITS_OWN_SESSION = """
 import subprocess, sys, time
@@ -30,7 +30,7 @@ time.sleep(600)
 LEAVES_A_SERVICE = """
 import os, sys, time
 from pathlib import Path
-from infra.service import Service
+from ratchet.infra.stack.service import Service
 service = Service("probe", [sys.executable, "-c", sys.argv[2]], lambda: True, Path(sys.argv[1]) / "probe.log")
 service.start(os.environ, Path(sys.argv[1]))
 print(service.process.pid, flush=True)
@@ -39,7 +39,7 @@ time.sleep(600)
 LEAVES_PREFECT = """
 import time
 import psutil
-from flows.commands.run_here import start_server
+from ratchet.flows.commands.run_here import start_server
 start_server()
 print(next(p.pid for p in psutil.Process().children() if "uvicorn" in p.cmdline()), flush=True)
 time.sleep(600)

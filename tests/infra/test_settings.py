@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import BadInput
-from infra.settings import Settings, prepare_environment
-from infra.tracking import shown
+from ratchet.agent.errors import BadInput
+from ratchet.infra.mlflow_client import without_password
+from ratchet.infra.settings import Settings, prepare_environment
 
 
 def test_everything_local_lies_below_home(tmp_path, monkeypatch):
@@ -47,8 +47,8 @@ def test_a_person_s_own_environment_stays(monkeypatch):
 
 
 def test_a_password_in_a_uri_is_not_shown():
-    assert shown("postgresql://me:hush@db/mlflow") == "postgresql://me:***@db/mlflow"
-    assert shown("https://me:hush@host:5000") == "https://host:5000"
+    assert without_password("postgresql://me:hush@db/mlflow") == "postgresql://me:***@db/mlflow"
+    assert without_password("https://me:hush@host:5000") == "https://host:5000"
 
 
 def test_an_endpoint_gets_what_is_set_and_is_not_waited_for_without_end(monkeypatch):

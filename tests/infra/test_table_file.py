@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from agent.errors import BadInput
-from infra import cells
-from infra.table_file import TableFile
+from ratchet.agent.errors import BadInput
+from ratchet.infra.files import cells
+from ratchet.infra.files.table import TableFile
 
 ROWS = [{"text": "hello, you", "n": "1"}, {"text": "grüße", "n": "2"}]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS)
@@ -175,13 +175,13 @@ def test_a_decimal_comma_is_read_where_cells_are_separated_by_something_else():
      datetime(2026, 1, 5).date()],
 )  # fmt: skip
 def test_a_moment_is_read_from_iso_8601_and_from_seconds_or_less_since_1970(cell):
-    assert cells.moment(cell) == datetime(2026, 1, 5, tzinfo=UTC)
+    assert cells.parse_time(cell) == datetime(2026, 1, 5, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("cell", ["soon", True, "1e400", [1]])
 def test_what_is_no_moment_is_refused(cell):
     with pytest.raises(ValueError, match="neither a time"):
-        cells.moment(cell)
+        cells.parse_time(cell)
 
 
 def test_ids_are_the_same_however_they_were_written_down():

@@ -10,9 +10,9 @@ from threading import Thread
 import numpy as np
 import pytest
 
-from agent.errors import BadInput, ServiceUnavailable
-from infra import text_embedding
-from infra.text_embedding import NamedEmbedding, drift_embedding, embedding
+from ratchet.agent.errors import BadInput, ServiceUnavailable
+from ratchet.infra import text_embedding
+from ratchet.infra.text_embedding import NamedEmbedding, drift_embedding, embedding
 
 
 class Endpoint(BaseHTTPRequestHandler):

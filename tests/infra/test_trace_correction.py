@@ -1,11 +1,11 @@
 """A reward that came later reaches the trace and its outcome; everything else stays as it was."""
 
-from infra.assessments import outcome_of
-from infra.trace_correction import correct_outcomes
-from infra.trace_lookup import known_traces
-from infra.trace_spans import mlflow_id
-from infra.trace_store import collect, log_traces
-from infra.tracking import connect
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.traces.assessments import outcome_of
+from ratchet.infra.traces.correction import correct_outcomes
+from ratchet.infra.traces.lookup import known_traces
+from ratchet.infra.traces.spans import mlflow_id
+from ratchet.infra.traces.write import collect, log_traces
 
 
 def outcomes(project, trace):

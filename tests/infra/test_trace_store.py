@@ -6,14 +6,22 @@ import mlflow
 import pytest
 from mlflow.entities import AssessmentSource, Feedback
 
-from agent.environment import Action, Case, Outcome
-from agent.errors import BadInput, ServiceUnavailable
-from agent.trace import Attempt, RunError, Step
-from evaluation.label import Label
-from infra.assessments import OUTCOME
-from infra.trace_spans import RECORD, export_request, mlflow_id
-from infra.trace_store import attach_label, collect, flush_spool, log_traces, spool_folder, write_spans
-from infra.tracking import connect
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.errors import BadInput, ServiceUnavailable
+from ratchet.agent.trace import Attempt, RunError, Step
+from ratchet.evaluation.data.labels import Label
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.traces.assessments import OUTCOME
+from ratchet.infra.traces.spans import RECORD_ATTRIBUTE, export_request, mlflow_id
+from ratchet.infra.traces.write import (
+    attach_label,
+    collect,
+    flush_spool,
+    log_traces,
+    spool_folder,
+    write_spans,
+)
 
 UNREACHABLE = "http://127.0.0.1:9"
 
@@ -141,7 +149,7 @@ def test_a_corrupt_trace_is_a_problem_and_the_others_are_read(project, make_trac
     log_traces(project, [good])
     request = export_request([bad], datetime.now(UTC))
     root = request.resource_spans[0].scope_spans[0].spans[0]
-    next(a for a in root.attributes if a.key == RECORD).value.string_value = text
+    next(a for a in root.attributes if a.key == RECORD_ATTRIBUTE).value.string_value = text
     write_spans(connect(project), request)
     read = collect(project)
     assert read.traces == (good,)

@@ -6,21 +6,21 @@ import os
 import uuid
 
 import pytest
-
-from agent.candidate import Candidate, Predictor
-from agent.errors import BadInput, RatchetError
-from evaluation.gate import Pair, decide
-from infra import alias_moves
-from infra.alias_moves import current_aliases
-from infra.event_log import LedgerEvent, append, now
-from infra.gate_cases import spent_cases
-from infra.ledger_store import close_ledger_test, open_ledger_test
-from infra.question_rounds import ask_in_round, end_round, read_round
-from infra.registry import champion, history, promote, register, rollback
-from infra.review_queue import ReviewItem
-from infra.tracking import connect
-from infra.version import find_version
 from tests.evidence import give_verdict, ledger_events
+
+from ratchet.agent.candidate import Candidate, Predictor
+from ratchet.agent.errors import BadInput, RatchetError
+from ratchet.evaluation.gate.gate import Pair, decide
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry import alias_moves
+from ratchet.infra.registry.alias_moves import current_aliases
+from ratchet.infra.registry.event_log import LedgerEvent, append, now
+from ratchet.infra.registry.gate_cases import spent_cases
+from ratchet.infra.registry.ledger import close_ledger_test, open_ledger_test
+from ratchet.infra.registry.registry import champion, promote, register, roll_back, version_history
+from ratchet.infra.registry.version import find_version
+from ratchet.infra.review.queue import ReviewItem
+from ratchet.infra.review.rounds import ask_in_round, end_round, read_round
 
 BETTER = decide(
     [Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)], alpha=0.001
@@ -97,7 +97,7 @@ def test_a_candidate_that_two_homes_register_at_once_is_one_version(shared, tmp_
     at_home("anna")
     one, other = at_once(tmp_path, shared, registered, ["same", "same"])
     assert one == other
-    (version,) = history(shared)
+    (version,) = version_history(shared)
     assert connect(shared).client.get_run(version.run_id).info.lifecycle_stage == "active"
     assert connect(shared).client.get_logged_model(version.model_id).model_id == version.model_id
     assert len(connect(shared).client.search_prompt_versions(f"{shared}-act")) == 1
@@ -111,8 +111,8 @@ def test_a_double_that_a_killed_home_left_is_nobodys_version(project, mlflow_hom
     first = find_version(connect(project), made)
     tags = {"candidate_id": made}
     client.create_model_version(project, f"models:/{first.model_id}", first.run_id, tags)
-    assert [version.number for version in history(project)] == [1, 2]
-    assert [version.candidate_id for version in history(project)] == [made, next_one]
+    assert [version.number for version in version_history(project)] == [1, 2]
+    assert [version.candidate_id for version in version_history(project)] == [made, next_one]
     assert approve(project, made) == made
     assert current_aliases(connect(project)) == {"champion": 1}
 
@@ -129,7 +129,7 @@ def test_of_two_homes_that_promote_at_once_one_is_refused(shared, tmp_path, at_h
     (lost,) = [one for one in got if one not in ids]
     assert f"compared with {first}, but {won[0]} serves now" in lost
     assert champion(shared).candidate_id == won[0]
-    assert [(event.action, event.other) for event in history(shared)[0].events] == [
+    assert [(event.action, event.other) for event in version_history(shared)[0].events] == [
         ("promoted", None),
         ("replaced", won[0]),
     ]
@@ -155,7 +155,7 @@ def killed_elsewhere(project, at_home, monkeypatch, mlflow_home):
 def test_a_move_that_a_killed_home_left_is_put_back_after_a_while(project, killed_elsewhere, monkeypatch):
     monkeypatch.setattr(alias_moves, "PATIENCE_S", 0.5)
     with pytest.raises(BadInput, match="no earlier champion"):
-        rollback(project, by="anna", reason="test")
+        roll_back(project, by="anna", reason="test")
     assert current_aliases(connect(project)) == {"champion": 1}
     assert approve(project, killed_elsewhere) == killed_elsewhere
 
@@ -215,10 +215,10 @@ def test_without_a_champion_nothing_is_promoted_and_rollback_restores_who_served
     for one in (first, third, second):
         with pytest.raises(BadInput, match=f"versions but no champion.*rollback.* puts {second} back"):
             approve(project, one)
-    assert rollback(project, by="anna", reason="the alias was lost").candidate_id == second
+    assert roll_back(project, by="anna", reason="the alias was lost").candidate_id == second
     assert current_aliases(connect(project)) == {"champion": 2, "previous": 1}
-    assert history(project)[1].events[-1].action == "restored"
-    assert rollback(project, by="anna", reason="worse").candidate_id == first
+    assert version_history(project)[1].events[-1].action == "restored"
+    assert roll_back(project, by="anna", reason="worse").candidate_id == first
 
 
 def test_where_all_that_served_was_deleted_nothing_takes_its_place(project):
@@ -229,4 +229,4 @@ def test_where_all_that_served_was_deleted_nothing_takes_its_place(project):
     with pytest.raises(BadInput, match="no longer registered: restore the database"):
         approve(project, second)
     with pytest.raises(BadInput, match="no earlier champion"):
-        rollback(project, by="anna", reason="test")
+        roll_back(project, by="anna", reason="test")

@@ -5,17 +5,23 @@ import json
 import mlflow
 import pytest
 from mlflow import MlflowClient
-
-from agent.candidate import Candidate, Origin, Predictor
-from agent.errors import BadInput
-from agent.record import digest_of_ids
-from evaluation.gate import Pair, decide
-from evaluation.scorers import interval
-from infra.gate_cases import read_open_test, write_open_test
-from infra.promotion import promote, rollback
-from infra.registry import champion, history, record_evaluation, register, seen_case_ids
-from infra.tracking import connect
 from tests.evidence import give_verdict
+
+from ratchet.agent.candidate import Candidate, Origin, Predictor
+from ratchet.agent.errors import BadInput
+from ratchet.agent.record import digest_of_ids
+from ratchet.evaluation.data.intervals import mean_interval
+from ratchet.evaluation.gate.gate import Pair, decide
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry.gate_cases import read_open_test, write_open_test
+from ratchet.infra.registry.promotion import promote, roll_back
+from ratchet.infra.registry.registry import (
+    champion,
+    record_evaluation,
+    register,
+    seen_case_ids,
+    version_history,
+)
 
 BETTER = decide(
     [Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)], alpha=0.001
@@ -44,7 +50,9 @@ def test_a_version_s_page_shows_six_tags_that_a_person_reads(project):
     registered(project, better, seen_case_ids=["a", "b"], cost={"seconds": 26.4, "lm_calls": 120})
     write_open_test(project, better.candidate_id, "{}")
     give_verdict(project, better.candidate_id, first.candidate_id, BETTER)
-    record_evaluation(project, better.candidate_id, scores={"accuracy": interval([1, 1, 0])}, notes="nearly")
+    record_evaluation(
+        project, better.candidate_id, scores={"accuracy": mean_interval([1, 1, 0])}, notes="nearly"
+    )
     approve(project, better.candidate_id)
     tags = connect(project).client.get_model_version(project, "2").tags
     assert set(tags) == ON_THE_PAGE
@@ -58,7 +66,7 @@ def test_a_version_s_page_shows_six_tags_that_a_person_reads(project):
 
 def test_all_versions_are_read_with_as_many_calls_as_one(project, monkeypatch):
     registered(project, candidate("0"))
-    history(project)
+    version_history(project)
     calls = []
     for name in (
         "search_model_versions",
@@ -73,12 +81,12 @@ def test_all_versions_are_read_with_as_many_calls_as_one(project, monkeypatch):
             name,
             lambda *given, name=name, real=real, **more: calls.append(name) or real(*given, **more),
         )
-    history(project)
+    version_history(project)
     for n in range(1, 4):
         registered(project, candidate(str(n)))
-    history(project)
+    version_history(project)
     calls.clear()
-    assert len(history(project)) == 4
+    assert len(version_history(project)) == 4
     assert calls == ["search_model_versions", "search_runs"]
 
 
@@ -141,7 +149,7 @@ def old_store(project):
         number=2,
         seen=("a", "b"),
         events=[moved | {"action": "promoted", "other": first.candidate_id}],
-        scores=json.dumps({"accuracy": interval([1, 0, 1]).model_dump()}),
+        scores=json.dumps({"accuracy": mean_interval([1, 0, 1]).model_dump()}),
         notes="100 fresh requests",
         decision="promote",
         reason=BETTER.reason,
@@ -155,11 +163,11 @@ def old_store(project):
 
 
 def test_versions_that_the_released_ratchet_registered_are_read_as_they_were(old_store):
-    first, second = history(old_store)
+    first, second = version_history(old_store)
     assert [(one.action, one.by) for one in first.events] == [("promoted", "ben"), ("replaced", "ben")]
     assert (second.aliases, second.verdict, second.notes) == (("champion",), BETTER, "100 fresh requests")
     assert (second.compared_with, second.candidate.parent) == (first.candidate_id,) * 2
-    assert (second.scores, second.cost) == ({"accuracy": interval([1, 0, 1])}, {"seconds": 2.5})
+    assert (second.scores, second.cost) == ({"accuracy": mean_interval([1, 0, 1])}, {"seconds": 2.5})
     assert second.n_seen_cases == 2
     assert connect(old_store).client.get_logged_model(second.model_id).source_run_id == second.run_id
     assert seen_case_ids(old_store, second.candidate_id) == {"a", "b"}
@@ -167,13 +175,13 @@ def test_versions_that_the_released_ratchet_registered_are_read_as_they_were(old
 
 
 def test_a_store_of_the_released_ratchet_goes_on(old_store):
-    first, second = history(old_store)
+    first, second = version_history(old_store)
     write_open_test(old_store, first.candidate_id, "{}")
     assert read_open_test(old_store, first.candidate_id) == "{}"
-    assert rollback(old_store, by="anna", reason="worse").candidate_id == first.candidate_id
-    assert [one.action for one in history(old_store)[1].events] == ["promoted", "rolled back"]
-    later = record_evaluation(old_store, second.candidate_id, scores={"unseen": interval([1])})
+    assert roll_back(old_store, by="anna", reason="worse").candidate_id == first.candidate_id
+    assert [one.action for one in version_history(old_store)[1].events] == ["promoted", "rolled back"]
+    later = record_evaluation(old_store, second.candidate_id, scores={"unseen": mean_interval([1])})
     assert (set(later.scores), later.verdict) == ({"accuracy", "unseen"}, BETTER)
     give_verdict(old_store, second.candidate_id, first.candidate_id, BETTER)
     approve(old_store, second.candidate_id)
-    assert [one.action for one in history(old_store)[0].events][2:] == ["restored", "replaced"]
+    assert [one.action for one in version_history(old_store)[0].events][2:] == ["restored", "replaced"]

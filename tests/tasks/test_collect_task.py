@@ -5,17 +5,18 @@ from datetime import UTC, datetime
 
 from sqlalchemy import create_engine, text
 
-from agent.trace import Trace
-from evaluation.label import Label
-from infra import arrivals, trace_reader
-from infra.collected import TRACES
-from infra.dataset_log import log_folder
-from infra.dataset_store import read_dataset, read_since, write_dataset
-from infra.experience_store import open_library
-from infra.project_state import project_folder, update_state
-from infra.trace_store import attach_label, log_traces
-from infra.tracking import connect
-from tasks.collect import collect_new, traces_by_id
+from ratchet.agent.trace import Trace
+from ratchet.evaluation.data.labels import Label
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.store.collected import TRACES
+from ratchet.infra.store.dataset_log import log_folder
+from ratchet.infra.store.dataset_store import read_dataset, read_since, write_dataset
+from ratchet.infra.store.experience import open_library
+from ratchet.infra.store.project_state import project_folder, update_state
+from ratchet.infra.traces import arrivals
+from ratchet.infra.traces import read as trace_reader
+from ratchet.infra.traces.write import attach_label, log_traces
+from ratchet.tasks.collect import collect_new, traces_by_id
 
 
 def test_a_corrupt_trace_is_named_once_and_the_others_are_collected(project, make_trace, log_corrupt):

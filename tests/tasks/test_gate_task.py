@@ -4,24 +4,32 @@ from collections import Counter
 from datetime import UTC, datetime
 
 import pytest
-
-from agent.candidate import Candidate, Predictor
-from agent.environment import Action, Case, Outcome
-from agent.trace import Attempt, RunError, Step, Trace
-from evaluation.cases import LabelledCase
-from evaluation.gate import Pair, decide
-from evaluation.trial import TrialState
-from infra.dataset_store import write_dataset
-from infra.gate_cases import read_open_test, spent_cases, write_open_test
-from infra.ledger_store import open_ledger_test, read_ledger
-from infra.registry import champion, history, promote, record_evaluation, register, rollback
-from infra.trace_store import log_traces
-from tasks.collect import collect_new
-from tasks.gate import GateSettings, Players, hold
-from tasks.learn import Lessons
-from tasks.promote import promote_best
-from tasks.trials import Desk
 from tests.evidence import give_verdict
+
+from ratchet.agent.candidate import Candidate, Predictor
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.trace import Attempt, RunError, Step, Trace
+from ratchet.evaluation.data.cases import LabelledCase
+from ratchet.evaluation.gate.gate import Pair, decide
+from ratchet.evaluation.gate.trial import TrialState
+from ratchet.infra.registry.gate_cases import read_open_test, spent_cases, write_open_test
+from ratchet.infra.registry.ledger import open_ledger_test, read_ledger
+from ratchet.infra.registry.registry import (
+    champion,
+    promote,
+    record_evaluation,
+    register,
+    roll_back,
+    version_history,
+)
+from ratchet.infra.store.dataset_store import write_dataset
+from ratchet.infra.traces.write import log_traces
+from ratchet.tasks.collect import collect_new
+from ratchet.tasks.gate import GateSettings, Players, hold
+from ratchet.tasks.promote import promote_best
+from ratchet.tasks.propose import RoundData
+from ratchet.tasks.trials import GateTests
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)
 RULES = GateSettings(min_cases=8, batch=8)
@@ -46,9 +54,9 @@ def case(number, session=None):
     )
 
 
-def lessons_of(cases, serving):
+def round_data(cases, serving):
     labelled = write_dataset("labelled", cases)
-    return Lessons(
+    return RoundData(
         training=labelled, labelled=labelled, practice=labelled, champion=serving, n_human=0, left_out={}
     )
 
@@ -60,8 +68,8 @@ class Killed(BaseException):
 class Scripted(Players):
     """Versions whose score at a case is written down: a number, None = not scored, or why it broke."""
 
-    def __init__(self, name, lessons, **scores):
-        super().__init__("", name, lessons.labelled)
+    def __init__(self, name, data, **scores):
+        super().__init__("", name, data.labelled)
         self.scores = scores
         self.calls = Counter()
         self.order = {}
@@ -101,19 +109,19 @@ def serving(project):
 
 
 def gate(project, serving, scores, *, cases=CASES, rules=RULES, kill_after=None):
-    lessons = lessons_of(cases, serving)
-    players = Scripted(project, lessons, **scores)
+    data = round_data(cases, serving)
+    players = Scripted(project, data, **scores)
     players.kill_after = kill_after
     challengers = [one for one in scores if one != serving]
-    return hold(project, lessons, challengers, rules, players), players
+    return hold(project, data, challengers, rules, players), players
 
 
 def killed(project, serving, scores, after):
-    lessons = lessons_of(CASES, serving)
-    players = Scripted(project, lessons, **scores)
+    data = round_data(CASES, serving)
+    players = Scripted(project, data, **scores)
     players.kill_after = after
     with pytest.raises(Killed):
-        hold(project, lessons, [one for one in scores if one != serving], RULES, players)
+        hold(project, data, [one for one in scores if one != serving], RULES, players)
     return players
 
 
@@ -130,8 +138,8 @@ def test_a_proven_challenger_is_promoted_and_its_cases_never_judge_again(project
     assert spent_cases(project) == used
     assert promote_best.fn(project, gated, approved_by="a policy").promoted
     assert champion(project).candidate_id == better
-    desk = Desk(project, lessons_of(CASES, better), 0.05, 0.0, 400)
-    assert {c.case_id for c in desk.fresh([])} == {c.case_id for c in CASES} - used
+    tests = GateTests(project, round_data(CASES, better), 0.05, 0.0, 400)
+    assert {c.case_id for c in tests.fresh([])} == {c.case_id for c in CASES} - used
 
 
 @pytest.mark.parametrize("seen", ["an imported run", "a run without a label"])
@@ -143,8 +151,8 @@ def test_a_case_nearly_the_same_as_one_that_a_candidate_recalls_does_not_judge_i
     log_traces(project, [run])
     collect_new.fn(project)
     taught = version(project, "Taught.", seen=[near.case_id, "no hash"])
-    desk = Desk(project, lessons_of(CASES, serving), 0.05, 0.0, 400)
-    assert {c.case_id for c in CASES} - {c.case_id for c in desk.fresh([taught])} == {CASES[0].case_id}
+    tests = GateTests(project, round_data(CASES, serving), 0.05, 0.0, 400)
+    assert {c.case_id for c in CASES} - {c.case_id for c in tests.fresh([taught])} == {CASES[0].case_id}
 
 
 def test_alpha_and_spending_are_fixed_by_the_first_test_and_another_one_is_told(project, serving):
@@ -206,9 +214,9 @@ def test_a_dead_endpoint_stops_the_test_before_the_batch_and_the_next_run_goes_o
     decision = promote_best.fn(project, gated, approved_by="a policy")
     assert decision.reason.endswith("(1 not yet judged: the test stays open); the champion stays")
     # repaired; this round's proposers made nothing new
-    lessons = lessons_of(CASES, serving)
-    players = Scripted(project, lessons, **{serving: 0.0, better: 1.0})
-    gated = hold(project, lessons, [], RULES, players)
+    data = round_data(CASES, serving)
+    players = Scripted(project, data, **{serving: 0.0, better: 1.0})
+    gated = hold(project, data, [], RULES, players)
     assert gated.best.candidate_id == better
     assert players.order[better][0] == IDS[8]
     assert decided(project) == [(better, "promote")]
@@ -319,14 +327,14 @@ def test_a_kill_between_ledger_and_page_loses_no_verdict(project, serving):
     record_evaluation(project, better, scores={}, verdict=lost, compared_with=serving)
     gated, _ = gate(project, serving, {serving: 0.0})
     assert gated.best.candidate_id == better
-    assert next(v for v in history(project) if v.candidate_id == better).verdict == verdict
+    assert next(v for v in version_history(project) if v.candidate_id == better).verdict == verdict
 
 
 def test_one_that_a_person_took_back_is_not_promoted_again_by_the_next_run(project, serving):
     better = version(project, "Better.")
     gated, _ = gate(project, serving, {serving: 0.0, better: 1.0})
     promote_best.fn(project, gated, approved_by="a policy")
-    rollback(project, by="anna", reason="complaints")
+    roll_back(project, by="anna", reason="complaints")
     gated, _ = gate(project, serving, {serving: 0.0})
     assert gated.best is None
     assert not promote_best.fn(project, gated, approved_by="a policy").promoted

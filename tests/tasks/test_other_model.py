@@ -1,10 +1,10 @@
 import pytest
 
-from agent.candidate import Candidate, Predictor, Role, Topology
-from agent.errors import BadInput
-from agent.project import load_project
-from tasks.other_model import moved, require_address, unused_model
-from tasks.serve import first_champion
+from ratchet.agent.candidate import Candidate, Predictor, Role, Topology
+from ratchet.agent.errors import BadInput
+from ratchet.agent.project import load_project
+from ratchet.tasks.other_model import moved, require_address, unused_model
+from ratchet.tasks.serve import first_champion
 
 PROMPTS = {"choose": Predictor(instructions="Choose.")}
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from agent.errors import BadInput
-from agent.project import load_project
-from infra.registry import champion, history
-from infra.trace_store import collect
-from infra.tracking import connect
-from tasks.collect import collect_new, traces_by_id
-from tasks.people import select_traces
-from tasks.serve import first_champion, not_served, serve_waiting
+from ratchet.agent.errors import BadInput
+from ratchet.agent.project import load_project
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry.registry import champion, version_history
+from ratchet.infra.traces.write import collect
+from ratchet.tasks.collect import collect_new, traces_by_id
+from ratchet.tasks.labels import select_traces
+from ratchet.tasks.serve import first_champion, not_served, serve_waiting
 
 of_litellm = pytest.mark.filterwarnings("ignore::Warning")
 
@@ -41,7 +41,7 @@ def test_an_lm_that_does_not_answer_is_a_recorded_error_and_nobody_is_asked_abou
     (trace,) = traces_by_id(ours.name).values()
     assert trace.error.kind == "infrastructure"
     assert trace.score is None
-    from evaluation.selection import SelectionSettings
+    from ratchet.evaluation.data.selection import SelectionSettings
 
     assert select_traces(ours.name, collection, SelectionSettings()) == []
 
@@ -52,7 +52,7 @@ def test_what_was_served_is_not_served_again_and_new_requests_are(make_project):
     assert serve_waiting.fn(str(ours.folder)) == 2
     collect_new.fn(ours.name)
     ours.ask("one left", "two right", "three left")
-    from agent.project import load_project
+    from ratchet.agent.project import load_project
 
     assert [case.inputs["request"] for case in not_served(load_project(ours.folder))] == ["three left"]
     assert serve_waiting.fn(str(ours.folder)) == 1
@@ -61,7 +61,7 @@ def test_what_was_served_is_not_served_again_and_new_requests_are(make_project):
 
 
 def test_the_first_champion_is_registered_once(make_project):
-    from agent.project import load_project
+    from ratchet.agent.project import load_project
 
     ours = make_project()
     first = first_champion(load_project(ours.folder))
@@ -79,5 +79,5 @@ def test_a_missing_alias_does_not_bring_back_the_first_day(make_project, scripte
     with pytest.raises(BadInput, match=f"versions but no champion.*puts {first.candidate_id} back"):
         serve_waiting.fn(str(ours.folder))
     assert champion(ours.name) is None
-    assert [event.action for event in history(ours.name)[0].events] == ["promoted"]
+    assert [event.action for event in version_history(ours.name)[0].events] == ["promoted"]
     assert collect(ours.name).traces == ()

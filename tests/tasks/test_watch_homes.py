@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from agent.environment import Case
-from agent.record import content_hash
-from evaluation.episodes import Ruling
-from evaluation.watching import Claim, WatchSettings, WatchState, look
-from infra.drift_log import add_ruling, last_look
-from infra.project_state import project_folder
-from infra.registry_log import newest_events
-from infra.trace_store import log_traces
-from infra.tracking import connect
-from infra.watch_store import LOG, change_watch, read_watch, watch_lock
-from tasks import watch as watch_module
-from tasks.collect import collect_new
-from tasks.watch import watch
+from ratchet.agent.case import Case
+from ratchet.agent.record import content_hash
+from ratchet.evaluation.drift.incidents import Acknowledgement
+from ratchet.evaluation.drift.watching import Claim, WatchSettings, WatchState, look
+from ratchet.infra.drift.log import add_acknowledgement, last_look
+from ratchet.infra.drift.watch_store import LOG, change_watch, read_watch, watch_lock
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry.log import newest_events
+from ratchet.infra.store.project_state import project_folder
+from ratchet.infra.traces.write import log_traces
+from ratchet.tasks import monitor as watch_module
+from ratchet.tasks.collect import collect_new
+from ratchet.tasks.monitor import watch
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 SETTINGS = WatchSettings(window=20, reference=60)
@@ -118,8 +118,10 @@ def unclaimed(state):
 def test_what_was_accepted_stays_accepted_in_a_home_that_knew_nothing_of_it(project, traffic, pages, at_home):
     log_traces(project, traffic(200))
     at_home("a")
-    ruling = Ruling(ruling_id="r1", kind="accept", at=START, who="ana", why="new product line")
-    add_ruling(project, ruling)
+    acknowledgement = Acknowledgement(
+        ruling_id="r1", kind="accept", at=START, who="ana", why="new product line"
+    )
+    add_acknowledgement(project, acknowledgement)
     at_home("a")
     log_traces(project, traffic(100, 200))
     seen = at_home("b")
@@ -264,7 +266,7 @@ def test_a_long_absence_is_caught_up_in_portions_with_the_same_numbers(
 def test_a_lost_home_counts_nothing_again_when_a_late_trace_lies_early_in_its_order(
     project, traffic, pages, at_home, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr("evaluation.watching.RECENT", 50)
+    monkeypatch.setattr("ratchet.evaluation.drift.watching.RECENT", 50)
     log_traces(project, traffic(140, 1, new_from=999))
     assert at_home("a").n_windows == 4
     (late,) = traffic(1, 0)

@@ -13,23 +13,23 @@ from pathlib import Path
 
 import pytest
 
-from agent.environment import Case
-from evaluation.selection import SelectionSettings, Unasked, select
-from evaluation.watching import WatchSettings, WatchState, look
-from infra.collected import keep_traces, newest_labels
-from infra.tracking import connect
-from infra.watch_store import read_watch
-from tasks.collect import Collection
+from ratchet.agent.case import Case
+from ratchet.evaluation.data.selection import SelectionSettings, UnlabelledTraces, select
+from ratchet.evaluation.drift.watching import WatchSettings, WatchState, look
+from ratchet.infra.drift.watch_store import read_watch
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.store.collected import keep_traces, newest_labels
+from ratchet.tasks.collect import Collection
 
 ROOT = Path(__file__).parents[2]
 START = datetime(2026, 3, 1, tzinfo=UTC)
 TOWNS = ("Oslo", "Bergen", "Molde", "Lund", "Turku", "Narva", "Riga")
 CHILD = """
 import os, signal, sys
-import infra.drift_page
-from evaluation.watching import WatchSettings
-from tasks import watch as module
-from tasks.collect import Collection
+import ratchet.infra.drift.page
+from ratchet.evaluation.drift.watching import WatchSettings
+from ratchet.tasks import monitor as module
+from ratchet.tasks.collect import Collection
 
 name, collection, point = sys.argv[1], Collection.from_json(sys.argv[2]), sys.argv[3]
 calls = 0
@@ -54,7 +54,7 @@ if point == "before the report":
 elif point == "after the page":
     module.send_alert = done_then_dying(module.send_alert)
 elif point == "between two windows in MLflow":
-    infra.drift_page.log_drift = dying(infra.drift_page.log_drift, after=2)
+    ratchet.infra.drift.page.log_drift = dying(ratchet.infra.drift.page.log_drift, after=2)
 elif point == "after MLflow":
     module.publish_look = done_then_dying(module.publish_look)
 print(module.watch.fn(name, collection, WatchSettings(window=20, reference=60)).n_windows)
@@ -145,7 +145,7 @@ def test_people_are_asked_where_it_drifted_first_and_the_gates_sample_stays_rand
         WatchState(), {t.trace_id: t for t in traces}, (), WatchSettings(window=20, reference=60), START
     )
     settings = SelectionSettings(gate_labels=30, train_labels=40)
-    unasked = Unasked.of(traces, gate_share=settings.gate_share, salt="p")
+    unasked = UnlabelledTraces.of(traces, gate_share=settings.gate_share, salt="p")
     with_drift = select(unasked, settings, drifted=state.drifted)
     without = select(unasked, settings)
     gate = [pick for pick in with_drift if "gate" in pick.reason]

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from playwright.sync_api import Error, sync_playwright
 from playwright.sync_api import Page as Tab
 
-from agent.errors import BadInput, ServiceUnavailable
+from ratchet.agent.errors import BadInput, ServiceUnavailable
 
 FLAGS: Final = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",

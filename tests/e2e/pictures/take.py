@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from agent.errors import BadInput
-from infra.registry import history
-from infra.review_answers import finished
-from infra.tracking import connect
-from infra.version import Version
 from tests.e2e.pictures.loop import draw_loop
 from tests.e2e.pictures.screenshots import Page, browser_tab, compared, model, review_queue, take, trace
+
+from ratchet.agent.errors import BadInput
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry.registry import version_history
+from ratchet.infra.registry.version import Version
+from ratchet.infra.review.answers import finished
 
 
 def take_all(
@@ -37,7 +37,7 @@ def pages(project: str) -> list[Page]:
     Raises:
         BadInput: there are no two versions to compare, or nobody answered a question yet.
     """
-    judged = [version for version in history(project) if version.verdict is not None]
+    judged = [version for version in version_history(project) if version.verdict is not None]
     labels = finished(project)
     if len(judged) < 2 or not labels:
         raise BadInput(

@@ -1,0 +1,178 @@
+"""An LM behind an endpoint: where it is asked, how many calls go out at once, and what is tried again.
+
+Decision: without an address nothing is asked. LiteLLM would take the vendor's public host, and a user's requests
+would leave the house because a variable was not set in one of many shells. The address is part of a candidate; the
+key never is.
+Why not LiteLLM's own retries: version 1.106 also repeats a refused request (400), and for `hosted_vllm/` it does not
+wait as long as the server says. Why not DSPy's: it waits without jitter, and a day if the server says a day.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any, ClassVar, Final, TypeVar
+
+import dspy
+import tenacity
+from dspy.lm15 import Config, Message, Request, TextPart
+from dspy.utils.exceptions import is_retryable_lm_error
+
+from ratchet.agent.candidate import ADDRESS
+from ratchet.agent.errors import BadInput
+from ratchet.agent.lm.embedded import Prompt, Scores, Written
+from ratchet.agent.lm.prompt_format import LARGE, Room, in_words
+from ratchet.agent.trace import Usage
+
+VENDOR: Final = "vendor"
+"""The address that stands for the host that LiteLLM knows for the model's vendor: asked only where it is said."""
+_REMEDY: Final = (
+    "set RATCHET_LM_API_BASE to its server, such as http://localhost:8000/v1, "
+    "or to `vendor` for the vendor's own host"
+)
+CONCURRENCY: Final = 8
+"""Calls to an endpoint at once, unless a person says otherwise."""
+RETRIES: Final = 4
+"""After the first call: about 1 + 2 + 4 + 8 seconds, or as long as the server says."""
+LONGEST_WAIT_S: Final = 60.0
+"""A server that says to come back later than this is not waited for."""
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+
+
+class Endpoint:
+    """Any LM that LiteLLM reaches. Safe for use from several threads."""
+
+    scores_options: ClassVar[bool] = False
+    is_trainable: ClassVar[bool] = False
+    writes: ClassVar[bool] = True
+    completes: ClassVar[bool] = False
+    room: ClassVar[Room] = LARGE
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        api_base: str | None = None,
+        concurrency: int = CONCURRENCY,
+        num_retries: int = RETRIES,
+        **settings: Any,
+    ) -> None:
+        """Get ready to ask.
+
+        Args:
+            model: a LiteLLM model string: `openai/gpt-5-mini`, `hosted_vllm/…`.
+            api_base: where it is asked.
+            concurrency: calls at once, at least 1.
+            num_retries: calls after a first one that was answered with 429 or 5xx, not in time, or not at all.
+            settings: `api_key`, `timeout` (seconds), and what else `dspy.LM` takes.
+
+        Raises:
+            BadInput: there is no address, or it is not one.
+        """
+        address = checked_address(model, api_base)
+        where = {} if address == VENDOR else {"api_base": address}
+        self.model, self.at_once = model, concurrency
+        self.dspy = _Patient(model, tries=1 + num_retries, cache=False, **where, **settings)
+
+    def write(self, prompt: Prompt) -> Written:
+        """What it answers: one of the prompt's choices in words, where it has any."""
+        settings = self.dspy.kwargs
+        request = Request(
+            model=self.model,
+            messages=(Message.user([TextPart(in_words(prompt))]),),
+            config=Config(max_tokens=settings.get("max_tokens"), temperature=settings.get("temperature")),
+        )
+        response = self.dspy(request)
+        n_in, n_out = response.usage.input_tokens or 0, response.usage.output_tokens or 0
+        cost = self.price_usd(n_in, n_out) or 0.0
+        usage = Usage(input_tokens=n_in, output_tokens=n_out, lm_calls=1, cost_usd=cost)
+        return Written(response.message.text or "", usage)
+
+    def price_usd(self, input_tokens: int, output_tokens: int) -> float | None:
+        """Price of a call by LiteLLM's list, in US dollars; None = it does not know the model."""
+        import litellm
+
+        tokens = {"prompt_tokens": input_tokens, "completion_tokens": output_tokens}
+        try:
+            return float(sum(litellm.cost_per_token(self.model, **tokens)))
+        except Exception:  # noqa: BLE001  its way of saying that it does not know a model differs by version
+            return None
+
+    def score(self, prompt: Prompt) -> Scores:
+        """Refused: an endpoint gives no log-probabilities of given options."""
+        raise BadInput(f"{self.model} gives no log-probabilities of options: let it write one")
+
+    def complete(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[Written]:
+        """Refused: an endpoint begins its answer anew."""
+        raise BadInput(f"{self.model} does not go on from a begun answer: ask for the whole one")
+
+
+class _Patient(dspy.LM):  # type: ignore[misc]  # dspy ships no types
+    """DSPy's LM, whose failed calls are repeated here instead of there; only those that may succeed then."""
+
+    def __init__(self, model: str, *, tries: int, **settings: Any) -> None:
+        super().__init__(model, num_retries=0, **settings)
+        self._patience: dict[str, Any] = {
+            "stop": tenacity.stop_after_attempt(tries),
+            "retry": tenacity.retry_if_exception(_may_succeed_later),
+            "wait": _pause,
+            "reraise": True,
+        }
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Ask, and ask again."""
+        return tenacity.Retrying(**self._patience)(super().__call__, *args, **kwargs)
+
+    async def acall(self, *args: Any, **kwargs: Any) -> Any:
+        """The same for asynchronous callers."""
+        return await tenacity.AsyncRetrying(**self._patience)(super().acall, *args, **kwargs)
+
+
+def _may_succeed_later(error: BaseException) -> bool:
+    """429, 5xx, a time-out, no connection; not where the server says to wait longer than anybody would."""
+    return is_retryable_lm_error(error) and (_told(error) or 0.0) <= LONGEST_WAIT_S
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Seconds: what the server said, else twice as long each time; with jitter, since all calls fail together."""
+    told = _told(state.outcome.exception()) if state.outcome else None
+    if told is None:
+        return tenacity.wait_exponential_jitter(max=LONGEST_WAIT_S)(state)
+    return told + tenacity.wait_random(0, 1)(state)
+
+
+def _told(error: BaseException | None) -> float | None:
+    """Seconds to wait by the server's Retry-After."""
+    return getattr(error, "retry_after", None)
+
+
+def side_by_side(ask: Callable[[Item], Answer], items: Sequence[Item], *, at_once: int) -> list[Answer]:
+    """What `ask` says to each item, in the items' order, whichever is answered first.
+
+    Args:
+        ask: calls the LM; the first of its errors ends it all.
+        items: what is asked.
+        at_once: calls under way at most (`LM.at_once`).
+    """
+    if at_once == 1 or len(items) < 2:
+        return [ask(item) for item in items]
+    contexts = [copy_context() for _ in items]  # else DSPy's settings would stay behind
+    with ThreadPoolExecutor(min(at_once, len(items))) as pool:
+        return list(pool.map(lambda context, item: context.run(ask, item), contexts, items))
+
+
+def checked_address(model: str, api_base: str | None) -> str:
+    """The address at which a model behind an endpoint is asked.
+
+    Raises:
+        BadInput: there is none, or it is not an address.
+    """
+    if not api_base:
+        raise BadInput(f"LM {model} has no address: {_REMEDY}")
+    if not re.fullmatch(ADDRESS, api_base):  # not shown: what is wrong with it may be that it holds a key
+        raise BadInput(
+            f"the address of LM {model} is not http(s)://host/path without user, password and query: {_REMEDY}; "
+            "a key belongs in RATCHET_LM_API_KEY"
+        )
+    return api_base

@@ -1,0 +1,174 @@
+"""Labels as MLflow assessments, and back.
+
+Why two names only: feedback `score` and expectation `expected` are what people, judges and environments can
+say about a trace; anything else that a person wrote is reported, never guessed at and never dropped. Whether
+somebody was asked, and with which propensity, is not read from here: whoever may label may write it.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from mlflow.entities import Assessment, AssessmentSource, Expectation, Feedback, TraceInfo
+from pydantic import ValidationError
+
+from ratchet.agent.record import Json, Record
+from ratchet.agent.trace import Trace
+from ratchet.evaluation.data.labels import ANONYMOUS, Label, Source, one_per_rater
+from ratchet.infra.traces.spans import mlflow_id, own_id
+
+SCORE: Final = "score"
+EXPECTED: Final = "expected"
+COMMENT: Final = "comment"
+"""What the Review page asks beside the answer."""
+OUTCOME: Final = "outcome"
+"""The environment's own score, known when the trace was written; part of the trace, not a label."""
+ASKED: Final = "ratchet.asked"
+"""Trace tag: the pick for review as a person sees it on the trace; what counts is in the log of picks."""
+_TYPES: Final[dict[Source, str]] = {"human": "HUMAN", "judge": "LLM_JUDGE", "environment": "CODE"}
+_SOURCES: Final[dict[str, Source]] = {value: key for key, value in _TYPES.items()}
+
+
+class Problem(Record):
+    """Something in MLflow that could not be used; it is still there."""
+
+    trace_id: str
+    reason: str
+
+
+def outcome_assessment(trace: Trace) -> Assessment | None:
+    """The trace's outcome for the UI; None where the environment could not tell."""
+    if trace.score is None:
+        return None
+    return Feedback(
+        trace_id=mlflow_id(trace.trace_id),
+        name=OUTCOME,
+        value=trace.score,
+        source=AssessmentSource("CODE", "environment"),
+        rationale=trace.attempts[-1].outcome.feedback or None,
+    )
+
+
+def outcome_of(info: TraceInfo) -> Assessment | None:
+    """The outcome that stands at the trace; the newest, should there be two."""
+    found = [one for one in info.assessments or [] if one.name == OUTCOME and one.valid is not False]
+    return max(found, key=_arrived_ms, default=None)
+
+
+def score_of(info: TraceInfo) -> float | None:
+    """The outcome's score; None where it is not known."""
+    said = outcome_of(info)
+    return None if said is None else float(_value(said))
+
+
+def to_assessments(label: Label) -> list[Assessment]:
+    """One assessment for the score, one for the expected answer, tied by the label's id."""
+    shared: dict[str, Any] = {
+        "trace_id": mlflow_id(label.trace_id),
+        "source": AssessmentSource(_TYPES[label.source], label.rater),
+        "metadata": {
+            "label_id": label.label_id,
+            "rubric_version": label.rubric_version,
+            "created_at": label.created_at.isoformat(),
+            "comment": label.comment,
+        },
+    }
+    said: list[Assessment] = []
+    if label.score is not None:
+        said.append(Feedback(name=SCORE, value=label.score, rationale=label.comment or None, **shared))
+    if label.expected is not None:
+        said.append(Expectation(name=EXPECTED, value=label.expected, **shared))
+    return said
+
+
+def labels_arrived_ms(info: TraceInfo) -> int:
+    """When the trace's newest assessment was written or changed; 0 = it has none."""
+    return max((_arrived_ms(one) for one in info.assessments or []), default=0)
+
+
+def _arrived_ms(assessment: Assessment) -> int:
+    return assessment.last_update_time_ms or assessment.create_time_ms or 0
+
+
+def to_labels(info: TraceInfo, *, after_ms: int = 0) -> tuple[list[Label], list[Problem]]:
+    """Labels in the trace's valid assessments from `after_ms` on, a person's newest only, and what is no label."""
+    trace_id = own_id(info.trace_id)
+    valid = [one for one in info.assessments or [] if one.valid is not False and one.name != OUTCOME]
+    remarks = {one.source.source_id: str(_value(one)) for one in valid if one.name == COMMENT}
+    groups: dict[str, list[Assessment]] = defaultdict(list)
+    problems = []
+    for assessment in valid:
+        if _arrived_ms(assessment) < after_ms:
+            continue
+        if assessment.name in (SCORE, EXPECTED):
+            tie = (assessment.metadata or {}).get("label_id") or assessment.assessment_id
+            groups[f"{assessment.source.source_type} {assessment.source.source_id} {tie}"].append(assessment)
+        elif assessment.source.source_type == "HUMAN" and assessment.name != COMMENT:
+            problems.append(Problem(trace_id=trace_id, reason=_unknown_name(assessment)))
+    labels = []
+    for said in groups.values():
+        try:
+            labels.append(_label(trace_id, said, remarks))
+        except (ValidationError, ValueError) as error:
+            problems.append(Problem(trace_id=trace_id, reason=_unusable(said[0], error)))
+    return one_per_rater(labels), problems
+
+
+def _label(trace_id: str, said: Sequence[Assessment], remarks: dict[str | None, str]) -> Label:
+    first = said[0]
+    metadata = first.metadata or {}
+    return Label(
+        trace_id=trace_id,
+        score=next((_score(_value(one)) for one in said if one.name == SCORE), None),
+        expected=next((_plain(_value(one)) for one in said if one.name == EXPECTED), None),
+        source=_source(first),
+        rater=first.source.source_id or ANONYMOUS,
+        rubric_version=metadata.get("rubric_version", "1"),
+        comment=metadata.get("comment") or first.rationale or remarks.get(first.source.source_id, ""),
+        created_at=_said_at(first),
+    )
+
+
+def _source(assessment: Assessment) -> Source:
+    kind = assessment.source.source_type
+    if kind not in _SOURCES:
+        raise ValueError(f"source type {kind!r} is none of {', '.join(_SOURCES)}")
+    return _SOURCES[kind]
+
+
+def _said_at(assessment: Assessment) -> datetime:
+    """When it says that it was made, for it may have waited in a spool; but no later than it arrived."""
+    arrived = datetime.fromtimestamp(_arrived_ms(assessment) / 1000, UTC)
+    made = (assessment.metadata or {}).get("created_at")
+    if made is None:
+        return arrived
+    at = datetime.fromisoformat(made)
+    return min(at if at.tzinfo is not None else at.replace(tzinfo=UTC), arrived)
+
+
+def _score(value: Any) -> float:
+    if isinstance(value, bool | int | float):
+        return float(value)
+    raise ValueError(f"score is {value!r}, not a number in [0, 1] or pass/fail")
+
+
+def _plain(value: Any) -> Json:
+    return value.strip() if isinstance(value, str) else value
+
+
+def _unknown_name(assessment: Assessment) -> str:
+    return (
+        f"{assessment.source.source_id} wrote {assessment.name!r} = {_value(assessment)!r}: "
+        f"only {SCORE!r} and {EXPECTED!r} are read as labels; repeat it under one of these names"
+    )
+
+
+def _unusable(assessment: Assessment, error: ValueError) -> str:
+    why = str(error.errors()[0]["msg"]) if isinstance(error, ValidationError) else str(error)
+    return f"{assessment.source.source_id} wrote {assessment.name!r} = {_value(assessment)!r}: {why}"
+
+
+def _value(assessment: Assessment) -> Any:
+    """What it says; an error or an issue says nothing."""
+    return getattr(assessment, "value", None)

@@ -1,0 +1,86 @@
+"""Hand to people: pick what is worth their time, with known propensities, and queue it in MLflow.
+
+Nothing waits here: what is not answered yet is picked up by the next run. While an alarm stands, the picks go to
+the region that drifted first; a round that was open when it came is widened by that region, once.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from prefect import task
+
+from ratchet.agent.record import Record
+from ratchet.evaluation.data.cases import split_salt
+from ratchet.evaluation.data.novelty import novelty, some
+from ratchet.evaluation.data.selection import SelectionSettings, select
+from ratchet.infra.drift.watch_store import read_watch
+from ratchet.infra.review.queue import ReviewItem, ask_people, asked_before, pending
+from ratchet.infra.review.rounds import ask_in_round, read_round
+from ratchet.infra.store.collected import LABELS, columns_of, places_of, texts_of, unasked
+from ratchet.tasks.collect import Collection
+
+
+class LabelRequest(Record):
+    """How far people are with this round's questions."""
+
+    n_asked: int
+    n_waiting: int
+
+    @property
+    def enough(self) -> bool:
+        """Four in five are answered: the rest must not hold up everybody."""
+        return self.n_waiting <= self.n_asked / 5
+
+
+@task(name="ask people")
+def ask_for_labels(
+    name: str, collection: Collection, settings: SelectionSettings, seed: int = 0
+) -> LabelRequest:
+    """Queue this round's questions, once; later calls count what is still open."""
+    watch, current = read_watch(name), read_round(name)
+    episode = watch.episodes.open.number if watch.episodes.open and watch.drifted else 0
+    picks: list[ReviewItem] = []
+    if not current.picks:
+        picks = select_traces(name, collection, settings, watch.drifted, seed=seed)
+    elif episode > current.episode:
+        more = settings.model_copy(update={"gate_labels": 0, "train_labels": settings.train_labels // 2})
+        picks = select_traces(name, collection, more, watch.drifted, only_drifted=True, seed=seed)
+    if picks:
+        current = ask_in_round(name, current, picks, episode=episode)
+    ask_people(
+        name, current.picks
+    )  # the old ones, too: a run killed before may have left some out of the queue
+    asked = {pick.trace_id for pick in current.picks}
+    waiting = {item.trace_id for item in pending(name)}
+    return LabelRequest(n_asked=len(asked), n_waiting=len(asked & waiting))
+
+
+def select_traces(
+    name: str,
+    collection: Collection,
+    settings: SelectionSettings,
+    drifted: Mapping[str, str] | None = None,
+    *,
+    only_drifted: bool = False,
+    seed: int = 0,
+) -> list[ReviewItem]:
+    """What to ask about among the traces that nobody was asked about before."""
+    traces = collection.traces
+    known = asked_before(
+        name
+    )  # not who else was labelled: labels unasked for must not thin the gate's sample
+    labels = columns_of(LABELS, collection.labels, "trace_id", "source")
+    told = known | {one["trace_id"] for one in labels.to_pylist() if one["source"] == "human"}
+    fresh, places = unasked(traces, known, gate_share=settings.gate_share, salt=split_salt(name, seed))
+    if only_drifted:
+        region = np.isin(fresh.trace_ids, np.array(sorted(drifted or {}), dtype="S32"))
+        fresh, places = fresh.only(region), places[region]
+    new_to = novelty(texts_of(traces, some(places_of(traces, told), seed=seed)))
+    picks = select(
+        fresh,
+        settings,
+        novelty=lambda rows: new_to(texts_of(traces, places[rows])),
+        drifted=drifted,
+        seed=seed,
+    )
+    return [ReviewItem(trace_id=p.trace_id, propensity=p.propensity, reason=p.reason) for p in picks]

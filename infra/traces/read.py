@@ -16,7 +16,7 @@ from ratchet.agent.record import Record
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.labels import Label
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
-from ratchet.infra.traces.arrivals import Mark, arrived, infos_of, search_traces, traces_of
+from ratchet.infra.traces.arrivals import Mark, arrived, infos_of, search_infos, traces_of
 from ratchet.infra.traces.assessments import EXPECTED, SCORE, Problem, labels_arrived_ms, to_labels
 from ratchet.infra.traces.rows import labelled_since
 from ratchet.infra.traces.service_clock import there
@@ -100,7 +100,7 @@ def _labelled(connection: Connection, after_ms: int) -> dict[str, TraceInfo]:
         ids = labelled_since(uri, connection.experiment_id, after_ms, (SCORE, EXPECTED))
         return {info.trace_id: info for info in infos_of(connection, ids)}
     filters = (f"feedback.{SCORE} IS NOT NULL", f"expectation.{EXPECTED} IS NOT NULL")
-    return {info.trace_id: info for one in filters for info in search_traces(connection, one)}
+    return {info.trace_id: info for one in filters for info in search_infos(connection, one)}
 
 
 def _read(connection: Connection, infos: dict[str, TraceInfo]) -> tuple[list[Trace], list[Problem]]:

@@ -1,5 +1,7 @@
 """A user's project file: what is wrong with it is said in one line."""
 
+import sys
+
 import pytest
 
 from ratchet.agent.errors import BadInput
@@ -65,3 +67,29 @@ def test_a_folder_without_a_project_names_the_command_that_makes_one(tmp_path):
 def test_names_that_mlflow_could_not_use_are_refused(name):
     with pytest.raises(BadInput, match="project name"):
         Project(name=name, instructions="x", environment=object)
+
+
+@pytest.mark.parametrize("mine", [False, True])
+def test_a_project_that_imports_us_by_our_old_names_is_told_the_new_one_in_a_line(
+    tmp_path, monkeypatch, mine
+):
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    if mine:  # their own package of that name has no Project
+        (tmp_path / "agent").mkdir()
+        (tmp_path / "agent" / "__init__.py").write_text("")
+    (tmp_path / "project.py").write_text("from agent.project import Project\n")
+    with pytest.raises(BadInput, match=r"from ratchet import Case, Observation, Project") as refused:
+        load_project(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_project_imports_what_lies_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.path", list(sys.path))
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "__init__.py").write_text("")
+    (tmp_path / "tasks" / "wording.py").write_text("TEXT = 'Pick the team.'\n")
+    (tmp_path / "project.py").write_text(
+        "from ratchet import Project\nfrom tasks.wording import TEXT\n"
+        "project = Project(name='own', instructions=TEXT, environment=lambda: None)\n"
+    )
+    assert load_project(tmp_path).instructions == "Pick the team."

@@ -142,7 +142,7 @@ def test_a_role_without_prompt_and_a_role_that_is_not_there_are_refused():
 
 
 def test_a_team_is_not_run_as_a_single_agent_and_its_files_are_asked_for():
-    with pytest.raises(BadInput, match="is a team of 3: build it with agent"):
+    with pytest.raises(BadInput, match=r"is a team of 3: build it with ratchet\.agent"):
         Program(TRIO)
     critic = TRIO.topology.roles[1].model_copy(update={"memory": "0123"})
     changed = with_member(TRIO, "critic", member_of(TRIO, critic))

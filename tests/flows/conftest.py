@@ -65,7 +65,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     settings = Settings(home=folder / "home")
     here = Path(__file__)  # where the worker finds the flow, and this checkout's code before an installed one
     with (
-        patch.dict(os.environ, {"PYTHONPATH": f"{here.parent}{os.pathsep}{here.parents[2]}"}),
+        patch.dict(os.environ, {"PYTHONPATH": f"{here.parent}{os.pathsep}{here.parents[2] / '.src'}"}),
         running_stack(plan, settings, lambda name, seconds: None) as running,
     ):
         yield running

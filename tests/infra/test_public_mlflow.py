@@ -3,12 +3,12 @@
 import ast
 from pathlib import Path
 
-import infra
+import ratchet.infra
 
-ROOM = Path(infra.__file__).parent
+ROOM = Path(ratchet.infra.__file__).parent
 TREES = {path: ast.parse(path.read_text()) for path in sorted(ROOM.rglob("*.py"))}
 MAKES_THE_TABLES = "mlflow_database.py"
-READS_THE_TABLES = "trace_rows.py"
+READS_THE_TABLES = "rows.py"
 OF_PYTHON = {"_replace"}
 """What a named tuple publishes with an underscore."""
 
@@ -51,7 +51,7 @@ def test_nothing_with_an_underscore_is_taken_from_mlflow():
 
 
 def test_no_statement_writes_into_mlflows_tables():
-    text = (ROOM / READS_THE_TABLES).read_text().upper()
+    text = (ROOM / "traces" / READS_THE_TABLES).read_text().upper()
     assert not [word for word in ("INSERT ", "UPDATE ", "DELETE ") if word in text]
     raw = {path.name for path, tree in TREES.items() if "sqlalchemy.text" in set(imported(tree))}
     assert raw == {READS_THE_TABLES}

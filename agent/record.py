@@ -70,6 +70,20 @@ class Record(BaseModel):
             ) from error
 
 
+def _empty_form(schema: dict[str, Any]) -> None:
+    """Say a default in words: a form that is filled with defaults would set them all."""
+    for field in schema.get("properties", {}).values():
+        default = field.pop("default", None)
+        if not isinstance(default, dict | None):
+            field["description"] = f"{field.get('description', '')} Default: {json.dumps(default)}.".strip()
+
+
+class StageSettings(Record):
+    """What a person may set of a stage, each field with bounds, unit and a docstring, which a form shows."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra=_empty_form)
+
+
 def content_hash(content: Json, *, length: int = 16) -> str:
     """First `length` hex digits (4 bits each) of the SHA-256 of canonical JSON; stable across machines."""
     canonical = json.dumps(

@@ -17,7 +17,7 @@ from pydantic_core import ErrorDetails
 
 from ratchet.agent.errors import BadInput
 from ratchet.agent.project import Proposer
-from ratchet.agent.record import Record
+from ratchet.agent.record import Record, StageSettings
 from ratchet.evaluation.data.curate import CurateSettings
 from ratchet.evaluation.data.selection import SelectionSettings
 from ratchet.evaluation.drift.watching import WatchSettings
@@ -32,7 +32,7 @@ _SIGNS: Final = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 Seed = Annotated[int, Field(ge=0, lt=2**32, description=_SEED)]
 
 
-class ImproveSettings(Record, use_attribute_docstrings=True):
+class ImproveSettings(StageSettings):
     """What each stage of `improve` may do."""
 
     seed: Seed = 0
@@ -52,7 +52,7 @@ class ImproveSettings(Record, use_attribute_docstrings=True):
     """Name of the policy that approves what is proven; left out: a person does, by `ratchet approve`."""
 
 
-class MonitorSettings(Record):
+class MonitorSettings(StageSettings):
     """What `monitor` may do."""
 
     seed: Seed = 0

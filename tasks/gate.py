@@ -13,7 +13,7 @@ from pydantic import Field
 
 from ratchet.agent.errors import BadInput
 from ratchet.agent.project import load_project
-from ratchet.agent.record import Record
+from ratchet.agent.record import Record, StageSettings
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase
@@ -33,7 +33,7 @@ from ratchet.tasks.propose import RoundData
 from ratchet.tasks.trials import GateTests
 
 
-class GateSettings(Record, use_attribute_docstrings=True):
+class GateSettings(StageSettings):
     """How sure to be, and in what portions to look."""
 
     alpha: float = Field(default=0.05, gt=0, lt=1)

@@ -11,14 +11,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pydantic import Field
 
 from ratchet.agent.memory.steps import Experience
-from ratchet.agent.record import Record
+from ratchet.agent.record import Record, StageSettings
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase, case_text, first_sessions, role_of
 from ratchet.evaluation.data.contamination import find_overlap
 from ratchet.evaluation.data.labels import Label
 
 
-class CurateSettings(Record, use_attribute_docstrings=True):
+class CurateSettings(StageSettings):
     """How much self-graded data may stand beside people's."""
 
     own_per_human: float = Field(default=1.0, ge=0, le=10)

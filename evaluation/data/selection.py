@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.stats import hypergeom
 
-from ratchet.agent.record import Record
+from ratchet.agent.record import Record, StageSettings
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import on_gate_side
 from ratchet.evaluation.drift.conformal import Ints
@@ -31,7 +31,7 @@ POOL: Final = 2000
 Flags = NDArray[np.bool_]
 
 
-class SelectionSettings(Record, use_attribute_docstrings=True):
+class SelectionSettings(StageSettings):
     """How many people are asked for."""
 
     gate_labels: int = Field(default=100, ge=0)

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import Field, model_validator
 
 from ratchet.agent.memory.ranking import Embed
-from ratchet.agent.record import Record
+from ratchet.agent.record import Record, StageSettings
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import case_text
 from ratchet.evaluation.drift.attribution import Attribution
@@ -45,7 +45,7 @@ _PATIENCE: Final = timedelta(minutes=10)
 _RENEWED: Final = "{why}; evidence starts anew from the same reference"
 
 
-class WatchSettings(Record, use_attribute_docstrings=True):
+class WatchSettings(StageSettings):
     """How often to look, and how rare a false alarm must be."""
 
     window: int = Field(default=20, ge=1)

@@ -10,6 +10,7 @@ from prefect.utilities.callables import parameter_schema
 from tests.flows.conftest import TEMPLATE
 
 from ratchet.agent.errors import BadInput
+from ratchet.agent.record import StageSettings
 from ratchet.evaluation.data.cases import LabelledCase
 from ratchet.evaluation.data.selection import SelectionSettings
 from ratchet.evaluation.drift.watching import WatchSettings
@@ -27,7 +28,6 @@ from ratchet.infra.registry.version import find_version
 from ratchet.infra.settings import Settings
 from ratchet.infra.store.dataset_store import read_dataset
 from ratchet.tasks.gate import GateSettings
-from ratchet.tasks.propose import ProposeSettings
 
 FILE = """
 seed = 3
@@ -111,23 +111,19 @@ def test_the_command_says_so_at_once_with_exit_2_and_runs_nothing(ratchet, make_
     assert not (Settings().home / "projects" / ours.name).exists()
 
 
-PROPOSERS = {field.annotation.__name__ for field in ProposeSettings.model_fields.values()} | {
-    "RecallSettings",
-    "CurationSettings",
-}
-
-
 def test_every_setting_says_what_it_is_in_the_form_of_prefect():
     for flow in (improve, monitor):
         records = parameter_schema(flow).model_dump()["definitions"]
         fields = {
             f"{kind}.{name}": field
             for kind, one in records.items()
-            if kind not in PROPOSERS
+            if kind in {one.__name__ for one in StageSettings.__subclasses__()}
             for name, field in one["properties"].items()
         }
         mute = {name for name, field in fields.items() if "description" not in field and "$ref" not in field}
         assert mute == set()
+        filled = {name for name, field in fields.items() if field.get("default") is not None}
+        assert filled == set(), "a form that is sent as it opens must not undo what the project's file says"
 
 
 def test_the_template_has_the_defaults_as_comments():

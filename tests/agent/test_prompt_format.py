@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from ratchet.agent.candidate import Demo, Predictor
 from ratchet.agent.environment import Observation, Option
+from ratchet.agent.lm.lm import lm_type
 from ratchet.agent.lm.prompt_format import (
     ASSISTANT,
     RECALL_CHARS,
@@ -14,7 +15,6 @@ from ratchet.agent.lm.prompt_format import (
     choice_prompt,
     data,
     parse_arguments,
-    room_for,
 )
 from ratchet.agent.lm.weights import EMBEDDED_MODEL
 
@@ -108,10 +108,10 @@ def test_a_long_request_and_a_long_recall_are_cut():
 def test_an_endpoints_lm_reads_the_whole_case_and_the_whole_description():
     option = Option(name="tool", description="d" * 1500)
     observation = Observation(text="x" * 20_000, options=(option,))
-    prompt = choice_prompt(PREDICTOR, observation, room=room_for("openai/gpt-x"))
+    prompt = choice_prompt(PREDICTOR, observation, room=lm_type("openai/gpt-x").room)
     assert "x" * 20_000 in prompt.suffix
     assert "d" * 1500 in prompt.prefix
-    assert len(choice_prompt(PREDICTOR, observation, room=room_for(EMBEDDED_MODEL)).text) < 1000
+    assert len(choice_prompt(PREDICTOR, observation, room=lm_type(EMBEDDED_MODEL).room).text) < 1000
 
 
 def test_an_argument_prompt_lists_the_parameters_and_begins_the_object():

@@ -77,7 +77,7 @@ def training_rollouts(
     return sorted((t for t in mine if t.case.case_id not in near), key=lambda t: (t.started_at, t.trace_id))
 
 
-def imports_that_teach(
+def training_imports(
     firsts: Sequence[Experience],
     traces: Sequence[Trace],
     labelled: Sequence[LabelledCase],

@@ -10,7 +10,7 @@ from ratchet.agent.case import Case
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.trace import RunError
 from ratchet.evaluation.data.cases import LabelledCase, role_of
-from ratchet.evaluation.data.curate import CurateSettings, curate, imports_that_teach, training_rollouts
+from ratchet.evaluation.data.curate import CurateSettings, curate, training_imports, training_rollouts
 from ratchet.evaluation.data.labels import Label
 
 
@@ -162,17 +162,17 @@ def test_an_imported_run_teaches_unless_its_session_or_that_of_its_case_is_the_g
     steps = [imported(f"request {name} {chr(97 + int(name)) * 9}", name) for name in sides]
     train = [step for step in steps if sides[step.session_id] == "train"]
     assert 0 < len(train) < len(steps)
-    assert imports_that_teach(steps, [], [], gate_share=0.5) == train
+    assert training_imports(steps, [], [], gate_share=0.5) == train
     gate = next(name for name, side in sides.items() if side == "gate")
     case = Case(inputs={"request": train[0].goal, "task": train[0].session_id})
     met = make_trace(case=case, session_id=gate)
-    assert imports_that_teach(train, [met], [], gate_share=0.5) == train[1:]
-    assert imports_that_teach(train, [met], [], gate_share=0.5, released={case.case_id}) == train
+    assert training_imports(train, [met], [], gate_share=0.5) == train[1:]
+    assert training_imports(train, [met], [], gate_share=0.5, released={case.case_id}) == train
 
 
 def test_an_imported_run_nearly_the_same_as_a_labelled_gate_case_teaches_nothing():
     gate = case(1, role="gate", request="please book me a flight to Paris on Monday morning")
     near = imported("please book me a flight to Paris on Monday mornings", "s")
-    assert imports_that_teach([near], [], [], gate_share=0.0) == [near]
-    assert imports_that_teach([near], [], [gate], gate_share=0.0) == []
-    assert imports_that_teach([near], [], [gate], gate_share=0.0, released={gate.case_id}) == [near]
+    assert training_imports([near], [], [], gate_share=0.0) == [near]
+    assert training_imports([near], [], [gate], gate_share=0.0) == []
+    assert training_imports([near], [], [gate], gate_share=0.0, released={gate.case_id}) == [near]

@@ -31,7 +31,7 @@ def init(
     """
     chosen = _project_name(name, folder)
     _refuse_occupied(folder)
-    with as_file(files("flows") / "template") as template:
+    with as_file(files("ratchet.flows") / "template") as template:
         shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_LEFT_OUT))
     path = folder / PROJECT_FILE
     path.write_text(path.read_text().replace(f'"{_TEMPLATE_NAME}"', f'"{chosen}"'))

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ratchet.agent.case import Case
 from ratchet.agent.record import Json, Record
 from ratchet.agent.trace import Trace
-from ratchet.evaluation.data.contamination import find_overlap
+from ratchet.evaluation.data.contamination import overlapping
 from ratchet.evaluation.data.labels import Label, one_per_rater
 
 CaseRole = Literal["gate", "train"]
@@ -243,7 +243,7 @@ def fresh_for_gate(
     """
     pool = [item for item in labelled if item.role == "gate"]
     seen, spent = {*seen, *_with_session(labelled, seen)}, {*spent, *_with_session(labelled, spent)}
-    overlap = {o.case_id for o in find_overlap({i.case_id: case_text(i.case) for i in pool}, seen_texts)}
+    overlap = overlapping({i.case_id: case_text(i.case) for i in pool}, seen_texts)
     left_out: dict[str, int] = {}
     fresh = []
     for item in pool:

@@ -14,7 +14,7 @@ from ratchet.agent.memory.steps import Experience
 from ratchet.agent.record import Record, StageSettings
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase, case_text, first_sessions, role_of
-from ratchet.evaluation.data.contamination import find_overlap
+from ratchet.evaluation.data.contamination import overlapping
 from ratchet.evaluation.data.labels import Label
 
 
@@ -126,7 +126,7 @@ def _near_the_gate(
 ) -> set[str]:
     """Those of the cases, id → text, that are nearly the same as one that the gate may still judge by."""
     gate = {c.case_id: case_text(c.case) for c in labelled if c.role == "gate" and c.case_id not in released}
-    return {o.case_id for o in find_overlap(texts, gate)}
+    return overlapping(texts, gate)
 
 
 def curate(

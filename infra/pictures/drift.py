@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Final
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.drift.attribution import Attribution
 from ratchet.evaluation.drift.message import GROUPS, Group
 from ratchet.evaluation.drift.state import DriftState
+from ratchet.infra.pictures.figure import INK, MUTED, new_figure, save_figure
 
 _COLOURS: Final[dict[Group, str]] = {"input": "#23527c", "behaviour": "#c08a1e", "outcome": "#b3352b"}
 _SAYS: Final[dict[Group, str]] = {
@@ -19,8 +18,6 @@ _SAYS: Final[dict[Group, str]] = {
     "behaviour": "what the agent does",
     "outcome": "how well it goes",
 }
-_INK: Final = "#222222"
-_MUTED: Final = "#777777"
 
 
 def draw_drift(states: Sequence[DriftState], out: Path, *, attribution: Attribution | None = None) -> Path:
@@ -31,30 +28,27 @@ def draw_drift(states: Sequence[DriftState], out: Path, *, attribution: Attribut
     """
     if not states:
         raise BadInput(f"no window was seen, so there is nothing to draw into {out}")
-    figure = Figure(figsize=(9, 4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 4)
     axes = figure.subplots()
     _draw_evidence(axes, states)
     if attribution is not None and states[-1].n_seen:
         _draw_change_point(axes, attribution)
     _label(axes, states)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=144)
-    return out
+    return save_figure(figure, out)
 
 
 def _draw_evidence(axes: Axes, states: Sequence[DriftState]) -> None:
     seen = [state.n_seen for state in states]
     threshold = states[-1].threshold
-    axes.axhline(threshold, color=_INK, ls="--", lw=1)
+    axes.axhline(threshold, color=INK, ls="--", lw=1)
     axes.text(
-        seen[-1], threshold / 1.3, f"alarm at {threshold:,.0f}", color=_INK, fontsize=9, ha="right", va="top"
+        seen[-1], threshold / 1.3, f"alarm at {threshold:,.0f}", color=INK, fontsize=9, ha="right", va="top"
     )
     for group in GROUPS:
         values = [max(float(getattr(state, group)), 0.1) for state in states]
         if max(float(getattr(state, group)) for state in states) > 0:
             axes.plot(seen, values, color=_COLOURS[group], lw=1.2, alpha=0.8, label=_SAYS[group])
-    axes.plot(seen, [max(state.e_value, 0.1) for state in states], color=_INK, lw=2, label="all together")
+    axes.plot(seen, [max(state.e_value, 0.1) for state in states], color=INK, lw=2, label="all together")
     first = next((state for state in states if state.alarm), None)
     if first is not None:
         axes.plot([first.n_seen], [first.e_value], "o", color=_COLOURS["outcome"], ms=8, zorder=5)
@@ -70,8 +64,8 @@ def _draw_evidence(axes: Axes, states: Sequence[DriftState]) -> None:
 
 def _draw_change_point(axes: Axes, attribution: Attribution) -> None:
     onset = attribution.onset
-    axes.axvspan(onset.low, onset.high, color=_MUTED, alpha=0.18, lw=0, label="change point, 95 %")
-    axes.axvline(onset.message, color=_MUTED, lw=1)
+    axes.axvspan(onset.low, onset.high, color=MUTED, alpha=0.18, lw=0, label="change point, 95 %")
+    axes.axvline(onset.message, color=MUTED, lw=1)
 
 
 def _label(axes: Axes, states: Sequence[DriftState]) -> None:
@@ -80,6 +74,5 @@ def _label(axes: Axes, states: Sequence[DriftState]) -> None:
     axes.set_xlabel("messages since the reference")
     axes.set_ylabel("evidence R")
     axes.set_title("Drift" if any(state.alarm for state in states) else "No drift", loc="left")
-    axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))

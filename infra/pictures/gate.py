@@ -4,17 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.gate.characteristics.operating import OperatingCharacteristics
 from ratchet.evaluation.gate.verdict import Verdict, WealthPoint
+from ratchet.infra.pictures.figure import MUTED, new_figure, save_figure
 
 PROMOTE = "#1b7f5c"
 HARM = "#b3352b"
 GAIN = "#23527c"
-MUTED = "#777777"
 COLOURS = (GAIN, PROMOTE, HARM)
 
 
@@ -22,33 +20,21 @@ def draw_gate(path: Sequence[WealthPoint], verdict: Verdict, out: Path) -> None:
     """Write a PNG (or SVG, PDF by suffix) of the path; BadInput when there was no bet to draw."""
     if not path:
         raise BadInput(f"no bet was made, so there is nothing to draw into {out}: {verdict.reason}")
-    figure = _figure(8, 6)
+    figure = new_figure(8, 6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     _draw_wealth(above, path, verdict)
     _draw_interval(below, path, verdict)
     figure.suptitle(f"{verdict.decision}: {verdict.gain:+.3f} on {verdict.n_labelled:,} labelled cases")
-    _save(figure, out)
+    save_figure(figure, out)
 
 
 def draw_characteristics(measured: OperatingCharacteristics, out: Path) -> None:
     """Write a picture of how often each rule errs over a lifetime, and what the gate costs in labels."""
-    figure = _figure(10, 4)
+    figure = new_figure(10, 4)
     errors, labels = figure.subplots(1, 2)
     _draw_errors(errors, measured)
     _draw_labels(labels, measured)
-    _save(figure, out)
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure that no window system knows of: drawn by Agg, freed with its last reference."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, out: Path) -> None:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=144)
+    save_figure(figure, out)
 
 
 def _draw_wealth(axes: Axes, path: Sequence[WealthPoint], verdict: Verdict) -> None:
@@ -101,7 +87,6 @@ def _draw_errors(axes: Axes, measured: OperatingCharacteristics) -> None:
     axes.axvline(5, color=HARM, lw=1, ls="--")
     axes.set_xlim(0, 115)
     axes.set_xlabel("% of lifetimes with a false promotion\n(50 candidates, none better; dashed: promised)")
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_labels(axes: Axes, measured: OperatingCharacteristics) -> None:
@@ -121,4 +106,3 @@ def _draw_labels(axes: Axes, measured: OperatingCharacteristics) -> None:
     axes.set_ylabel("labels to a promotion (median)")
     axes.plot([], [], "x--", color=MUTED, lw=1, label="fixed-n test, one look")
     axes.legend(frameon=False, fontsize=8)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ratchet.agent.errors import BadInput
+from ratchet.infra.pictures.figure import INK, new_figure, save_figure
 
-_INK: Final = "#222222"
 _OTHER_TOOLS: Final = "(others)"
 
 
@@ -37,13 +35,13 @@ def draw_confusion(
     shown = _most_confused(expected, answers, most)
     counts = _count(expected, answers, shown)
     side = 2.4 + 0.42 * len(shown)
-    figure = _figure(side + 1.2, side)
+    figure = new_figure(side + 1.2, side)
     axes = figure.subplots()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="equal")
     for (row, column), count in np.ndenumerate(counts):
         if count:
-            colour = "white" if shares[row, column] > 0.55 else _INK
+            colour = "white" if shares[row, column] > 0.55 else INK
             axes.text(column, row, str(int(count)), ha="center", va="center", fontsize=8, color=colour)
     names = [_clipped(name) for name in shown]
     axes.set_xticks(range(len(shown)), names, rotation=55, ha="right", fontsize=8)
@@ -52,7 +50,7 @@ def draw_confusion(
     axes.set_ylabel("right")
     right = sum(a == b for a, b in zip(expected, answers, strict=True))
     axes.set_title(f"Tool chosen where which was right: {right} of {len(expected)}", loc="left", fontsize=11)
-    return _save(figure, out)
+    return save_figure(figure, out)
 
 
 def _most_confused(expected: Sequence[str], chosen: Sequence[str], most: int) -> list[str]:
@@ -77,18 +75,3 @@ def _count(
 
 def _clipped(name: str) -> str:
     return name if len(name) <= 24 else f"{name[:12]}…{name[-11:]}"
-
-
-def _figure(width: float, height: float) -> Figure:
-    """A figure of its own, without pyplot's global state: tasks draw in threads."""
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _save(figure: Figure, out: Path) -> Path:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out)
-    return out

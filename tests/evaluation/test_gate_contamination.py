@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.data import near_text
-from ratchet.evaluation.data.contamination import find_overlap, refuse_contaminated
+from ratchet.evaluation.data.contamination import overlapping, refuse_contaminated
 from ratchet.evaluation.gate.gate import Pair
 
 QUESTION = "My card was charged twice for the hotel in Lisbon last weekend, can you refund one of them?"
@@ -30,13 +30,7 @@ def test_same_id_same_text_and_near_text_are_found_and_others_are_not():
         "other": "Why is the exchange rate for euros different from the one that the app shows?",
         "unknown": None,
     }
-    found = {overlap.case_id: overlap for overlap in find_overlap(cases, seen)}
-    assert {name: overlap.kind for name, overlap in found.items()} == {
-        "s2": "same id",
-        "spaced": "same text",
-        "near": "near text",
-    }
-    assert 0.8 <= found["near"].similarity < 1
+    assert overlapping(cases, seen) == {"s2", "spaced", "near"}
 
 
 def test_every_near_duplicate_among_thousands_is_found_within_seconds():
@@ -48,10 +42,9 @@ def test_every_near_duplicate_among_thousands_is_found_within_seconds():
         words[rng.integers(len(words))] = "changed"
         copies[f"copy of {name}"] = " ".join(words)
     start = time.process_time()
-    found = find_overlap(sentences(800, seed=3) | copies, seen, near=0.7)
+    found = overlapping(sentences(800, seed=3) | copies, seen, near=0.7)
     assert time.process_time() - start < 20
-    assert {overlap.case_id for overlap in found} >= set(copies)
-    assert all(overlap.case_id in copies or overlap.similarity >= 0.7 for overlap in found)
+    assert found >= set(copies)
 
 
 def templated(n, seed, own):
@@ -74,13 +67,10 @@ def test_near_duplicates_among_thousands_from_one_template_are_found_within_seco
     copies = {f"copy of {name}": text.replace("thank", "many thank", 1) for name, text in seen.items()}
     same = {f"same as {name}": text.upper() for name, text in list(seen.items())[::10]}
     start = time.process_time()
-    found = {
-        overlap.case_id: overlap for overlap in find_overlap(templated(500, 2, own) | copies | same, seen)
-    }
+    found = overlapping(templated(500, 2, own) | copies | same, seen)
     assert time.process_time() - start < 15
-    assert len(set(copies) & set(found)) >= (1 if affordable else 0.99) * len(copies)
-    assert {found[name].kind for name in same} == {"same text"}
-    assert all(overlap.similarity >= 0.8 for overlap in found.values())
+    assert len(set(copies) & found) >= (1 if affordable else 0.99) * len(copies)
+    assert set(same) <= found
 
 
 @given(st.lists(st.text("abc", max_size=12), max_size=6), st.lists(st.text("abc", max_size=12), max_size=6))
@@ -102,7 +92,7 @@ def test_the_nearest_is_that_of_comparing_with_each(texts, known):
 @given(st.text(max_size=60))
 @settings(max_examples=50, deadline=None)
 def test_any_text_overlaps_with_itself_unless_it_has_no_word(text):
-    found = find_overlap({"a": text}, {"b": text})
+    found = overlapping({"a": text}, {"b": text})
     assert len(found) == (1 if any(c.isalnum() or c == "_" for c in text) else 0)
 
 

@@ -3,6 +3,7 @@
 RatchetError
 ├── BadInput             what a person gave us cannot be used; names value, bound and remedy
 │   └── CorruptRecord    a stored record does not parse; names where it lies
+├── NothingToPropose     a proposer can do nothing with this agent or this evidence; says why
 ├── ServiceUnavailable   MLflow, an LM endpoint or a webhook did not answer; safe to try again
 └── LMFailure            the LM answered with something that cannot be used, or not in time
 """
@@ -18,6 +19,10 @@ class BadInput(RatchetError):
 
 class CorruptRecord(BadInput):
     """A stored record does not parse. The text says where it lies."""
+
+
+class NothingToPropose(RatchetError):
+    """A proposer can do nothing with this agent or this evidence. The text says why; it is no failure."""
 
 
 class ServiceUnavailable(RatchetError):

@@ -10,21 +10,29 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Environment
 from ratchet.agent.errors import BadInput, named
 from ratchet.agent.limits import Limits
+from ratchet.agent.optimize.proposer import Proposer, check_proposers
 from ratchet.agent.record import content_hash
 
-Proposer = Literal["experience", "lora", "prompt", "trajectories", "lessons", "team", "tools"]
 PROJECT_FILE = "project.py"
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
 
 
 def _nothing() -> Sequence[Case]:
     return ()
+
+
+def _standard() -> Sequence[Proposer]:
+    # with DSPy, which a project that names its own proposers may not need
+    from ratchet.agent.optimize.prompts import Prompts
+    from ratchet.agent.optimize.replay import Replay
+    from ratchet.agent.optimize.weights import Lora
+
+    return Replay(), Lora(), Prompts()
 
 
 @dataclass(frozen=True)
@@ -52,9 +60,9 @@ class Project:
     """What one case may take: steps, repetitions, tokens, seconds, money. The gate plays under the same."""
     with_arguments: bool = False
     """Also fill the chosen option's arguments."""
-    proposers: tuple[Proposer, ...] = ("experience", "lora", "prompt")
+    proposers: Sequence[Proposer] = field(default_factory=_standard)
     """Who makes challengers; the last is tested first, and each test costs a smaller share of the error budget.
-    `trajectories` and `lessons` learn from whole runs: for environments of several steps, or with retries."""
+    `Trajectories` and `Reflections` learn from whole runs: for environments of several steps, or with retries."""
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):
@@ -65,6 +73,7 @@ class Project:
             raise BadInput(
                 f"project {self.name!r} has no instructions: say in a sentence what the agent does"
             )
+        check_proposers(self.proposers)
 
 
 def load_project(folder: Path) -> Project:

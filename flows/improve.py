@@ -5,26 +5,28 @@ have not answered yet is picked up by the next run. Two runs of one project woul
 the second waits for the first.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect import flow
+from pydantic import Field
 
-from ratchet.agent.errors import named
+from ratchet.agent.optimize.other_model import OtherModel
+from ratchet.agent.optimize.proposer import Proposer, named_proposers
 from ratchet.agent.project import Project, load_project
 from ratchet.agent.record import Record
 from ratchet.flows.commands.terminal import console
 from ratchet.flows.project_settings import ImproveSettings, read_settings
-from ratchet.infra.failures import in_one_line, keep_traceback
 from ratchet.infra.registry.promotion import settle_moves
 from ratchet.infra.registry.registry import record_settings
 from ratchet.infra.store.project_state import project_lock
 from ratchet.tasks.collect import collect_new
+from ratchet.tasks.curate import RoundData, curate_round
 from ratchet.tasks.gate import GateResult, gate_candidates
 from ratchet.tasks.labels import LabelRequest, ask_for_labels
-from ratchet.tasks.other_model import on_model, require_address, unused_model
+from ratchet.tasks.other_model import require_address, unused_model
 from ratchet.tasks.promote import RoundOutcome, promote_best
-from ratchet.tasks.propose import RoundData, able, curate_round, propose
-from ratchet.tasks.rollouts import FROM_ROLLOUTS
+from ratchet.tasks.propose import propose_each
 from ratchet.tasks.serve import serve_waiting
 
 
@@ -34,8 +36,8 @@ class ImproveReport(Record):
     served: int
     asked: LabelRequest
     lessons: RoundData | None = None
-    nothing_new: tuple[str, ...] = ()
-    """Proposers that found nothing better than what serves: no test is spent on them."""
+    nothing_new: dict[str, str] = Field(default_factory=dict)
+    """Proposer → why it made nothing; no test is spent on it."""
     judged: tuple[GateResult, ...] = ()
     decision: RoundOutcome
     problems: tuple[str, ...] = ()
@@ -50,17 +52,8 @@ def improve(project: str = ".", settings: ImproveSettings | None = None) -> Impr
         return _improve(project, agent, rules)
 
 
-def made_nothing(name: str, proposer: str, error: Exception) -> str:
-    """The line that the report has for a proposer that failed."""
-    path = keep_traceback(name, proposer, error)
-    return (
-        f"proposer {proposer} made nothing: {in_one_line(error) or named(error)}; its traceback is in {path}"
-    )
-
-
 def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveReport:
-    if rules.model:
-        require_address(rules.model, rules.model_at)
+    proposers = who_proposes(agent, rules)
     settle_moves(agent.name)
     left_over = collect_new(agent.name)
     served = serve_waiting(project)
@@ -78,35 +71,25 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
                 served=served, asked=asked, decision=RoundOutcome(reason=waiting), problems=problems
             )
 
-    with_runs = not {*(rules.proposers or agent.proposers)}.isdisjoint(FROM_ROLLOUTS)
-    lessons = curate_round(
-        project, collection, rules.curation, rules.selection.gate_share, with_runs=with_runs, seed=rules.seed
-    )
-    made: dict[str, str] = {}
-    wanted = able(rules.proposers or agent.proposers, agent.name, lessons.champion)
-    if rules.model:
-        made["model"], wanted = on_model(agent.name, lessons.champion, rules.model, rules.model_at), []
-    else:
-        problems += unused_model(agent, lessons.champion)
-    for proposer in wanted if lessons.training.n_rows else ():
-        parent = [lessons.champion, *made.values()][-1 if rules.stacked else 0]
-        runs = lessons.practice if proposer in FROM_ROLLOUTS else None
-        try:
-            made[proposer] = propose(
-                project, agent.name, proposer, parent, lessons.training, rules.proposing, runs
-            )
-        except Exception as error:  # noqa: BLE001  whatever broke in one, what the others made is still gated
-            problems += (made_nothing(agent.name, proposer, error),)
-    challengers = [one for one in dict.fromkeys(reversed(made.values())) if one != lessons.champion]
-    gated = gate_candidates(project, lessons, challengers, rules.gate)
-    record_settings(agent.name, {*challengers, *(one.candidate_id for one in gated.judged)}, rules)
+    lessons = curate_round(project, collection, rules.curation, rules.selection.gate_share, seed=rules.seed)
+    proposed = propose_each(project, proposers, lessons, seed=rules.seed, stacked=rules.stacked)
+    problems += () if rules.model else unused_model(agent, lessons.champion)
+    gated = gate_candidates(project, lessons, proposed.challengers, rules.gate)
+    record_settings(agent.name, {*proposed.challengers, *(one.candidate_id for one in gated.judged)}, rules)
     decision = promote_best(agent.name, gated, approved_by=rules.approved_by)
     return ImproveReport(
         served=served,
         asked=asked,
         lessons=lessons,
-        nothing_new=tuple(proposer for proposer, one in made.items() if one == lessons.champion),
+        nothing_new=proposed.nothing_new,
         judged=gated.judged,
         decision=decision,
-        problems=(*problems, *gated.problems),
+        problems=(*problems, *proposed.problems, *gated.problems),
     )
+
+
+def who_proposes(agent: Project, rules: ImproveSettings) -> Sequence[Proposer]:
+    """Another LM alone, where one is to be tried; else those of the project that are named, or all."""
+    if rules.model:
+        return (OtherModel(model=rules.model, at=require_address(rules.model, rules.model_at)),)
+    return agent.proposers if rules.proposers is None else named_proposers(agent.proposers, rules.proposers)

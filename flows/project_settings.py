@@ -16,13 +16,11 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ratchet.agent.errors import BadInput
-from ratchet.agent.project import Proposer
 from ratchet.agent.record import Record, StageSettings
 from ratchet.evaluation.data.curate import CurateSettings
 from ratchet.evaluation.data.selection import SelectionSettings
 from ratchet.evaluation.drift.watching import WatchSettings
 from ratchet.tasks.gate import GateSettings
-from ratchet.tasks.propose import ProposeSettings
 
 SETTINGS_FILE: Final = "ratchet.toml"
 RecordT = TypeVar("RecordT", bound=Record)
@@ -38,10 +36,9 @@ class ImproveSettings(StageSettings):
     seed: Seed = 0
     selection: SelectionSettings = SelectionSettings()
     curation: CurateSettings = CurateSettings()
-    proposing: ProposeSettings = ProposeSettings()
     gate: GateSettings = GateSettings()
-    proposers: tuple[Proposer, ...] | None = None
-    """Who makes challengers; left out: those of the project."""
+    proposers: tuple[str, ...] | None = None
+    """Names of the project's proposers that make challengers, the last tested first; left out: all."""
     model: str | None = None
     """Try the champion on this LM, and nothing else; left out: what the proposers make."""
     model_at: str | None = None

@@ -28,8 +28,8 @@ from ratchet.infra.registry.programs import load_program
 from ratchet.infra.registry.registry import seen_case_ids
 from ratchet.infra.store.dataset_store import DatasetVersion, read_dataset
 from ratchet.tasks.caching import cached_by, keep_nothing
+from ratchet.tasks.curate import RoundData
 from ratchet.tasks.progress import progress
-from ratchet.tasks.propose import RoundData
 from ratchet.tasks.trials import GateTests
 
 
@@ -122,7 +122,7 @@ class Players:
 
 @task(name="gate")
 def gate_candidates(
-    folder: str, data: RoundData, challengers: list[str], settings: GateSettings
+    folder: str, data: RoundData, challengers: Sequence[str], settings: GateSettings
 ) -> GateRound:
     """Spend one share of the error budget on each challenger and bet until its verdict, or until cases run out."""
     name = load_project(Path(folder)).name

@@ -1,181 +1,147 @@
-"""Curate and propose: what the agent may learn from, and the challengers that are made of it."""
+"""Propose: every proposer makes a challenger of what this round may learn from; one that fails stops nobody."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import pyarrow.compute as pc
 from prefect import task
-from pydantic import Field
 
-from ratchet.agent.candidate import Candidate
+from ratchet.agent.errors import NothingToPropose, named
 from ratchet.agent.kinds.program import View
-from ratchet.agent.lm.lm import lm_type
-from ratchet.agent.optimize.prompts import PromptSettings, propose_prompt
-from ratchet.agent.optimize.proposer import Example, Proposal
-from ratchet.agent.optimize.reflections import LessonSettings
-from ratchet.agent.optimize.replay import ExperienceSettings, propose_experience
-from ratchet.agent.optimize.replay_runs import TrajectorySettings
-from ratchet.agent.optimize.team import propose_jointly
-from ratchet.agent.optimize.team_search import MOVES, TeamSettings, propose_team
-from ratchet.agent.optimize.tools import ToolSettings, propose_tools
-from ratchet.agent.optimize.weights import LoraSettings, propose_lora
-from ratchet.agent.project import Proposer, load_project
-from ratchet.agent.record import Record
+from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.proposer import Proposer, Registered, Work, made_by, recipe_of
+from ratchet.agent.project import Project, load_project
+from ratchet.agent.record import Record, content_hash
 from ratchet.agent.trace import Trace
-from ratchet.evaluation.data.cases import LabelledCase, answer_name, labelled_cases, released_by, split_salt
-from ratchet.evaluation.data.curate import CurateSettings, curate, training_rollouts
-from ratchet.evaluation.data.labels import Label
-from ratchet.infra.registry.gate_cases import spent_cases
-from ratchet.infra.registry.registry import champion, fetch_files, register, seen_case_ids, version_of
-from ratchet.infra.review.answers import contradictions, effective_labels
-from ratchet.infra.settings import Settings
+from ratchet.evaluation.data.cases import answer_name
+from ratchet.infra.failures import in_one_line, keep_traceback
+from ratchet.infra.registry.programs import build
+from ratchet.infra.registry.registry import fetch_files, register, seen_case_ids, version_history, version_of
 from ratchet.infra.store.collected import TRACES, collected_traces, columns_of, newest_traces
-from ratchet.infra.store.dataset_store import DatasetVersion, read_dataset, write_dataset
+from ratchet.infra.store.dataset_store import read_dataset
+from ratchet.infra.store.experience import recall_of_snapshots
 from ratchet.infra.store.project_state import project_folder
 from ratchet.tasks.caching import cached_by
-from ratchet.tasks.collect import Collection
+from ratchet.tasks.curate import RoundData, TrainingExample
 from ratchet.tasks.progress import progress
-from ratchet.tasks.rollouts import propose_from_rollouts
 
 OWN = 5000
 """Newest traces of a candidate that a rewriter of tools is shown."""
+NOTHING_BETTER: Final = "found nothing better than what serves"
 
 
-class ProposeSettings(Record):
-    """One settings record per proposer."""
+class Made(Record):
+    """What a proposer came to: a candidate, or why there is none."""
 
-    experience: ExperienceSettings = ExperienceSettings()
-    lora: LoraSettings = LoraSettings()
-    prompt: PromptSettings = PromptSettings()
-    team: TeamSettings = TeamSettings()
-    tools: ToolSettings = ToolSettings()
-    trajectories: TrajectorySettings = TrajectorySettings()
-    lessons: LessonSettings = LessonSettings()
+    candidate_id: str | None = None
+    nothing: str = ""
 
 
-class RoundData(Record):
-    """What this round learns from, and what it is judged by."""
+class Proposed(Record):
+    """What all proposers of a round came to."""
 
-    training: DatasetVersion
-    labelled: DatasetVersion
-    """All labelled cases, those of the gate included."""
-    practice: DatasetVersion
-    """Whole runs, won and lost, of cases that are not the gate's; none where no proposer wanted them."""
-    champion: str
-    n_human: int = Field(ge=0)
-    left_out: dict[str, int]
+    challengers: tuple[str, ...]
+    """Candidate ids, the last one made first."""
+    nothing_new: dict[str, str]
+    """Proposer → why it made nothing: no test is spent on it."""
+    problems: tuple[str, ...]
+    """One line for each proposer that failed."""
 
 
-@task(name="curate")
-def curate_round(
-    folder: str,
-    collection: Collection,
-    settings: CurateSettings,
-    gate_share: float,
-    *,
-    with_runs: bool = True,
-    seed: int = 0,
-) -> RoundData:
-    """Split and curate what was collected; versions of both sides, and of whole runs where a proposer wants these."""
+def propose_each(
+    folder: str, proposers: Sequence[Proposer], lessons: RoundData, *, seed: int, stacked: bool = False
+) -> Proposed:
+    """Let each proposer change the champion; `stacked`, what the one before it made."""
+    name = load_project(Path(folder)).name
+    made: list[str] = []
+    nothing_new: dict[str, str] = {}
+    problems: list[str] = []
+    for proposer in proposers:
+        parent = [lessons.champion, *made][-1 if stacked else 0]
+        try:
+            one = propose(folder, proposer, parent, lessons, seed)
+        except Exception as error:  # noqa: BLE001  whatever broke in one, what the others made is still gated
+            path = keep_traceback(name, proposer.name, error)
+            said = in_one_line(error) or named(error)
+            problems.append(f"proposer {proposer.name} made nothing: {said}; its traceback is in {path}")
+            continue
+        if one.candidate_id in (None, lessons.champion):
+            nothing_new[proposer.name] = one.nothing or NOTHING_BETTER
+        else:
+            made.append(one.candidate_id)
+    return Proposed(
+        challengers=tuple(dict.fromkeys(reversed(made))), nothing_new=nothing_new, problems=tuple(problems)
+    )
+
+
+def propose(folder: str, proposer: Proposer, parent: str, lessons: RoundData, seed: int) -> Made:
+    """One challenger of this parent, registered; made once for the same proposer, evidence, parent and seed."""
+    name = load_project(Path(folder)).name
+    key = content_hash([name, recipe_of(proposer), lessons.digest, parent, seed])
+    return _propose(folder, proposer, parent, lessons, seed, key)
+
+
+@task(name="propose", **cached_by("key", result=Made))
+def _propose(folder: str, proposer: Proposer, parent: str, lessons: RoundData, seed: int, key: str) -> Made:
     project = load_project(Path(folder))
-    labels = effective_labels(project.name, read_dataset(collection.labels, Label))
-    traces = read_dataset(collection.traces, Trace)
-    salt = split_salt(project.name, seed)
-    labelled = labelled_cases(
-        traces,
-        labels,
-        gate_share=gate_share,
-        salt=salt,
-        self_scoring=project.scores_itself,
-    )
-    released = released_by(labelled, spent_cases(project.name))
-    curated = curate(labelled, settings, released=released, seed=seed)
-    runs: list[Trace] = []
-    if with_runs:
-        runs = training_rollouts(
-            traces, labelled, labels, gate_share=gate_share, salt=salt, released=released
-        )
-    disputed = len(contradictions(labels))
-    weighted = [
-        TrainingExample(case=c, weight=1.0 if c.source == "human" else settings.own_weight)
-        for c in curated.cases
-    ]
-    serving = champion(project.name)
-    assert serving is not None, "a champion is registered before the first trace"
-    return RoundData(
-        training=write_dataset("training", weighted),
-        labelled=write_dataset("labelled", labelled),
-        practice=write_dataset("practice", runs),
-        champion=serving.candidate_id,
-        n_human=curated.n_human,
-        left_out=curated.left_out | ({"people contradict each other": disputed} if disputed else {}),
-    )
-
-
-class TrainingExample(Record):
-    """A training case and how much it counts."""
-
-    case: LabelledCase
-    weight: float
-
-
-@task(
-    name="propose",
-    **cached_by("name", "proposer", "parent", "training", "practice", "settings", result=str),
-)
-def propose(
-    folder: str,
-    name: str,
-    proposer: Proposer,
-    parent: str,
-    training: DatasetVersion,
-    settings: ProposeSettings,
-    practice: DatasetVersion | None = None,
-) -> str:
-    """Make and register one challenger; returns its candidate id.
-
-    Args:
-        folder: the project's.
-        name: the project's.
-        proposer: who makes it.
-        parent: candidate id that it starts from.
-        training: `TrainingExample`s.
-        settings: of all proposers.
-        practice: whole runs, for a proposer that learns from these; else None.
-    """
-    if practice is not None:
-        runs = read_dataset(practice, Trace)
-        proposal = propose_from_rollouts(
-            Path(folder), proposer, parent, runs, practice.digest, settings.trajectories, settings.lessons
-        )
-    else:
-        lessons = read_dataset(training, TrainingExample)
-        examples = as_examples(folder, lessons)
-        proposal = make(name, proposer, parent, examples, lessons, training.digest, settings)
+    evidence = evidence_of(project, parent, lessons)
+    try:
+        proposal = made_by(proposer, registered(project.name, parent), evidence, work_of(project, seed))
+    except NothingToPropose as reason:
+        return Made(nothing=str(reason))
+    if proposal is None:
+        return Made(nothing=NOTHING_BETTER)
     register(
-        name,
+        project.name,
         proposal.candidate,
         files=proposal.files,
         seen_case_ids=proposal.seen_case_ids,
         cost=proposal.cost,
-        dataset=practice or training,
+        dataset={lessons.training.digest: lessons.training, lessons.practice.digest: lessons.practice}.get(
+            proposal.candidate.origin.data_digest or ""
+        ),
     )
-    return proposal.candidate.candidate_id
+    return Made(candidate_id=proposal.candidate.candidate_id)
 
 
-def able(proposers: Sequence[Proposer], name: str, champion: str) -> list[Proposer]:
-    """Those that can change the champion: the weights behind an endpoint are not ours to train."""
-    trainable = lm_type(version_of(name, champion).candidate.base_model).is_trainable
-    return [proposer for proposer in proposers if trainable or proposer != "lora"]
+def registered(name: str, candidate_id: str) -> Registered:
+    """A candidate of the registry, with its files and what it has seen."""
+    candidate = version_of(name, candidate_id).candidate
+    return Registered(candidate, fetch_files(name, candidate_id), seen_case_ids(name, candidate_id))
 
 
-def as_examples(folder: str, lessons: list[TrainingExample]) -> list[Example]:
+def work_of(project: Project, seed: int) -> Work:
+    """The project's folder, world and LMs."""
+    return Work(
+        folder=project_folder(project.name),
+        environment=project.environment,
+        limits=project.limits,
+        seed=seed,
+        program=lambda candidate, files: build(candidate, dict(files)),
+        recall=recall_of_snapshots,
+        progress=progress,
+    )
+
+
+def evidence_of(project: Project, parent: str, lessons: RoundData) -> Evidence:
+    """What this round may learn from; each part is read when a proposer asks for it."""
+    return Evidence(
+        examples=lambda: as_examples(project, read_dataset(lessons.training, TrainingExample)),
+        served=lambda: served_by(project.name, parent),
+        runs=lambda: read_dataset(lessons.practice, Trace),
+        versions=frozenset(version.candidate_id for version in version_history(project.name)),
+        digests={"examples": lessons.training.digest, "runs": lessons.practice.digest},
+    )
+
+
+def as_examples(project: Project, lessons: Sequence[TrainingExample]) -> list[Example]:
     """What the agent would have seen of each lesson's case."""
-    project = load_project(Path(folder))
     return [
         Example(
             view=View(case_id=lesson.case.case_id, observation=project.environment().reset(lesson.case.case)),
             answer=answer_name(lesson.case.answer),
+            call=lesson.case.answer,
             weight=lesson.weight,
             trace_id=lesson.case.trace_id,
             seen_at=lesson.case.case.seen_at,
@@ -185,77 +151,9 @@ def as_examples(folder: str, lessons: list[TrainingExample]) -> list[Example]:
     ]
 
 
-def make(
-    name: str,
-    proposer: Proposer,
-    parent_id: str,
-    examples: list[Example],
-    lessons: list[TrainingExample],
-    digest: str,
-    settings: ProposeSettings,
-) -> Proposal:
-    """Run one proposer on the parent; what improves a single agent improves each role of a team in turn."""
-    parent, files = version_of(name, parent_id).candidate, fetch_files(name, parent_id)
-    seen = sorted(seen_case_ids(name, parent_id))
-    if proposer == "team":
-        with progress("team: trying topologies", settings.team.rounds * MOVES) as done:
-            return propose_team(
-                parent, examples, settings.team,
-                files=files, endpoint=Settings().endpoint, seen=seen, data_digest=digest, progress=done,
-            )  # fmt: skip
-    if proposer == "tools":
-        with progress("tools: rewriting what failed", settings.tools.tools) as done:
-            return propose_tools(
-                parent, examples, own_traces(name, parent_id), settings.tools,
-                answers={lesson.case.case_id: lesson.case.answer for lesson in lessons},
-                files=files, endpoint=Settings().endpoint, seen=seen, data_digest=digest, progress=done,
-            )  # fmt: skip
-
-    def improve(agent: Candidate, learned: Sequence[Example], theirs: Mapping[str, Path]) -> Proposal:
-        return _improved(name, proposer, agent, learned, theirs, seen, digest, settings)
-
-    if parent.topology.roles:
-        return propose_jointly(parent, examples, improve, files, Settings().endpoint)
-    return improve(parent, examples, files)
-
-
-def own_traces(name: str, candidate_id: str) -> list[Trace]:
+def served_by(name: str, candidate_id: str) -> list[Trace]:
     """What the candidate itself did in production; everybody's traces where it has served nothing yet: the newest."""
     stored = columns_of(TRACES, newest_traces(name), "trace_id", "candidate_id")
     own = stored.filter(pc.equal(stored.column("candidate_id"), candidate_id))
     ids: list[str] = (own if own.num_rows else stored).column("trace_id").to_pylist()
     return collected_traces(name, ids[-OWN:])
-
-
-def _improved(
-    name: str,
-    proposer: Proposer,
-    parent: Candidate,
-    examples: Sequence[Example],
-    files: Mapping[str, Path],
-    seen: Sequence[str],
-    digest: str,
-    settings: ProposeSettings,
-) -> Proposal:
-    """A single agent, improved by a proposer of single agents."""
-    folder = project_folder(name)
-    if proposer == "experience":
-        with progress(
-            "experience: weighing the memory", min(len(examples), settings.experience.tune_on)
-        ) as done:
-            made = propose_experience(
-                parent, examples, folder / "memory", settings.experience,
-                adapter=files.get("adapter"), seen=seen, data_digest=digest, progress=done,
-            )  # fmt: skip
-        return made if made.candidate != parent else made.model_copy(update={"files": dict(files)})
-    if proposer == "lora":
-        with progress("LoRA: training", len(examples) * settings.lora.epochs) as done:
-            return propose_lora(
-                parent, examples, folder / "adapters", settings.lora,
-                memory=files.get("memory"), seen=seen, data_digest=digest, progress=done,
-            )  # fmt: skip
-    with progress("DSPy: searching prompts", settings.prompt.calls) as done:
-        return propose_prompt(
-            parent, examples, settings.prompt,
-            files=files, endpoint=Settings().endpoint, seen=seen, data_digest=digest, progress=done,
-        )  # fmt: skip

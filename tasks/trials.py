@@ -23,7 +23,7 @@ from ratchet.infra.registry.registry import record_evaluation, seen_case_ids, ve
 from ratchet.infra.registry.version import Version
 from ratchet.infra.store.dataset_store import read_dataset
 from ratchet.infra.store.experience import asked_by
-from ratchet.tasks.propose import RoundData
+from ratchet.tasks.curate import RoundData
 
 ACCURACY = "accuracy"
 

@@ -81,6 +81,7 @@ from pathlib import Path
 
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Observation, Option, Outcome
+from ratchet.agent.optimize.replay import Replay
 from ratchet.agent.project import Project
 
 HERE = Path(__file__).parent
@@ -106,10 +107,11 @@ def waiting():
     return [Case(inputs={"request": text}) for text in json.loads((HERE / "requests.json").read_text())]
 
 
+__BEGIN__
 SCORES = __SCORES__
 project = Project(
     name="__NAME__", instructions="Pick one.", environment=Scripted, traffic=waiting, attempts=2 if SCORES else 1,
-    scores_itself=SCORES, model=os.environ.get("SCRIPTED_MODEL"), proposers=("experience",),
+    scores_itself=SCORES, model=os.environ.get("SCRIPTED_MODEL"), proposers=(__PROPOSERS__,),
 )
 '''
 
@@ -127,12 +129,16 @@ class ScriptedProject(NamedTuple):
 
 @pytest.fixture
 def make_project(project: str, tmp_path: Path) -> Callable[..., ScriptedProject]:
-    """A project in a folder, as a user writes it, with a scripted environment and no requests yet."""
+    """A project in a folder, as a user writes it, with a scripted environment and no requests yet.
 
-    def make(*, scores_itself: bool = True) -> ScriptedProject:
+    Its proposers, and what has to be written before them in `project.py`, are given as text.
+    """
+
+    def make(*, scores_itself: bool = True, proposers: str = "Replay()", begin: str = "") -> ScriptedProject:
         folder = tmp_path / project
         folder.mkdir()
         text = SCRIPTED_PROJECT.replace("__NAME__", project).replace("__SCORES__", str(scores_itself))
+        text = text.replace("__PROPOSERS__", proposers).replace("__BEGIN__", begin)
         (folder / "project.py").write_text(text)
         made = ScriptedProject(folder, project)
         made.ask()

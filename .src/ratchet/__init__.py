@@ -16,8 +16,22 @@ if TYPE_CHECKING:
     from ratchet.agent.environment import Option as Option
     from ratchet.agent.environment import Outcome as Outcome
     from ratchet.agent.errors import BadInput as BadInput
+    from ratchet.agent.errors import NothingToPropose as NothingToPropose
     from ratchet.agent.errors import RatchetError as RatchetError
     from ratchet.agent.limits import Limits as Limits
+    from ratchet.agent.optimize.evidence import Evidence as Evidence
+    from ratchet.agent.optimize.evidence import Example as Example
+    from ratchet.agent.optimize.prompts import Prompts as Prompts
+    from ratchet.agent.optimize.proposer import Proposal as Proposal
+    from ratchet.agent.optimize.proposer import Proposer as Proposer
+    from ratchet.agent.optimize.proposer import Registered as Registered
+    from ratchet.agent.optimize.proposer import Work as Work
+    from ratchet.agent.optimize.reflections import Reflections as Reflections
+    from ratchet.agent.optimize.replay import Replay as Replay
+    from ratchet.agent.optimize.replay_runs import Trajectories as Trajectories
+    from ratchet.agent.optimize.team_search import TeamSearch as TeamSearch
+    from ratchet.agent.optimize.tools import Tools as Tools
+    from ratchet.agent.optimize.weights import Lora as Lora
     from ratchet.agent.project import Project as Project
     from ratchet.agent.trace import Attempt as Attempt
     from ratchet.agent.trace import Step as Step
@@ -33,8 +47,17 @@ _HOMES = {
     "agent.candidate": ("Candidate",),
     "agent.case": ("Case",),
     "agent.environment": ("Action", "Environment", "Observation", "Option", "Outcome"),
-    "agent.errors": ("BadInput", "RatchetError"),
+    "agent.errors": ("BadInput", "NothingToPropose", "RatchetError"),
     "agent.limits": ("Limits",),
+    "agent.optimize.evidence": ("Evidence", "Example"),
+    "agent.optimize.prompts": ("Prompts",),
+    "agent.optimize.proposer": ("Proposal", "Proposer", "Registered", "Work"),
+    "agent.optimize.reflections": ("Reflections",),
+    "agent.optimize.replay": ("Replay",),
+    "agent.optimize.replay_runs": ("Trajectories",),
+    "agent.optimize.team_search": ("TeamSearch",),
+    "agent.optimize.tools": ("Tools",),
+    "agent.optimize.weights": ("Lora",),
     "agent.project": ("Project",),
     "agent.trace": ("Attempt", "Step", "Trace", "Usage"),
     "evaluation.drift.monitor": ("DriftMonitor",),

@@ -1,110 +1,246 @@
-"""What every proposer takes and gives.
+"""Proposers make candidates out of evidence: what one is given, what it hands back, and who completes the papers.
 
-A proposer never promotes: it hands over a frozen candidate with everything that the gate must know about how it
-was made, above all which cases it saw.
+Decision: a proposer says what it changed and why, and nothing else. Which cases it saw, what it cost and where the
+candidate comes from is noted here, from what it read and how long it took, so that no proposer can forget it. A
+proposer never promotes: the gate judges what it made on cases that it did not see.
 """
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import inspect
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
-from ratchet.agent.candidate import Candidate
-from ratchet.agent.environment import Option
-from ratchet.agent.errors import LMFailure
-from ratchet.agent.kinds.program import Decision, Program, View
-from ratchet.agent.lm.endpoint import side_by_side
-from ratchet.agent.memory.steps import Experience
-from ratchet.agent.record import Record
+from ratchet.agent.candidate import Candidate, Origin, Role
+from ratchet.agent.environment import Environment
+from ratchet.agent.errors import BadInput, NothingToPropose
+from ratchet.agent.limits import Limits
+from ratchet.agent.memory.ranking import Embed, RecallSettings
+from ratchet.agent.optimize.evidence import Evidence
+from ratchet.agent.record import Json, Record, as_json, content_hash
+
+if TYPE_CHECKING:
+    from ratchet.agent.kinds.program import Program
+
+_NAME = re.compile(r"^[a-z][a-z0-9_-]{0,30}$")
 
 
-class Example(Record):
-    """One view, the action that is right for it, and how far that is to be trusted."""
-
-    view: View
-    answer: str
-    weight: float = Field(default=1.0, ge=0)
-    trace_id: str
-    seen_at: datetime | None = None
-    """When the case came: a budget that cannot hold all examples prefers the newest."""
-    source: str = "human"
-    """`human`, or `own` for what the agent did with success."""
+class Proposer(Protocol):
+    """Makes a candidate that may be better; a frozen pydantic `Record` or dataclass, its settings its own fields."""
 
     @property
-    def is_offered(self) -> bool:
-        """Whether the environment offered the right action."""
-        return any(option.name == self.answer for option in self.view.observation.options)
+    def name(self) -> str:
+        """What people call it, and choose it by; 1–31 lower-case letters, digits, - and _."""
+
+    def propose(self, parent: "Registered", evidence: Evidence, work: "Work") -> "Proposal | None":
+        """The parent, changed; None where nothing better was found.
+
+        Args:
+            parent: what is changed.
+            evidence: what may be learned from; none of it is the gate's.
+            work: where files go, how to try an agent out, the seed.
+
+        Raises:
+            NothingToPropose: this parent or this evidence gives it nothing to do; the text says why.
+        """
 
 
 class Proposal(Record):
-    """A candidate and how it was made."""
+    """A candidate and what is to be said of it. A proposer fills the first five; `made_by` completes the rest."""
 
     candidate: Candidate
+    note: str = ""
+    """What was changed and why, in one sentence for a person."""
     files: dict[str, Path] = Field(default_factory=dict)
-    """`adapter`: folder, `memory`: JSONL file."""
-    seen_case_ids: tuple[str, ...]
-    """Every case that shaped the candidate, those of its ancestors included."""
+    """New files by what the candidate calls them: `adapter` (folder), `memory` (JSONL), of a role `memory.critic`;
+    those that it keeps are the parent's."""
+    parameters: dict[str, Json] = Field(default_factory=dict)
+    """What was found on the way, such as a loss; the proposer's settings stand beside it."""
     cost: dict[str, float] = Field(default_factory=dict)
-    """What making it took, by unit: seconds, lm_calls, input_tokens."""
+    """What making it took beside `seconds`, by unit: lm_calls, input_tokens."""
+    seen_case_ids: tuple[str, ...] = ()
+    """Every case that shaped the candidate, those of its ancestors included."""
 
 
-def learned_options(examples: Sequence[Example]) -> tuple[Option, ...]:
-    """Actions that people named three times or more although no environment offered them, such as to abstain."""
-    counts: dict[str, int] = {}
-    for example in examples:
-        if not example.is_offered:
-            counts[example.answer] = counts.get(example.answer, 0) + 1
-    return tuple(
-        Option(name=name, description="None of the options above does what is asked.")
-        for name, count in sorted(counts.items())
-        if count >= 3
+@dataclass(frozen=True)
+class Registered:
+    """A candidate as the registry has it."""
+
+    candidate: Candidate
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """`adapter`: folder, `memory`: JSONL file; of a team one a role: `memory.critic`."""
+    seen: frozenset[str] = frozenset()
+    """Cases that shaped it."""
+
+
+def _nowhere() -> Environment:
+    raise NothingToPropose("there is no environment to play in")
+
+
+@contextmanager
+def _silent(title: str, total: int) -> Iterator[Callable[[int], None]]:
+    yield lambda done: None
+
+
+def _program(candidate: Candidate, files: Mapping[str, Path]) -> "Program":
+    from ratchet.agent.team.team import make_program
+
+    return make_program(candidate, files)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Where and with what a proposer works."""
+
+    folder: Path
+    """New files are written below it."""
+    environment: Callable[[], Environment] = _nowhere
+    """A fresh world for one case."""
+    limits: Limits = field(default_factory=Limits)
+    """What playing one case may take."""
+    seed: int = 0
+    """Decides every random choice."""
+    program: Callable[[Candidate, Mapping[str, Path]], "Program"] = _program
+    """A candidate with its files, ready to act on the LM that it names."""
+    recall: Callable[[RecallSettings | None], tuple[RecallSettings | None, Embed | None]] = lambda told: (
+        told,
+        None,
+    )
+    """How a new memory recalls, as told or as configured, and the embedding that this needs."""
+    progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = _silent
+    """A title and a total → a function to call with what was done since the last call."""
+
+    def file(self, name: str) -> Path:
+        """Where a new file of this name goes, such as `memory/<hash>.jsonl`."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def made_by(proposer: Proposer, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
+    """Let the proposer work and complete the papers of what it made; None where that is no other agent.
+
+    Raises:
+        NothingToPropose: the proposer has nothing to do here.
+        BadInput: what it gave is no proposal, no candidate that can be read back, or lacks a file that this names.
+    """
+    began = time.perf_counter()
+    found = proposer.propose(parent, evidence, work)
+    if found is None:
+        return None
+    if not isinstance(found, Proposal):
+        raise BadInput(
+            f"proposer {proposer.name} gave {type(found).__name__}: return a Proposal, or None for nothing better"
+        )
+    before = parent.candidate.candidate_id
+    made = Candidate.from_json(found.candidate.to_json(), where=f"proposer {proposer.name}'s candidate")
+    if made.candidate_id == before:
+        return None
+    origin = Origin(
+        proposer=proposer.name,
+        parameters=settings_of(proposer) | {"seed": work.seed} | found.parameters,
+        data_digest=evidence.digest,
+        note=found.note,
+    )
+    return found.model_copy(
+        update={
+            "candidate": made.model_copy(update={"parent": before, "origin": origin}),
+            "files": files_after(parent, found),
+            "seen_case_ids": tuple(sorted({*parent.seen, *evidence.seen, *found.seen_case_ids})),
+            "cost": {"seconds": time.perf_counter() - began} | found.cost,
+        }
     )
 
 
-def usable(examples: Sequence[Example], extra: Sequence[Option]) -> list[Example]:
-    """Examples whose answer the agent can give."""
-    names = {option.name for option in extra}
-    return [e for e in examples if e.is_offered or e.answer in names]
+def files_after(parent: Registered, proposal: Proposal) -> dict[str, Path]:
+    """All files that the proposal's candidate names: the new ones, and those of the parent that it keeps.
+
+    Raises:
+        BadInput: it names a file that neither has.
+    """
+    kept, files = _files_named(parent.candidate), {}
+    for label, digest in _files_named(proposal.candidate).items():
+        if label in proposal.files:
+            files[label] = proposal.files[label]
+        elif kept.get(label) == digest and label in parent.files:
+            files[label] = parent.files[label]
+        else:
+            raise BadInput(
+                f"the candidate names {label} {digest}, and no such file was given: add it to `files`"
+            )
+    return files
 
 
-def share_right(program: Program, examples: Sequence[Example]) -> tuple[float, list[Decision]]:
-    """Weighted share of right choices in [0, 1], and the decisions; an LM's garbage is a wrong choice."""
-    decisions = decide_each(program, [example.view for example in examples])
-    right = sum(
-        e.weight
-        for e, d in zip(examples, decisions, strict=True)
-        if d is not None and d.action.name == e.answer
-    )
-    weight = sum(example.weight for example in examples)
-    return right / weight if weight else 0.0, [d for d in decisions if d is not None]
+def _files_named(candidate: Candidate) -> dict[str, str]:
+    """Label → content hash of every file that the candidate needs."""
+    owners: list[tuple[str, Candidate | Role]] = [("", candidate)]
+    owners += [(f".{role.name}", role) for role in candidate.topology.roles]
+    return {
+        f"{kind}{ending}": digest
+        for ending, owner in owners
+        for kind, digest in (("memory", owner.memory), ("adapter", owner.adapter))
+        if digest is not None
+    }
 
 
-def decide_each(program: Program, views: Sequence[View]) -> list[Decision | None]:
-    """One decision per view, in order; None where the LM's answer could not be used."""
+def settings_of(proposer: Proposer) -> dict[str, Json]:
+    """The proposer's own fields, without its name and what begins with `_`.
 
-    def act(view: View) -> Decision | None:
-        try:
-            return program.act(view)
-        except LMFailure:  # the agent's failure, and as such counted
-            return None
+    Raises:
+        BadInput: JSON cannot hold one of them, so that no record could say how a candidate was made.
+    """
+    try:
+        if isinstance(proposer, BaseModel):
+            return proposer.model_dump(mode="json", exclude={"name"})
+        own = {name: value for name, value in vars(proposer).items() if name != "name" and name[0] != "_"}
+        return {name: as_json(value) for name, value in own.items()}
+    except ValueError as error:
+        raise BadInput(
+            f"proposer {proposer.name}: {error}; keep settings to numbers, texts and lists"
+        ) from error
 
-    return side_by_side(act, views, at_once=program.lm.at_once)
+
+def recipe_of(proposer: Proposer) -> str:
+    """Hash of name, settings and the file that the proposer is written in: the same recipe need not be run again."""
+    source = Path(inspect.getfile(type(proposer))).read_text(encoding="utf-8")
+    return content_hash([proposer.name, settings_of(proposer), source])
 
 
-def newest_first(examples: Sequence[Example]) -> list[Example]:
-    """The examples by time, newest first, those without a time last; whatever order they came in."""
-    begin = datetime.min.replace(tzinfo=UTC)
-    return sorted(examples, key=lambda e: (e.seen_at or begin, e.view.case_id), reverse=True)
+def check_proposers(proposers: Sequence[Proposer]) -> None:
+    """Refuse proposers that cannot be told from one another, or cannot be run.
+
+    Raises:
+        BadInput: one is no proposer, or its name is no file name or another's, too.
+    """
+    for one in proposers:
+        if isinstance(one, type) or not callable(getattr(one, "propose", None)):
+            raise BadInput(
+                f"proposers hold {one!r:.60}, which has no `propose`: give objects, such as Replay(), Lora(rank=8)"
+            )
+        if not isinstance(name := getattr(one, "name", None), str) or not _NAME.match(name):
+            raise BadInput(
+                f"proposer {type(one).__name__} has the name {name!r}: use 1–31 lower-case letters, digits, - and _"
+            )
+        settings_of(one)
+    names = [one.name for one in proposers]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise BadInput(
+            f"two proposers are called {twice[0]!r}: give one another name, {twice[0]}2 for instance"
+        )
 
 
-def as_experience(example: Example) -> Experience:
-    """The example as a memory entry."""
-    return Experience(
-        observation=example.view.observation.text,
-        action=example.answer,
-        options=tuple(option.name for option in example.view.observation.options),
-        trace_id=example.trace_id,
-        case_id=example.view.case_id,
-        source="human" if example.source == "human" else "own",
-    )
+def named_proposers(proposers: Sequence[Proposer], names: Sequence[str]) -> tuple[Proposer, ...]:
+    """Those of the proposers that are named, in the order of the names.
+
+    Raises:
+        BadInput: nobody has such a name.
+    """
+    known = {one.name: one for one in proposers}
+    if unknown := [name for name in names if name not in known]:
+        raise BadInput(f"the project has no proposer {unknown[0]!r}: name some of {', '.join(known)}")
+    return tuple(known[name] for name in names)

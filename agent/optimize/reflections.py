@@ -6,26 +6,47 @@ must never become an instruction. Whether lessons help is for the gate to say: i
 raises HumanEval and lowers MBPP. Source: Shinn et al., Reflexion (2023).
 """
 
-import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from pydantic import Field
 
-from ratchet.agent.candidate import Candidate, Demo, Origin
-from ratchet.agent.errors import BadInput
+from ratchet.agent.candidate import Demo
+from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.kinds.program import CHOOSE
-from ratchet.agent.optimize.proposer import Proposal
+from ratchet.agent.optimize.evidence import Evidence
+from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 from ratchet.agent.record import Record
 from ratchet.agent.trace import Trace
 
 
-class LessonSettings(Record):
-    """How much is made lasting."""
+class Reflections(Record):
+    """Show, as examples in the prompt, what retries did right where the agent had failed."""
 
+    name: str = "reflections"
     most: int = Field(default=3, ge=1, le=8)
-    """Lessons in the prompt; each costs about 40 tokens a call."""
+    """Corrections in the prompt; each costs about 40 tokens a call."""
+
+    def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
+        """The parent with its commonest mistakes, put right, as examples; its own demos stay and stand first."""
+        if parent.candidate.topology.roles:
+            raise NothingToPropose("a team's roles learn from decisions: `replay` and `lora` improve each")
+        known = corrections(evidence.runs)
+        if not known:
+            raise NothingToPropose(
+                f"none of {len(evidence.runs)} runs won after a reflection: allow retries (attempts > 1), serve more"
+            )
+        kept = _commonest(known, self.most)
+        demos = tuple(Demo(inputs=one.observation, output=one.worked, case_id=one.case_id) for one in kept)
+        predictors = dict(parent.candidate.predictors)
+        before = predictors[CHOOSE]
+        predictors[CHOOSE] = before.model_copy(update={"demos": (*before.demos, *demos)})
+        return Proposal(
+            candidate=parent.candidate.model_copy(update={"predictors": predictors}),
+            note=f"{len(kept)} lessons from {len(known)} failures that a retry put right: "
+            + "; ".join(f"{one.worked} instead of {one.failed}" for one in kept),
+            parameters={"turnings": len(known)},
+        )
 
 
 class Correction(Record):
@@ -62,59 +83,6 @@ def corrections(traces: Iterable[Trace]) -> list[Correction]:
                 )
                 break
     return found
-
-
-def propose_lessons(
-    parent: Candidate,
-    traces: Sequence[Trace],
-    settings: LessonSettings,
-    *,
-    files: Mapping[str, Path] | None = None,
-    seen: Sequence[str] = (),
-    data_digest: str | None = None,
-) -> Proposal:
-    """The parent with the commonest mistakes, put right, as examples in its prompt.
-
-    Args:
-        parent: what is changed; its own demos stay and stand first.
-        traces: runs with retries; those of the gate's cases must not be among them.
-        settings: how many lessons.
-        files: the parent's `memory` and `adapter`.
-        seen: cases that shaped the parent.
-        data_digest: digest of the dataset that the traces come from.
-
-    Raises:
-        BadInput: no retry after a reflection won.
-    """
-    began = time.perf_counter()
-    known = corrections(traces)
-    if not known:
-        raise BadInput(
-            f"none of {len(traces)} traces won after a reflection: allow retries (attempts > 1) and serve more first"
-        )
-    lessons = _commonest(known, settings.most)
-    predictor = parent.predictors[CHOOSE]
-    demos = tuple(Demo(inputs=one.observation, output=one.worked, case_id=one.case_id) for one in lessons)
-    changed = predictor.model_copy(update={"demos": (*predictor.demos, *demos)})
-    candidate = parent.model_copy(
-        update={
-            "predictors": {**parent.predictors, CHOOSE: changed},
-            "parent": parent.candidate_id,
-            "origin": Origin(
-                proposer="lessons",
-                parameters={**settings.model_dump(), "turnings": len(known)},
-                data_digest=data_digest,
-                note=f"{len(lessons)} lessons from {len(known)} failures that a retry put right: "
-                + "; ".join(f"{one.worked} instead of {one.failed}" for one in lessons),
-            ),
-        }
-    )
-    return Proposal(
-        candidate=candidate,
-        files=dict(files or {}),
-        seen_case_ids=tuple(sorted({*seen, *(trace.case.case_id for trace in traces)})),
-        cost={"seconds": time.perf_counter() - began},
-    )
 
 
 def _commonest(known: Sequence[Correction], most: int) -> list[Correction]:

@@ -5,107 +5,114 @@ are needed to weigh the memory's vote against the LM. Source: Sarukkai et al., S
 (2025).
 """
 
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import Field
 
-from ratchet.agent.candidate import Candidate, Origin
 from ratchet.agent.environment import Environment
-from ratchet.agent.kinds.program import Program, View
+from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.lm.lm import lm_type
-from ratchet.agent.memory.ranking import Embed, RecallSettings
+from ratchet.agent.memory.ranking import RecallSettings
 from ratchet.agent.memory.snapshot import Memory
-from ratchet.agent.memory.steps import WON, Credit, Experience, goal_of
+from ratchet.agent.memory.steps import WON, Credit, Experience, goal_of, tally, winning_steps
+from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.examples import spread, usable
 from ratchet.agent.optimize.memory_curation import CurationSettings, curate_memory
-from ratchet.agent.optimize.proposer import Example, Proposal, usable
-from ratchet.agent.optimize.replay import spread
+from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 from ratchet.agent.optimize.vote_weights import Grid, tune
 from ratchet.agent.record import Record
+from ratchet.agent.rollout.decision import View
+from ratchet.agent.rollout.repair import repair
 from ratchet.agent.rollout.rollout import HISTORY
 from ratchet.agent.trace import Trace
 
 
-class TrajectorySettings(Record):
-    """What a snapshot of trajectories keeps, and how it is recalled."""
+class Trajectories(Record):
+    """Remember the steps of runs that won, and of failed ones that feedback put right."""
 
+    name: str = "trajectories"
     recalls: int = Field(default=3, ge=1, le=20)
     """Steps shown in the prompt."""
     curation: CurationSettings = CurationSettings()
     recall: RecallSettings | None = None
-    """None = the default."""
+    """None = as configured."""
     tune_on: int = Field(default=60, ge=1)
     """Steps that the memory's vote is weighed on, each without its own case's experience."""
     repairs: int = Field(default=16, ge=0)
     """Failed cases that are played again with feedback; what then wins is remembered, too."""
 
+    def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
+        """The parent with a curated memory of steps that won."""
+        if parent.candidate.topology.roles:
+            raise NothingToPropose("a team's roles learn from decisions: `replay` gives each role its memory")
+        mended = self.repaired(parent, evidence.own_runs, work)
+        steps = [step for run in (*evidence.runs, *mended) for step in winning_steps(run)]
+        if not steps:
+            raise NothingToPropose(f"none of {len(evidence.runs)} runs won")
+        examples = [e for run in (*evidence.own_runs, *mended) for e in replayed(run, work.environment())]
+        return self.remembering(parent, steps, examples, work, credit=tally(evidence.runs))
 
-def propose_trajectories(
-    parent: Candidate,
-    steps: Iterable[Experience],
-    folder: Path,
-    settings: TrajectorySettings,
-    *,
-    examples: Sequence[Example] = (),
-    credit: Mapping[str, Credit] | None = None,
-    embed: Embed | None = None,
-    adapter: Path | None = None,
-    seen: Sequence[str] = (),
-    data_digest: str | None = None,
-    progress: Callable[[int], None] = lambda _: None,
-) -> Proposal:
-    """The parent with a curated memory of steps that won.
+    def remembering(
+        self,
+        parent: Registered,
+        steps: Iterable[Experience],
+        examples: Sequence[Example],
+        work: Work,
+        *,
+        credit: Mapping[str, Credit] | None = None,
+    ) -> Proposal:
+        """The parent with the best of these steps as its memory.
 
-    Args:
-        parent: what is changed; its prompts and adapter stay.
-        steps: everything that may be remembered; the gate's cases left out by the caller.
-        folder: where the snapshot is written.
-        settings: what is kept, and how it is recalled.
-        examples: won steps with what was offered (`replayed`): they tell the memory what there was to choose from,
-            and the memory's vote is weighed on them; none = it stays.
-        credit: what came of showing them, where the steps do not carry it yet.
-        embed: the embedding that the recall settings name.
-        adapter: the parent's adapter.
-        seen: cases that shaped the parent.
-        data_digest: digest of the dataset that the steps come from.
-        progress: called with the number of examples done since the last call.
-    """
-    began = time.perf_counter()
-    whole = Memory(with_offered(steps, examples), settings=settings.recall, embed=embed)
-    curated = curate_memory(whole, settings.curation, credit=credit, embed=embed)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{curated.memory.memory_id}.jsonl"
-    curated.memory.save(path)
-    draft = parent.model_copy(
-        update={
-            "memory": curated.memory.memory_id,
-            "topology": parent.topology.model_copy(update={"recalls": settings.recalls}),
-            "parent": parent.candidate_id,
-        }
-    )
-    topology, estimate = draft.topology, None
-    sample = spread(usable(examples, parent.extra_options), settings.tune_on)
-    if sample and lm_type(draft.base_model).scores_options:  # else there is nothing to weigh against
-        program = Program(draft, memory=curated.memory, adapter=adapter)
-        grid = Grid(retrieval=(parent.topology.retrieval_weight,))
-        topology, estimate = tune(program, sample, grid, progress=progress)
-    left_out = "".join(f", {count} left out: {reason}" for reason, count in curated.left_out.items())
-    note = (
-        f"Remembers {len(curated.memory.experiences)} steps of {curated.kept} trajectories that won{left_out}; "
-        f"shows {topology.recalls}, vote {topology.recall_weight:g} nats."
-    )
-    parameters = {
-        **settings.model_dump(mode="json"),
-        "accuracy_left_one_out": estimate and round(estimate, 4),
-    }
-    origin = Origin(proposer="trajectories", parameters=parameters, data_digest=data_digest, note=note)
-    return Proposal(
-        candidate=draft.model_copy(update={"topology": topology, "origin": origin}),
-        files={"memory": path} | ({"adapter": adapter} if adapter else {}),
-        seen_case_ids=tuple(sorted({*seen, *(step.case_id for step in whole.experiences)})),
-        cost={"seconds": time.perf_counter() - began, "lm_calls": float(len(sample) if estimate else 0)},
-    )
+        Args:
+            parent: what is changed; its prompts and adapter stay.
+            steps: everything that may be remembered.
+            examples: won steps with what was offered (`replayed`): the memory learns from them what there was to
+                choose from, and its vote is weighed on them; none = it stays.
+            work: where the memory is written.
+            credit: what came of showing steps, where they do not carry it yet.
+        """
+        recall, embed = work.recall(self.recall)
+        whole = Memory(with_offered(steps, examples), settings=recall, embed=embed)
+        curated = curate_memory(whole, self.curation, credit=credit, embed=embed)
+        memory = curated.memory
+        memory.save(path := work.file(f"memory/{memory.memory_id}.jsonl"))
+        topology = parent.candidate.topology.model_copy(update={"recalls": self.recalls})
+        draft = parent.candidate.model_copy(update={"memory": memory.memory_id, "topology": topology})
+        sample, estimate = spread(usable(examples, draft.extra_options), self.tune_on), None
+        if sample and lm_type(draft.base_model).scores_options:  # else there is nothing to weigh against
+            program = work.program(draft, {**parent.files, "memory": path})
+            grid = Grid(retrieval=(topology.retrieval_weight,))
+            with work.progress(f"{self.name}: weighing the memory", len(sample)) as done:
+                topology, estimate = tune(program, sample, grid, progress=done)
+        left_out = "".join(f", {count} left out: {reason}" for reason, count in curated.left_out.items())
+        return Proposal(
+            candidate=draft.model_copy(update={"topology": topology}),
+            files={"memory": path},
+            note=f"Remembers {len(memory.experiences)} steps of {curated.kept} trajectories that won{left_out}; "
+            f"shows {topology.recalls}, vote {topology.recall_weight:g} nats.",
+            parameters={"accuracy_left_one_out": estimate and round(estimate, 4)},
+            cost={"lm_calls": float(len(sample) if estimate else 0)},
+        )
+
+    def repaired(self, parent: Registered, runs: Sequence[Trace], work: Work) -> Sequence[Trace]:
+        """What the parent wins, with feedback, of the newest cases that nobody won; none where nothing scores it."""
+        won = {run.case.case_id for run in runs if run.score is not None and run.score >= WON}
+        scored = [run for run in runs if run.score is not None]
+        failed = {run.case.case_id: run for run in scored if run.case.case_id not in won}
+        chosen = list(failed.values())[-self.repairs :] if self.repairs else []
+        if not chosen:
+            return ()
+        with work.progress(f"{self.name}: playing what failed again", len(chosen)) as done:
+            mended = repair(
+                work.program(parent.candidate, parent.files),
+                chosen,
+                {run.case.case_id: run.case for run in chosen},
+                work.environment,
+                at=lambda i: chosen[i].started_at,
+                limits=work.limits,
+            )
+            done(len(chosen))
+        return mended.traces
 
 
 def with_offered(steps: Iterable[Experience], examples: Iterable[Example]) -> list[Experience]:

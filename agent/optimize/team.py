@@ -1,4 +1,4 @@
-"""Improving a team role by role: each role's share of what worked, and any proposer on one role or on all in order.
+"""Improving a team role by role: what each role would have seen and should have said, and any proposer on each.
 
 A critic learns from the solver's right and wrong answers, a judge from what it would have read. Jointly means in
 the order in which they speak: a later role learns from what the earlier ones have become, and in the end the
@@ -6,19 +6,17 @@ weights of all are tuned together. Source of each role's own share: Zhao et al.,
 """
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from ratchet.agent.candidate import Candidate, Role
+from ratchet.agent.candidate import Role
 from ratchet.agent.environment import Observation
-from ratchet.agent.errors import BadInput
-from ratchet.agent.optimize.proposer import Example, Proposal
-from ratchet.agent.optimize.vote_weights import likelihood
-from ratchet.agent.optimize.weights import MIN_TUNING
-from ratchet.agent.record import content_hash
+from ratchet.agent.errors import BadInput, NothingToPropose
+from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.proposer import Proposal, Proposer, Registered, Work, files_after
+from ratchet.agent.optimize.vote_weights import MIN_TUNING, likelihood
+from ratchet.agent.record import Json, content_hash
 from ratchet.agent.team.deliberation import Blackboard, weigh
 from ratchet.agent.team.roles import (
     RIGHT,
@@ -34,8 +32,6 @@ from ratchet.agent.team.roles import (
 from ratchet.agent.team.team import Team
 
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
-Propose = Callable[[Candidate, Sequence[Example], Mapping[str, Path]], Proposal]
-"""A single agent's proposer: the parent, what to learn from, the parent's files."""
 
 
 def role_examples(team: Team, name: str, examples: Sequence[Example]) -> list[Example]:
@@ -90,36 +86,49 @@ def _cases(board: Blackboard, example: Example) -> list[Example]:
     return [example.model_copy(update={"view": asked})]
 
 
-def _improved(
-    parent: Candidate,
-    role: Role,
-    learned: Sequence[Example],
-    examples: Sequence[Example],
-    propose: Propose,
-    files: Mapping[str, Path],
-) -> Proposal:
-    name = role.name
-    made = propose(member_of(parent, role), learned, files_of(files, name))
-    others = {key: path for key, path in files.items() if not key.endswith(f".{name}")}
-    origin = made.candidate.origin
-    candidate = with_member(parent, name, made.candidate).model_copy(
-        update={
-            "parent": parent.candidate_id,
-            "origin": origin.model_copy(
-                update={
-                    "note": f"{name}: {origin.note}",
-                    "parameters": {**origin.parameters, "role": name},
-                }
-            ),
-        }
+def role_by_role(proposer: Proposer, parent: Registered, evidence: Evidence, work: Work) -> Proposal:
+    """Every role in the order in which they speak, each on what the ones before it have become; then the weights.
+
+    The weights are tuned on a share of the examples that no role learned from: a role that knows its examples by
+    heart would seem to be worth more than it is.
+
+    Raises:
+        NothingToPropose: there are no examples.
+    """
+    if not evidence.examples:
+        raise NothingToPropose("there is no labelled example yet")
+    taught, held = _held_out(evidence.examples)
+    scored = team_of(parent, work).lm.scores_options
+    team, notes, found, cost = parent, list[str](), dict[str, Json](), dict[str, float]()
+    for name in [role.name for role in parent.candidate.topology.roles]:
+        role = role_named(team.candidate, name)
+        if not scored and role.duty in ("criticize", "judge"):
+            continue  # what it would have read is not known without log-probabilities
+        learned = role_examples(team_of(team, work), name, taught)
+        member = Registered(member_of(team.candidate, role), files_of(team.files, name), parent.seen)
+        made = proposer.propose(member, Evidence(examples=learned), work) if learned else None
+        if made is None:
+            continue
+        others = {label: path for label, path in team.files.items() if not label.endswith(f".{name}")}
+        files = others | files_for(name, files_after(member, made))
+        team = Registered(with_member(team.candidate, name, made.candidate), files, parent.seen)
+        notes.append(f"{name}: {made.note}")
+        found[name] = made.parameters
+        cost |= {unit: cost.get(unit, 0.0) + amount for unit, amount in made.cost.items()}
+    candidate = team.candidate
+    if scored:
+        roles, _ = tune_weights(team_of(team, work), held)
+        candidate = with_roles(candidate, roles)
+    return Proposal(
+        candidate=candidate, files=dict(team.files), note=" ".join(notes), parameters=found, cost=cost
     )
-    return made.model_copy(
-        update={
-            "candidate": candidate,
-            "files": others | files_for(name, made.files),
-            "seen_case_ids": _seen(made, examples),
-        }
-    )
+
+
+def team_of(registered: Registered, work: Work) -> Team:
+    """A candidate with roles, ready to act."""
+    program = work.program(registered.candidate, registered.files)
+    assert isinstance(program, Team), "a candidate with roles is played by a team"
+    return program
 
 
 def _held_out(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
@@ -127,56 +136,6 @@ def _held_out(examples: Sequence[Example]) -> tuple[list[Example], list[Example]
     ordered = sorted(examples, key=lambda e: content_hash(["weights", e.view.case_id]))
     n = len(ordered) // 5
     return (ordered[n:], ordered[:n]) if n >= MIN_TUNING // 2 else (ordered, ordered)
-
-
-def _seen(made: Proposal, examples: Sequence[Example]) -> tuple[str, ...]:
-    return tuple(sorted({*made.seen_case_ids, *(example.view.case_id for example in examples)}))
-
-
-def propose_jointly(
-    parent: Candidate,
-    examples: Sequence[Example],
-    propose: Propose,
-    files: Mapping[str, Path],
-    endpoint: dict[str, Any] | None = None,
-) -> Proposal:
-    """Every role in the order in which they speak, each on what the ones before it have become; then the weights.
-
-    The weights are tuned on a share of the examples that no role learned from: a role that knows its examples by
-    heart would seem to be worth more than it is.
-    """
-    taught, held = _held_out(examples)
-    current = Proposal(candidate=parent, files=dict(files), seen_case_ids=())
-    notes: list[str] = []
-    seen = {example.view.case_id for example in examples}
-    cost: dict[str, float] = {}
-    for role in parent.topology.roles:
-        team = Team(current.candidate, current.files, endpoint=endpoint)
-        if not team.lm.scores_options and role.duty in ("criticize", "judge"):
-            continue  # what it would have read is not known without log-probabilities
-        learned = role_examples(team, role.name, taught)
-        if not learned:
-            continue
-        current = _improved(
-            current.candidate,
-            role_named(current.candidate, role.name),
-            learned,
-            taught,
-            propose,
-            current.files,
-        )
-        notes.append(current.candidate.origin.note)
-        seen |= set(current.seen_case_ids)
-        for unit, amount in current.cost.items():
-            cost[unit] = cost.get(unit, 0.0) + amount
-    made = current.candidate
-    team = Team(made, current.files, endpoint=endpoint)
-    if team.lm.scores_options:
-        roles, _ = tune_weights(team, held)
-        made = with_roles(made, roles)
-    origin = made.origin.model_copy(update={"note": " ".join(notes)})
-    made = made.model_copy(update={"parent": parent.candidate_id, "origin": origin})
-    return current.model_copy(update={"candidate": made, "seen_case_ids": tuple(sorted(seen)), "cost": cost})
 
 
 def tune_weights(team: Team, examples: Sequence[Example]) -> tuple[tuple[Role, ...], float]:

@@ -6,30 +6,31 @@ role that does not help goes. Attempts are tuned on top of a better team, never 
 attempts and could not tell.
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import Field
 
-from ratchet.agent.candidate import Candidate, Origin
-from ratchet.agent.errors import BadInput
-from ratchet.agent.optimize.proposer import Example, Proposal, share_right
-from ratchet.agent.optimize.team import WEIGHTS, best_weights, blackboard_accuracy
+from ratchet.agent.candidate import Candidate
+from ratchet.agent.errors import NothingToPropose
+from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.examples import share_right, shuffled, usable
+from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.team import WEIGHTS, best_weights, blackboard_accuracy, team_of
 from ratchet.agent.optimize.team_moves import moves
-from ratchet.agent.record import Record, content_hash
+from ratchet.agent.record import Record
 from ratchet.agent.team.deliberation import Blackboard
 from ratchet.agent.team.roles import SOLVER, as_single, as_team, files_for, files_of, with_roles
-from ratchet.agent.team.team import Team
 
 MOVES = 8
 """About as many topologies are one step away."""
 
 
-class TeamSettings(Record):
-    """The search's budget."""
+class TeamSearch(Record):
+    """Look for a team, or a smaller one, that is right more often or for fewer tokens."""
 
+    name: str = "team"
     rounds: int = Field(default=2, ge=1, le=10)
     """Changes on top of one another at most."""
     examples: int = Field(default=48, ge=4)
@@ -38,7 +39,79 @@ class TeamSettings(Record):
     """A change must be right on this much more of the cases to be worth its tokens."""
     attempts: int = Field(default=1, ge=1, le=10)
     """Tries at most; more than one only where the environment says that it failed."""
-    seed: int = 0
+
+    def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
+        """The best topology that was found, if it is better on the cases that chose nothing, too."""
+        searched, checked = self.halves(parent.candidate, evidence.examples, work.seed)
+        origin = _try("as it is", *_as_team(parent), searched, work)
+        with work.progress(f"{self.name}: trying topologies", self.rounds * MOVES) as done:
+            best, n_tried = self.climb(origin, searched, work, done)
+        gain, estimate = _checked(origin, best, checked, work)
+        if gain < 0 or (gain == 0 and best.tokens >= origin.tokens):
+            return None
+        found, files = self.finished(parent.candidate, best, searched)
+        return Proposal(
+            candidate=found,
+            files=files,
+            note=f"{best.change[0].upper()}{best.change[1:]}: right on {origin.score:.0%} → {best.score:.0%} of "
+            f"{len(searched)} cases searched, {gain:+.0%} on {len(checked)} that chose nothing; "
+            f"{origin.tokens:.0f} → {best.tokens:.0f} tokens a case.",
+            parameters={"topologies_tried": n_tried, "accuracy_checked": round(estimate, 4)},
+            cost={"topologies": float(n_tried)},
+        )
+
+    def halves(
+        self, parent: Candidate, examples: Sequence[Example], seed: int
+    ) -> tuple[list[Example], list[Example]]:
+        """Cases to search on, and cases to check on."""
+        known = usable(examples, parent.extra_options)
+        if len(known) < 4:
+            raise NothingToPropose(
+                f"the search needs at least 4 examples that the agent can answer, got {len(known)}"
+            )
+        ordered = shuffled(known, seed)[: self.examples]
+        return ordered[::2], ordered[1::2]
+
+    def climb(
+        self, origin: "Tried", searched: Sequence[Example], work: Work, done: Callable[[int], None]
+    ) -> tuple["Tried", int]:
+        """The best topology within the budget, and how many were tried."""
+        best, n_tried = origin, 1
+        for _ in range(self.rounds):
+            around = [
+                _try(change, one, kept, searched, work)
+                for change, one, kept in moves(best.candidate, best.files)
+            ]
+            done(len(around))
+            n_tried += len(around)
+            better = max(around, key=lambda tried: (round(tried.score, 9), -tried.tokens), default=best)
+            if not self.is_worth(better, best):
+                break
+            best = better if best is origin else better._replace(change=f"{best.change}, {better.change}")
+        return best, n_tried
+
+    def is_worth(self, new: "Tried", old: "Tried") -> bool:
+        """Better by the least gain, or as good for fewer tokens."""
+        gain = round(new.score - old.score, 9)
+        return gain >= max(self.min_gain, 1e-9) or (gain >= 0 and new.tokens < old.tokens)
+
+    def finished(
+        self, parent: Candidate, best: "Tried", searched: Sequence[Example]
+    ) -> tuple[Candidate, dict[str, Path]]:
+        """With as many attempts as help; a team of one is a single agent again."""
+        attempts, roles = parent.topology.attempts, best.candidate.topology.roles
+        while best.boards and attempts < self.attempts:
+            before, after = (
+                blackboard_accuracy(roles, best.boards, searched, within=n) for n in (attempts, attempts + 1)
+            )
+            if after - before < self.min_gain:
+                break
+            attempts += 1
+        topology = best.candidate.topology.model_copy(update={"attempts": attempts})
+        found = best.candidate.model_copy(update={"topology": topology})
+        if len(roles) > 1:
+            return found, best.files
+        return as_single(found), files_of(best.files, roles[0].name)
 
 
 class Tried(NamedTuple):
@@ -55,109 +128,17 @@ class Tried(NamedTuple):
     """Empty behind an endpoint, which gives no log-probabilities."""
 
 
-def propose_team(
-    parent: Candidate,
-    examples: Sequence[Example],
-    settings: TeamSettings,
-    *,
-    files: Mapping[str, Path] | None = None,
-    endpoint: dict[str, Any] | None = None,
-    seen: Sequence[str] = (),
-    data_digest: str | None = None,
-    progress: Callable[[int], None] = lambda _: None,
-) -> Proposal:
-    """The best topology that was found; the parent itself where none is better on the cases that chose nothing.
-
-    Args:
-        parent: a single agent or a team.
-        examples: what worked, and what people said would have.
-        settings: the budget.
-        files: the parent's files.
-        endpoint: where the LM is.
-        seen: cases that shaped the parent.
-        data_digest: digest of the dataset that the examples come from.
-        progress: called with the number of topologies tried since the last call.
-
-    Raises:
-        BadInput: fewer than four usable examples.
-    """
-    began = time.perf_counter()
-    searched, checked = _halves(parent, examples, settings)
-    origin = _try("as it is", *_as_team(parent, files or {}), searched, endpoint)
-    best, n_tried = _climb(origin, searched, settings, endpoint, progress)
-    gain, estimate = _checked(origin, best, checked, endpoint)
-    found, kept = parent, dict(files or {})
-    if gain > 0 or (gain == 0 and best.tokens < origin.tokens):
-        note = (
-            f"{best.change[0].upper()}{best.change[1:]}: right on {origin.score:.0%} → {best.score:.0%} of "
-            f"{len(searched)} cases searched, {gain:+.0%} on {len(checked)} that chose nothing; "
-            f"{origin.tokens:.0f} → {best.tokens:.0f} tokens a case."
-        )
-        learned = {"topologies_tried": n_tried, "accuracy_checked": round(estimate, 4)}
-        made = Origin(
-            proposer="team", parameters=settings.model_dump() | learned, data_digest=data_digest, note=note
-        )
-        found, kept = _finished(parent, best, searched, settings)
-        found = found.model_copy(update={"parent": parent.candidate_id, "origin": made})
-    return Proposal(
-        candidate=found,
-        files=kept,
-        seen_case_ids=tuple(sorted({*seen, *(e.view.case_id for e in examples)})),
-        cost={"seconds": time.perf_counter() - began, "topologies": float(n_tried)},
-    )
-
-
-def _as_team(parent: Candidate, files: Mapping[str, Path]) -> tuple[Candidate, dict[str, Path]]:
-    if parent.topology.roles:
-        return parent, dict(files)
-    return as_team(parent, ((SOLVER, "solve"),)), files_for(SOLVER, files)
-
-
-def _climb(
-    origin: Tried,
-    searched: Sequence[Example],
-    settings: TeamSettings,
-    endpoint: dict[str, Any] | None,
-    progress: Callable[[int], None],
-) -> tuple[Tried, int]:
-    """The best topology within the budget, and how many were tried."""
-    best, n_tried = origin, 1
-    for _ in range(settings.rounds):
-        around = [
-            _try(change, one, kept, searched, endpoint)
-            for change, one, kept in moves(best.candidate, best.files)
-        ]
-        progress(len(around))
-        n_tried += len(around)
-        better = max(around, key=lambda tried: (round(tried.score, 9), -tried.tokens), default=best)
-        if not _worth(better, best, settings):
-            break
-        best = better if best is origin else better._replace(change=f"{best.change}, {better.change}")
-    return best, n_tried
-
-
-def _halves(
-    parent: Candidate, examples: Sequence[Example], settings: TeamSettings
-) -> tuple[list[Example], list[Example]]:
-    own = {option.name for option in parent.extra_options}
-    usable = [e for e in examples if e.is_offered or e.answer in own]
-    if len(usable) < 4:
-        raise BadInput(
-            f"the team search needs at least 4 examples that the agent can answer, got {len(usable)}"
-        )
-    ordered = sorted(usable, key=lambda e: content_hash([settings.seed, e.view.case_id]))[: settings.examples]
-    return ordered[::2], ordered[1::2]
+def _as_team(parent: Registered) -> tuple[Candidate, dict[str, Path]]:
+    if parent.candidate.topology.roles:
+        return parent.candidate, dict(parent.files)
+    return as_team(parent.candidate, ((SOLVER, "solve"),)), files_for(SOLVER, parent.files)
 
 
 def _try(
-    change: str,
-    candidate: Candidate,
-    files: dict[str, Path],
-    examples: Sequence[Example],
-    endpoint: dict[str, Any] | None = None,
+    change: str, candidate: Candidate, files: dict[str, Path], examples: Sequence[Example], work: Work
 ) -> Tried:
     """Ask the team about every example; tune the roles' weights where the LM gives log-probabilities."""
-    team = Team(candidate, files, endpoint=endpoint)
+    team = team_of(Registered(candidate, files), work)
     if not team.lm.scores_options:
         score, decisions = share_right(team, examples)
         tokens = sum(d.usage.input_tokens + d.usage.output_tokens for d in decisions) / len(examples)
@@ -168,38 +149,9 @@ def _try(
     return Tried(change, with_roles(candidate, roles), files, score, tokens, boards)
 
 
-def _worth(new: Tried, old: Tried, settings: TeamSettings) -> bool:
-    """Better by the least gain, or as good for fewer tokens."""
-    gain = round(new.score - old.score, 9)
-    return gain >= max(settings.min_gain, 1e-9) or (gain >= 0 and new.tokens < old.tokens)
-
-
-def _checked(
-    origin: Tried, best: Tried, checked: Sequence[Example], endpoint: dict[str, Any] | None
-) -> tuple[float, float]:
+def _checked(origin: Tried, best: Tried, checked: Sequence[Example], work: Work) -> tuple[float, float]:
     """What was found against the agent as it was, on cases that chose nothing: gain, and score, in [0, 1]."""
     if best is origin:
         return 0.0, origin.score
-    ours, theirs = (
-        share_right(Team(t.candidate, t.files, endpoint=endpoint), checked)[0] for t in (best, origin)
-    )
+    ours, theirs = (share_right(work.program(t.candidate, t.files), checked)[0] for t in (best, origin))
     return round(ours - theirs, 9), ours
-
-
-def _finished(
-    parent: Candidate, best: Tried, searched: Sequence[Example], settings: TeamSettings
-) -> tuple[Candidate, dict[str, Path]]:
-    """With as many attempts as help; a team of one is a single agent again."""
-    attempts, roles = parent.topology.attempts, best.candidate.topology.roles
-    while best.boards and attempts < settings.attempts:
-        before, after = (
-            blackboard_accuracy(roles, best.boards, searched, within=n) for n in (attempts, attempts + 1)
-        )
-        if after - before < settings.min_gain:
-            break
-        attempts += 1
-    topology = best.candidate.topology.model_copy(update={"attempts": attempts})
-    found = best.candidate.model_copy(update={"topology": topology})
-    if len(roles) > 1:
-        return found, best.files
-    return as_single(found), files_of(best.files, roles[0].name)

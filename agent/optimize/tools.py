@@ -4,34 +4,32 @@ Words are taken from one half of the training cases, and a rewriting is kept onl
 the other half: a small LM reads 80 characters of a description, and any change may as well harm.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
-from ratchet.agent.candidate import Candidate, Origin, ToolOverride
+from ratchet.agent.candidate import ToolOverride
 from ratchet.agent.environment import Action, Option
-from ratchet.agent.errors import BadInput
+from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.kinds.arguments import fill_arguments
 from ratchet.agent.kinds.program import Program
 from ratchet.agent.kinds.tool_overrides import Overrides, override_of
 from ratchet.agent.lm.lm import lm_type
 from ratchet.agent.lm.prompt_format import data
-from ratchet.agent.optimize.proposer import Example, Proposal, share_right
+from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.examples import share_right, shuffled
+from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 from ratchet.agent.optimize.tool_failures import ToolRow, argument_errors, tool_failures
 from ratchet.agent.optimize.tool_words import Writer, readable, telling, written_by
-from ratchet.agent.record import Json, Record, content_hash
+from ratchet.agent.record import Json, Record
 from ratchet.agent.rollout.decision import Decision
-from ratchet.agent.team.team import make_program
-from ratchet.agent.trace import Trace
 
 
-class ToolSettings(Record):
-    """The budget of the rewriting."""
+class Tools(Record):
+    """Rewrite the words of the tools that fail; a team's, too."""
 
+    name: str = "tools"
     tools: int = Field(default=8, ge=1)
     """Tools rewritten at most, those with most failures first."""
     words: int = Field(default=4, ge=1, le=20)
@@ -42,84 +40,56 @@ class ToolSettings(Record):
     """Right values shown in the description of an argument that goes wrong."""
     rename: bool = True
     """Also try a readable name where the environment's is none."""
-    seed: int = 0
+
+    def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
+        """The parent with better words for the tools that failed, as far as these helped."""
+        if len(evidence.examples) < 2:
+            raise NothingToPropose(f"it needs at least 2 labelled examples, got {len(evidence.examples)}")
+        answers = {e.view.case_id: e.answer if e.call is None else e.call for e in evidence.examples}
+        ordered = shuffled(evidence.examples, work.seed)
+        rewriting = Rewriting(parent, work, ordered[::2], ordered[1::2], answers, self)
+        rows = tool_failures(evidence.served, answers)
+        failing = [row for row in rows if row.failures >= self.least][: self.tools]
+        with work.progress(f"{self.name}: rewriting what failed", len(failing)) as done:
+            tools, changed = _rewritten(rewriting, failing, done)
+        if not changed:
+            return None
+        failures = {row.tool: row.failures for row in failing}
+        return Proposal(
+            candidate=parent.candidate.model_copy(update={"tools": tools}),
+            note=f"Rewrote {', '.join(f'{tool} ({failures[tool]} failures)' for tool in changed)}.",
+            parameters={"rewritten": list(changed), "failures": failures},
+            cost={"tools": float(len(failing))},
+        )
 
 
 @dataclass(frozen=True)
 class Rewriting:
     """What the rewriting works with."""
 
-    parent: Candidate
-    files: Mapping[str, Path]
-    endpoint: dict[str, Any] | None
+    parent: Registered
+    work: Work
     read: Sequence[Example]
     """Where words are taken from."""
     kept: Sequence[Example]
     """Where a rewriting must help."""
     answers: Mapping[str, Json]
     """Case id → right action, with arguments where known."""
-    settings: ToolSettings
+    settings: Tools
 
     def program(self, tools: Overrides) -> Program:
         """The agent with these tools."""
-        changed = self.parent.model_copy(update={"tools": dict(tools)})
-        return make_program(changed, self.files, endpoint=self.endpoint)
-
-
-def propose_tools(
-    parent: Candidate,
-    examples: Sequence[Example],
-    traces: Sequence[Trace],
-    settings: ToolSettings,
-    *,
-    answers: Mapping[str, Json] | None = None,
-    files: Mapping[str, Path] | None = None,
-    endpoint: dict[str, Any] | None = None,
-    seen: Sequence[str] = (),
-    data_digest: str | None = None,
-    progress: Callable[[int], None] = lambda _: None,
-) -> Proposal:
-    """The parent with better words for the tools that failed; the parent itself where no rewriting helps.
-
-    Args:
-        parent: a single agent or a team.
-        examples: requests with the tool that is right.
-        traces: what was done; only those of the examples' cases count, so that no other case is learned from.
-        settings: the budget.
-        answers: case id → right call with arguments, where known; else the examples' tools alone.
-        files: the parent's files.
-        endpoint: where the LM is; an endpoint's LM writes the descriptions itself.
-        seen: cases that shaped the parent.
-        data_digest: digest of the dataset that the examples come from.
-        progress: called with the number of tools done since the last call.
-
-    Raises:
-        BadInput: fewer than two examples.
-    """
-    began = time.perf_counter()
-    if len(examples) < 2:
-        raise BadInput(f"rewriting tools needs at least 2 labelled examples, got {len(examples)}: label more")
-    known: dict[str, Json] = {e.view.case_id: (answers or {}).get(e.view.case_id, e.answer) for e in examples}
-    ordered = sorted(examples, key=lambda e: content_hash([settings.seed, e.view.case_id]))
-    rewriting = Rewriting(parent, files or {}, endpoint, ordered[::2], ordered[1::2], known, settings)
-    rows = tool_failures([trace for trace in traces if trace.case.case_id in known], known)
-    failing = [row for row in rows if row.failures >= settings.least][: settings.tools]
-    tools, changed = _rewritten(rewriting, failing, progress)
-    return Proposal(
-        candidate=_candidate(parent, tools, changed, failing, settings, data_digest),
-        files=dict(rewriting.files),
-        seen_case_ids=tuple(sorted({*seen, *known})),
-        cost={"seconds": time.perf_counter() - began, "tools": float(len(failing))},
-    )
+        changed = self.parent.candidate.model_copy(update={"tools": dict(tools)})
+        return self.work.program(changed, self.parent.files)
 
 
 def _rewritten(
     rewriting: Rewriting, failing: Sequence[ToolRow], progress: Callable[[int], None]
 ) -> tuple[dict[str, str | ToolOverride], list[str]]:
     """The tools with every rewriting that helped, and which these are; the first that helps a tool is kept."""
-    tools, changed = dict(rewriting.parent.tools), []
+    tools, changed = dict(rewriting.parent.candidate.tools), []
     write = telling(rewriting.settings.words)
-    if lm_type(rewriting.parent.base_model).writes:
+    if lm_type(rewriting.parent.candidate.base_model).writes:
         write = written_by(rewriting.program(tools))
     for row in failing:
         for fails, override in _rewritings(rewriting, row, tools, write):
@@ -171,7 +141,7 @@ def _with_values(
     for name, count in row.argument_errors.items():
         values = _right_values(rewriting, row.tool, name)[: rewriting.settings.values]
         if count >= rewriting.settings.least and name in properties and values:
-            limit = lm_type(rewriting.parent.base_model).room.description
+            limit = lm_type(rewriting.parent.candidate.base_model).room.description
             head = data(str(properties[name].get("description", "")).rstrip(". "), limit - 30)
             properties[name]["description"] = f"{head}, e.g. {', '.join(values)}"[:limit]
             shown = True
@@ -215,24 +185,3 @@ def _wrong_arguments(rewriting: Rewriting, tools: Overrides, tool: str) -> float
             for e, d in zip(asked, filled, strict=True)
         )
     )
-
-
-def _candidate(
-    parent: Candidate,
-    tools: dict[str, str | ToolOverride],
-    changed: Sequence[str],
-    failing: Sequence[ToolRow],
-    settings: ToolSettings,
-    data_digest: str | None,
-) -> Candidate:
-    if not changed:
-        return parent
-    failures = {row.tool: row.failures for row in failing}
-    note = f"Rewrote {', '.join(f'{tool} ({failures[tool]} failures)' for tool in changed)}."
-    origin = Origin(
-        proposer="tools",
-        parameters={**settings.model_dump(), "rewritten": list(changed), "failures": failures},
-        data_digest=data_digest,
-        note=note,
-    )
-    return parent.model_copy(update={"tools": tools, "parent": parent.candidate_id, "origin": origin})

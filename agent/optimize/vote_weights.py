@@ -18,7 +18,7 @@ import numpy as np
 from ratchet.agent.candidate import Topology
 from ratchet.agent.errors import BadInput
 from ratchet.agent.kinds.program import Program
-from ratchet.agent.optimize.proposer import Example
+from ratchet.agent.optimize.evidence import Example
 
 RETRIEVAL = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 RECALL = (0.0, 5.0, 10.0, 20.0, 40.0)
@@ -27,6 +27,8 @@ TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0)
 MIN_LOG_P = -1e3
 """Log-probability (nats) of an answer that was ruled out: one such example must not decide alone."""
 EXTRA = (-30.0, -20.0, -10.0, -5.0, -2.5, 0.0, 2.5, 5.0, 10.0)
+MIN_TUNING = 10
+"""Fewer held-out examples than this cannot tell weights apart: those of the parent stay."""
 KEEP = 2.0
 """How much an offered action counts beside one of the candidate's own: a slice that gets worse blocks a promotion,
 whatever is gained elsewhere."""

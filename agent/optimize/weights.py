@@ -8,33 +8,31 @@ Source: Hu et al., LoRA (2021); listwise softmax loss: Cao et al., ListNet (2007
 
 import random
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from pydantic import Field
 
-from ratchet.agent.candidate import Candidate, Origin
-from ratchet.agent.errors import BadInput
+from ratchet.agent.errors import BadInput, NothingToPropose
 from ratchet.agent.kinds.program import Program
 from ratchet.agent.lm.embedded import TRUNK, EmbeddedLM, Prompt
 from ratchet.agent.lm.lm import embedded_lm, lm_type
-from ratchet.agent.memory.snapshot import Memory
-from ratchet.agent.optimize.proposer import Example, Proposal, learned_options, newest_first, usable
-from ratchet.agent.optimize.vote_weights import tune
+from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.examples import learned_options, newest_first, usable
+from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.team import role_by_role
+from ratchet.agent.optimize.vote_weights import MIN_TUNING, tune
 from ratchet.agent.record import Record, folder_hash
 
 if TYPE_CHECKING:
     import torch
 
-MIN_TUNING = 10
-"""Fewer held-out examples than this cannot tell weights apart: those of the parent stay."""
 
+class Lora(Record):
+    """Train the embedded LM's upper layers on what was right; actions that people named anew become options."""
 
-class LoraSettings(Record):
-    """What training may vary."""
-
+    name: str = "lora"
     rank: int = Field(default=16, ge=1, le=256)
     epochs: int = Field(default=2, ge=1, le=50)
     learning_rate: float = Field(default=1e-3, gt=0, le=1)
@@ -45,15 +43,63 @@ class LoraSettings(Record):
     """Budget: of more examples the newest are taken, since traffic drifts."""
     tune_share: float = Field(default=0.15, ge=0, le=0.5)
     """Share of the examples that is not trained on: the weights beside the LM are tuned on it afterwards."""
-    seed: int = 0
+
+    def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
+        """The parent with a fresh adapter; its prompts and memory stay. A team's roles in turn, each with its own."""
+        if not lm_type(parent.candidate.base_model).is_trainable:
+            raise NothingToPropose(
+                f"it trains the embedded LM, and the agent runs on {parent.candidate.base_model}"
+            )
+        if parent.candidate.topology.roles:
+            return role_by_role(self, parent, evidence, work)
+        before = parent.candidate.extra_options
+        extra = {option.name: option for option in (*before, *learned_options(evidence.examples))}
+        draft = parent.candidate.model_copy(update={"extra_options": tuple(extra.values()), "adapter": None})
+        held, known = self.held_out(usable(evidence.examples, draft.extra_options), work.seed)
+        if not known:
+            raise NothingToPropose(
+                f"none of {len(evidence.examples)} examples has an answer that the agent can give"
+            )
+        files = {label: path for label, path in parent.files.items() if label != "adapter"}
+        with work.progress(f"{self.name}: training", len(known) * self.epochs) as done:
+            digest, losses = train(
+                work.program(draft, files),
+                known,
+                work.folder / "adapters",
+                self,
+                seed=work.seed,
+                progress=done,
+            )
+        adapter = work.folder / "adapters" / digest
+        draft = draft.model_copy(update={"adapter": digest})
+        if len(held) >= MIN_TUNING:
+            topology, _ = tune(work.program(draft, {**files, "adapter": adapter}), held)
+            draft = draft.model_copy(update={"topology": topology})
+        return Proposal(
+            candidate=draft,
+            files={"adapter": adapter},
+            note=f"LoRA on {len(known)} cases, loss {losses[0]:.2f} → {losses[-1]:.2f} nats"
+            + "".join(f"; learned to answer {name}" for name in extra if name not in {o.name for o in before})
+            + ".",
+            parameters={"n_examples": len(known), "loss": [round(x, 4) for x in losses]},
+            cost={"lm_calls": float(len(known) * self.epochs)},
+        )
+
+    def held_out(self, examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
+        """A random share to tune on, and the rest to train on; within the budget, the newest first."""
+        ordered = newest_first(examples)[: self.max_examples]
+        random.Random(seed).shuffle(ordered)
+        n_held = int(len(ordered) * self.tune_share)
+        return ordered[:n_held], ordered[n_held:]
 
 
 def train(
     program: Program,
     examples: Sequence[Example],
     folder: Path,
-    settings: LoraSettings,
+    settings: Lora,
     *,
+    seed: int = 0,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[str, list[float]]:
     """Train an adapter for `program`'s prompts and save it below `folder`.
@@ -63,6 +109,7 @@ def train(
         examples: [n]; those whose answer is not among the options are refused.
         folder: where `<hash>/` with safetensors and configuration is written.
         settings: rank, epochs, …
+        seed: of the first weights and of the order of examples.
         progress: called with the number of examples done since the last call (n × epochs in all).
 
     Returns:
@@ -71,17 +118,13 @@ def train(
     Raises:
         BadInput: no examples, or an answer that is not among its options.
     """
-    if not program.lm.is_trainable:
-        raise BadInput(
-            f"LoRA trains the embedded LM, not {program.lm.model!r}: leave `lora` out of the project's proposers"
-        )
-    if not examples:
-        raise BadInput("LoRA needs at least 1 example, got 0: label some traces first")
     import torch
     from peft import LoraConfig
 
+    if not examples:
+        raise BadInput("LoRA needs at least 1 example, got 0: label some traces first")
     lm = embedded_lm()
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(seed)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=2 * settings.rank,
@@ -98,7 +141,7 @@ def train(
             optimizer, settings.learning_rate, total_steps=steps, pct_start=max(0.1, 2 / steps)
         )
         order = list(range(len(prepared)))
-        shuffle = random.Random(settings.seed)
+        shuffle = random.Random(seed)
         for _ in range(settings.epochs):
             shuffle.shuffle(order)
             total = 0.0
@@ -109,14 +152,6 @@ def train(
                 progress(len(batch))
             losses.append(total / len(prepared))
         return _save(folder), losses
-
-
-def _held_out(examples: list[Example], settings: LoraSettings) -> tuple[list[Example], list[Example]]:
-    """A random share to tune on, and the rest to train on; within the budget, the newest first."""
-    ordered = newest_first(examples)[: settings.max_examples]
-    random.Random(settings.seed).shuffle(ordered)
-    n_held = int(len(ordered) * settings.tune_share)
-    return ordered[:n_held], ordered[n_held:]
 
 
 class Prepared(NamedTuple):
@@ -169,68 +204,3 @@ def _save(folder: Path) -> str:
     else:
         shutil.rmtree(partial)
     return digest
-
-
-def propose_lora(
-    parent: Candidate,
-    examples: Sequence[Example],
-    folder: Path,
-    settings: LoraSettings,
-    *,
-    memory: Path | None = None,
-    seen: Sequence[str] = (),
-    data_digest: str | None = None,
-    progress: Callable[[int], None] = lambda _: None,
-) -> Proposal:
-    """The parent with a freshly trained adapter; actions that people named anew become options of its own.
-
-    Args:
-        parent: what is changed; its prompts, memory and weights beside the LM stay.
-        examples: what worked, and what people said would have.
-        folder: where adapters are written.
-        settings: rank, epochs, …
-        memory: the parent's snapshot.
-        seen: cases that shaped the parent.
-        data_digest: digest of the dataset that the examples come from.
-        progress: called with the number of examples done since the last call (n × epochs in all).
-    """
-    if not lm_type(parent.base_model).is_trainable:
-        raise BadInput(
-            f"LoRA trains the embedded LM; the agent runs on {parent.base_model!r}: leave `lora` out of the proposers"
-        )
-    began = time.perf_counter()
-    extra = {option.name: option for option in (*parent.extra_options, *learned_options(examples))}
-    draft = parent.model_copy(
-        update={"extra_options": tuple(extra.values()), "adapter": None, "parent": parent.candidate_id}
-    )
-    known = usable(examples, draft.extra_options)
-    held, known = _held_out(known, settings)
-    snapshot = Memory.load(memory) if memory else None
-    digest, losses = train(Program(draft, memory=snapshot), known, folder, settings, progress=progress)
-    draft = draft.model_copy(update={"adapter": digest})
-    if len(held) >= MIN_TUNING:
-        topology, _ = tune(Program(draft, memory=snapshot, adapter=folder / digest), held)
-        draft = draft.model_copy(update={"topology": topology})
-    learned = [name for name in extra if name not in {option.name for option in parent.extra_options}]
-    candidate = draft.model_copy(
-        update={
-            "origin": Origin(
-                proposer="lora",
-                parameters={
-                    **settings.model_dump(),
-                    "n_examples": len(known),
-                    "loss": [round(x, 4) for x in losses],
-                },
-                data_digest=data_digest,
-                note=f"LoRA on {len(known)} cases, loss {losses[0]:.2f} → {losses[-1]:.2f} nats"
-                + "".join(f"; learned to answer {name}" for name in learned)
-                + ".",
-            ),
-        }
-    )
-    return Proposal(
-        candidate=candidate,
-        files={"adapter": folder / digest} | ({"memory": memory} if memory else {}),
-        seen_case_ids=tuple(sorted({*seen, *(e.view.case_id for e in examples)})),
-        cost={"seconds": time.perf_counter() - began, "lm_calls": float(len(known) * settings.epochs)},
-    )

@@ -32,12 +32,16 @@ def improve(
     model_at: Annotated[
         str, typer.Option(help="Address of --model's endpoint; RATCHET_LM_API_BASE if left out.")
     ] = "",
+    proposers: Annotated[
+        str, typer.Option(help="Which of the project's proposers are to try, as in replay,lora; else all.")
+    ] = "",
     sets: Sets = None,
     as_json: AsJson = False,
 ) -> None:
     """Collect, ask people, curate, propose, gate and promote."""
     settings = read_settings(project, ImproveSettings, sets)
-    given = {"approved_by": approve_as, "model": model, "model_at": model_at}
+    names = tuple(name.strip() for name in proposers.split(",") if name.strip())
+    given = {"approved_by": approve_as, "model": model, "model_at": model_at, "proposers": names}
     settings = settings.model_copy(update={name: value for name, value in given.items() if value})
     start_server()
     with resumable():

@@ -28,8 +28,8 @@ def show_round(report: ImproveReport, versions: Sequence[Version]) -> None:
         say(f"learned from {lessons.training.n_rows} cases, {lessons.n_human} answered by people")
         say(f"[dim]left out: {left_out}")
     show_verdicts(report.judged, versions)
-    for proposer in report.nothing_new:
-        say(f"{proposer}: found nothing better than what serves; no test was spent on it")
+    for proposer, why in report.nothing_new.items():
+        say(f"{proposer}: {escape(why)}; no test was spent on it")
     if report.decision.promoted:
         version = next(v for v in versions if v.candidate_id == report.decision.best)
         say(f"[bold green]promoted[/]: version {version.number}, made by {version.candidate.origin.proposer}")

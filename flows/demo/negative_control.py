@@ -1,25 +1,26 @@
 """A challenger that learned its few cases by heart: better on them, worse on fresh ones. The gate must refuse it."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from prefect import task
 
 from ratchet.agent.candidate import Topology
 from ratchet.agent.kinds.program import Program
-from ratchet.agent.optimize.proposer import Example
-from ratchet.agent.optimize.weights import LoraSettings, propose_lora
+from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.proposer import Registered, made_by
+from ratchet.agent.optimize.weights import Lora
+from ratchet.agent.project import load_project
 from ratchet.agent.record import Record
 from ratchet.evaluation.data.intervals import Interval, mean_interval
 from ratchet.infra.registry.programs import build, load_program
-from ratchet.infra.registry.registry import register, seen_case_ids, version_of
-from ratchet.infra.store.dataset_store import read_dataset
-from ratchet.infra.store.project_state import project_folder
+from ratchet.infra.registry.registry import register
 from ratchet.tasks.caching import cached_by
-from ratchet.tasks.progress import progress
-from ratchet.tasks.propose import RoundData, TrainingExample, as_examples
+from ratchet.tasks.curate import RoundData
+from ratchet.tasks.propose import evidence_of, registered, work_of
 
 CASES = 16
-SETTINGS = LoraSettings(epochs=6, learning_rate=3e-3, tune_share=0)
+BY_HEART = Lora(name="planted", epochs=6, learning_rate=3e-3, tune_share=0)
 
 
 class NegativeControl(Record):
@@ -33,22 +34,18 @@ class NegativeControl(Record):
 @task(name="plant", **cached_by("name", "lessons", result=NegativeControl))
 def make_negative_control(folder: str, name: str, lessons: RoundData) -> NegativeControl:
     """Forget all experience, and train far too long, at far too high a rate, on far too few cases."""
-    examples = [
-        e for e in as_examples(folder, read_dataset(lessons.training, TrainingExample)) if e.source == "human"
-    ][:CASES]
-    parent = version_of(name, lessons.champion).candidate
-    bare = parent.model_copy(update={"memory": None, "topology": Topology(attempts=parent.topology.attempts)})
-    with progress("planting a bad challenger", len(examples) * SETTINGS.epochs) as advance:
-        proposal = propose_lora(
-            bare, examples, project_folder(name) / "adapters", SETTINGS,
-            seen=sorted(seen_case_ids(name, lessons.champion)), progress=advance,
-        )  # fmt: skip
-    origin = proposal.candidate.origin.model_copy(
-        update={
-            "proposer": "planted",
-            "note": f"Forgot its experience and learned {len(examples)} cases by heart: planted to be refused.",
-        }
+    project, parent = load_project(Path(folder)), registered(name, lessons.champion)
+    examples = [e for e in evidence_of(project, lessons.champion, lessons).examples if e.source == "human"][
+        :CASES
+    ]
+    topology = Topology(attempts=parent.candidate.topology.attempts)
+    bare = parent.candidate.model_copy(update={"memory": None, "topology": topology})
+    proposal = made_by(
+        BY_HEART, Registered(bare, {}, parent.seen), Evidence(examples=examples), work_of(project, seed=0)
     )
+    assert proposal is not None, "a new adapter is a new candidate"
+    note = f"Forgot its experience and learned {len(examples)} cases by heart: planted to be refused."
+    origin = proposal.candidate.origin.model_copy(update={"note": note})
     candidate = proposal.candidate.model_copy(update={"origin": origin})
     register(name, candidate, files=proposal.files, seen_case_ids=proposal.seen_case_ids, cost=proposal.cost)
     theirs, ours = build(candidate, proposal.files), load_program(name, lessons.champion)

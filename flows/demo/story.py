@@ -5,10 +5,8 @@ from typing import TypeVar
 
 from prefect import flow
 
-from ratchet.agent.optimize.prompts import CHOICE_INSTRUCTIONS, PromptSettings
-from ratchet.agent.optimize.replay import ExperienceSettings
-from ratchet.agent.optimize.weights import LoraSettings
-from ratchet.agent.project import Proposer
+from ratchet.agent.optimize.proposer import named_proposers
+from ratchet.agent.project import load_project
 from ratchet.agent.record import Record
 from ratchet.evaluation.data.selection import SelectionSettings
 from ratchet.evaluation.drift.watching import WatchSettings
@@ -20,12 +18,12 @@ from ratchet.flows.demo.telling import Stages, show_final, show_history, show_ne
 from ratchet.flows.demo.weeks import DEMO_PROJECT, FOLDER, begin_week, size
 from ratchet.flows.improve import ImproveReport, improve
 from ratchet.flows.monitor import MonitorReport, monitor
-from ratchet.flows.project_settings import ImproveSettings, MonitorSettings, ProjectSettings, read_settings
+from ratchet.flows.project_settings import ImproveSettings, MonitorSettings, read_settings
 from ratchet.infra.registry.ledger import read_ledger
 from ratchet.infra.registry.registry import champion, version_history
 from ratchet.infra.store.project_state import project_folder, write_whole
 from ratchet.tasks.gate import GateResult, GateSettings, gate_candidates
-from ratchet.tasks.propose import ProposeSettings, propose
+from ratchet.tasks.propose import propose
 from ratchet.tasks.serve import serve_waiting
 
 REFERENCE = 110
@@ -59,8 +57,8 @@ class Refusal(Record):
     """The negative control, the one that reflection made, and their verdicts."""
 
     planted: NegativeControl
-    lessons: str
-    """Its candidate id: the champion's own where no retry after a reflection won."""
+    taught: str | None
+    """Its candidate id; None where no retry after a reflection won."""
     judged: tuple[GateResult, ...]
 
 
@@ -68,8 +66,8 @@ class Refusal(Record):
 def tell(*, auto_approve: bool) -> Story:
     """Two weeks of production in minutes."""
     stages = Stages()
-    first_rules = rules(USUAL, auto_approve, ("prompt", "lora", "experience"), MOST[0])
-    then_rules = rules(DRIFTED, auto_approve, ("lora", "experience"), MOST[1])
+    first_rules = rules(USUAL, auto_approve, ("prompts", "lora", "replay"), MOST[0])
+    then_rules = rules(DRIFTED, auto_approve, ("lora", "replay"), MOST[1])
 
     with stages("Week 1 · the agent of the first day serves, people are asked"):
         show_week(once("week 1", Week, lambda: play_week(1, first_rules)))
@@ -82,10 +80,8 @@ def tell(*, auto_approve: bool) -> Story:
         second = once("round 2", ImproveReport, lambda: improve(str(FOLDER), then_rules))
         show_round(second, version_history(DEMO_PROJECT))
     with stages("One challenger knows its few cases by heart, one keeps what reflection taught"):
-        refused = once(
-            "two challengers", Refusal, lambda: judge_negative_control(second, then_rules.proposing)
-        )
-        show_negative_control(refused.planted, refused.lessons, refused.judged, version_history(DEMO_PROJECT))
+        refused = once("two challengers", Refusal, lambda: judge_negative_control(second, then_rules.seed))
+        show_negative_control(refused.planted, refused.taught, refused.judged, version_history(DEMO_PROJECT))
     with stages("The last word · requests that nothing ever touched"):
         tests = last_word()
         show_final(tests)
@@ -101,19 +97,11 @@ def tell(*, auto_approve: bool) -> Story:
 
 
 def rules(
-    selection: SelectionSettings, auto_approve: bool, proposers: tuple[Proposer, ...], most: int
+    selection: SelectionSettings, auto_approve: bool, proposers: tuple[str, ...], most: int
 ) -> ImproveSettings:
     """The demo's `ratchet.toml`, and above it what differs from week to week."""
-    seed = read_settings(FOLDER, ProjectSettings).seed
     given = ImproveSettings(
         selection=selection,
-        proposing=ProposeSettings(
-            experience=ExperienceSettings(similarity=True, tune_on=60),
-            lora=LoraSettings(epochs=2, max_examples=64, seed=seed),
-            prompt=PromptSettings(
-                programs=1, validation=8, lead=0.2, instructions=CHOICE_INSTRUCTIONS[:1], seed=seed
-            ),
-        ),
         gate=GateSettings(max_cases=most),
         proposers=proposers,
         approved_by="demo policy" if auto_approve else None,
@@ -153,26 +141,19 @@ def show_week(played: Week) -> None:
     )
 
 
-def judge_negative_control(second: ImproveReport, settings: ProposeSettings) -> Refusal:
+def judge_negative_control(second: ImproveReport, seed: int) -> Refusal:
     """Let one that is better on its own cases, and one whose reflections were made lasting, face fresh ones."""
     serving = champion(DEMO_PROJECT)
     if second.lessons is None or serving is None:
         raise RuntimeError("the negative control needs a finished round")
     lessons = second.lessons.model_copy(update={"champion": serving.candidate_id})
     control = make_negative_control(str(FOLDER), DEMO_PROJECT, lessons)
-    taught = propose(
-        str(FOLDER),
-        DEMO_PROJECT,
-        "lessons",
-        serving.candidate_id,
-        lessons.training,
-        settings,
-        lessons.practice,
-    )
-    challengers = [control.candidate_id, *{taught} - {serving.candidate_id}]
+    (reflections,) = named_proposers(load_project(FOLDER).proposers, ["reflections"])
+    taught = propose(str(FOLDER), reflections, serving.candidate_id, lessons, seed).candidate_id
+    challengers = [one for one in (control.candidate_id, taught) if one]
     gate = read_settings(FOLDER, ImproveSettings).gate
     gated = gate_candidates(str(FOLDER), lessons, challengers, gate)
-    return Refusal(planted=control, lessons=taught, judged=gated.judged)
+    return Refusal(planted=control, taught=taught, judged=gated.judged)
 
 
 def last_word() -> dict[str, FinalTest]:

@@ -37,19 +37,15 @@ class Stages:
 
 
 def show_negative_control(
-    control: NegativeControl, lessons: str, judged: Sequence[GateResult], versions: Sequence[Version]
+    control: NegativeControl, taught: str | None, judged: Sequence[GateResult], versions: Sequence[Version]
 ) -> None:
     """What each has to show for itself, and its verdict on what it does not know."""
     say(
         f"by heart: on its own {control.own_cases.n} training cases it is right in {control.own_cases.mean:.0%}, "
         f"the champion in {control.champion_on_them.mean:.0%}"
     )
-    taught = next(version.candidate.origin for version in versions if version.candidate_id == lessons)
-    say(
-        f"reflection: {taught.note}"
-        if taught.proposer == "lessons"
-        else "reflection: no retry after one won, so there is nothing to keep"
-    )
+    notes = [version.candidate.origin.note for version in versions if version.candidate_id == taught]
+    say(f"reflection: {notes[0] if notes else 'no retry after one won, so there is nothing to keep'}")
     show_verdicts(judged, versions)
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ratchet import Action, Case, Observation, Option, Outcome, Project
+from ratchet import Action, Case, Observation, Option, Outcome, Project, Replay
 
 HERE = Path(__file__).parent
 TEAMS = tuple(Option(name=name, description=f"team {name}") for name in ("heron", "lynx", "otter", "wren"))
@@ -51,5 +51,5 @@ project = Project(
     traffic=waiting,
     attempts=len(TEAMS),  # a ticket that comes back goes to another team
     scores_itself=True,  # the ticket system knows: nobody has to be asked
-    proposers=("experience",),  # also: "lora", "prompt"
+    proposers=(Replay(),),  # also: Lora(), Prompts()
 )

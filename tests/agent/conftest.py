@@ -19,7 +19,8 @@ from ratchet.agent.environments.tool_calling import case_observation, expected_t
 from ratchet.agent.kinds.program import View
 from ratchet.agent.lm.embedded import EmbeddedLM
 from ratchet.agent.lm.lm import embedded_lm
-from ratchet.agent.optimize.proposer import Example
+from ratchet.agent.optimize.evidence import Example
+from ratchet.agent.optimize.proposer import Work
 
 settings.register_profile("agent", deadline=None, max_examples=40)
 settings.load_profile("agent")
@@ -37,6 +38,12 @@ def lm() -> EmbeddedLM:
 @pytest.fixture
 def at() -> Callable[[int], datetime]:
     return lambda index: AT.replace(minute=index)
+
+
+@pytest.fixture
+def work(tmp_path) -> Work:
+    """Where a proposer under test works."""
+    return Work(folder=tmp_path)
 
 
 @pytest.fixture(scope="session")

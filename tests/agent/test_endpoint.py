@@ -16,7 +16,6 @@ from ratchet.agent.limits import Limits
 from ratchet.agent.lm.endpoint import Endpoint
 from ratchet.agent.lm.lean_adapter import LeanAdapter
 from ratchet.agent.lm.lm import address_of
-from ratchet.agent.optimize.weights import LoraSettings, train
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.team.roles import as_team
 from ratchet.agent.team.team import make_program
@@ -276,11 +275,6 @@ def test_several_output_fields_are_asked_for_by_name_and_read(scripted_endpoint)
     (prompt,) = scripted_endpoint.prompts
     assert "`city: …`, `mood: …`" in prompt
     assert "city: Rome" in prompt
-
-
-def test_lora_on_an_endpoint_is_refused_with_the_remedy(scripted_endpoint, tmp_path):
-    with pytest.raises(BadInput, match=r"LoRA trains the embedded LM, not 'openai/scripted'.*proposers"):
-        train(program(scripted_endpoint), [], tmp_path, LoraSettings())
 
 
 def test_demos_and_instructions_reach_the_endpoint(scripted_endpoint, scripted_environment, at):

@@ -2,25 +2,29 @@
 
 import itertools
 import json
+from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ratchet.agent.candidate import Topology
 from ratchet.agent.environment import Option
-from ratchet.agent.errors import BadInput
+from ratchet.agent.errors import BadInput, NothingToPropose
 from ratchet.agent.kinds.program import Program, View, base_candidate
 from ratchet.agent.lm.embedded import TRUNK
 from ratchet.agent.memory.snapshot import Memory
-from ratchet.agent.optimize.prompts import PromptSettings, propose_prompt
-from ratchet.agent.optimize.proposer import Example, as_experience, learned_options, usable
-from ratchet.agent.optimize.replay import ExperienceSettings, propose_experience
+from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.examples import as_experience, learned_options, usable
+from ratchet.agent.optimize.prompts import Prompts
+from ratchet.agent.optimize.proposer import Registered, made_by
+from ratchet.agent.optimize.replay import Replay
 from ratchet.agent.optimize.vote_weights import Grid, tune
-from ratchet.agent.optimize.weights import LoraSettings, propose_lora, train
+from ratchet.agent.optimize.weights import Lora, train
 from ratchet.agent.record import folder_hash
 
 PARENT = base_candidate("Pick the tool that does what the request asks for.")
-TINY = LoraSettings(rank=4, epochs=2, batch_size=2, learning_rate=2e-3, first_layer=28)
+TINY = Lora(rank=4, epochs=2, batch_size=2, learning_rate=2e-3, first_layer=28)
 
 
 def abstaining(example, answer="no_tool"):
@@ -75,43 +79,48 @@ def test_tuning_without_examples_is_refused():
         tune(Program(PARENT), [])
 
 
-def test_experience_remembers_tunes_and_records_what_it_saw(lm, examples, tmp_path):
+def made(proposer, examples, work, parent=PARENT, seen=("old",)):
+    evidence = Evidence(examples=examples, digests={"examples": "d"})
+    return made_by(proposer, Registered(parent, {}, frozenset(seen)), evidence, work)
+
+
+def test_replay_remembers_tunes_and_records_what_it_saw(lm, examples, work):
     done = []
-    proposal = propose_experience(
-        PARENT, examples[:5], tmp_path, ExperienceSettings(recalls=1, tune_on=3), seen=["old"], data_digest="d", progress=done.append
-    )  # fmt: skip
-    made = proposal.candidate
+
+    @contextmanager
+    def progress(title, total):
+        assert (title, total) == ("replay: weighing the memory", 3)
+        yield done.append
+
+    replay = Replay(recalls=1, tune_on=3)
+    proposal = made(replay, examples[:5], replace(work, progress=progress))
+    candidate = proposal.candidate
     memory = Memory.load(proposal.files["memory"])
-    assert made.memory == memory.memory_id
+    assert candidate.memory == memory.memory_id
     assert len(memory.experiences) == 5
-    assert (made.parent, made.topology.recalls, made.origin.data_digest) == (PARENT.candidate_id, 1, "d")
+    assert (candidate.parent, candidate.topology.recalls) == (PARENT.candidate_id, 1)
+    assert (candidate.origin.proposer, candidate.origin.data_digest) == ("replay", "d")
     assert set(proposal.seen_case_ids) == {"old", *(e.view.case_id for e in examples[:5])}
     assert sum(done) == 3
-    again = propose_experience(PARENT, examples[4::-1], tmp_path, ExperienceSettings(recalls=1, tune_on=3))
-    assert again.candidate.candidate_id == made.candidate_id
-    assert type(made).from_json(made.to_json()) == made
+    again = made(replay, examples[4::-1], work)
+    assert again.candidate.candidate_id == candidate.candidate_id
+    assert type(candidate).from_json(candidate.to_json()) == candidate
 
 
 def scores(lm, program, examples, adapter=None):
     return [lm.score(program.prompt(e.view)[0], adapter=adapter).log_probs for e in examples]
 
 
-@pytest.mark.slow
-def test_experience_of_no_steps_is_no_challenger(examples, tmp_path):
-    parent = base_candidate("Pick a function.")
+def test_replay_of_no_steps_is_no_challenger(examples, work):
     unusable = [example.model_copy(update={"answer": "what nobody offered"}) for example in examples[:2]]
     for nothing in ([], unusable):
-        made = propose_experience(parent, nothing, tmp_path, ExperienceSettings(), seen=["a"])
-        assert (made.candidate, made.seen_case_ids) == (parent, ("a",))
+        assert made(Replay(), nothing, work) is None
 
 
 def test_lora_learns_repeats_by_seed_and_leaves_the_base_as_it_was(lm, examples, tmp_path):
     few, program = examples[:6], Program(PARENT)
     before = scores(lm, program, few)
-    digests = [
-        train(program, few, tmp_path / str(n), TINY.model_copy(update={"seed": seed}))
-        for n, seed in enumerate([0, 0, 1])
-    ]
+    digests = [train(program, few, tmp_path / str(n), TINY, seed=seed) for n, seed in enumerate([0, 0, 1])]
     assert digests[0] == digests[1]
     assert digests[0][0] != digests[2][0]
     assert digests[0][1][-1] < digests[0][1][0], "the loss falls"
@@ -171,10 +180,9 @@ def test_an_adapter_of_shared_layers_is_refused(lm, examples, tmp_path):
         scores(lm, Program(PARENT), examples[:1], tmp_path)
 
 
-def test_lora_as_a_proposal_learns_new_options_and_records_what_it_saw(lm, examples, tmp_path):
+def test_lora_as_a_proposal_learns_new_options_and_records_what_it_saw(lm, examples, work):
     mixed = [examples[0], *(abstaining(e) for e in examples[1:4]), abstaining(examples[4], "typo")]
-    settings = TINY.model_copy(update={"epochs": 1, "first_layer": 29})
-    proposal = propose_lora(PARENT, mixed, tmp_path, settings, seen=["old"])
+    proposal = made(TINY.model_copy(update={"epochs": 1, "first_layer": 29}), mixed, work)
     assert [option.name for option in proposal.candidate.extra_options] == ["no_tool"]
     assert proposal.candidate.adapter == proposal.files["adapter"].name
     assert proposal.candidate.origin.parameters["n_examples"] == 4
@@ -182,25 +190,31 @@ def test_lora_as_a_proposal_learns_new_options_and_records_what_it_saw(lm, examp
     assert "learned to answer no_tool" in proposal.candidate.origin.note
 
 
+def test_lora_has_nothing_to_train_on_without_examples_or_behind_an_endpoint(examples, work):
+    with pytest.raises(NothingToPropose, match="none of 0 examples has an answer"):
+        made(TINY, [], work)
+    with pytest.raises(NothingToPropose, match="the agent runs on openai/scripted"):
+        made(TINY, examples[:2], work, base_candidate("Pick one.", model="openai/scripted"))
+
+
 @pytest.mark.slow
-def test_the_prompt_search_shows_training_cases_and_records_all_it_saw(lm, examples):
+def test_the_prompt_search_shows_training_cases_and_records_all_it_saw(lm, examples, work):
     few = [*examples[:8], abstaining(examples[8])]
-    settings = PromptSettings(demos=1, programs=1, validation=2, instructions=())
-    proposal = propose_prompt(PARENT, few, settings, seen=["old"])
+    proposal = made(Prompts(demos=1, programs=1, validation=2, lead=0, instructions=()), few, work)
     predictor = proposal.candidate.predictors["choose"]
     by_case = {e.view.case_id: e for e in few}
     for demo in predictor.demos:
         assert demo.inputs == by_case[demo.case_id].view.observation.text
-    assert len(predictor.demos) <= 1
+    assert len(predictor.demos) == 1
     assert set(proposal.seen_case_ids) == {"old", *by_case}
     assert proposal.cost["lm_calls"] > 0
     assert proposal.candidate.topology == Topology()
     assert type(proposal.candidate).from_json(proposal.candidate.to_json()) == proposal.candidate
 
 
-def test_the_prompt_search_needs_something_to_show_and_something_to_score(examples):
-    with pytest.raises(BadInput, match="at least 2 examples whose answer was offered, got 1"):
-        propose_prompt(PARENT, [examples[0], abstaining(examples[1])], PromptSettings())
+def test_the_prompt_search_needs_something_to_show_and_something_to_score(examples, work):
+    with pytest.raises(NothingToPropose, match="at least 2 examples whose answer was offered, got 1"):
+        made(Prompts(), [examples[0], abstaining(examples[1])], work)
 
 
 def test_an_example_knows_whether_its_answer_was_offered(examples):

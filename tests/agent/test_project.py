@@ -25,7 +25,7 @@ def test_a_project_is_loaded_from_its_folder(tmp_path):
     project = load_project(write(tmp_path, GOOD))
     assert project.name == "mine"
     assert list(project.traffic()) == []
-    assert project.proposers == ("experience", "lora", "prompt")
+    assert [proposer.name for proposer in project.proposers] == ["replay", "lora", "prompts"]
     assert project.environment().outcome().score is None
 
 

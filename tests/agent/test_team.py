@@ -1,6 +1,7 @@
 """Teams: who said what stands in one trace, every role learns its own share, and a broken team is refused by name."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,20 +9,16 @@ import pytest
 from ratchet.agent.candidate import Candidate, Predictor, Role, Topology
 from ratchet.agent.environment import Observation, Option
 from ratchet.agent.environments.tool_calling import ToolCalling
-from ratchet.agent.errors import BadInput
+from ratchet.agent.errors import BadInput, NothingToPropose
 from ratchet.agent.kinds.program import Program, View, base_candidate
 from ratchet.agent.memory.ranking import RecallSettings
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
-from ratchet.agent.optimize.proposer import Example
-from ratchet.agent.optimize.replay import ExperienceSettings, propose_experience
-from ratchet.agent.optimize.team import (
-    best_weights,
-    blackboard_accuracy,
-    propose_jointly,
-    role_examples,
-)
-from ratchet.agent.optimize.weights import LoraSettings, propose_lora
+from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.proposer import Registered, made_by
+from ratchet.agent.optimize.replay import Replay
+from ratchet.agent.optimize.team import best_weights, blackboard_accuracy, role_examples
+from ratchet.agent.optimize.weights import Lora
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.team.deliberation import PLANNED_OPTIONS, Blackboard
 from ratchet.agent.team.roles import (
@@ -180,19 +177,41 @@ def test_a_critic_learns_from_right_and_wrong_answers_and_a_judge_from_what_it_w
         assert [note.split()[0] for note in example.view.reflections] == ["solver", "critic", "critic"]
 
 
-@pytest.mark.slow
-def test_all_roles_learn_jointly_each_with_an_adapter_of_its_own(lm, examples, tmp_path):
-    def train(parent, learned, files):
-        settings = LoraSettings(rank=4, epochs=1, batch_size=2, first_layer=29, tune_share=0)
-        return propose_lora(parent, learned, tmp_path, settings, memory=files.get("memory"))
+def improved(proposer, team, examples, work):
+    return made_by(proposer, Registered(team), Evidence(examples=examples), work)
 
-    proposal = propose_jointly(TRIO, examples[:4], train, {})
+
+def test_replay_gives_every_role_its_own_share(lm, examples, work):
+    proposal = improved(Replay(recalls=1, tune_on=4), TRIO, examples[:3], work)
+    roles = {role.name: role for role in proposal.candidate.topology.roles}
+    critic = Memory.load(proposal.files["memory.critic"])
+    assert roles["critic"].memory == critic.memory_id
+    assert {e.action for e in critic.experiences} == {"right", "wrong"}
+    assert {e.action for e in Memory.load(proposal.files["memory.solver"]).experiences} == {
+        example.answer for example in examples[:3]
+    }
+    assert set(proposal.seen_case_ids) == {e.view.case_id for e in examples[:3]}
+    assert "critic: Remembers 6 steps" in proposal.candidate.origin.note
+    (decision,) = make_program(proposal.candidate, proposal.files).decide([examples[4].view])
+    assert decision.action.name in {o.name for o in examples[4].view.observation.options}
+
+
+@pytest.mark.slow
+def test_all_roles_learn_in_turn_each_with_an_adapter_of_its_own(lm, examples, work):
+    lora = Lora(rank=4, epochs=1, batch_size=2, first_layer=29, tune_share=0)
+    proposal = improved(lora, TRIO, examples[:4], work)
     roles = proposal.candidate.topology.roles
     assert len({role.adapter for role in roles}) == 3
     assert {f"adapter.{r.name}": r.adapter for r in roles} == {n: p.name for n, p in proposal.files.items()}
     assert proposal.candidate.parent == TRIO.candidate_id
     assert set(proposal.seen_case_ids) == {e.view.case_id for e in examples[:4]}
+    assert proposal.cost["lm_calls"] > 4
     assert make_program(proposal.candidate, proposal.files).decide([examples[4].view])
+
+
+def test_a_team_without_examples_learns_nothing(work):
+    with pytest.raises(NothingToPropose, match="no labelled example"):
+        improved(Replay(), TRIO, [], work)
 
 
 def boards(*rows):
@@ -320,13 +339,10 @@ def by_length(texts):
     return np.array([[len(text), 1.0] for text in texts])
 
 
-def test_behind_an_endpoint_only_those_who_answer_learn_from_examples(endpoint_team, examples, tmp_path):
-    team = endpoint_team(SOLVER_CRITIC_JUDGE, by_role("a", "right", "a")).candidate
-
-    def remember(parent, learned, files):
-        return propose_experience(parent, learned, tmp_path, ExperienceSettings(recalls=1))
-
-    proposal = propose_jointly(team, examples[:3], remember, {})
+def test_behind_an_endpoint_only_those_who_answer_learn_from_examples(endpoint_team, examples, work):
+    team = endpoint_team(SOLVER_CRITIC_JUDGE, by_role("a", "right", "a"))
+    behind = replace(work, program=lambda one, files: make_program(one, files, endpoint=team.endpoint))
+    proposal = improved(Replay(recalls=1), team.candidate, examples[:3], behind)
     assert set(proposal.files) == {"memory.solver"}
     with pytest.raises(BadInput, match="role 'critic' learns from how the embedded LM scores"):
-        role_examples(Team(team, {}), "critic", examples[:3])
+        role_examples(team, "critic", examples[:3])

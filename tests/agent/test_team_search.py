@@ -3,11 +3,13 @@
 import pytest
 
 from ratchet.agent.candidate import Role, Topology
-from ratchet.agent.errors import BadInput
+from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.kinds.program import base_candidate
 from ratchet.agent.optimize import team_search
+from ratchet.agent.optimize.evidence import Evidence
+from ratchet.agent.optimize.proposer import Registered, made_by
 from ratchet.agent.optimize.team_moves import MOST_ROLES, moves
-from ratchet.agent.optimize.team_search import TeamSettings, propose_team
+from ratchet.agent.optimize.team_search import TeamSearch
 from ratchet.agent.team.roles import SOLVER, as_team, check_team
 
 PARENT = base_candidate("Pick the tool that does what the request asks for.")
@@ -59,49 +61,48 @@ def test_a_full_team_is_not_made_larger():
     assert not [change for change in tried(full) if change.startswith("with a")]
 
 
-def test_too_few_examples_are_refused(examples):
-    with pytest.raises(BadInput, match="at least 4 examples that the agent can answer, got 3"):
-        propose_team(PARENT, examples[:3], TeamSettings())
+def made(search, examples, work, parent=PARENT):
+    evidence = Evidence(examples=examples, digests={"examples": "d"})
+    return made_by(search, Registered(parent, {}, frozenset(["old"])), evidence, work)
 
 
-@pytest.mark.slow
-def test_a_search_on_the_real_lm_ends_in_a_proposal_that_names_all_it_saw(lm, examples):
-    done = []
-    proposal = propose_team(
-        PARENT, examples[:8], TeamSettings(rounds=1), seen=["old"], data_digest="d", progress=done.append
+def test_too_few_examples_are_refused(examples, work):
+    with pytest.raises(NothingToPropose, match="at least 4 examples that the agent can answer, got 3"):
+        made(TeamSearch(), examples[:3], work)
+
+
+def test_which_half_is_searched_follows_from_the_seed_and_not_from_the_order(examples):
+    one = TeamSearch().halves(PARENT, examples[:8], 0)
+    assert (
+        one == TeamSearch().halves(PARENT, examples[7::-1], 0) != TeamSearch().halves(PARENT, examples[:8], 1)
     )
-    assert sum(done) == 6
-    assert proposal.cost["topologies"] == 7
-    assert set(proposal.seen_case_ids) == {"old", *(e.view.case_id for e in examples[:8])}
-    made = proposal.candidate
-    if made is not PARENT:
-        assert (made.parent, made.origin.proposer, made.origin.data_digest) == (
-            PARENT.candidate_id,
-            "team",
-            "d",
-        )
-        assert made.origin.parameters["topologies_tried"] == 7
-        assert "that chose nothing" in made.origin.note
-    again = propose_team(PARENT, examples[7::-1], TeamSettings(rounds=1))
-    assert again.candidate.candidate_id == made.candidate_id
+    assert [len(half) for half in one] == [4, 4]
 
 
 @pytest.mark.slow
-def test_a_team_whose_roles_do_not_help_becomes_a_single_agent_for_fewer_tokens(lm, examples, monkeypatch):
+def test_a_team_whose_roles_do_not_help_becomes_a_single_agent_for_fewer_tokens(
+    lm, examples, monkeypatch, work
+):
     useless = tuple(
         r if r.duty == "solve" else r.model_copy(update={"weight": 0.0}) for r in TRIO.topology.roles
     )
     team = TRIO.model_copy(update={"topology": Topology(roles=useless)})
     monkeypatch.setattr(team_search, "WEIGHTS", (0.0,))
-    made = propose_team(team, examples[:8], TeamSettings(rounds=3, min_gain=0.0)).candidate
-    assert made.topology.roles == ()
-    assert made.candidate_id == PARENT.candidate_id
-    assert "tokens a case" in made.origin.note
+    proposal = made(TeamSearch(rounds=3, min_gain=0.0), examples[:8], work, team)
+    candidate = proposal.candidate
+    assert candidate.topology.roles == ()
+    assert candidate.candidate_id == PARENT.candidate_id
+    assert "tokens a case" in candidate.origin.note
+    assert "that chose nothing" in candidate.origin.note
+    assert proposal.cost["topologies"] == candidate.origin.parameters["topologies_tried"] > 1
+    assert set(proposal.seen_case_ids) == {"old", *(e.view.case_id for e in examples[:8])}
+    assert (candidate.parent, candidate.origin.proposer) == (team.candidate_id, "team")
+    assert candidate.origin.data_digest == "d"
 
 
-def test_attempts_grow_as_long_as_they_help_on_top_of_a_better_team(lm, examples):
-    origin = team_search._try("as it is", TRIO, {}, examples[:6])
-    found, _ = team_search._finished(PARENT, origin, examples[:6], TeamSettings(attempts=4, min_gain=0.01))
+def test_attempts_grow_as_long_as_they_help_on_top_of_a_better_team(lm, examples, work):
+    origin = team_search._try("as it is", TRIO, {}, examples[:6], work)
+    found, _ = TeamSearch(attempts=4, min_gain=0.01).finished(PARENT, origin, examples[:6])
     within = [
         team_search.blackboard_accuracy(
             origin.candidate.topology.roles, origin.boards, examples[:6], within=n

@@ -1,17 +1,20 @@
 """Tools that improve: failures are counted from traces, words come from one half, and only what helps is kept."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 
 from ratchet.agent.candidate import ToolOverride
 from ratchet.agent.environment import Action, Observation, Option, Outcome
-from ratchet.agent.errors import BadInput
+from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.kinds.program import Program, View, base_candidate
-from ratchet.agent.optimize.proposer import Example
+from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.proposer import Registered, made_by
 from ratchet.agent.optimize.tool_failures import argument_errors, tool_failures
 from ratchet.agent.optimize.tool_words import readable, telling, telling_words, written_by
-from ratchet.agent.optimize.tools import Rewriting, ToolSettings, _rewritings, propose_tools
+from ratchet.agent.optimize.tools import Rewriting, Tools, _rewritings
+from ratchet.agent.team.team import make_program
 from ratchet.agent.trace import Attempt, RunError, Step
 
 OPTIONS = (
@@ -112,6 +115,11 @@ def cases():
     ]
 
 
+def made(tools, parent, examples, served, work):
+    evidence = Evidence(examples=examples, served=served)
+    return made_by(tools, Registered(parent, {}, frozenset(["old"])), evidence, work), evidence
+
+
 def played(program, examples, make_trace):
     decisions = program.decide([e.view for e in examples])
     return [
@@ -131,40 +139,43 @@ def by_id(make_trace):
 
 
 @pytest.mark.slow
-def test_tools_that_say_nothing_get_words_that_help_on_cases_they_were_not_taken_from(lm, by_id, make_trace):
+def test_tools_that_say_nothing_get_words_that_help_on_cases_they_were_not_taken_from(
+    lm, by_id, make_trace, work
+):
     parent = base_candidate("Pick the tool that does what the request asks for.")
     before = played(Program(parent), by_id, make_trace)
-    proposal = propose_tools(parent, by_id, before, ToolSettings(words=3), seen=["old"])
-    made = proposal.candidate
-    assert made.origin.proposer == "tools"
-    assert set(made.tools) <= {"svc.A1", "svc.B2"}
-    assert made.tools
-    assert "failures" in made.origin.note
+    proposal, _ = made(Tools(words=3), parent, by_id, before, work)
+    candidate = proposal.candidate
+    assert candidate.origin.proposer == "tools"
+    assert set(candidate.tools) <= {"svc.A1", "svc.B2"}
+    assert candidate.tools
+    assert "failures" in candidate.origin.note
     answers = {e.view.case_id: e.answer for e in by_id}
     wrong = [
         sum(row.wrong for row in tool_failures(traces, answers))
-        for traces in (before, played(Program(made), by_id, make_trace))
+        for traces in (before, played(Program(candidate), by_id, make_trace))
     ]
     assert wrong[1] < wrong[0]
     assert set(proposal.seen_case_ids) == {"old", *answers}
 
 
-def test_tools_that_do_not_fail_are_left_alone_and_no_other_case_is_learned_from(lm, by_id, make_trace):
+def test_tools_that_do_not_fail_are_left_alone_and_no_other_case_is_learned_from(lm, by_id, make_trace, work):
     parent = base_candidate("Pick the tool that does what the request asks for.")
     right = [traced(make_trace, e.view.observation.text, e.answer) for e in by_id]
     foreign = [traced(make_trace, f"foreign {n}", "svc.A1", score=0.0) for n in range(9)]
-    proposal = propose_tools(parent, by_id, [*right, *foreign], ToolSettings())
-    assert proposal.candidate is parent
-    assert set(proposal.seen_case_ids) == {e.view.case_id for e in by_id}
+    proposal, evidence = made(Tools(), parent, by_id, [*right, *foreign], work)
+    assert proposal is None
+    assert evidence.served == tuple(right)
+    assert evidence.seen == {e.view.case_id for e in by_id}
 
 
-def test_too_few_examples_are_refused():
-    with pytest.raises(BadInput, match="at least 2 labelled examples, got 1"):
-        propose_tools(base_candidate("x"), cases()[:1], [], ToolSettings())
+def test_too_few_examples_are_refused(work):
+    with pytest.raises(NothingToPropose, match="at least 2 labelled examples, got 1"):
+        made(Tools(), base_candidate("x"), cases()[:1], [], work)
 
 
 def test_an_endpoint_writes_descriptions_itself_and_its_garbage_counts_as_wrong(
-    scripted_endpoint, by_id, make_trace
+    scripted_endpoint, by_id, make_trace, work
 ):
     def answer(prompt):
         if "better" in prompt or "Describe the tool" in prompt:
@@ -180,15 +191,16 @@ def test_an_endpoint_writes_descriptions_itself_and_its_garbage_counts_as_wrong(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="litellm|pydantic|openai|aiohttp|httpx")
         before = played(Program(parent, endpoint=where), by_id, make_trace)
-        made = propose_tools(parent, by_id, before, ToolSettings(), endpoint=where).candidate
+        behind = replace(work, program=lambda one, files: make_program(one, files, endpoint=where))
+        proposal, _ = made(Tools(), parent, by_id, before, behind)
         writer = written_by(Program(parent, endpoint=where))
         assert writer(OPTIONS[0], FLIGHTS, HOTELS) == "Books flights by plane."
-    override = made.tools["svc.A1"]
+    override = proposal.candidate.tools["svc.A1"]
     assert isinstance(override, ToolOverride)
     assert override.description == "Books flights by plane."
 
 
-def test_an_argument_that_goes_wrong_shows_right_values_of_the_half_that_is_read(make_trace):
+def test_an_argument_that_goes_wrong_shows_right_values_of_the_half_that_is_read(make_trace, work):
     schema = {
         "properties": {"city": {"type": "string", "description": "Where to."}, "n": {"type": "integer"}}
     }
@@ -206,7 +218,8 @@ def test_an_argument_that_goes_wrong_shows_right_values_of_the_half_that_is_read
         "c1": {"tool": "fly", "arguments": {"city": "Rome"}},
         "c2": {"tool": "other", "arguments": {"city": "Bonn"}},
     }
-    rewriting = Rewriting(base_candidate("x"), {}, None, read, (), answers, ToolSettings(least=2, values=2))
+    parent = Registered(base_candidate("x"))
+    rewriting = Rewriting(parent, work, read, (), answers, Tools(least=2, values=2))
     wrong = [traced(make_trace, f"{n}", "fly", arguments={"city": "Paris"}) for n in range(2)]
     ids = {trace.case.case_id: answers["c1"] for trace in wrong}
     (row,) = tool_failures(wrong, ids)

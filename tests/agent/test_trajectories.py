@@ -1,5 +1,6 @@
 """Trajectories: what a run was offered is found again by playing it, and the memory's vote is weighed on it."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -7,14 +8,12 @@ from tests.bench.exploration import Explorer
 
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Observation, Option, Outcome
+from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.kinds.program import Program, base_candidate
 from ratchet.agent.memory.steps import winning_steps
-from ratchet.agent.optimize.replay_runs import (
-    TrajectorySettings,
-    propose_trajectories,
-    replayed,
-    with_offered,
-)
+from ratchet.agent.optimize.evidence import Evidence
+from ratchet.agent.optimize.proposer import Registered, made_by
+from ratchet.agent.optimize.replay_runs import Trajectories, replayed, with_offered
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.rollout.rollout import HISTORY
 
@@ -86,14 +85,17 @@ def test_steps_learn_from_the_replay_what_they_were_chosen_from_and_others_stay_
 
 
 @pytest.mark.slow
-def test_the_memory_of_what_won_gets_a_vote_that_decides(won, tmp_path):
-    proposal = propose_trajectories(
-        base_candidate("Walk."),
-        [step for trace in won for step in winning_steps(trace)],
-        tmp_path,
-        TrajectorySettings(recalls=1),
-        examples=[step for trace in won for step in replayed(trace, Walk())],
-    )
+def test_the_memory_of_what_won_gets_a_vote_that_decides(won, work):
+    parent, evidence = Registered(base_candidate("Walk.")), Evidence(runs=won)
+    proposal = made_by(Trajectories(recalls=1), parent, evidence, replace(work, environment=Walk))
     assert proposal.candidate.topology.recall_weight > 0
     assert proposal.candidate.origin.parameters["accuracy_left_one_out"] == 1.0
     assert proposal.seen_case_ids == tuple(sorted(trace.case.case_id for trace in won))
+
+
+def test_lost_runs_shape_what_is_kept_and_so_are_seen_and_none_that_won_is_no_challenger(runs, work):
+    lost = [run for run in runs if run.score == 0][:3]
+    evidence, idle = Evidence(runs=lost), Trajectories(repairs=0)
+    with pytest.raises(NothingToPropose, match="none of 3 runs won"):
+        made_by(idle, Registered(base_candidate("Walk.")), evidence, replace(work, environment=Walk))
+    assert evidence.seen == {run.case.case_id for run in lost}

@@ -24,11 +24,12 @@ from ratchet.agent.lm.lean_adapter import LeanAdapter
 from ratchet.agent.lm.lm import EmbeddedEngine
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience, goal_of
-from ratchet.agent.optimize.proposer import Example, Proposal
-from ratchet.agent.optimize.replay import ExperienceSettings, propose_experience
-from ratchet.agent.optimize.replay_runs import TrajectorySettings, propose_trajectories
+from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.replay import Replay
+from ratchet.agent.optimize.replay_runs import Trajectories
 from ratchet.agent.optimize.team import tune_weights
-from ratchet.agent.optimize.weights import LoraSettings, train
+from ratchet.agent.optimize.weights import Lora, train
 from ratchet.agent.record import content_hash
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.rollout.rollout import HISTORY
@@ -112,16 +113,12 @@ def as_examples(case: Case, way: Sequence[tuple[Observation, str]], seed: int) -
 
 def recalling(task: Task, attempts: int, learned: Learned, folder: Path, most: int) -> Proposal:
     """The challenger that `improve` would make of these steps, its vote weighed on steps left out."""
+    parent, work, steps = Registered(base(task, attempts)), Work(folder=folder), learned.steps[:most]
     if task.name == "tools":  # decisions on their own, as the demo remembers them
-        settings = ExperienceSettings(recalls=RECALLS, tune_on=TUNED_ON)
-        return propose_experience(base(task, attempts), learned.steps[:most], folder, settings)
-    return propose_trajectories(
-        base(task, attempts),
-        learned.remembered(most),
-        folder,
-        TrajectorySettings(recalls=RECALLS, tune_on=TUNED_ON),
-        examples=learned.steps[:most],
-    )
+        replay = Replay(recalls=RECALLS, tune_on=TUNED_ON)
+        return replay.propose(parent, Evidence(examples=steps), work) or Proposal(candidate=parent.candidate)
+    trajectories = Trajectories(recalls=RECALLS, tune_on=TUNED_ON)
+    return trajectories.remembering(parent, learned.remembered(most), steps, work)
 
 
 def adapter(
@@ -134,7 +131,7 @@ def adapter(
         return None
     topology = {"recalls": RECALLS, "recall_weight": vote} if memory else {}
     program = Program(base(task, 1, **topology), memory=memory)
-    digest, _ = train(program, steps[:most], folder, LoraSettings(epochs=2))
+    digest, _ = train(program, steps[:most], folder, Lora(epochs=2))
     return folder / digest
 
 

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import t as student
 
-from ratchet.agent.optimize.proposer import Example
+from ratchet.agent.optimize.evidence import Example
 from ratchet.evaluation.gate.gate import decide
 from ratchet.evaluation.gate.pairs import Pair
 

@@ -151,9 +151,9 @@ def prepared(stage: str) -> Callable[[], Any]:
     from ratchet.infra.drift.watch_store import read_watch
     from ratchet.infra.store.collected import newest_labels, newest_traces
     from ratchet.tasks.collect import Collection, collect_new
+    from ratchet.tasks.curate import curate_round
     from ratchet.tasks.labels import select_traces
     from ratchet.tasks.monitor import look_at_new, watch
-    from ratchet.tasks.propose import curate_round
 
     if stage.startswith("collect"):
         return lambda: collect_new.fn(NAME)
@@ -172,9 +172,9 @@ def prepared(stage: str) -> Callable[[], Any]:
 def mlflow_apart(spent: list[float]) -> Iterator[None]:
     """Count the time inside MLflow: what our adapters wrap in `mlflow_errors`."""
     import ratchet.tasks.collect
+    import ratchet.tasks.curate
     import ratchet.tasks.labels
     import ratchet.tasks.monitor
-    import ratchet.tasks.propose
 
     def timed(do: Callable[..., Any]) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
@@ -189,7 +189,7 @@ def mlflow_apart(spent: list[float]) -> Iterator[None]:
     places = {
         ratchet.tasks.collect: ("collect", "flush_spool"),
         ratchet.tasks.labels: ("asked_before",),
-        ratchet.tasks.propose: ("settled", "champion"),
+        ratchet.tasks.curate: ("settled", "champion"),
     }
     kept = [(module, name, getattr(module, name)) for module, names in places.items() for name in names]
     for module, name, do in kept:

@@ -22,10 +22,11 @@ from scipy import stats
 from ratchet.agent.candidate import Candidate
 from ratchet.agent.environments.tool_calling import case_observation, expected_tool, live_cases
 from ratchet.agent.kinds.program import View, base_candidate
-from ratchet.agent.optimize.proposer import Example, Proposal
-from ratchet.agent.optimize.team import propose_jointly, tune_weights
-from ratchet.agent.optimize.team_search import TeamSettings, propose_team
-from ratchet.agent.optimize.weights import LoraSettings, propose_lora
+from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.proposer import Proposer, Registered, Work, made_by
+from ratchet.agent.optimize.team import tune_weights
+from ratchet.agent.optimize.team_search import TeamSearch
+from ratchet.agent.optimize.weights import Lora
 from ratchet.agent.team.roles import PLANNER_WORKER, SOLVER_CRITIC_JUDGE, as_team
 from ratchet.agent.team.team import Team, make_program
 
@@ -86,10 +87,10 @@ def systems(
 ) -> Iterator[tuple[str, Callable[[], Made]]]:
     """Every row of the table: its name, and how it is made."""
 
-    def train(parent: Candidate, learned: Sequence[Example], files: Mapping[str, Path]) -> Proposal:
-        return propose_lora(
-            parent, learned, folder, LoraSettings(seed=seed, tune_share=0), memory=files.get("memory")
-        )
+    def made(proposer: Proposer, parent: Candidate) -> Made:
+        work = Work(folder=folder, seed=seed)
+        proposal = made_by(proposer, Registered(parent), Evidence(examples=training), work)
+        return Made(proposal.candidate, proposal.files) if proposal else Made(parent, {})
 
     def weighed(team: Candidate) -> Made:
         roles, _ = tune_weights(Team(team, {}), training)
@@ -97,24 +98,17 @@ def systems(
             team.model_copy(update={"topology": team.topology.model_copy(update={"roles": roles})}), {}
         )
 
-    def searched() -> Made:
-        proposal = propose_team(SOLO, training, TeamSettings(examples=len(training), seed=seed))
-        return Made(proposal.candidate, proposal.files)
-
     yield "one agent", lambda: Made(SOLO, {})
     yield "solver, critic, judge", lambda: weighed(as_team(SOLO, SOLVER_CRITIC_JUDGE))
     yield "planner, worker", lambda: weighed(as_team(SOLO, PLANNER_WORKER))
-    yield "what the search proposes", searched
+    yield "what the search proposes", lambda: made(TeamSearch(examples=len(training)), SOLO)
     if lora:
-        yield "one agent, LoRA", lambda: _made(train(SOLO, training, {}))
+        lora = Lora(tune_share=0)
+        yield "one agent, LoRA", lambda: made(lora, SOLO)
         yield (
             "solver, critic, judge, LoRA each",
-            lambda: _made(propose_jointly(as_team(SOLO, SOLVER_CRITIC_JUDGE), training, train, {})),
+            lambda: made(lora, as_team(SOLO, SOLVER_CRITIC_JUDGE)),
         )
-
-
-def _made(proposal: Proposal) -> Made:
-    return Made(proposal.candidate, proposal.files)
 
 
 def score(made: Made, test: Sequence[Example]) -> tuple[float, float]:

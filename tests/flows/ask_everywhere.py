@@ -1,14 +1,20 @@
 """Everything that asks an LM, in a process of its own: what it is told comes by arguments and environment alone."""
 
 import sys
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import get_args
 
 from ratchet.agent.case import Case
-from ratchet.agent.optimize.prompts import PromptSettings
-from ratchet.agent.optimize.replay import ExperienceSettings
-from ratchet.agent.optimize.team_search import TeamSettings
-from ratchet.agent.project import Proposer, load_project
+from ratchet.agent.errors import NothingToPropose
+from ratchet.agent.optimize.evidence import Evidence
+from ratchet.agent.optimize.prompts import Prompts
+from ratchet.agent.optimize.proposer import made_by
+from ratchet.agent.optimize.reflections import Reflections
+from ratchet.agent.optimize.replay import Replay
+from ratchet.agent.optimize.replay_runs import Trajectories
+from ratchet.agent.optimize.team_search import TeamSearch
+from ratchet.agent.optimize.tools import Tools
+from ratchet.agent.project import load_project
 from ratchet.agent.team.roles import as_team
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase
@@ -17,15 +23,18 @@ from ratchet.infra.registry.registry import champion, fetch_files, register
 from ratchet.infra.store.dataset_store import read_dataset, write_dataset
 from ratchet.infra.store.project_state import read_state
 from ratchet.tasks.collect import collect_new
+from ratchet.tasks.curate import TrainingExample
 from ratchet.tasks.gate import evaluate
-from ratchet.tasks.propose import ProposeSettings, TrainingExample, as_examples, make
-from ratchet.tasks.rollouts import FROM_ROLLOUTS, propose_from_rollouts
+from ratchet.tasks.propose import as_examples, registered, work_of
 from ratchet.tasks.serve import serve_waiting
 
-SMALL = ProposeSettings(
-    experience=ExperienceSettings(recalls=1, tune_on=4),
-    prompt=PromptSettings(demos=1, programs=1, validation=2, instructions=()),
-    team=TeamSettings(rounds=1, examples=4),
+ALL = (
+    Replay(recalls=1, tune_on=4),
+    Prompts(demos=1, programs=1, validation=2, instructions=()),
+    TeamSearch(rounds=1, examples=4),
+    Tools(),
+    Trajectories(),
+    Reflections(),
 )
 
 
@@ -35,19 +44,18 @@ def everybody(folder: Path) -> None:
     serve_waiting.fn(str(folder))
     collect_new.fn(project.name)
     training = [TrainingExample(case=labelled(n), weight=1.0) for n in range(6)]
-    examples, served = as_examples(str(folder), training), champion(project.name).candidate
+    served = champion(project.name).candidate
     team = as_team(served)
     register(project.name, team, files={}, seen_case_ids=[], cost={})
-    stored = read_state(project.name).traces
-    for proposer in get_args(Proposer):
-        if proposer in FROM_ROLLOUTS:
-            runs = read_dataset(stored, Trace)
-            propose_from_rollouts(
-                folder, proposer, served.candidate_id, runs, "d", SMALL.trajectories, SMALL.lessons
-            )
-        elif proposer != "lora":  # trains the embedded LM only
-            for parent in (served, team):
-                make(project.name, proposer, parent.candidate_id, examples, training, "d", SMALL)
+    runs = read_dataset(read_state(project.name).traces, Trace)
+    evidence = Evidence(examples=as_examples(project, training), served=runs, runs=runs)
+    for proposer in ALL:
+        for parent in (served, team):
+            learns = parent is served and proposer.name != "reflections"  # no retry won after one
+            with nullcontext() if learns else suppress(NothingToPropose):
+                made_by(
+                    proposer, registered(project.name, parent.candidate_id), evidence, work_of(project, 0)
+                )
     cases = [example.case for example in training]
     version = write_dataset("labelled", cases)
     ids = [case.case_id for case in cases]

@@ -13,8 +13,8 @@ from ratchet.evaluation.data.cases import LabelledCase
 from ratchet.flows.demo.final_test import final_test
 from ratchet.flows.demo.negative_control import make_negative_control
 from ratchet.infra.store.dataset_store import write_dataset
+from ratchet.tasks.curate import propose
 from ratchet.tasks.gate import evaluate
-from ratchet.tasks.propose import propose
 from ratchet.tasks.serve import first_champion
 
 

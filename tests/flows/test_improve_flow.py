@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.agent.case import Case
-from ratchet.agent.errors import ServiceUnavailable
+from ratchet.agent.errors import BadInput, ServiceUnavailable
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase, role_of
 from ratchet.evaluation.data.labels import Label
@@ -18,6 +18,7 @@ from ratchet.infra.registry.registry import champion, seen_case_ids, version_his
 from ratchet.infra.review.queue import answer, pending
 from ratchet.infra.review.rounds import read_round
 from ratchet.infra.store.dataset_store import read_dataset
+from ratchet.infra.store.project_state import project_folder
 from ratchet.infra.traces.write import attach_label, collect, log_traces, spool_folder
 from ratchet.tasks.collect import collect_new
 from ratchet.tasks.gate import GateSettings
@@ -130,21 +131,88 @@ def test_a_person_approves_unless_a_policy_does(make_project):
     assert champion(ours.name).number == 1
 
 
-@pytest.mark.filterwarnings("ignore::Warning")  # LiteLLM's own
-def test_a_proposer_that_fails_is_a_problem_and_what_others_made_is_judged(
-    make_project, monkeypatch, scripted_lm
-):
-    def broken(*_, **__):
-        raise ZeroDivisionError
+BROKEN = """
+from ratchet.agent.record import Record
 
-    monkeypatch.setattr("ratchet.tasks.propose.propose_prompt", broken)
-    ours = make_project()
+class Broken(Record):
+    name: str = "broken"
+
+    def propose(self, parent, evidence, work):
+        return 1 / 0
+"""
+
+
+def test_a_proposer_that_fails_is_a_problem_and_what_others_made_is_judged(make_project):
+    ours = make_project(begin=BROKEN, proposers="Broken(), Replay()")
     ours.ask(*requests(24))
-    report = improve(str(ours.folder), RULES.model_copy(update={"proposers": ("prompt", "experience")}))
+    report = improve(str(ours.folder), RULES)
     assert [one.candidate_id for one in report.judged] == [version_history(ours.name)[-1].candidate_id]
     (problem,) = report.problems
-    assert problem.startswith("proposer prompt made nothing: ZeroDivisionError; its traceback is in ")
-    assert "in broken" in Path(problem.rpartition(" is in ")[2]).read_text()
+    assert problem.startswith(
+        "proposer broken made nothing: ZeroDivisionError: division by zero; its traceback"
+    )
+    assert "in propose" in Path(problem.rpartition(" is in ")[2]).read_text()
+
+
+OWN = """
+from dataclasses import dataclass
+from ratchet import Proposal
+
+@dataclass(frozen=True)
+class Rule:
+    rule: str = "Say left where the request says left."
+    name: str = "rule"
+
+    def propose(self, parent, evidence, work):
+        prompts = dict(parent.candidate.predictors)
+        told = prompts["choose"].instructions + " " + self.rule
+        prompts["choose"] = prompts["choose"].model_copy(update={"instructions": told})
+        candidate = parent.candidate.model_copy(update={"predictors": prompts})
+        return None if self.rule in told[: -len(self.rule)] else Proposal(candidate=candidate, note="A rule.")
+"""
+
+
+def test_a_users_own_proposer_in_15_lines_makes_a_challenger_that_meets_the_gate(make_project):
+    assert len([line for line in OWN.splitlines() if line]) <= 15
+    ours = make_project(begin=OWN, proposers="Rule(), Replay()")
+    ours.ask(*requests(24))
+    report = improve(str(ours.folder), RULES.model_copy(update={"proposers": ("rule",)}))
+    first, made = version_history(ours.name)
+    (judged,) = report.judged
+    assert judged.candidate_id == made.candidate_id
+    assert (made.candidate.origin.proposer, made.reason) == ("rule", judged.verdict.reason)
+    assert made.candidate.origin.parameters["rule"] == "Say left where the request says left."
+    assert made.candidate.predictors["choose"].instructions.endswith("says left.")
+    assert made.candidate.parent == first.candidate_id
+    assert seen_case_ids(ours.name, made.candidate_id) == frozenset(), "it looked at no case"
+
+
+def test_a_changed_setting_or_a_changed_file_runs_a_proposer_again_and_nothing_else_does(make_project):
+    counting = BROKEN.replace(
+        "return 1 / 0",
+        """
+        with (work.folder / "runs").open("a") as runs:
+            runs.write("x")
+""",
+    )
+    ours = make_project(begin=counting, proposers="Broken()")
+    ours.ask(*requests(4))
+    runs = []
+    for change in ("", "", "# a comment"):
+        file = ours.folder / "project.py"
+        file.write_text(file.read_text() + change)
+        report = improve(str(ours.folder), RULES)
+        assert report.nothing_new == {"broken": "found nothing better than what serves"}
+        runs.append(len((project_folder(ours.name) / "runs").read_text()))
+    assert runs == [1, 1, 2]
+
+
+def test_an_unknown_proposer_is_refused_before_anything_is_done(make_project):
+    ours = make_project()
+    ours.ask(*requests(2))
+    with pytest.raises(BadInput, match="the project has no proposer 'lora': name some of replay"):
+        improve(str(ours.folder), RULES.model_copy(update={"proposers": ("lora",)}))
+    assert version_history(ours.name) == []
 
 
 def test_only_so_many_are_asked_as_the_settings_say(make_project):
@@ -155,17 +223,21 @@ def test_only_so_many_are_asked_as_the_settings_say(make_project):
     assert report.asked.n_asked == len(pending(ours.name)) == 5
 
 
-def test_whole_runs_become_lessons_and_a_memory_of_trajectories(make_project):
-    ours = make_project()
+RUNS = """
+from ratchet import Reflections, Trajectories
+"""
+
+
+def test_whole_runs_become_corrections_and_a_memory_of_trajectories(make_project):
+    ours = make_project(begin=RUNS, proposers="Trajectories(), Reflections()")
     ours.ask(*requests(24))
-    rules = RULES.model_copy(update={"proposers": ("trajectories", "lessons")})
-    report = improve(str(ours.folder), rules)
+    report = improve(str(ours.folder), RULES)
     made = {v.candidate.origin.proposer: v for v in version_history(ours.name)}
     assert {judged.candidate_id for judged in report.judged} == {
-        made[name].candidate_id for name in ("trajectories", "lessons")
+        made[name].candidate_id for name in ("trajectories", "reflections")
     }
     assert made["trajectories"].candidate.memory is not None
-    assert made["lessons"].candidate.predictors["choose"].demos
+    assert made["reflections"].candidate.predictors["choose"].demos
     practice = read_dataset(report.lessons.practice, Trace)
     taught = seen_case_ids(ours.name, made["trajectories"].candidate_id)
     assert taught <= {run.case.case_id for run in practice}
@@ -176,20 +248,20 @@ def test_whole_runs_become_lessons_and_a_memory_of_trajectories(make_project):
     assert not gate & {run.case.case_id for run in practice}
 
 
-def test_runs_that_won_at_once_teach_no_lesson_and_cost_no_test(make_project):
-    ours = make_project()
+def test_runs_that_won_at_once_teach_nothing_and_cost_no_test(make_project):
+    ours = make_project(begin=RUNS, proposers="Reflections()")
     ours.ask("only this one goes left")
-    rules = RULES.model_copy(update={"proposers": ("lessons",)})
-    report = improve(str(ours.folder), rules)
+    report = improve(str(ours.folder), RULES)
     assert report.judged == ()
+    assert "runs won after a reflection: allow retries" in report.nothing_new["reflections"]
 
 
 def test_an_imported_run_is_remembered_though_its_world_cannot_be_played(make_project, make_trace):
-    ours = make_project()
+    ours = make_project(begin=RUNS, proposers="Trajectories()")
     case = Case(inputs={"goal": "what no environment of ours can begin"})
     log_traces(ours.name, [make_trace(case=case, candidate_id="another agent", session_id=None)])
     ours.ask(*requests(12))
-    report = improve(str(ours.folder), RULES.model_copy(update={"proposers": ("trajectories",)}))
+    report = improve(str(ours.folder), RULES)
     practice = read_dataset(report.lessons.practice, Trace)
     role = role_of(case.case_id, gate_share=RULES.selection.gate_share, salt=ours.name)
     assert (case.case_id in {run.case.case_id for run in practice}) == (role == "train")
@@ -209,4 +281,4 @@ def test_another_lm_is_a_challenger_that_the_gate_tests(make_project, scripted_l
     assert (made.candidate.parent, made.compared_with) == (first.candidate_id, first.candidate_id)
     assert champion(ours.name).candidate_id == first.candidate_id, "equal is not better"
     again = improve(str(ours.folder), rules.model_copy(update={"model": "openai/scripted"}))
-    assert (again.nothing_new, again.judged) == (("model",), ())
+    assert (again.nothing_new, again.judged) == ({"model": "found nothing better than what serves"}, ())

@@ -26,9 +26,9 @@ from ratchet.infra.registry.registry import (
 from ratchet.infra.store.dataset_store import write_dataset
 from ratchet.infra.traces.write import log_traces
 from ratchet.tasks.collect import collect_new
+from ratchet.tasks.curate import RoundData
 from ratchet.tasks.gate import GateSettings, Players, hold
 from ratchet.tasks.promote import promote_best
-from ratchet.tasks.propose import RoundData
 from ratchet.tasks.trials import GateTests
 
 NOW = datetime(2026, 11, 1, tzinfo=UTC)

@@ -1,24 +1,23 @@
-"""Proposers as the flow calls them, on a real registry: teams and tools beside experience, each role in its turn."""
+"""Proposers on a real registry: teams and tools beside replay, each role in its turn."""
 
 import pytest
 
 from ratchet.agent.case import Case
-from ratchet.agent.optimize.replay import ExperienceSettings
-from ratchet.agent.optimize.team_search import TeamSettings
+from ratchet.agent.optimize.evidence import Evidence
+from ratchet.agent.optimize.proposer import made_by
+from ratchet.agent.optimize.replay import Replay
+from ratchet.agent.optimize.team_search import TeamSearch
+from ratchet.agent.optimize.tools import Tools
 from ratchet.agent.project import load_project
 from ratchet.agent.team.roles import as_team
 from ratchet.evaluation.data.cases import LabelledCase
 from ratchet.infra.registry.programs import load_program
 from ratchet.infra.registry.registry import fetch_files, register, seen_case_ids
 from ratchet.infra.store.collected import keep_traces
-from ratchet.infra.store.dataset_store import write_dataset
-from ratchet.tasks import propose as learn
-from ratchet.tasks.propose import ProposeSettings, TrainingExample, as_examples, make
+from ratchet.tasks import propose
+from ratchet.tasks.curate import TrainingExample
+from ratchet.tasks.propose import as_examples, registered, served_by, work_of
 from ratchet.tasks.serve import first_champion
-
-SETTINGS = ProposeSettings(
-    experience=ExperienceSettings(recalls=1, tune_on=4), team=TeamSettings(rounds=1, examples=4)
-)
 
 
 @pytest.fixture
@@ -37,50 +36,52 @@ def training():
     ]  # fmt: skip
 
 
+def made(proposer, project, parent, training):
+    evidence = Evidence(examples=as_examples(project, training))
+    return made_by(proposer, registered(project.name, parent), evidence, work_of(project, 0)), evidence
+
+
 @pytest.mark.slow
 def test_a_team_search_and_the_rewriting_of_tools_are_proposers_like_any_other(make_project, training):
-    ours = make_project()
-    served = first_champion(load_project(ours.folder)).candidate
-    examples = as_examples(str(ours.folder), training)
-    for proposer in ("team", "tools"):
-        proposal = make(ours.name, proposer, served.candidate_id, examples, training, "d", SETTINGS)
-        assert set(proposal.seen_case_ids) == {example.case.case_id for example in training}
-        assert proposal.candidate == served or proposal.candidate.origin.proposer == proposer
+    project = load_project(make_project().folder)
+    served = first_champion(project)
+    for proposer in (TeamSearch(rounds=1, examples=4), Tools()):
+        _, evidence = made(proposer, project, served.candidate_id, training)
+        assert evidence.seen == {example.case.case_id for example in training}
 
 
 @pytest.mark.slow
 def test_what_improves_one_agent_improves_every_role_of_a_team_and_is_served_from_the_registry(
     make_project, training
 ):
-    ours = make_project()
-    team = as_team(first_champion(load_project(ours.folder)).candidate)
-    register(ours.name, team, files={}, seen_case_ids=["old"], cost={})
-    examples = as_examples(str(ours.folder), training)
-    proposal = make(ours.name, "experience", team.candidate_id, examples, training, "d", SETTINGS)
+    project = load_project(make_project().folder)
+    team = as_team(first_champion(project).candidate)
+    register(project.name, team, files={}, seen_case_ids=["old"], cost={})
+    proposal, evidence = made(Replay(recalls=1, tune_on=4), project, team.candidate_id, training)
     assert {"memory.solver", "memory.critic"} <= set(proposal.files)
     register(
-        ours.name,
+        project.name,
         proposal.candidate,
         files=proposal.files,
         seen_case_ids=proposal.seen_case_ids,
         cost=proposal.cost,
-        dataset=write_dataset("training", training),
     )
-    made = proposal.candidate
-    assert set(fetch_files(ours.name, made.candidate_id)) == set(proposal.files)
-    assert seen_case_ids(ours.name, made.candidate_id) == {
+    candidate_id = proposal.candidate.candidate_id
+    assert set(fetch_files(project.name, candidate_id)) == set(proposal.files)
+    assert seen_case_ids(project.name, candidate_id) == {
         "old",
         *(example.case.case_id for example in training),
     }
-    (decision, *_) = load_program(ours.name, made.candidate_id).decide([example.view for example in examples])
+    views = [example.view for example in evidence.examples]
+    (decision, *_) = load_program(project.name, candidate_id).decide(views)
     assert [part.actor for part in decision.parts] == ["solver", "critic", "critic", "judge"]
 
 
 def test_a_rewriter_of_tools_sees_the_newest_of_what_its_candidate_did_or_of_all(
     project, make_trace, monkeypatch
 ):
-    monkeypatch.setattr(learn, "OWN", 2)
+    monkeypatch.setattr(propose, "OWN", 2)
     ours = [make_trace(str(i), candidate_id="ours") for i in range(3)]
     keep_traces(project, [*ours, make_trace("theirs", candidate_id="theirs")])
-    assert learn.own_traces(project, "ours") == ours[1:]
-    assert [trace.candidate_id for trace in learn.own_traces(project, "new")] == ["ours", "theirs"]
+    assert served_by(project, "ours") == ours[1:]
+    assert [trace.candidate_id for trace in served_by(project, "new")] == ["ours", "theirs"]

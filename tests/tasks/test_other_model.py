@@ -1,27 +1,9 @@
 import pytest
 
-from ratchet.agent.candidate import Candidate, Predictor, Role, Topology
 from ratchet.agent.errors import BadInput
 from ratchet.agent.project import load_project
-from ratchet.tasks.other_model import moved, require_address, unused_model
+from ratchet.tasks.other_model import require_address, unused_model
 from ratchet.tasks.serve import first_champion
-
-PROMPTS = {"choose": Predictor(instructions="Choose.")}
-
-
-def test_all_but_weights_and_address_is_kept():
-    team = Topology(roles=(Role(name="solver", duty="solve", adapter="ad0", memory="me1"),))
-    before = Candidate(predictors=PROMPTS, base_model="small", adapter="ad1", memory="me0", topology=team)
-    after = moved(before, "c0ffee", "openai/big", "https://lm.example/v1")
-    assert (after.base_model, after.api_base, after.adapter) == ("openai/big", "https://lm.example/v1", None)
-    assert (after.memory, after.predictors) == (before.memory, before.predictors)
-    assert [(role.adapter, role.memory) for role in after.topology.roles] == [(None, "me1")]
-    assert (after.parent, after.origin.proposer) == ("c0ffee", "model")
-
-
-def test_the_same_lm_is_the_same_candidate():
-    before = Candidate(predictors=PROMPTS, base_model="small", adapter="ad1")
-    assert moved(before, before.candidate_id, "small", None) is before
 
 
 def test_an_lm_without_an_address_is_refused():

@@ -1,0 +1,110 @@
+"""What a proposer may learn from. Decision: what was read is what was seen.
+
+Each part is read when it is first asked for, and counts as seen from then on: the gate may never judge on a case
+that shaped a candidate, and no proposer can forget to say which cases these were.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
+from typing import TypeVar
+
+from pydantic import Field
+
+from ratchet.agent.memory.steps import Experience
+from ratchet.agent.record import Json, Record, content_hash
+from ratchet.agent.rollout.decision import View
+from ratchet.agent.trace import Trace
+
+T = TypeVar("T")
+
+
+class Example(Record):
+    """One view, the action that is right for it, and how far that is to be trusted."""
+
+    view: View
+    answer: str
+    call: Json = None
+    """The whole right answer, `{"tool": …, "arguments": …}`, where it is known."""
+    weight: float = Field(default=1.0, ge=0)
+    trace_id: str
+    seen_at: datetime | None = None
+    """When the case came: a budget that cannot hold all examples prefers the newest."""
+    source: str = "human"
+    """`human`, or `own` for what the agent did with success."""
+
+    @property
+    def is_offered(self) -> bool:
+        """Whether the environment offered the right action."""
+        return any(option.name == self.answer for option in self.view.observation.options)
+
+
+Part = Sequence[T] | Callable[[], Sequence[T]]
+"""Rows, or what reads them."""
+
+
+class Evidence:
+    """What may be learned from. A part is read when it is first asked for, and what was read counts as seen."""
+
+    def __init__(
+        self,
+        *,
+        examples: Part[Example] = (),
+        served: Part[Trace] = (),
+        runs: Part[Trace] = (),
+        memory: Part[Experience] = (),
+        versions: frozenset[str] | None = None,
+        digests: Mapping[str, str] | None = None,
+    ) -> None:
+        """Rows, or functions that read them; `digests` names the datasets behind `examples` and `runs`."""
+        self._examples, self._served, self._runs, self._memory = examples, served, runs, memory
+        self._versions = versions
+        self._digests = digests or {}
+
+    @cached_property
+    def examples(self) -> tuple[Example, ...]:
+        """Labelled decisions: what worked, and what people said would have."""
+        return _rows(self._examples)
+
+    @cached_property
+    def served(self) -> tuple[Trace, ...]:
+        """What the parent did on the examples' cases, right or wrong; everybody's where it served nothing yet."""
+        known = {example.view.case_id for example in self.examples}
+        return tuple(trace for trace in _rows(self._served) if trace.case.case_id in known)
+
+    @cached_property
+    def runs(self) -> tuple[Trace, ...]:
+        """Whole runs that may be imitated where they won, in the order of time; none that a person refused."""
+        return _rows(self._runs)
+
+    @cached_property
+    def memory(self) -> tuple[Experience, ...]:
+        """Steps that led to success, whoever took them."""
+        return _rows(self._memory)
+
+    @property
+    def own_runs(self) -> tuple[Trace, ...]:
+        """Those of the runs whose world is ours to play again: an imported run's is not."""
+        return tuple(r for r in self.runs if self._versions is None or r.candidate_id in self._versions)
+
+    @property
+    def seen(self) -> frozenset[str]:
+        """Cases of all that was read so far."""
+        read = self.__dict__
+        return frozenset(
+            (
+                *(example.view.case_id for example in read.get("examples", ())),
+                *(trace.case.case_id for trace in read.get("runs", ())),
+                *(step.case_id for step in read.get("memory", ())),
+            )
+        )
+
+    @property
+    def digest(self) -> str | None:
+        """Of the datasets that were read so far; None where none was."""
+        read = [digest for part, digest in self._digests.items() if part in self.__dict__]
+        return read[0] if len(read) == 1 else content_hash(read) if read else None
+
+
+def _rows(part: Part[T]) -> tuple[T, ...]:
+    return tuple(part() if callable(part) else part)

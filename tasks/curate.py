@@ -1,0 +1,84 @@
+"""Curate: what this round may learn from, without repeats and without the gate's cases."""
+
+from pathlib import Path
+
+from prefect import task
+from pydantic import Field
+
+from ratchet.agent.project import load_project
+from ratchet.agent.record import Record, content_hash
+from ratchet.agent.trace import Trace
+from ratchet.evaluation.data.cases import LabelledCase, labelled_cases, released_by, split_salt
+from ratchet.evaluation.data.curate import CurateSettings, curate, training_rollouts
+from ratchet.evaluation.data.labels import Label
+from ratchet.infra.registry.gate_cases import spent_cases
+from ratchet.infra.registry.registry import champion
+from ratchet.infra.review.answers import contradictions, effective_labels
+from ratchet.infra.store.dataset_store import DatasetVersion, read_dataset, write_dataset
+from ratchet.tasks.collect import Collection
+
+
+class RoundData(Record):
+    """What this round learns from, and what it is judged by."""
+
+    training: DatasetVersion
+    labelled: DatasetVersion
+    """All labelled cases, those of the gate included."""
+    practice: DatasetVersion
+    """Whole runs, won and lost, of cases that are not the gate's."""
+    champion: str
+    n_human: int = Field(ge=0)
+    left_out: dict[str, int]
+
+    @property
+    def digest(self) -> str:
+        """Of all that may be learned from."""
+        return content_hash([self.training.digest, self.practice.digest])
+
+
+@task(name="curate")
+def curate_round(
+    folder: str,
+    collection: Collection,
+    settings: CurateSettings,
+    gate_share: float,
+    *,
+    seed: int = 0,
+) -> RoundData:
+    """Split and curate what was collected; versions of both sides, and of whole runs."""
+    project = load_project(Path(folder))
+    labels = effective_labels(project.name, read_dataset(collection.labels, Label))
+    traces = read_dataset(collection.traces, Trace)
+    salt = split_salt(project.name, seed)
+    labelled = labelled_cases(
+        traces,
+        labels,
+        gate_share=gate_share,
+        salt=salt,
+        self_scoring=project.scores_itself,
+    )
+    released = released_by(labelled, spent_cases(project.name))
+    curated = curate(labelled, settings, released=released, seed=seed)
+    runs = training_rollouts(traces, labelled, labels, gate_share=gate_share, salt=salt, released=released)
+    disputed = len(contradictions(labels))
+    weighted = [
+        TrainingExample(case=c, weight=1.0 if c.source == "human" else settings.own_weight)
+        for c in curated.cases
+    ]
+    serving = champion(project.name)
+    assert serving is not None, "a champion is registered before the first trace"
+    return RoundData(
+        training=write_dataset("training", weighted),
+        labelled=write_dataset("labelled", labelled),
+        practice=write_dataset("practice", runs),
+        champion=serving.candidate_id,
+        n_human=curated.n_human,
+        left_out=curated.left_out | ({"people contradict each other": disputed} if disputed else {}),
+    )
+
+
+class TrainingExample(Record):
+    """A training case and how much it counts."""
+
+    case: LabelledCase
+    weight: float

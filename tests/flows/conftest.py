@@ -110,7 +110,7 @@ def _told(mlflow_home: Path) -> Past:
     """Made once: registering takes seconds. Tests that move something make a project of their own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RATCHET_HOME", str(mlflow_home))
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow keeps there what the test before it reached
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow keeps there what was reached before
         return make_past("test-past")
 
 

@@ -266,15 +266,10 @@ def write_scores(
 
 def how_made(candidate: Candidate, n_seen: int, cost: Mapping[str, float]) -> dict[str, str]:
     """The version's first tags, for a person; `show_evaluation` adds three, and six is all that a page shows."""
-    parts = [candidate.origin.proposer]
-    parts += [f"from {candidate.parent}"] if candidate.parent else []
-    parts += [f"saw {n_seen} cases"] if n_seen else []
-    spent = [f"{value:,.3g} {name.replace('_', ' ')}" for name, value in cost.items()]
-    return {
-        CANDIDATE: candidate.candidate_id,
-        "how_made": ", ".join(parts),
-        **({"cost": ", ".join(spent)} if spent else {}),
-    }
+    cases = f", {n_seen} cases" if n_seen else ""
+    spent = ", ".join(f"{value:,.3g} {name.replace('_', ' ')}" for name, value in cost.items() if value)
+    tags = {CANDIDATE: candidate.candidate_id, "how_made": candidate.origin.proposer + cases}
+    return tags | {"cost": spent} if spent else tags
 
 
 def show_evaluation(connection: Connection, found: Listing, now: Evaluation, said: Sequence[str]) -> None:
@@ -284,7 +279,7 @@ def show_evaluation(connection: Connection, found: Listing, now: Evaluation, sai
     if _ACCURACY in now.scores:
         tags[_ACCURACY] = str(now.scores[_ACCURACY])
     if verdict is not None:
-        tags["verdict"] = f"{verdict.decision}, against {now.compared_with}"
+        tags["verdict"] = verdict.decision
         if verdict.gain is not None:
             tags["gain"] = f"{verdict.gain:+.3f} [{verdict.ci[0]:+.3f}, {verdict.ci[1]:+.3f}]"
     for name, value in tags.items():

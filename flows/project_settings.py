@@ -19,7 +19,7 @@ from ratchet.agent.errors import BadInput
 from ratchet.agent.record import Record, StageSettings
 from ratchet.evaluation.data.curate import CurateSettings
 from ratchet.evaluation.data.selection import SelectionSettings
-from ratchet.evaluation.drift.watching import WatchSettings
+from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.tasks.gate import GateSettings
 
 SETTINGS_FILE: Final = "ratchet.toml"

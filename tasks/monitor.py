@@ -20,19 +20,17 @@ from ratchet.agent.record import Record
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.drift.attribution import Attribution
 from ratchet.evaluation.drift.incidents import Acknowledgement, Announcement
-from ratchet.evaluation.drift.watching import (
-    MonitorEmbedding,
+from ratchet.evaluation.drift.watch_state import (
     Notice,
     WatchSettings,
     WatchState,
-    apply_acknowledgements,
     claimed_improve,
     claimed_notice,
-    look,
     with_published,
     without_improve,
     without_notice,
 )
+from ratchet.evaluation.drift.watching import MonitorEmbedding, apply_acknowledgements, look
 from ratchet.infra.alerts import Alert, send_alert
 from ratchet.infra.drift.log import acknowledgements
 from ratchet.infra.drift.page import draw_look, publish_look, report_is_due, shown_traces

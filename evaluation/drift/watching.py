@@ -1,31 +1,20 @@
-"""A project's watch over its traces: windows in order, each counted once, and what is still owed to people.
-
-Pure, and one record: it is written whole before anything leaves the house, so that whoever is killed in between
-owes the same windows, notices and runs afterwards, and nothing is said or counted twice. Of what was counted it
-keeps the newest few thousand ids and windows, and numbers: it stays as large as it is, however long it watches.
-"""
+"""A project's watch over its traces: windows in order, each counted once; pure."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
-
-from pydantic import Field, model_validator
+from datetime import datetime
+from typing import Final, NamedTuple
 
 from ratchet.agent.memory.ranking import Embed
-from ratchet.agent.record import Record, StageSettings
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import case_text
 from ratchet.evaluation.drift.attribution import Attribution
 from ratchet.evaluation.drift.behaviour import (
     BehaviourMonitor,
-    BehaviourState,
     combined_attribution,
     combined_state,
 )
 from ratchet.evaluation.drift.incidents import (
     Acknowledgement,
-    Announcement,
-    Incidents,
     accept_as_normal,
     snooze_incidents,
     update_incidents,
@@ -34,50 +23,12 @@ from ratchet.evaluation.drift.message import Message
 from ratchet.evaluation.drift.monitor import DriftMonitor, OtherMonitor
 from ratchet.evaluation.drift.remembered import RECENT, tail
 from ratchet.evaluation.drift.state import DriftState
+from ratchet.evaluation.drift.watch_state import Notice, WatchSettings, WatchState
 
 Traces = Mapping[str, Trace]
 """Traces by id, in the order in which they arrived."""
 
-WINDOWS: Final = 200
-"""Windows whose numbers are kept after they were published: a picture's worth."""
-_PATIENCE: Final = timedelta(minutes=10)
-"""After which what somebody began to say, and did not report as said, is said by the next."""
 _RENEWED: Final = "{why}; evidence starts anew from the same reference"
-
-
-class WatchSettings(StageSettings):
-    """How often to look, and how rare a false alarm must be."""
-
-    window: int = Field(default=20, ge=1)
-    """Traces in one look."""
-    reference: int = Field(default=120, ge=40)
-    """The first so many traces are what is usual."""
-    alpha: float = Field(default=0.001, gt=0, lt=1)
-    """False alarms per window without drift."""
-
-
-class Claim(Record):
-    """Who is about to say or start something, and since when."""
-
-    by: str
-    at: datetime
-
-    def leaves(self, who: str, at: datetime) -> bool:
-        """Whether `who` may take over: it was theirs, before they were killed, or whoever claimed it is long gone."""
-        return self.by == who or at - self.at >= _PATIENCE
-
-
-class Notice(Record):
-    """Something that people were not told yet."""
-
-    announcement: Announcement
-    attribution: Attribution | None = None
-    claim: Claim | None = None
-
-    @property
-    def key(self) -> str:
-        """The same for one thing to be said, whoever says it."""
-        return f"{self.announcement.episode.number}-{self.announcement.event}"
 
 
 class MonitorEmbedding(NamedTuple):
@@ -88,93 +39,6 @@ class MonitorEmbedding(NamedTuple):
 
 
 HASHED: Final = MonitorEmbedding()
-
-
-class WatchState(Record):
-    """What the watch remembers."""
-
-    monitor: str | None = None
-    """The drift monitor's own JSON; None while a reference is gathered."""
-    conduct: BehaviourState | None = None
-    """What the version that serves does, and how well it goes."""
-    reference: tuple[str, ...] = ()
-    """Trace ids of the reference."""
-    recent: tuple[str, ...] = ()
-    """Ids of the newest traces that were counted or became a reference, in order."""
-    n_counted: int = 0
-    """How many there ever were."""
-    base: int = 0
-    """How many there were when the present reference was complete: message 0 of the monitor came next."""
-    learned: tuple[str, ...] | None = None
-    """Counted traces with which the new normal begins, while its reference is gathered; else None."""
-    states: tuple[DriftState, ...] = ()
-    """The newest windows, in order, whatever the reference."""
-    times: tuple[datetime, ...] = ()
-    """When each of them was looked at."""
-    n_windows: int = 0
-    """How many there ever were."""
-    first_window: int = 0
-    """Windows before the present reference."""
-    episodes: Incidents = Incidents()
-    ruled: tuple[str, ...] = ()
-    """Acknowledgements that were applied."""
-    attribution: Attribution | None = None
-    """What the last window with an alarm was explained by."""
-    drifted: dict[str, str] = Field(default_factory=dict)
-    """Trace ids in the region that drifted, each with the words of its cluster; empty without an incident."""
-    outbox: tuple[Notice, ...] = ()
-    """What people are still to be told."""
-    published: int = 0
-    """Windows whose numbers left the house."""
-    improve: str | None = None
-    """Key of an `improve` that is still to be started; the same key starts it once."""
-    improve_claim: Claim | None = None
-    renewed: str | None = None
-    """Why the last look built the monitor anew, in words; None = it did not."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_lists(cls, given: Any) -> Any:
-        """What an earlier version stored: the id of every trace, and every window."""
-        if not isinstance(given, dict) or "watched" not in given:
-            return given
-        old = dict(given)
-        watched, learn_from = list(old.pop("watched")), old.pop("learn_from", None)
-        there = set(watched)
-        first = [i for i in (*old.pop("retired", ()), *old.get("reference", ())) if i not in there]
-        states = list(old.get("states", ()))
-        kept = max(WINDOWS, len(states) - old.get("published", 0))
-        return old | {
-            "recent": [*first, *watched][-RECENT:],
-            "n_counted": len(first) + len(watched),
-            "base": len(first) + old.get("base", 0),
-            "learned": None if learn_from is None else watched[learn_from:],
-            "states": states[-kept:],
-            "times": list(old.get("times", ()))[-kept:],
-            "n_windows": len(states),
-        }
-
-    @property
-    def watched(self) -> tuple[str, ...]:
-        """Ids of the newest messages of the present monitor, in order."""
-        return tail(self.recent, self.n_counted - self.base)
-
-    def trace_of(self, number: int) -> str | None:
-        """Id of a message of the present monitor by its number; None = so long ago that it is forgotten."""
-        place = number - (self.n_counted - self.base - len(self.watched))
-        return self.watched[place] if 0 <= place < len(self.watched) else None
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Ids of counted traces that a look may have to read again."""
-        own = self.conduct.reference if self.conduct else ()
-        return tuple(dict.fromkeys((*self.reference, *(self.learned or ()), *own)))
-
-    def due(self, n_new: int, settings: WatchSettings) -> bool:
-        """Whether a look at so many new traces would count any."""
-        if self.monitor is not None:
-            return n_new >= settings.window
-        return n_new + len(self.learned or ()) >= settings.reference
 
 
 def look(
@@ -214,7 +78,7 @@ def look(
     for start in range(0, len(new) - len(new) % settings.window, settings.window):
         window = new[start : start + settings.window]
         state = _watch_window(state, (monitor, behaviour), window, traces, at)
-    return _pruned(_changed(state, monitor=monitor.to_json(), conduct=behaviour.record()))
+    return state.changed(monitor=monitor.to_json(), conduct=behaviour.record()).pruned()
 
 
 def apply_acknowledgements(
@@ -225,43 +89,6 @@ def apply_acknowledgements(
         if acknowledgement.ruling_id not in state.ruled:
             state = _apply(state, acknowledgement, settings)
     return state
-
-
-def claimed_notice(state: WatchState, who: str, at: datetime) -> tuple[WatchState, Notice | None]:
-    """The first thing that `who` may say now, put down to them before they say it; None = nothing."""
-    for place, notice in enumerate(state.outbox):
-        if notice.claim is None or notice.claim.leaves(who, at):
-            mine = notice.model_copy(update={"claim": Claim(by=who, at=at)})
-            outbox = (*state.outbox[:place], mine, *state.outbox[place + 1 :])
-            return _changed(state, outbox=outbox), mine
-    return state, None
-
-
-def without_notice(state: WatchState, key: str) -> WatchState:
-    """The watch after this was said."""
-    return _changed(state, outbox=tuple(notice for notice in state.outbox if notice.key != key))
-
-
-def claimed_improve(state: WatchState, who: str, at: datetime) -> tuple[WatchState, str | None]:
-    """The key of an `improve` that `who` may start now, put down to them; None = nothing is to be started."""
-    if state.improve is None or (state.improve_claim and not state.improve_claim.leaves(who, at)):
-        return state, None
-    return _changed(state, improve_claim=Claim(by=who, at=at)), state.improve
-
-
-def without_improve(state: WatchState, key: str) -> WatchState:
-    """The watch after this `improve` was started."""
-    return _changed(state, improve=None, improve_claim=None) if state.improve == key else state
-
-
-def with_published(state: WatchState, n_windows: int) -> WatchState:
-    """The watch after so many windows left the house: of these the newest are kept."""
-    return _pruned(_changed(state, published=max(state.published, n_windows)))
-
-
-def _pruned(state: WatchState) -> WatchState:
-    kept = max(WINDOWS, state.n_windows - state.published)
-    return _changed(state, states=tail(state.states, kept), times=tail(state.times, kept))
 
 
 def as_request(trace: Trace, *, reference: bool = False) -> Message:
@@ -280,8 +107,7 @@ def _apply(state: WatchState, acknowledgement: Acknowledgement, settings: WatchS
     ruled = (*state.ruled, acknowledgement.ruling_id)
     if acknowledgement.kind == "snooze":
         until = acknowledgement.until or acknowledgement.at
-        return _changed(
-            state,
+        return state.changed(
             ruled=ruled,
             episodes=snooze_incidents(state.episodes, until=until, who=acknowledgement.who),
         )
@@ -290,8 +116,7 @@ def _apply(state: WatchState, acknowledgement: Acknowledgement, settings: WatchS
     episodes, said = accept_as_normal(
         state.episodes, at=acknowledgement.at, who=acknowledgement.who, why=acknowledgement.why
     )
-    return _changed(
-        state,
+    return state.changed(
         ruled=ruled,
         episodes=episodes,
         monitor=None,
@@ -317,10 +142,9 @@ def _with_reference(
     if state.monitor is not None:
         try:
             kept = DriftMonitor.from_json(state.monitor, embed=reading.embed, embedding=reading.name)
-            return _changed(state, renewed=None), kept
+            return state.changed(renewed=None), kept
         except OtherMonitor as error:
-            state = _changed(
-                state,
+            state = state.changed(
                 monitor=None,
                 learned=state.reference,
                 renewed=_RENEWED.format(why=error),
@@ -336,8 +160,7 @@ def _with_reference(
         usual, alpha=settings.alpha, embed=reading.embed, embedding=reading.name, seed=seed
     )
     ids = [trace.trace_id for trace in taken]
-    return _changed(
-        state,
+    return state.changed(
         reference=tuple(trace.trace_id for trace in chosen),
         recent=tail((*state.recent, *ids), RECENT),
         n_counted=state.n_counted + len(ids),
@@ -355,8 +178,7 @@ def _watch_window(
     traces: Traces,
     at: datetime,
 ) -> WatchState:
-    state = _changed(
-        state,
+    state = state.changed(
         recent=tail((*state.recent, *(trace.trace_id for trace in window)), RECENT),
         n_counted=state.n_counted + len(window),
         n_windows=state.n_windows + 1,
@@ -364,8 +186,7 @@ def _watch_window(
     drift, attribution = _judge(eyes, window, traces, state)
     surge = attribution is not None and attribution.surge
     episodes, said = update_incidents(state.episodes, drift, at, surge=surge)
-    state = _changed(
-        state,
+    state = state.changed(
         states=(*state.states, drift),
         times=(*state.times, at),
         episodes=episodes,
@@ -374,12 +195,12 @@ def _watch_window(
     )
     if said is None or said.silent:
         return state
-    owed = _changed(state, outbox=(*state.outbox, Notice(announcement=said, attribution=state.attribution)))
+    owed = state.changed(outbox=(*state.outbox, Notice(announcement=said, attribution=state.attribution)))
     if said.event not in ("opened", "worsened") or surge:
         return owed
     # The first drifted trace tells incidents apart, also after all local state was lost; the same key starts once.
     first = owed.trace_of(said.episode.since) or owed.watched[0]
-    return _changed(owed, improve=f"drift-{first}", improve_claim=None)
+    return owed.changed(improve=f"drift-{first}", improve_claim=None)
 
 
 def _judge(
@@ -410,7 +231,3 @@ def _drifted(state: WatchState, attribution: Attribution | None) -> dict[str, st
         for number in cluster.messages
     }
     return {trace_id: words for trace_id, words in found.items() if trace_id is not None}
-
-
-def _changed(state: WatchState, **changes: Any) -> WatchState:
-    return state.model_copy(update=changes)

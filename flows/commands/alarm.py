@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.drift.incidents import Acknowledgement, Incidents
-from ratchet.evaluation.drift.watching import WatchState
+from ratchet.evaluation.drift.watch_state import WatchState
 from ratchet.flows.commands.options import HERE, AsJson, Folder, Name, Person
 from ratchet.flows.commands.terminal import NO, YES, console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import which_project

@@ -9,7 +9,7 @@ from ratchet.agent.optimize.proposer import named_proposers
 from ratchet.agent.project import load_project
 from ratchet.agent.record import Record
 from ratchet.evaluation.data.selection import SelectionSettings
-from ratchet.evaluation.drift.watching import WatchSettings
+from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.flows.commands.report import say, show_drift, show_round
 from ratchet.flows.demo.final_test import FinalTest, final_test
 from ratchet.flows.demo.negative_control import NegativeControl, make_negative_control

@@ -15,7 +15,8 @@ import pandas as pd
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import case_text
 from ratchet.evaluation.drift.remembered import tail
-from ratchet.evaluation.drift.watching import Traces, WatchState
+from ratchet.evaluation.drift.watch_state import WatchState
+from ratchet.evaluation.drift.watching import Traces
 from ratchet.infra.drift.log import describe_drift, log_drift
 from ratchet.infra.drift.report import add_to_workspace, build_report, save_report
 from ratchet.infra.pictures.drift import draw_drift

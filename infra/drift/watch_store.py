@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from ratchet.agent.errors import CorruptRecord, ServiceUnavailable
 from ratchet.agent.record import Record, content_hash
-from ratchet.evaluation.drift.watching import WatchState
+from ratchet.evaluation.drift.watch_state import WatchState
 from ratchet.infra.drift.log import drift_run_id
 from ratchet.infra.locks import held
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors

@@ -147,7 +147,7 @@ def prepared(stage: str) -> Callable[[], Any]:
     """The stage, with everything imported that it needs."""
     from ratchet.evaluation.data.curate import CurateSettings
     from ratchet.evaluation.data.selection import SelectionSettings
-    from ratchet.evaluation.drift.watching import WatchSettings
+    from ratchet.evaluation.drift.watch_state import WatchSettings
     from ratchet.infra.drift.watch_store import read_watch
     from ratchet.infra.store.collected import newest_labels, newest_traces
     from ratchet.tasks.collect import Collection, collect_new

@@ -14,7 +14,8 @@ from ratchet.agent.environment import Action, Outcome
 from ratchet.agent.record import content_hash
 from ratchet.agent.trace import Attempt, Step, Trace, Usage
 from ratchet.evaluation.data.labels import Label
-from ratchet.evaluation.drift.watching import RECENT, WatchSettings, WatchState, look
+from ratchet.evaluation.drift.watch_state import WatchSettings, WatchState
+from ratchet.evaluation.drift.watching import RECENT, look
 from ratchet.infra.drift.watch_store import change_watch, watch_lock
 from ratchet.infra.store.collected import TRACES, ids_since, keep_labels, keep_traces, newest_traces, served
 from ratchet.infra.store.dataset_files import write_text

@@ -11,7 +11,7 @@ from tests.e2e.pictures.screenshots import browser_tab, drift_run, open_page, ta
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Outcome
 from ratchet.agent.trace import Attempt, Step, Trace
-from ratchet.evaluation.drift.watching import WatchSettings
+from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.infra.mlflow_client import connect
 from ratchet.infra.store.collected import keep_traces, newest_labels
 from ratchet.tasks.collect import Collection

@@ -13,7 +13,7 @@ from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Outcome
 from ratchet.agent.trace import Attempt, Step, Trace
 from ratchet.evaluation.drift.monitor import DriftState
-from ratchet.evaluation.drift.watching import WatchSettings
+from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.infra.drift.report import write_report
 from ratchet.infra.mlflow_client import connect
 from ratchet.infra.review.queue import ReviewItem, ask_people

@@ -8,17 +8,16 @@ import pytest
 from ratchet.agent.case import Case
 from ratchet.evaluation.drift.incidents import Acknowledgement
 from ratchet.evaluation.drift.monitor import STATE_VERSION
-from ratchet.evaluation.drift.watching import (
-    MonitorEmbedding,
+from ratchet.evaluation.drift.watch_state import (
     WatchSettings,
     WatchState,
     claimed_improve,
     claimed_notice,
-    look,
     with_published,
     without_improve,
     without_notice,
 )
+from ratchet.evaluation.drift.watching import MonitorEmbedding, look
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 SETTINGS = WatchSettings(window=20, reference=60)
@@ -198,7 +197,7 @@ def test_what_is_kept_stays_as_large_as_it_is_and_decides_the_same(traffic, drif
     traces, whole = drifted
     monkeypatch.setattr("ratchet.evaluation.drift.watching.RECENT", 50)
     monkeypatch.setattr("ratchet.evaluation.drift.behaviour.RECENT", 50)
-    monkeypatch.setattr("ratchet.evaluation.drift.watching.WINDOWS", 3)
+    monkeypatch.setattr("ratchet.evaluation.drift.watch_state.WINDOWS", 3)
     state = WatchState()
     for n in range(0, len(traces), 40):
         portion = dict(list(traces.items())[n : n + 40])
@@ -220,7 +219,7 @@ def state_left(state, traces, n):
 
 
 def test_windows_that_were_not_published_are_kept(traffic, monkeypatch):
-    monkeypatch.setattr("ratchet.evaluation.drift.watching.WINDOWS", 2)
+    monkeypatch.setattr("ratchet.evaluation.drift.watch_state.WINDOWS", 2)
     state = seen(traffic(200))
     assert (len(state.states), state.n_windows, state.published) == (7, 7, 0)
     assert len(with_published(state, 4).states) == 3

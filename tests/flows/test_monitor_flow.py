@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 from prefect.client.orchestration import get_client
 
-from ratchet.evaluation.drift.watching import WatchSettings
+from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.flows.improve import improve
 from ratchet.flows.monitor import monitor
 from ratchet.flows.project_settings import MonitorSettings

@@ -13,7 +13,7 @@ from ratchet.agent.errors import BadInput
 from ratchet.agent.record import StageSettings
 from ratchet.evaluation.data.cases import LabelledCase
 from ratchet.evaluation.data.selection import SelectionSettings
-from ratchet.evaluation.drift.watching import WatchSettings
+from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.flows.improve import improve
 from ratchet.flows.monitor import monitor
 from ratchet.flows.project_settings import (

@@ -11,7 +11,8 @@ import pytest
 from ratchet.agent.case import Case
 from ratchet.agent.record import content_hash
 from ratchet.evaluation.drift.incidents import Acknowledgement
-from ratchet.evaluation.drift.watching import Claim, WatchSettings, WatchState, look
+from ratchet.evaluation.drift.watch_state import Claim, WatchSettings, WatchState
+from ratchet.evaluation.drift.watching import look
 from ratchet.infra.drift.log import add_acknowledgement, last_look
 from ratchet.infra.drift.watch_store import LOG, change_watch, read_watch, watch_lock
 from ratchet.infra.mlflow_client import connect

@@ -15,7 +15,8 @@ import pytest
 
 from ratchet.agent.case import Case
 from ratchet.evaluation.data.selection import SelectionSettings, UnlabelledTraces, select
-from ratchet.evaluation.drift.watching import WatchSettings, WatchState, look
+from ratchet.evaluation.drift.watch_state import WatchSettings, WatchState
+from ratchet.evaluation.drift.watching import look
 from ratchet.infra.drift.watch_store import read_watch
 from ratchet.infra.mlflow_client import connect
 from ratchet.infra.store.collected import keep_traces, newest_labels
@@ -27,7 +28,7 @@ TOWNS = ("Oslo", "Bergen", "Molde", "Lund", "Turku", "Narva", "Riga")
 CHILD = """
 import os, signal, sys
 import ratchet.infra.drift.page
-from ratchet.evaluation.drift.watching import WatchSettings
+from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.tasks import monitor as module
 from ratchet.tasks.collect import Collection
 

@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "up": ("up:up", "Start MLflow, Prefect, a worker and the scheduled flows."),
     "status": ("status:status", "The state of play in one panel, and what to do next."),
     "history": ("history:history", "All versions, a line each, and what is left to spend."),
+    "show": ("show:show", "One version: what it changes, its evidence, who moved it."),
     "explain": ("explain:explain", "How one answer came about, back to the data behind it."),
     "label": ("label:app", "What waits for a person: list it, answer it, find its page."),
     "approve": ("approve:approve", "Show a challenger with its evidence; --yes lets it serve."),
@@ -65,7 +66,7 @@ app = typer.Typer(
 
 @app.callback()
 def ratchet() -> None:
-    """Commands exit with 0 (yes, promote, no drift), 3 (no, continue, reject, drift) or 2 (bad input)."""
+    """Commands exit with 0 (yes, proven, no drift), 3 (no, not yet, refused, drift) or 2 (bad input)."""
 
 
 for _name, (_, _line) in COMMANDS.items():

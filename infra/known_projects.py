@@ -4,12 +4,13 @@ Why not `connect`: that makes the project's experiment, and a mistyped name must
 """
 
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from mlflow import MlflowClient
 from sqlalchemy.engine import make_url
 
 from ratchet.infra.mlflow_client import connect, mlflow_errors
+from ratchet.infra.registry.log import Log
 from ratchet.infra.settings import Settings, prepare_environment
 
 LOCAL_SERVER: Final = "http://127.0.0.1:5001"
@@ -17,7 +18,7 @@ LOCAL_SERVER: Final = "http://127.0.0.1:5001"
 
 
 def known_projects() -> list[str]:
-    """Names of the projects with a registered version, in alphabetical order; their ledgers are left out."""
+    """Names of the projects with a registered version, in alphabetical order; their logs are left out."""
     prepare_environment()
     uri = Settings().tracking_uri
     if uri.startswith("sqlite") and not _database_exists(uri):
@@ -25,7 +26,7 @@ def known_projects() -> list[str]:
     with mlflow_errors("listing the projects"):
         found = MlflowClient(uri, uri).search_registered_models(max_results=1000)
     names = {model.name for model in found}
-    return sorted(name for name in names if name.removesuffix("-ledger") not in names - {name})
+    return sorted(names - {f"{name}-{log}" for name in names for log in get_args(Log)})
 
 
 def _database_exists(uri: str) -> bool:

@@ -40,7 +40,7 @@ def _decide(name: str, gated: GateRound, approved_by: str | None) -> RoundOutcom
 def _nothing_proven(gated: GateRound) -> str:
     stopped = sum(bool(one.stopped) for one in gated.judged)
     if gated.judged:
-        waits = f" ({stopped} not yet judged: the test stays open)" if stopped else ""
+        waits = f" ({stopped} stopped early: the test stays open)" if stopped else ""
         return f"none of {len(gated.judged)} challengers is proven to be better{waits}"
     if gated.problems:
         return "no challenger was tested: see the problems"

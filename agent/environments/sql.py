@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from scipy.stats import kendalltau
+
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Observation, Option, Outcome
 from ratchet.agent.errors import BadInput, said
@@ -215,8 +217,6 @@ def _only(rows: Sequence[str], wanted: Counter[str]) -> list[str]:
 
 def _order(ours: Sequence[str], theirs: Sequence[str]) -> float:
     """Kendall's tau-b of two lists of the same rows; 1 where there is no order to compare."""
-    from scipy.stats import kendalltau
-
     if list(ours) == list(theirs):
         return 1.0
     rank = {row: index for index, row in enumerate(sorted(set(ours)))}

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
 
 from ratchet.agent.memory.similarity import GRAMS
 from ratchet.evaluation.drift.packing import pack, unpack
@@ -57,8 +58,6 @@ class HashingEmbedding:
 
     def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors (n, dimensions) of length one; zero for an empty text."""
-        from scipy.sparse import csr_matrix
-
         grams = self._grams(texts)
         values = (grams.data * self.rarity[grams.indices] * self._sign[grams.indices]).astype(np.float32)
         folded = csr_matrix(

@@ -116,7 +116,7 @@ class Ledger(BaseModel):
             return (
                 f"{head}; exhausted: the next test would get {self.next_alpha:.2g} < {self.smallest_alpha:g}"
             )
-        return f"{head}; the next test promotes at e ≥ {1 / self.next_alpha:,.4g}"
+        return f"{head}; the next test needs e ≥ {1 / self.next_alpha:,.4g}"
 
 
 def open_test(

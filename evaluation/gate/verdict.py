@@ -1,7 +1,8 @@
 """What the gate answers, and the one sentence that a person reads."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -9,6 +10,9 @@ from ratchet.evaluation.gate.pairs import Pair
 from ratchet.evaluation.gate.slices import SliceEvidence
 
 VerdictKind = Literal["promote", "reject", "continue"]
+
+SAID: Final[Mapping[str, str]] = {"promote": "proven", "reject": "refused", "continue": "not yet"}
+"""The word that a person reads for each decision, on every screen and picture; data hold the decision."""
 
 
 class SideBySide(BaseModel):
@@ -111,10 +115,10 @@ class Tally:
 
 
 def verdict_sentence(verdict: Verdict) -> str:
-    """One sentence: "+0.061 on 214 labelled cases, 95 % interval …, e = 48 ≥ 40: promote"."""
+    """One sentence: "+0.061 on 214 labelled cases, 95 % interval …, e = 48 ≥ 40: proven"."""
     if verdict.gain is None:
         why = ", ".join(f"{count:,} {reason}" for reason, count in verdict.excluded.items()) or "no pairs"
-        return f"no usable evidence ({why}): {verdict.decision}"
+        return f"no usable evidence ({why}): {SAID[verdict.decision]}"
     cases = f"{verdict.n_labelled:,} labelled"
     if verdict.n_judged:
         cases += f" and {verdict.n_judged:,} judged"
@@ -127,7 +131,7 @@ def verdict_sentence(verdict: Verdict) -> str:
     if verdict.decided_at is not None and verdict.decided_at < verdict.n_bets:
         parts[-1] += f" at bet {verdict.decided_at:,}"
     blocked = f" (blocked: {'; '.join(verdict.blocked_by)})" if verdict.blocked_by else ""
-    return f"{', '.join(parts)}: {verdict.decision}{blocked}"
+    return f"{', '.join(parts)}: {SAID[verdict.decision]}{blocked}"
 
 
 def _beside(verdict: Verdict) -> str:

@@ -13,7 +13,7 @@ from ratchet.evaluation.gate.ledger import Ledger
 from ratchet.flows.commands.options import HERE, AsJson, Folder, Name, Person
 from ratchet.flows.commands.terminal import NO, console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import which_project
-from ratchet.flows.commands.wording import DECISION
+from ratchet.flows.commands.wording import said
 from ratchet.infra.registry.ledger import grant_budget, read_ledger
 
 
@@ -40,20 +40,18 @@ def budget(
 
 
 def _show(project: str, ledger: Ledger) -> None:
-    table = Table(title=f"{project}: {len(ledger.entries)} tests", title_justify="left")
-    for title in ("budget", "test", "opened"):
-        table.add_column(title, no_wrap=True)
-    table.add_column("candidate", no_wrap=True)
-    for title in ("share α", "promotes at e ≥", "e reached"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("verdict")
+    table = Table(
+        title=f"{project}: {len(ledger.entries)} tests", title_justify="left", box=None, pad_edge=False
+    )
+    for title in ("budget", "test", "opened", "candidate", "share α", "needs e ≥", "e", "verdict"):
+        numeric = title in ("share α", "needs e ≥", "e")
+        table.add_column(title, header_style="dim", no_wrap=True, justify="right" if numeric else "left")
     for entry in ledger.entries:
-        verdict = entry.decision or "open"
         table.add_row(
             str(entry.budget), str(entry.k), moment(entry.opened_at), outside(entry.candidate[:8]),
             f"{entry.alpha_k:.2g}", f"{entry.threshold:,.4g}",
             "–" if entry.e_value is None else f"{entry.e_value:,.4g}",
-            f"[{DECISION.get(verdict, 'dim')}]{verdict}[/]",
+            said(entry.decision) if entry.decision else "[dim]open[/]",
         )  # fmt: skip
     if ledger.entries:
         console.print(table)

@@ -3,12 +3,10 @@
 import heapq
 import math
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.drift.attribution import Attribution
@@ -21,6 +19,7 @@ from ratchet.flows.commands.terminal import NO, YES, console, emit_json
 from ratchet.infra.files.messages import MessageColumns, MessageFile, uncompared
 from ratchet.infra.files.table import TableRow
 from ratchet.infra.text_embedding import drift_embedding
+from ratchet.tasks.progress import progress
 
 _REFERENCE_ROWS: Final = 2_000
 _SHOWN_ROWS: Final = 5_000
@@ -94,9 +93,9 @@ def drift(
             from ratchet.infra.pictures.drift import draw_drift
 
             draw_drift(states, plot, attribution=attribution)
-            console.print(f"picture: {plot}")
+            console.print(f"picture: {plot}", markup=False)
     except OSError as error:
-        console.print(f"[red]not written:[/] {error}; the verdict stands")
+        console.print(f"not written: {error}; the verdict stands", style="red", markup=False)
     raise typer.Exit(NO if answer["drift"] else YES)
 
 
@@ -165,30 +164,21 @@ def _watch(
     rows_kept: list[TableRow] = []
     attribution: Attribution | None = None
     alarmed_for = 0
-    for observations, rows in _with_progress(file, size, file.count()):
-        states.append(monitor.update(observations))
-        for row in rows:
-            if len(rows_kept) < _SHOWN_ROWS:
-                rows_kept.append(row)
-            elif (place := draw.randrange(states[-1].n_seen)) < _SHOWN_ROWS:
-                rows_kept[place] = row
-        # The first windows after an alarm sharpen its explanation; much later its change point is forgotten.
-        if (states[-1].alarm or alarmed_for) and alarmed_for <= _AFTERWARDS:
-            alarmed_for += 1
-            if states[-1].alarm:
-                attribution = monitor.explain()
+    with progress("messages", file.count()) as advance:
+        for observations, rows in file.batches(size):
+            states.append(monitor.update(observations))
+            for row in rows:
+                if len(rows_kept) < _SHOWN_ROWS:
+                    rows_kept.append(row)
+                elif (place := draw.randrange(states[-1].n_seen)) < _SHOWN_ROWS:
+                    rows_kept[place] = row
+            # The first windows after an alarm sharpen its explanation; much later its change point is forgotten.
+            if (states[-1].alarm or alarmed_for) and alarmed_for <= _AFTERWARDS:
+                alarmed_for += 1
+                if states[-1].alarm:
+                    attribution = monitor.explain()
+            advance(len(rows))
     return states, attribution, rows_kept
-
-
-def _with_progress(
-    file: MessageFile, size: int, total: int
-) -> Iterator[tuple[list[Message], list[TableRow]]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("messages", total=total)
-        for batch in file.batches(size):
-            yield batch
-            progress.update(task, advance=len(batch[1]), description=f"{file.rows_read:,} messages")
 
 
 def _write_report(
@@ -207,4 +197,4 @@ def _write_report(
         write_report(
             pd.DataFrame(usual), pd.DataFrame(rows), state, out, attribution=attribution, text_column=column
         )
-    console.print(f"report: {out}")
+    console.print(f"report: {out}", markup=False)

@@ -11,9 +11,9 @@ from ratchet.agent.trace import Attempt, Trace
 from ratchet.evaluation.data.cases import case_text
 from ratchet.evaluation.data.labels import Label
 from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
+from ratchet.flows.commands.show import facts
 from ratchet.flows.commands.terminal import console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import which_project
-from ratchet.flows.commands.wording import called
 from ratchet.infra.registry.registry import version_history
 from ratchet.infra.registry.version import Version
 from ratchet.infra.traces.lookup import FoundTrace, look_up_traces
@@ -167,22 +167,10 @@ def _show_candidate(trace: Trace, line: list[Version]) -> None:
     if not line:
         console.print(f"[bold]candidate[/]  {trace.candidate_id} is not registered: it was only tried")
         return
-    version, candidate = line[0], line[0].candidate
-    facts = Table.grid(padding=(0, 2))
-    facts.add_row(
-        "candidate", outside(f"{called(version)}, {candidate.origin.proposer}: {candidate.origin.note}")
-    )
-    facts.add_row("parents", " ← ".join(called(one) for one in line[1:]) or "none: the first")
-    facts.add_row("LM", f"{candidate.base_model}, adapter {candidate.adapter or 'none'}")
-    facts.add_row("memory", candidate.memory or "none")
-    facts.add_row(
-        "learned from", f"data {candidate.origin.data_digest or 'none'}, {version.n_seen_cases} cases"
-    )
-    for name, predictor in candidate.predictors.items():
-        facts.add_row(f"prompt {name}", outside(predictor.instructions, 1000))
+    console.print(facts(line[0], line))
+    table = Table.grid(padding=(0, 2))
+    for name, predictor in line[0].candidate.predictors.items():
+        table.add_row(f"prompt {name}", outside(predictor.instructions, 1000))
         for demo in predictor.demos:
-            facts.add_row("", outside(f"example: {demo.inputs[:120]} → {demo.output}"))
-    facts.add_row("verdict", outside(version.reason or "none: the first champion needs none"))
-    for event in version.events:
-        facts.add_row(event.action, outside(f"{moment(event.at)} by {event.by}: {event.reason}"))
-    console.print(facts)
+            table.add_row("", outside(f"example: {demo.inputs[:120]} → {demo.output}"))
+    console.print(table)

@@ -16,7 +16,8 @@ from ratchet.evaluation.gate.path import wealth_path
 from ratchet.evaluation.gate.verdict import WealthPoint
 from ratchet.flows.commands.characteristics_tables import show_characteristics
 from ratchet.flows.commands.options import AsJson
-from ratchet.flows.commands.terminal import NO, YES, console, emit_json
+from ratchet.flows.commands.terminal import NO, YES, console, emit_json, outside
+from ratchet.flows.commands.wording import verdict_line
 from ratchet.infra.files.pairs import PairFile, read_seen
 
 PROGRESS_EVERY = 5000
@@ -61,7 +62,7 @@ def gate(
 ) -> None:
     """Is the challenger better? Any team's pairs, in its CI.
 
-    Exit 0 = proven better (promote), 3 = refused or not yet proven (reject, continue).
+    Exit 0 = proven, 3 = not yet or refused; in JSON: promote, continue, reject.
     """
     policy = GatePolicy(
         alpha=alpha,
@@ -79,7 +80,7 @@ def gate(
         from ratchet.infra.pictures.gate import draw_gate
 
         draw_gate(path, verdict, plot)
-        console.print(f"picture: {plot}")
+        console.print(f"picture: {plot}", markup=False)
     raise typer.Exit(YES if verdict.decision == "promote" else NO)
 
 
@@ -120,8 +121,7 @@ def _with_progress(file: PairFile) -> Iterator[Pair]:
 
 
 def _show(verdict: Verdict) -> None:
-    colour = {"promote": "green", "reject": "red", "continue": "yellow"}[verdict.decision]
-    console.print(f"[bold {colour}]{verdict.decision}[/]  {verdict.reason}", soft_wrap=True)
+    console.print(verdict_line(verdict), soft_wrap=True)
     for name, unit in (("cost", ""), ("latency", " s")):
         beside = getattr(verdict, name)
         if beside is not None:
@@ -129,14 +129,14 @@ def _show(verdict: Verdict) -> None:
                 f"{name}: champion {beside.champion:.4g}{unit}, challenger {beside.challenger:.4g}{unit}"
             )
     for reason, count in verdict.excluded.items():
-        console.print(f"excluded: {count:,} {reason}")
+        console.print(f"excluded: {count:,} {reason}", markup=False)
     if not verdict.slices:
         return
     table = Table("slice", "bets", "gain", "evidence of harm", "blocks at")
     for part in verdict.slices:
         style = "red" if part.harmed else None
         row = (
-            part.name,
+            outside(part.name),
             f"{part.n_bets:,}",
             f"{part.gain:+.3f}",
             f"{part.e_value:.3g}",
@@ -165,7 +165,7 @@ def characteristics(
         from ratchet.infra.pictures.gate import draw_characteristics
 
         draw_characteristics(measured, out)
-        console.print(f"picture: {out}")
+        console.print(f"picture: {out}", markup=False)
     if as_json:
         emit_json(measured)
     else:

@@ -1,21 +1,23 @@
-"""`ratchet history`: every version ever made, what it scored, why it serves or not, and who moved what.
+"""`ratchet history`: every version ever made, a line each; what `ratchet show` tells of one stands there.
 
 Why refused versions are shown beside the others: a history that lists winners only cannot be learned from.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from rich.table import Table
 from rich.text import Text
 
 from ratchet.evaluation.gate.ledger import Ledger
 from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
-from ratchet.flows.commands.terminal import console, emit_json, moment, outside
+from ratchet.flows.commands.terminal import console, emit_json, outside
 from ratchet.flows.commands.which_project import which_project
-from ratchet.flows.commands.wording import DECISION, accuracy_text, aliases, cost
+from ratchet.flows.commands.wording import gain, said
 from ratchet.infra.registry.ledger import read_ledger
 from ratchet.infra.registry.registry import version_history as versions_of
 from ratchet.infra.registry.version import Version
+
+ALIAS: Final = {"champion": "bold green", "challenger": "yellow", "canary": "cyan", "previous": "dim"}
 
 
 def history(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -> None:
@@ -27,21 +29,49 @@ def history(project: Folder = HERE, name: Name = None, as_json: AsJson = False) 
     elif not versions:
         console.print(f"{chosen}: no version yet; `ratchet improve` makes the first")
     else:
-        _show(chosen, versions, ledger)
+        console.print(lines(versions, title=f"{chosen}: {len(versions)} versions"))
+        console.print(Text.assemble(("error budget  ", "bold"), outside(ledger.summary)))
+        console.print("[dim]one of them: `ratchet show VERSION`; one answer: `ratchet explain TRACE_ID`[/]")
+
+
+def lines(versions: list[Version], title: str) -> Table:
+    """One line a version: 80 columns hold it."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    for column in ("", "made", "by", "verdict", "gain, 95 %", "accuracy", "serves"):
+        table.add_column(column, no_wrap=True, overflow="ellipsis", min_width=5 if column == "by" else None)
+    for version in versions:
+        score = next(iter(version.scores.values()), None)
+        table.add_row(
+            Text(f"v{version.number}", style="bold"),
+            f"{version.created_at.astimezone():%Y-%m-%d %H:%M}",
+            outside(version.candidate.origin.proposer),
+            said(version.decision) if version.decision else "–",
+            gain(version.verdict),
+            f"{score.mean:.3f}" if score else "–",
+            aliases(version),
+        )
+    return table
+
+
+def aliases(version: Version) -> Text:
+    """Its aliases, each in its colour."""
+    return Text(", ").join(Text(name, style=ALIAS.get(name, "")) for name in version.aliases)
+
+
+def told(version: Version) -> dict[str, Any]:
+    """A version in JSON."""
+    return {
+        **version.model_dump(mode="json"),
+        "candidate_id": version.candidate_id,
+        "decision": version.decision,
+        "reason": version.reason,
+    }
 
 
 def _answer(project: str, versions: list[Version], ledger: Ledger) -> dict[str, Any]:
     return {
         "project": project,
-        "versions": [
-            {
-                **version.model_dump(mode="json"),
-                "candidate_id": version.candidate_id,
-                "decision": version.decision,
-                "reason": version.reason,
-            }
-            for version in versions
-        ],
+        "versions": [told(version) for version in versions],
         "ledger": {
             "summary": ledger.summary,
             "alpha": ledger.alpha,
@@ -53,73 +83,3 @@ def _answer(project: str, versions: list[Version], ledger: Ledger) -> dict[str, 
             "exhausted": ledger.exhausted,
         },
     }
-
-
-def _show(project: str, versions: list[Version], ledger: Ledger) -> None:
-    console.print(_versions(project, versions))
-    moves = _moves(versions)
-    if moves.row_count:
-        console.print(moves)
-    console.print(Text.assemble(("error budget  ", "bold"), outside(ledger.summary)))
-    console.print(
-        "[dim]one answer: `ratchet explain TRACE_ID`; back to the champion before: `ratchet rollback`[/]"
-    )
-
-
-def _versions(project: str, versions: list[Version]) -> Table:
-    table = Table(title=f"{project}: {len(versions)} versions", title_justify="left", show_lines=True)
-    table.add_column("version", no_wrap=True)
-    table.add_column("how made", ratio=3)
-    table.add_column("accuracy, 95 %", no_wrap=True)
-    table.add_column("verdict", ratio=4)
-    table.add_column("cost", no_wrap=True, justify="right")
-    numbers = {version.candidate_id: version.number for version in versions}
-    for version in versions:
-        title = Text.assemble((f"v{version.number}", "bold"), f" {version.candidate_id[:8]}")
-        if version.aliases:
-            title = Text("\n").join([title, aliases(version)])
-        table.add_row(
-            title, _made(version, numbers), accuracy_text(version), _verdict(version), cost(version)
-        )
-    return table
-
-
-def _made(version: Version, numbers: dict[str, int]) -> Text:
-    candidate = version.candidate
-    parent = f" from v{numbers[candidate.parent]}" if candidate.parent in numbers else ""
-    parts = [Text.assemble((candidate.origin.proposer, "bold"), parent)]
-    if candidate.origin.note:
-        parts.append(outside(candidate.origin.note, 300))
-    return Text("\n").join(parts)
-
-
-def _verdict(version: Version) -> Text:
-    if version.decision is None:
-        return outside(version.notes) if version.notes else Text("none", style="dim")
-    sentence = version.reason.removesuffix(f": {version.decision}")
-    parts = [Text(version.decision, style=f"bold {DECISION[version.decision]}"), outside(sentence)]
-    if version.notes:
-        parts.append(outside(version.notes))
-    return Text("\n").join(parts)
-
-
-def _moves(versions: list[Version]) -> Table:
-    names = {version.candidate_id: f"v{version.number}" for version in versions}
-    table = Table(title="who moved the champion", title_justify="left", box=None, pad_edge=False)
-    for title in ("when", "what", "by", "why"):
-        table.add_column(title, overflow="fold", no_wrap=title == "when")
-    moves = [
-        (event.at, version, event)
-        for version in versions
-        for event in version.events
-        if event.action in ("promoted", "restored")
-    ]
-    for at, version, event in sorted(moves, key=lambda move: move[0]):
-        instead = f" instead of {names.get(event.other, event.other[:8])}" if event.other else ""
-        table.add_row(
-            moment(at),
-            f"v{version.number} {event.action}{instead}",
-            outside(event.by, 40),
-            outside(event.reason),
-        )
-    return table

@@ -7,7 +7,7 @@ import typer
 from ratchet.flows.commands.options import HERE, AsJson, Folder
 from ratchet.flows.commands.report import say, show_drift, show_round
 from ratchet.flows.commands.run_here import resumable, start_server
-from ratchet.flows.commands.terminal import NO, YES, console, emit_json
+from ratchet.flows.commands.terminal import NO, YES, emit_json
 from ratchet.flows.improve import improve as improve_flow
 from ratchet.flows.monitor import monitor as monitor_flow
 from ratchet.flows.project_settings import ImproveSettings, MonitorSettings, read_settings
@@ -52,7 +52,7 @@ def improve(
         say(f"served {report.served} waiting requests")
         show_round(report, version_history(name_of(str(project))))
         for problem in report.problems:
-            console.print(f"  [yellow]{problem}")
+            say(problem, "yellow")
     raise typer.Exit(YES if report.decision.best else NO)
 
 
@@ -75,5 +75,5 @@ def monitor(project: Folder = HERE, sets: Sets = None, as_json: AsJson = False) 
         elif report.watched.improve:
             say("no `improve` is deployed here (`ratchet up` does): run `ratchet improve` yourself")
         for problem in report.problems:
-            console.print(f"  [yellow]{problem}")
+            say(problem, "yellow")
     raise typer.Exit(NO if report.watched.alarm else YES)

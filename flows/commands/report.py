@@ -2,22 +2,23 @@
 
 from collections.abc import Sequence
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from ratchet.flows.commands.terminal import console
+from ratchet.flows.commands.terminal import console, outside
+from ratchet.flows.commands.wording import said, sentence
 from ratchet.flows.improve import ImproveReport
 from ratchet.infra.registry.version import Version
 from ratchet.tasks.gate import GateResult
 from ratchet.tasks.monitor import WatchReport
 
-COLOUR = {"promote": "green", "reject": "red", "continue": "yellow"}
-SAYS = {"promote": "proven", "reject": "refused", "continue": "not yet"}
 
-
-def say(text: str) -> None:
-    """One fact."""
-    console.print(f"  {text}", soft_wrap=False)
+def say(text: str, style: str = "", head: str = "") -> None:
+    """One fact, in a style; a head stands before it, bold. Nothing in it is read as markup."""
+    told = Text("  ")
+    if head:
+        told.append(head, f"bold {style}").append(": ")
+    console.print(told.append(outside(text, 2000).plain, "" if head else style))
 
 
 def show_round(report: ImproveReport, versions: Sequence[Version]) -> None:
@@ -26,13 +27,13 @@ def show_round(report: ImproveReport, versions: Sequence[Version]) -> None:
         lessons = report.lessons
         left_out = ", ".join(f"{n} {why}" for why, n in lessons.left_out.items())
         say(f"learned from {lessons.training.n_rows} cases, {lessons.n_human} answered by people")
-        say(f"[dim]left out: {left_out}")
+        say(f"left out: {left_out}", "dim")
     show_verdicts(report.judged, versions)
     for proposer, why in report.nothing_new.items():
-        say(f"{proposer}: {escape(why)}; no test was spent on it")
+        say(f"{proposer}: {why}; no test was spent on it")
     if report.decision.promoted:
         version = next(v for v in versions if v.candidate_id == report.decision.best)
-        say(f"[bold green]promoted[/]: version {version.number}, made by {version.candidate.origin.proposer}")
+        say(f"version {version.number}, made by {version.candidate.origin.proposer}", "green", "promoted")
     else:
         say(report.decision.reason)
 
@@ -44,13 +45,15 @@ def show_verdicts(judged: Sequence[GateResult], versions: Sequence[Version]) -> 
         table.add_column(column, header_style="dim")
     by_id = {version.candidate_id: version for version in versions}
     for one in judged:
-        version, decision = by_id[one.candidate_id], one.verdict.decision
+        version = by_id[one.candidate_id]
         table.add_row(
             str(version.number),
-            version.candidate.origin.proposer,
+            outside(version.candidate.origin.proposer),
             f"{one.accuracy.mean:.2f} on {one.accuracy.n}" if one.accuracy else "–",
-            f"[{COLOUR[decision]}]{SAYS[decision]}",
-            f"{one.verdict.reason}; {one.stopped}" if one.stopped else one.verdict.reason,
+            said(one.verdict.decision),
+            outside(
+                f"{sentence(one.verdict)}; {one.stopped}" if one.stopped else sentence(one.verdict), 1000
+            ),
         )
     console.print(table)
 
@@ -58,12 +61,11 @@ def show_verdicts(judged: Sequence[GateResult], versions: Sequence[Version]) -> 
 def show_drift(watched: WatchReport) -> None:
     """Whether an alarm stands, and what changed."""
     if watched.note:
-        say(f"[yellow]{escape(watched.note)}")
+        say(watched.note, "yellow")
     if not watched.alarm:
         say(f"drift monitor: {watched.n_windows} windows, no alarm (evidence {watched.e_value or 0:.3g})")
         return
-    say(
-        f"[bold red]drift[/]: evidence {watched.e_value:.3g} after {watched.n_windows} more windows: {watched.reason}"
-    )
+    found = f"evidence {watched.e_value:.3g} after {watched.n_windows} more windows: {watched.reason}"
+    say(found, "red", "drift")
     if watched.report:
-        say(f"[dim]report: {watched.report}")
+        say(f"report: {watched.report}", "dim")

@@ -6,8 +6,7 @@ import typer
 
 from ratchet.flows.commands.options import HERE, AsJson, Folder, Name, Person
 from ratchet.flows.commands.terminal import console, emit_json
-from ratchet.flows.commands.which_project import which_project
-from ratchet.flows.commands.wording import called
+from ratchet.flows.commands.which_project import called, which_project
 from ratchet.infra.registry import registry
 from ratchet.infra.registry.promotion import rollback_target
 

@@ -15,8 +15,7 @@ from ratchet.evaluation.gate.ledger import Ledger
 from ratchet.flows.commands.approve import awaiting_approval
 from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, moment, outside
-from ratchet.flows.commands.which_project import which_project
-from ratchet.flows.commands.wording import called
+from ratchet.flows.commands.which_project import called, which_project
 from ratchet.flows.project_settings import SETTINGS_FILE, in_file, leaves
 from ratchet.infra.drift.log import DriftLook, last_look
 from ratchet.infra.registry.ledger import read_ledger

@@ -18,11 +18,11 @@ from rich.console import Console
 from rich.text import Text
 
 YES: Final = 0
-"""Promote, no drift, done."""
+"""Proven, no drift, done."""
 BAD_INPUT: Final = 2
 """The input cannot be used; one line on stderr says why and what to do."""
 NO: Final = 3
-"""Continue, reject, drift."""
+"""Not yet, refused, drift."""
 
 console = Console(stderr=True, highlight=False)
 """For people: progress, tables, sentences. Never stdout, which belongs to `--json`."""

@@ -49,3 +49,8 @@ def which_version(versions: list[Version], text: str) -> Version:
         what = "several candidates begin with" if found else "no candidate is"
         raise BadInput(f"{what} {text!r}: see `ratchet history`")
     return found[0]
+
+
+def called(version: Version) -> str:
+    """A version's short name: `v3 1a2b3c4d`."""
+    return f"v{version.number} {version.candidate_id[:8]}"

@@ -113,7 +113,7 @@ def once(name: str, kind: type[RecordT], make: Callable[[], RecordT]) -> RecordT
     """Do it, or remember what came of it when a former start did."""
     path = project_folder(DEMO_PROJECT) / f"{name}.json"
     if path.exists():
-        say("[dim]done by an earlier start")
+        say("done by an earlier start", "dim")
         return kind.from_json(path.read_text(), where=str(path))
     result = make()
     write_whole(path, result.to_json())
@@ -136,7 +136,7 @@ def show_week(played: Week) -> None:
     say(f"served {played.served} requests with version {serving.number if serving else '?'}")
     show_drift(played.watched.watched)
     say(
-        f"people were asked about {played.answered} traces; [italic]a stand-in answered from BFCL's answer key[/], "
+        f"people were asked about {played.answered} traces; a stand-in answered from BFCL's answer key, "
         "through the same call as a person on the Review page"
     )
 

@@ -8,13 +8,13 @@ from rich.panel import Panel
 from rich.table import Table
 
 from ratchet.evaluation.gate.ledger import Ledger
-from ratchet.flows.commands.report import COLOUR, SAYS, say, show_verdicts
+from ratchet.flows.commands.history import lines
+from ratchet.flows.commands.report import say, show_verdicts
 from ratchet.flows.commands.terminal import console
 from ratchet.flows.demo.final_test import FinalTest
 from ratchet.flows.demo.negative_control import NegativeControl
 from ratchet.infra.registry.version import Version
 from ratchet.tasks.gate import GateResult
-from ratchet.tasks.trials import ACCURACY
 
 
 class Stages:
@@ -74,30 +74,18 @@ def show_final(tests: Mapping[str, FinalTest]) -> None:
 
 def show_history(versions: Sequence[Version], ledger: Ledger, seconds: Mapping[str, float]) -> None:
     """All versions with their evidence, the budget, the time, and where to look next."""
-    table = Table(title="What `ratchet history` keeps", title_justify="left", title_style="bold", box=None)
-    for column in ("version", "how made", "accuracy on fresh cases", "verdict", "cost", "aliases"):
-        table.add_column(column, header_style="dim")
-    for version in versions:
-        decision = version.decision
-        table.add_row(
-            str(version.number),
-            version.candidate.origin.proposer,
-            str(version.scores[ACCURACY]) if ACCURACY in version.scores else "–",
-            f"[{COLOUR[decision]}]{SAYS[decision]}"
-            if decision
-            else ("the first" if version.number == 1 else "no verdict"),
-            f"{version.cost['seconds']:.0f} s" if "seconds" in version.cost else "–",
-            ", ".join(version.aliases),
-        )
     console.print()
-    console.print(table)
+    console.print(lines(list(versions), title="What `ratchet history` keeps"))
     say(ledger.summary)
     total = sum(seconds.values())
-    say(f"[dim]{total / 60:.1f} minutes in all: " + ", ".join(f"{value:.0f} s" for value in seconds.values()))
+    say(
+        f"{total / 60:.1f} minutes in all: " + ", ".join(f"{value:.0f} s" for value in seconds.values()),
+        "dim",
+    )
     console.print(
         Panel(
             "[bold]ratchet up[/]                    MLflow and Prefect in the browser, and the schedule\n"
-            "[bold]ratchet history --name demo[/]   every version with its evidence\n"
+            "[bold]ratchet history --name demo[/]   every version, a line each; ratchet show: one of them\n"
             "[bold]ratchet explain[/] TRACE_ID      from an answer to its prompt, data, labels and verdict\n"
             "[bold]ratchet init[/] my_agent         your own agent",
             title="look further",

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.gate.characteristics.operating import OperatingCharacteristics
-from ratchet.evaluation.gate.verdict import Verdict, WealthPoint
+from ratchet.evaluation.gate.verdict import SAID, Verdict, WealthPoint
 from ratchet.infra.pictures.figure import MUTED, new_figure, save_figure
 
 PROMOTE = "#1b7f5c"
@@ -24,7 +24,7 @@ def draw_gate(path: Sequence[WealthPoint], verdict: Verdict, out: Path) -> None:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     _draw_wealth(above, path, verdict)
     _draw_interval(below, path, verdict)
-    figure.suptitle(f"{verdict.decision}: {verdict.gain:+.3f} on {verdict.n_labelled:,} labelled cases")
+    figure.suptitle(f"{SAID[verdict.decision]}: {verdict.gain:+.3f} on {verdict.n_labelled:,} labelled cases")
     save_figure(figure, out)
 
 
@@ -43,7 +43,7 @@ def _draw_wealth(axes: Axes, path: Sequence[WealthPoint], verdict: Verdict) -> N
     axes.plot(bets, [point.harm_e_value for point in path], color=HARM, lw=1, label="evidence of harm")
     axes.axhline(verdict.threshold, color=PROMOTE, ls="--", lw=1)
     axes.annotate(
-        f"promote at e ≥ {verdict.threshold:,.3g}",
+        f"proven at e ≥ {verdict.threshold:,.3g}",
         (bets[0], verdict.threshold),
         xytext=(0, 3),
         textcoords="offset points",

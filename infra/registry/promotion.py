@@ -10,6 +10,7 @@ from typing import Final
 
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.gate.ledger import last_test
+from ratchet.evaluation.gate.verdict import SAID
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
 from ratchet.infra.registry.alias_moves import (
     CANARY,
@@ -155,7 +156,9 @@ def _refuse_unproven(connection: Connection, chosen: Listing, old: Listing) -> N
     evaluation = read_evaluation(connection, chosen)
     verdict = evaluation.verdict
     if verdict is None or verdict.decision != "promote":
-        said = f"its verdict says {verdict.decision}: {verdict.reason}" if verdict else "it has no verdict"
+        said = (
+            f"its verdict says {SAID[verdict.decision]}: {verdict.reason}" if verdict else "it has no verdict"
+        )
         raise BadInput(f"candidate {candidate} is not promoted: {said}; gather more evidence first")
     if evaluation.compared_with != serves:
         raise BadInput(
@@ -167,10 +170,10 @@ def _refuse_unproven(connection: Connection, chosen: Listing, old: Listing) -> N
         said = (
             "holds no test of it"
             if test is None
-            else f"says {test.decision or 'that its test is open'}, e = {test.e_value}"
+            else f"says {SAID[test.decision] if test.decision else 'that its test is open'}, e = {test.e_value}"
         )
         raise BadInput(
-            f"candidate {candidate} is not promoted: its verdict says promote, but the ledger {said} against "
+            f"candidate {candidate} is not promoted: its verdict says proven, but the ledger {said} against "
             f"{serves}: let `ratchet improve` test it"
         )
 

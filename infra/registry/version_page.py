@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 
 from ratchet.agent.candidate import Candidate, Predictor
 from ratchet.evaluation.data.intervals import Interval
+from ratchet.evaluation.gate.verdict import SAID
 from ratchet.infra.home_id import home_id
 from ratchet.infra.mlflow_client import Connection
 from ratchet.infra.registry.version import CANDIDATE, Evaluation, Listing
@@ -279,7 +280,7 @@ def show_evaluation(connection: Connection, found: Listing, now: Evaluation, sai
     if _ACCURACY in now.scores:
         tags[_ACCURACY] = str(now.scores[_ACCURACY])
     if verdict is not None:
-        tags["verdict"] = verdict.decision
+        tags["verdict"] = SAID[verdict.decision]
         if verdict.gain is not None:
             tags["gain"] = f"{verdict.gain:+.3f} [{verdict.ci[0]:+.3f}, {verdict.ci[1]:+.3f}]"
     for name, value in tags.items():

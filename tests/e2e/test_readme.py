@@ -30,7 +30,7 @@ def block(language: str, containing: str) -> str:
 
 @pytest.mark.parametrize(
     ("containing", "says"),
-    [("ratchet gate pairs.jsonl", "promote"), ("ratchet drift reference.csv", "drift, exit 3")],
+    [("ratchet gate pairs.jsonl", "proven"), ("ratchet drift reference.csv", "drift, exit 3")],
 )
 def test_a_shell_example_runs_and_says_what_the_readme_says(tmp_path, containing, says):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -163,7 +163,7 @@ def test_verdict_survives_json_and_refuses_unknown_fields():
 def test_the_sentence_for_a_person():
     reason = decide(won_and_lost(30, 2, ties=10)).reason
     assert reason.startswith("+0.667 on 42 labelled cases, 95 % interval +")
-    assert reason.endswith(": promote")
+    assert reason.endswith(": proven")
     assert "≥ 20" in reason
     assert f"at bet {decide(won_and_lost(30, 2, ties=10)).decided_at}" in reason
 

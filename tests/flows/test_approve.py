@@ -21,7 +21,7 @@ def test_what_changes_and_the_evidence_are_shown_and_nothing_moves(ratchet, past
     done = ratchet("approve", past.proven.candidate_id[:6], "--name", past.project)
     told = " ".join(done.stderr.split())
     assert done.returncode == 0
-    for text in ("Choose a tool.", "Pick the tool.", "How warm is Oslo?", "promotes at 200", "--yes"):
+    for text in ("Choose a tool.", "Pick the tool.", "How warm is Oslo?", "needs 200", "--yes"):
         assert text in told
     assert champion(past.project).candidate_id == past.champion.candidate_id
 
@@ -54,8 +54,8 @@ def test_a_refused_challenger_stays_refused_with_its_sentence(ratchet, past, opt
     assert done.returncode == 2
     answer = json.loads(done.stdout)
     assert answer["promoted"] is False
-    assert "its verdict says reject" in answer["refusal"]
-    assert "its verdict says reject" in done.stderr
+    assert "its verdict says refused" in answer["refusal"]
+    assert "its verdict says refused" in done.stderr
     assert champion(past.project).candidate_id == past.champion.candidate_id
 
 

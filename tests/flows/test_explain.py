@@ -18,12 +18,14 @@ def test_an_answer_leads_to_steps_recalled_traces_candidate_label_and_verdict(ra
         f"recalled {past.traces[0].trace_id} weather in town 0?",
         "expected get_weather (clear); human anna",
         "picked with probability 0.4",
-        "experience: Remembers 142 steps.",
-        f"parents v1 {past.first.candidate_id[:8]}",
+        "by experience, from v1",
+        "Remembers 142 steps.",
+        f"from v1 {past.first.candidate_id[:8]}",
         "memory 77aa0c1d2e3f4455",
         "data 5bd2a7e1c09f3344",
         "prompt choose Choose a tool.",
-        "by anna: read the evidence",
+        "by anna, v1 ",
+        ": read the evidence",
     ):
         assert text in told
     assert "\x1b[31m" not in done.stderr

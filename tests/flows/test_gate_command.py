@@ -55,11 +55,11 @@ def test_command_and_library_agree_also_in_csv(ratchet, better, tmp_path):
     assert Verdict.model_validate_json(done.stdout) == decide(pairs, alpha=0.01, min_gain=0.1)
 
 
-def test_continue_exits_with_3_and_says_why_on_stderr(ratchet, tmp_path):
+def test_not_yet_exits_with_3_and_says_why_on_stderr(ratchet, tmp_path):
     done = ratchet("gate", write(tmp_path / "p.jsonl", [Pair(case_id="a", champion=1, challenger=1)]))
     assert done.returncode == 3
     assert done.stdout == ""
-    assert "continue" in done.stderr
+    assert "not yet" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_a_verdict_that_the_ledger_does_not_bear_out_promotes_nothing(project, m
     with pytest.raises(BadInput, match="the ledger says that its test is open"):
         approve(project, second)
     close_ledger_test(project, second, champion=first, decision="reject", e_value=0.1)
-    with pytest.raises(BadInput, match="the ledger says reject"):
+    with pytest.raises(BadInput, match="the ledger says refused"):
         approve(project, second)
     assert current_aliases(connect(project)) == {"champion": 1}
 

@@ -58,7 +58,7 @@ def test_a_version_s_page_shows_six_tags_that_a_person_reads(project):
     assert set(tags) == ON_THE_PAGE
     assert tags["how_made"] == "lora, 2 cases"
     assert tags["cost"] == "26.4 seconds, 120 lm calls"
-    assert tags["verdict"] == "promote"
+    assert tags["verdict"] == "proven"
     assert tags["gain"] == f"{BETTER.gain:+.3f} [{BETTER.ci[0]:+.3f}, {BETTER.ci[1]:+.3f}]"
     assert tags["accuracy"].startswith("0.667 [")
     assert max(map(len, tags.values())) < 80

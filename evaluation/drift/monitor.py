@@ -32,27 +32,18 @@ from ratchet.evaluation.drift.conformal import (
     shiryaev_roberts,
     usual_size,
 )
+from ratchet.evaluation.drift.detectors import fit_detectors, restored_detector
 from ratchet.evaluation.drift.explain import attribute_drift
 from ratchet.evaluation.drift.history import History
 from ratchet.evaluation.drift.message import (
-    BEHAVIOUR_NUMBERS,
     GROUPS,
-    OUTCOME_NUMBERS,
-    Group,
     Message,
     MessageBatch,
     as_messages,
     session_groups,
 )
 from ratchet.evaluation.drift.scores import (
-    FIXED,
-    Detector,
-    FixedDetector,
-    NoveltyDetector,
-    NumberDetector,
     Ranked,
-    SurfaceDetector,
-    UncertaintyDetector,
     WindowView,
 )
 from ratchet.evaluation.drift.shift import ShiftDetector
@@ -128,7 +119,7 @@ class DriftMonitor:
         texts = [without_numbers(text) for text in self._usual_texts]
         self._embed: Embed = embed or HashingEmbedding.fit(texts or [""])
         self._dimensions = len(self._embed([""])[0])
-        self._families = _families(self._view(fit), self._view(calibrate))
+        self._families = fit_detectors(self._view(fit), self._view(calibrate))
         self._evidence = {s: np.zeros(N_BETS) for family in self._families for s in family.streams}
         self._starts = dict.fromkeys(self._evidence, 0)
         self._sessions: dict[str, _Session] = {}
@@ -305,7 +296,7 @@ class DriftMonitor:
             monitor.n_seen, monitor.n_windows = state["n_seen"], state["n_windows"]
             monitor._arrays_only, monitor._dimensions = state["arrays_only"], state["dimensions"]
             monitor._embed = embed or HashingEmbedding.from_state(state["hashing"])
-            monitor._families = [_restore(family) for family in state["families"]]
+            monitor._families = [restored_detector(one) for one in state["families"]]
             monitor._evidence = {stream: np.array(values) for stream, values in state["evidence"].items()}
             monitor._starts, monitor._size = state["starts"], state["size"]
             monitor._sessions = {name: _Session(**one) for name, one in state["sessions"].items()}
@@ -342,38 +333,3 @@ def _halves(reference: MessageBatch, seed: int) -> tuple[Any, Any]:
         return reference[parts[0]], reference[parts[1]]
     rows: Sequence[Any] = reference
     return [rows[i] for i in parts[0]], [rows[i] for i in parts[1]]
-
-
-def _families(fit: WindowView, calibrate: WindowView) -> list[Detector]:
-    fixed: list[FixedDetector | None] = []
-    learned: list[ShiftDetector | CategoryDetector | None] = []
-    if len(fit.texts) >= MIN_REFERENCE // 4:
-        fixed += [NoveltyDetector.fit(fit), SurfaceDetector.fit(fit), UncertaintyDetector.fit(fit)]
-        learned.append(ShiftDetector.fit(fit))
-    columns: dict[str, Group] = dict.fromkeys(BEHAVIOUR_NUMBERS, "behaviour")
-    columns |= dict.fromkeys(sorted({key for row in fit.rows for key in row.numbers}), "behaviour")
-    columns |= dict.fromkeys(OUTCOME_NUMBERS, "outcome")
-    numbers = [NumberDetector.fit((fit, calibrate), name, group) for name, group in columns.items()]
-    names = ["tool", *sorted({key for row in fit.rows for key in row.categories})]
-    learned += [CategoryDetector.fit(fit, name, "behaviour") for name in names]
-    ready_fixed = [family for family in fixed if family is not None]
-    ready_numbers = [family for family in numbers if family is not None]
-    ready_learned = [family for family in learned if family is not None]
-    if not ready_fixed and not ready_numbers and not ready_learned:
-        raise BadInput("the reference has no text and no column with ten values: nothing to watch")
-    for ranked in ready_fixed:
-        ranked.absorb(calibrate)
-    for follower in ready_learned:
-        follower.calibrate(calibrate)
-    return [*ready_fixed, *ready_numbers, *ready_learned]
-
-
-def _restore(state: dict[str, Any]) -> Detector:
-    if state["kind"] == ShiftDetector.kind:
-        return ShiftDetector.from_state(state)
-    if state["kind"] == CategoryDetector.kind:
-        return CategoryDetector.from_state(state)
-    return FIXED[state["kind"]].from_state(state)
-
-
-__all__ = ["DriftMonitor", "DriftState", "Message", "OtherMonitor"]

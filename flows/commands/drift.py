@@ -12,7 +12,8 @@ from ratchet.agent.errors import BadInput
 from ratchet.evaluation.drift.attribution import Attribution
 from ratchet.evaluation.drift.emptied import p_all_empty
 from ratchet.evaluation.drift.message import Message
-from ratchet.evaluation.drift.monitor import DriftMonitor, DriftState, alpha_per_window
+from ratchet.evaluation.drift.monitor import DriftMonitor, alpha_per_window
+from ratchet.evaluation.drift.state import DriftState
 from ratchet.flows.commands.drift_answer import answer_of, show_drift_answer, show_emptied, show_reading
 from ratchet.flows.commands.options import AsJson
 from ratchet.flows.commands.terminal import NO, YES, console, emit_json

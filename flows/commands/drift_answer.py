@@ -6,7 +6,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ratchet.evaluation.drift.attribution import Attribution
-from ratchet.evaluation.drift.monitor import DriftState
+from ratchet.evaluation.drift.state import DriftState
 from ratchet.flows.commands.terminal import console, outside
 from ratchet.infra.files.csv_records import short
 from ratchet.infra.files.messages import MessageFile, Uncompared, unused

@@ -10,7 +10,7 @@ from evidently.legacy.renderers.html_widgets import CounterData, counter, table_
 from evidently.tests import lt
 
 from ratchet.evaluation.drift.attribution import Attribution
-from ratchet.evaluation.drift.monitor import DriftState
+from ratchet.evaluation.drift.state import DriftState
 
 
 class DriftEvidence(SingleValueMetric):  # type: ignore[misc]  # Evidently ships no types

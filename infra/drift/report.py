@@ -15,7 +15,7 @@ from typing import Any, Final
 import pandas as pd
 
 from ratchet.evaluation.drift.attribution import Attribution
-from ratchet.evaluation.drift.monitor import DriftState
+from ratchet.evaluation.drift.state import DriftState
 from ratchet.infra.drift.report_columns import ReportColumns, prepare_columns
 
 _MIN_TEXTS: Final = 50

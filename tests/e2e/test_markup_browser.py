@@ -12,7 +12,7 @@ from tests.e2e.pictures.screenshots import browser_tab, open_page, review_queue
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Outcome
 from ratchet.agent.trace import Attempt, Step, Trace
-from ratchet.evaluation.drift.monitor import DriftState
+from ratchet.evaluation.drift.state import DriftState
 from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.infra.drift.report import write_report
 from ratchet.infra.mlflow_client import connect

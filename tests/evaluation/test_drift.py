@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from ratchet.agent.errors import BadInput, CorruptRecord
 from ratchet.evaluation.drift.conformal import N_BETS, log_bets, low_counts, shiryaev_roberts
-from ratchet.evaluation.drift.monitor import DriftMonitor, Message, OtherMonitor, alpha_per_window
+from ratchet.evaluation.drift.message import Message
+from ratchet.evaluation.drift.monitor import DriftMonitor, OtherMonitor, alpha_per_window
 
 KNOWN = ["card", "transfer", "cash", "top up", "refund"]
 NEW = ["mortgage", "pension", "insurance"]

@@ -9,7 +9,8 @@ import pytest
 
 from ratchet.evaluation.drift.change_point import Ranks, locate_change_point
 from ratchet.evaluation.drift.conformal import log_bets, low_counts, stake_floor
-from ratchet.evaluation.drift.monitor import DriftMonitor, Message
+from ratchet.evaluation.drift.message import Message
+from ratchet.evaluation.drift.monitor import DriftMonitor
 from ratchet.evaluation.drift.state import DriftState
 
 SHARED = Path(os.environ.get("RATCHET_SHARED", Path(__file__).resolve().parents[3] / "shared"))

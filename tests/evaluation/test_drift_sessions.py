@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ratchet.evaluation.drift.conformal import QUANTILES, log_bets, low_counts, message_shares, usual_size
-from ratchet.evaluation.drift.monitor import DriftMonitor, Message
+from ratchet.evaluation.drift.message import Message
+from ratchet.evaluation.drift.monitor import DriftMonitor
 
 KNOWN = (
     "card",

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ratchet.evaluation.drift.monitor import DriftState
+from ratchet.evaluation.drift.state import DriftState
 from ratchet.infra.drift.report import add_to_workspace, build_report, write_report
 
 QUIET = DriftState(

@@ -9,12 +9,13 @@ from ratchet.agent.project import load_project
 from ratchet.agent.record import Record, content_hash
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase, labelled_cases, released_by, split_salt
-from ratchet.evaluation.data.curate import CurateSettings, curate, training_rollouts
+from ratchet.evaluation.data.curate import CurateSettings, curate, training_imports, training_rollouts
 from ratchet.evaluation.data.labels import Label
 from ratchet.infra.registry.gate_cases import spent_cases
 from ratchet.infra.registry.registry import champion
 from ratchet.infra.review.answers import contradictions, effective_labels
 from ratchet.infra.store.dataset_store import DatasetVersion, read_dataset, write_dataset
+from ratchet.infra.store.experience import open_library
 from ratchet.tasks.collect import Collection
 
 
@@ -26,6 +27,8 @@ class RoundData(Record):
     """All labelled cases, those of the gate included."""
     practice: DatasetVersion
     """Whole runs, won and lost, of cases that are not the gate's."""
+    imported: DatasetVersion
+    """The first step of each run in the library that is another agent's and that is not the gate's."""
     champion: str
     n_human: int = Field(ge=0)
     left_out: dict[str, int]
@@ -33,7 +36,7 @@ class RoundData(Record):
     @property
     def digest(self) -> str:
         """Of all that may be learned from."""
-        return content_hash([self.training.digest, self.practice.digest])
+        return content_hash([self.training.digest, self.practice.digest, self.imported.digest])
 
 
 @task(name="curate")
@@ -60,6 +63,10 @@ def curate_round(
     released = released_by(labelled, spent_cases(project.name))
     curated = curate(labelled, settings, released=released, seed=seed)
     runs = training_rollouts(traces, labelled, labels, gate_share=gate_share, salt=salt, released=released)
+    with open_library(project.name) as library:
+        imported = training_imports(
+            library.imported(), traces, labelled, gate_share=gate_share, salt=salt, released=released
+        )
     disputed = len(contradictions(labels))
     weighted = [
         TrainingExample(case=c, weight=1.0 if c.source == "human" else settings.own_weight)
@@ -71,6 +78,7 @@ def curate_round(
         training=write_dataset("training", weighted),
         labelled=write_dataset("labelled", labelled),
         practice=write_dataset("practice", runs),
+        imported=write_dataset("imported", imported),
         champion=serving.candidate_id,
         n_human=curated.n_human,
         left_out=curated.left_out | ({"people contradict each other": disputed} if disputed else {}),

@@ -1,6 +1,7 @@
 """Propose: every proposer makes a challenger of what this round may learn from; one that fails stops nobody."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,8 @@ from prefect import task
 
 from ratchet.agent.errors import NothingToPropose, named
 from ratchet.agent.kinds.program import View
+from ratchet.agent.memory.library import Library
+from ratchet.agent.memory.ranking import Retriever
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.proposer import Proposer, Registered, Work, made_by, recipe_of
 from ratchet.agent.project import Project, load_project
@@ -19,8 +22,8 @@ from ratchet.infra.failures import in_one_line, keep_traceback
 from ratchet.infra.registry.programs import build
 from ratchet.infra.registry.registry import fetch_files, register, seen_case_ids, version_history, version_of
 from ratchet.infra.store.collected import TRACES, collected_traces, columns_of, newest_traces
-from ratchet.infra.store.dataset_store import read_dataset
-from ratchet.infra.store.experience import recall_of_snapshots
+from ratchet.infra.store.dataset_store import column_of, read_dataset
+from ratchet.infra.store.experience import library_view, recall_of_snapshots
 from ratchet.infra.store.project_state import project_folder
 from ratchet.tasks.caching import cached_by
 from ratchet.tasks.curate import RoundData, TrainingExample
@@ -85,11 +88,14 @@ def propose(folder: str, proposer: Proposer, parent: str, lessons: RoundData, se
 @task(name="propose", **cached_by("key", result=Made))
 def _propose(folder: str, proposer: Proposer, parent: str, lessons: RoundData, seed: int, key: str) -> Made:
     project = load_project(Path(folder))
-    evidence = evidence_of(project, parent, lessons)
-    try:
-        proposal = made_by(proposer, registered(project.name, parent), evidence, work_of(project, seed))
-    except NothingToPropose as reason:
-        return Made(nothing=str(reason))
+    with ExitStack() as stack:
+        evidence = evidence_of(
+            project, parent, lessons, lambda: stack.enter_context(memory_of(project.name, lessons))
+        )
+        try:
+            proposal = made_by(proposer, registered(project.name, parent), evidence, work_of(project, seed))
+        except NothingToPropose as reason:
+            return Made(nothing=str(reason))
     if proposal is None:
         return Made(nothing=NOTHING_BETTER)
     register(
@@ -124,12 +130,21 @@ def work_of(project: Project, seed: int) -> Work:
     )
 
 
-def evidence_of(project: Project, parent: str, lessons: RoundData) -> Evidence:
+def memory_of(name: str, lessons: RoundData) -> AbstractContextManager[Retriever]:
+    """The library's steps of the runs that may teach in this round, ours and imported ones."""
+    ids = (column_of(runs, "trace_id") for runs in (lessons.practice, lessons.imported))
+    return library_view(name, {str(one) for column in ids for one in column})
+
+
+def evidence_of(
+    project: Project, parent: str, lessons: RoundData, memory: Callable[[], Retriever] = Library
+) -> Evidence:
     """What this round may learn from; each part is read when a proposer asks for it."""
     return Evidence(
         examples=lambda: as_examples(project, read_dataset(lessons.training, TrainingExample)),
         served=lambda: served_by(project.name, parent),
         runs=lambda: read_dataset(lessons.practice, Trace),
+        memory=memory,
         versions=frozenset(version.candidate_id for version in version_history(project.name)),
         digests={"examples": lessons.training.digest, "runs": lessons.practice.digest},
     )

@@ -159,7 +159,7 @@ class Library:
             among: traces whose steps may be recalled; None = all.
         """
         settings = settings or RecallSettings()
-        if k <= 0:
+        if k <= 0 or (query.imported and not self._store.has_imports):
             return []
         with self._lock:
             self._see_others()

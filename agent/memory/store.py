@@ -161,6 +161,11 @@ class StepStore:
         # `+`: SQLite would walk through all steps in the order of their numbers, and not look into the index
         return self._steps(f"WHERE {_IMPORTED} AND s.place <= 0 ORDER BY +s.id")
 
+    @property
+    def has_imports(self) -> bool:
+        """Whether any step came in with another agent's log."""
+        return bool(self._one(f"SELECT EXISTS (SELECT 1 FROM steps WHERE {_IMPORTED})"))
+
     def first_steps(self, case_ids: Sequence[str]) -> list[Experience]:
         """The first steps of all trajectories of these cases."""
         of_these = "s.case_id IN (SELECT value FROM json_each(?))"

@@ -11,7 +11,9 @@ from typing import TypeVar
 
 from pydantic import Field
 
-from ratchet.agent.memory.steps import Experience
+from ratchet.agent.memory.library import Library
+from ratchet.agent.memory.ranking import Query, Retriever
+from ratchet.agent.memory.steps import Recalled
 from ratchet.agent.record import Json, Record, content_hash
 from ratchet.agent.rollout.decision import View
 from ratchet.agent.trace import Trace
@@ -52,11 +54,11 @@ class Evidence:
         examples: Part[Example] = (),
         served: Part[Trace] = (),
         runs: Part[Trace] = (),
-        memory: Part[Experience] = (),
+        memory: Callable[[], Retriever] = Library,
         versions: frozenset[str] | None = None,
         digests: Mapping[str, str] | None = None,
     ) -> None:
-        """Rows, or functions that read them; `digests` names the datasets behind `examples` and `runs`."""
+        """Rows, or functions that read them; what opens the memory; the datasets behind `examples` and `runs`."""
         self._examples, self._served, self._runs, self._memory = examples, served, runs, memory
         self._versions = versions
         self._digests = digests or {}
@@ -78,9 +80,9 @@ class Evidence:
         return _rows(self._runs)
 
     @cached_property
-    def memory(self) -> tuple[Experience, ...]:
-        """Steps that led to success, whoever took them."""
-        return _rows(self._memory)
+    def memory(self) -> "NotedMemory":
+        """The library of experience without the gate's side: steps that led to success, whoever took them."""
+        return NotedMemory(self._memory())
 
     @property
     def own_runs(self) -> tuple[Trace, ...]:
@@ -95,7 +97,7 @@ class Evidence:
             (
                 *(example.view.case_id for example in read.get("examples", ())),
                 *(trace.case.case_id for trace in read.get("runs", ())),
-                *(step.case_id for step in read.get("memory", ())),
+                *(self.memory.seen if "memory" in read else ()),
             )
         )
 
@@ -104,6 +106,20 @@ class Evidence:
         """Of the datasets that were read so far; None where none was."""
         read = [digest for part, digest in self._digests.items() if part in self.__dict__]
         return read[0] if len(read) == 1 else content_hash(read) if read else None
+
+
+class NotedMemory:
+    """A memory that keeps in mind which cases it told of."""
+
+    def __init__(self, memory: Retriever) -> None:
+        self._memory = memory
+        self.seen: set[str] = set()
+
+    def recall(self, query: Query, *, k: int) -> list[Recalled]:
+        """The `k` steps that help most with what is at hand, best first; their cases are seen from now on."""
+        found = self._memory.recall(query, k=k)
+        self.seen.update(one.experience.case_id for one in found)
+        return found
 
 
 def _rows(part: Part[T]) -> tuple[T, ...]:

@@ -1,6 +1,6 @@
 """What proposers do with examples: which are usable, what was never offered, how many the agent gets right."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 
 from ratchet.agent.environment import Option
@@ -60,6 +60,22 @@ def newest_first(examples: Sequence[Example]) -> list[Example]:
     """The examples by time, newest first, those without a time last; whatever order they came in."""
     begin = datetime.min.replace(tzinfo=UTC)
     return sorted(examples, key=lambda e: (e.seen_at or begin, e.view.case_id), reverse=True)
+
+
+def as_decisions(steps: Iterable[Experience], names: Collection[str]) -> list[Experience]:
+    """Each step as a decision on its own, of those that did something that this agent can do."""
+    return [
+        Experience(
+            observation=step.observation,
+            action=step.action,
+            trace_id=step.trace_id,
+            case_id=step.case_id,
+            source=step.source,
+            imported_from=step.imported_from,
+        )
+        for step in steps
+        if step.action in names
+    ]
 
 
 def as_experience(example: Example) -> Experience:

@@ -7,6 +7,7 @@ Source of curation by what the exemplars led to: Sarukkai et al., Self-Generated
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 import numpy as np
 from pydantic import Field
@@ -17,6 +18,9 @@ from ratchet.agent.memory.steps import Credit, Experience, credited
 from ratchet.agent.record import Record
 from ratchet.agent.rollout.decision import View
 from ratchet.agent.trace import IMPORTED
+
+PER_VIEW: Final = 3
+"""Imported steps that one view brings."""
 
 
 class CurationSettings(Record):
@@ -73,16 +77,18 @@ def curate_memory(
     )
 
 
-def imported_steps(memory: Retriever, views: Iterable[View], *, k: int, most: int) -> list[Experience]:
+def imported_steps(
+    memory: Retriever, views: Iterable[View], most: int, *, k: int = PER_VIEW
+) -> list[Experience]:
     """Steps of other agents' runs that are like what this agent sees, each with those around it.
 
     Args:
         memory: what may be recalled; the gate's side is left out of it.
         views: what the agent saw; the nearest run of each is taken before the second nearest of any.
+        most: runs at most; 0 = nothing is asked.
         k: steps that a view recalls at most.
-        most: runs at most.
     """
-    answers = [memory.recall(_imports_like(view), k=k) for view in views]
+    answers = [memory.recall(_imports_like(view), k=k) for view in views] if most else []
     kept: dict[str, dict[tuple[int | None, str], Experience]] = {}
     for found in (one[place] for place in range(k) for one in answers if place < len(one)):
         if found.experience.trajectory in kept or len(kept) < most:
@@ -103,8 +109,7 @@ def where_from(memory: Memory) -> str:
     """Whose logs brought in how much of it, to end a candidate's note; empty where nothing was imported."""
     steps = [step for step in memory.experiences if step.imported_from]
     agents = ", ".join(sorted({step.imported_from.removeprefix(IMPORTED) for step in steps}))
-    runs = len({step.trajectory for step in steps})
-    return f", {len(steps)} of them from {runs} imported runs of {agents}" if steps else ""
+    return f", {len(steps)} of them from imported logs of {agents}" if steps else ""
 
 
 def _trajectories(steps: list[Experience]) -> list[list[Experience]]:

@@ -3,12 +3,17 @@
 Here of examples with one right action each; `trajectories` does the same for the steps of whole runs.
 """
 
+from collections.abc import Sequence
+
 from pydantic import Field
 
+from ratchet.agent.environment import Option
 from ratchet.agent.lm.lm import lm_type
 from ratchet.agent.memory.snapshot import Memory
-from ratchet.agent.optimize.evidence import Evidence
-from ratchet.agent.optimize.examples import as_experience, learned_options, spread, usable
+from ratchet.agent.memory.steps import Experience
+from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.examples import as_decisions, as_experience, learned_options, spread, usable
+from ratchet.agent.optimize.memory_curation import imported_steps, where_from
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 from ratchet.agent.optimize.team import role_by_role
 from ratchet.agent.optimize.vote_weights import Grid, tune
@@ -26,6 +31,8 @@ class Replay(Record):
     tune_on: int = Field(default=60, ge=1)
     """Examples that the weights are tuned on, each without its own experience; none that shaped the parent, if
     there are others."""
+    imported: int = Field(default=200, ge=0)
+    """Runs of other agents, from imported logs, that may be remembered, too: those most like the examples."""
 
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The parent with a memory of the examples, its vote and the similarity weighed; a team's roles in turn."""
@@ -35,7 +42,8 @@ class Replay(Record):
         known = usable(evidence.examples, (*before.extra_options, *extra))
         if not known:  # nothing better is nothing: a memory of no steps would only cost a test
             return None
-        memory = Memory(as_experience(example) for example in known)
+        theirs = self.imported_decisions(evidence, known, extra)
+        memory = Memory([*theirs, *(as_experience(example) for example in known)])
         memory.save(path := work.file(f"memory/{memory.memory_id}.jsonl"))
         topology = before.topology.model_copy(update={"recalls": self.recalls})
         draft = before.model_copy(
@@ -55,10 +63,19 @@ class Replay(Record):
         return Proposal(
             candidate=draft.model_copy(update={"topology": topology}),
             files={"memory": path},
-            note=f"Remembers {len(memory.experiences)} steps that worked; shows {topology.recalls}, vote "
-            f"{topology.recall_weight:g}, similarity {topology.retrieval_weight:g} nats"
+            note=f"Remembers {len(memory.experiences)} steps that worked{where_from(memory)}; "
+            f"shows {topology.recalls}, vote {topology.recall_weight:g}, "
+            f"similarity {topology.retrieval_weight:g} nats"
             + "".join(f"; learned to answer {option.name}" for option in extra)
             + ".",
             parameters={"accuracy_left_one_out": estimate and round(estimate, 4)},
             cost={"lm_calls": float(len(sample))},
         )
+
+    def imported_decisions(
+        self, evidence: Evidence, known: Sequence[Example], extra: Sequence[Option]
+    ) -> list[Experience]:
+        """What other agents did that this one can do, too, where they saw something like the examples."""
+        views = [example.view for example in spread(known, self.tune_on)]
+        offered = {option.name for view in views for option in (*view.observation.options, *extra)}
+        return as_decisions(imported_steps(evidence.memory, views, self.imported), offered)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import Field
 
-from ratchet.agent.environment import Environment
+from ratchet.agent.environment import Environment, Observation
 from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.lm.lm import lm_type
 from ratchet.agent.memory.ranking import RecallSettings
@@ -17,7 +17,7 @@ from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import WON, Credit, Experience, goal_of, tally, winning_steps
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import spread, usable
-from ratchet.agent.optimize.memory_curation import CurationSettings, curate_memory
+from ratchet.agent.optimize.memory_curation import CurationSettings, curate_memory, imported_steps, where_from
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 from ratchet.agent.optimize.vote_weights import Grid, tune
 from ratchet.agent.record import Record
@@ -40,16 +40,21 @@ class Trajectories(Record):
     """Steps that the memory's vote is weighed on, each without its own case's experience."""
     repairs: int = Field(default=16, ge=0)
     """Failed cases that are played again with feedback; what then wins is remembered, too."""
+    imported: int = Field(default=200, ge=0)
+    """Runs of other agents, from imported logs, that may be remembered, too: those most like what the agent meets."""
 
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The parent with a curated memory of steps that won."""
         if parent.candidate.topology.roles:
             raise NothingToPropose("a team's roles learn from decisions: `replay` gives each role its memory")
         mended = self.repaired(parent, evidence.own_runs, work)
-        steps = [step for run in (*evidence.runs, *mended) for step in winning_steps(run)]
-        if not steps:
-            raise NothingToPropose(f"none of {len(evidence.runs)} runs won")
         examples = [e for run in (*evidence.own_runs, *mended) for e in replayed(run, work.environment())]
+        views = [e.view for e in spread(examples, self.tune_on)]
+        views += [first_view(run) for run in lost(evidence.own_runs)[-self.tune_on :]]
+        steps = [step for run in (*evidence.runs, *mended) for step in winning_steps(run)]
+        steps += imported_steps(evidence.memory, views, self.imported)
+        if not steps:
+            raise NothingToPropose(f"none of {len(evidence.runs)} runs won, and no imported one is like them")
         return self.remembering(parent, steps, examples, work, credit=tally(evidence.runs))
 
     def remembering(
@@ -88,7 +93,8 @@ class Trajectories(Record):
         return Proposal(
             candidate=draft.model_copy(update={"topology": topology}),
             files={"memory": path},
-            note=f"Remembers {len(memory.experiences)} steps of {curated.kept} trajectories that won{left_out}; "
+            note=f"Remembers {len(memory.experiences)} steps of {curated.kept} trajectories that won{left_out}"
+            f"{where_from(memory)}; "
             f"shows {topology.recalls}, vote {topology.recall_weight:g} nats.",
             parameters={"accuracy_left_one_out": estimate and round(estimate, 4)},
             cost={"lm_calls": float(len(sample) if estimate else 0)},
@@ -96,10 +102,7 @@ class Trajectories(Record):
 
     def repaired(self, parent: Registered, runs: Sequence[Trace], work: Work) -> Sequence[Trace]:
         """What the parent wins, with feedback, of the newest cases that nobody won; none where nothing scores it."""
-        won = {run.case.case_id for run in runs if run.score is not None and run.score >= WON}
-        scored = [run for run in runs if run.score is not None]
-        failed = {run.case.case_id: run for run in scored if run.case.case_id not in won}
-        chosen = list(failed.values())[-self.repairs :] if self.repairs else []
+        chosen = lost(runs)[-self.repairs :] if self.repairs else []
         if not chosen:
             return ()
         with work.progress(f"{self.name}: playing what failed again", len(chosen)) as done:
@@ -113,6 +116,19 @@ class Trajectories(Record):
             )
             done(len(chosen))
         return mended.traces
+
+
+def lost(runs: Sequence[Trace]) -> list[Trace]:
+    """The newest run of each case that was scored and that no run won."""
+    won = {run.case.case_id for run in runs if run.score is not None and run.score >= WON}
+    scored = [run for run in runs if run.score is not None]
+    return list({run.case.case_id: run for run in scored if run.case.case_id not in won}.values())
+
+
+def first_view(run: Trace) -> View:
+    """What the agent saw first; what it was offered is not known."""
+    seen = run.attempts[0].steps[0].observation if run.attempts and run.attempts[0].steps else ""
+    return View(case_id=run.case.case_id, observation=Observation(text=seen), goal=goal_of(run.case))
 
 
 def with_offered(steps: Iterable[Experience], examples: Iterable[Example]) -> list[Experience]:

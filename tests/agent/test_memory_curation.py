@@ -94,14 +94,14 @@ def test_imported_runs_like_what_the_agent_sees_are_taken_whole_and_only_so_many
     with Library() as library:
         library.add(FLIGHTS + THEIRS)
         asked = [view("book a flight to Rome"), view("water the flowers in the garden")]
-        assert imported_steps(library, asked, k=2, most=2) == [*THEIRS[:2], THEIRS[3]]
-        assert imported_steps(library, asked[:1], k=2, most=2) == THEIRS[:3]
+        assert imported_steps(library, asked, 2, k=2) == [*THEIRS[:2], THEIRS[3]]
+        assert imported_steps(library, asked[:1], 2, k=2) == THEIRS[:3]
         assert imported_steps(
             library, [view(asked[0].observation.text, "case " + "d" * 32)], k=2, most=1
         ) == [THEIRS[2]]
-        assert imported_steps(library, asked, k=2, most=0) == []
+        assert imported_steps(library, asked, 0, k=2) == []
 
 
 def test_a_memory_says_whose_logs_it_comes_from():
     assert where_from(Memory(FLIGHTS)) == ""
-    assert where_from(Memory(FLIGHTS + THEIRS)) == ", 4 of them from 3 imported runs of old, older"
+    assert where_from(Memory(FLIGHTS + THEIRS)) == ", 4 of them from imported logs of old, older"

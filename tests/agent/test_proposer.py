@@ -7,6 +7,8 @@ import pytest
 from ratchet.agent.candidate import Candidate, Predictor
 from ratchet.agent.errors import BadInput
 from ratchet.agent.kinds.program import View, base_candidate
+from ratchet.agent.memory.ranking import Query
+from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.other_model import OtherModel
@@ -46,11 +48,14 @@ def example(observation_of, case_id="c1"):
 @pytest.fixture
 def evidence(make_trace, scripted_environment):
     shown = scripted_environment().reset(make_trace("go").case)
-    steps = [Experience(observation="o", action="left", trace_id="t", case_id="m1", source="own")]
+    steps = [
+        Experience(observation=text, action="left", trace_id="t", case_id=f"m{text}", source="own")
+        for text in "12"
+    ]
     digests = {"examples": "d1", "runs": "d2"}
     runs = [make_trace("a run", candidate_id="ours"), make_trace("imported", candidate_id="theirs")]
     return Evidence(
-        examples=lambda: [example(shown)], runs=lambda: runs, memory=lambda: steps, digests=digests,
+        examples=lambda: [example(shown)], runs=lambda: runs, memory=lambda: Memory(steps), digests=digests,
         versions=frozenset(["ours"]),
     )  # fmt: skip
 
@@ -75,9 +80,9 @@ def test_what_was_read_was_seen_and_nothing_else(evidence, work):
     assert evidence.seen == runs
     assert evidence.digest == "d2"
     assert [run.candidate_id for run in evidence.own_runs] == ["ours"]
-    assert made_by(Rule(reads="memory"), PARENT, evidence, work).seen_case_ids == tuple(
-        sorted({"m1", "old", *runs})
-    )
+    assert evidence.memory.recall(Query(observation="1"), k=1)
+    assert evidence.seen == {"m1", *runs}, "of the memory, what it told"
+    assert evidence.digest == "d2"
     assert Evidence(examples=[1]).seen == frozenset()
     assert Evidence().digest is None
 

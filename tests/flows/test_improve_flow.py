@@ -1,12 +1,16 @@
 """`improve` on a scripted project: a real Prefect server, a real MLflow over SQLite, the real embedded LM."""
 
+import json
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from ratchet.agent.case import Case
 from ratchet.agent.errors import BadInput, ServiceUnavailable
+from ratchet.agent.memory.ranking import Query
+from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase, role_of
 from ratchet.evaluation.data.labels import Label
@@ -14,12 +18,12 @@ from ratchet.evaluation.data.selection import SelectionSettings
 from ratchet.flows.improve import improve
 from ratchet.flows.project_settings import ImproveSettings
 from ratchet.infra.registry.ledger import read_ledger
-from ratchet.infra.registry.registry import champion, seen_case_ids, version_history
+from ratchet.infra.registry.registry import champion, fetch_files, seen_case_ids, version_history
 from ratchet.infra.review.queue import answer, pending
 from ratchet.infra.review.rounds import read_round
 from ratchet.infra.store.dataset_store import read_dataset
 from ratchet.infra.store.project_state import project_folder
-from ratchet.infra.traces.write import attach_label, collect, log_traces, spool_folder
+from ratchet.infra.traces.write import attach_label, collect, spool_folder
 from ratchet.tasks.collect import collect_new
 from ratchet.tasks.gate import GateSettings
 
@@ -256,18 +260,50 @@ def test_runs_that_won_at_once_teach_nothing_and_cost_no_test(make_project):
     assert "runs won after a reflection: allow retries" in report.nothing_new["reflections"]
 
 
-def test_an_imported_run_is_remembered_though_its_world_cannot_be_played(make_project, make_trace):
-    ours = make_project(begin=RUNS, proposers="Trajectories()")
-    case = Case(inputs={"goal": "what no environment of ours can begin"})
-    log_traces(ours.name, [make_trace(case=case, candidate_id="another agent", session_id=None)])
-    ours.ask(*requests(12))
-    report = improve(str(ours.folder), RULES)
-    practice = read_dataset(report.lessons.practice, Trace)
-    role = role_of(case.case_id, gate_share=RULES.selection.gate_share, salt=ours.name)
-    assert (case.case_id in {run.case.case_id for run in practice}) == (role == "train")
-    made = {v.candidate.origin.proposer: v for v in version_history(ours.name)}
-    taught = seen_case_ids(ours.name, made["trajectories"].candidate_id)
-    assert (case.case_id in taught) == (role == "train")
+def imported_log(path, task, *texts):
+    """A log of another agent that went the right way each time."""
+    lines = []
+    for text in texts:
+        call = {"id": "1", "function": {"name": text.split()[-1], "arguments": "{}"}}
+        said = [
+            {"role": "user", "content": text},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "1", "content": "done"},
+        ]
+        lines.append(json.dumps({"model": "old-agent", "reward": 1.0, "task_id": task, "messages": said}))
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.mark.parametrize("proposer", ["Replay", "Trajectories"])
+def test_an_imported_log_is_recalled_by_the_candidate_that_improve_makes_and_its_papers_say_so(
+    make_project, ratchet, tmp_path, proposer
+):
+    ours, asked = make_project(begin=RUNS, proposers=f"{proposer}()"), requests(24)
+    side_of = partial(role_of, gate_share=RULES.selection.gate_share, salt=ours.name)
+    teaches, judges = (
+        next(task for task in map(str, range(50)) if side_of("", session_id=task) == side)
+        for side in ("train", "gate")
+    )
+    on_gate = next(t for t in asked if side_of(Case(inputs={"request": t}).case_id) == "gate")
+    for log in (
+        imported_log(tmp_path / "a.jsonl", teaches, "aquamarine heron goes left", f"{on_gate}"),
+        imported_log(tmp_path / "b.jsonl", judges, "crimson pelican goes left"),
+    ):
+        done = ratchet("import", log, "--format", "openai-chat", "--project", ours.folder)
+        assert done.returncode == 0, done.stderr
+    ours.ask(*asked)
+    improve(str(ours.folder), RULES)
+    made = version_history(ours.name)[-1]
+    memory = Memory.load(fetch_files(ours.name, made.candidate_id)["memory"])
+    theirs = [step for step in memory.experiences if step.imported_from]
+    assert [step.observation for step in theirs] == ["aquamarine heron goes left"], (
+        "the gate's side stays unseen"
+    )
+    (found,) = memory.recall(Query(observation="aquamarine heron goes where?"), k=1)
+    assert (found.experience.action, found.experience.imported_from) == ("left", "imported:old-agent")
+    assert {step.case_id for step in theirs} <= seen_case_ids(ours.name, made.candidate_id)
+    assert ", 1 of them from imported logs of old-agent" in made.candidate.origin.note
 
 
 def test_another_lm_is_a_challenger_that_the_gate_tests(make_project, scripted_lm):

@@ -57,7 +57,13 @@ def case(number, session=None):
 def round_data(cases, serving):
     labelled = write_dataset("labelled", cases)
     return RoundData(
-        training=labelled, labelled=labelled, practice=labelled, champion=serving, n_human=0, left_out={}
+        training=labelled,
+        labelled=labelled,
+        practice=labelled,
+        imported=labelled,
+        champion=serving,
+        n_human=0,
+        left_out={},
     )
 
 

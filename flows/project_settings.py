@@ -20,6 +20,8 @@ from ratchet.agent.record import Record, StageSettings
 from ratchet.evaluation.data.curate import CurateSettings
 from ratchet.evaluation.data.selection import SelectionSettings
 from ratchet.evaluation.drift.watch_state import WatchSettings
+from ratchet.evaluation.gate.ledger import Ledger
+from ratchet.infra.registry.ledger import read_ledger
 from ratchet.tasks.gate import GateSettings
 
 SETTINGS_FILE: Final = "ratchet.toml"
@@ -85,6 +87,12 @@ def in_file(folder: Path) -> dict[str, Any]:
         return _checked(tomllib.loads(path.read_text(encoding="utf-8")), ProjectSettings, str(path))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise BadInput(f"{path} cannot be read as TOML: {error}; correct it") from error
+
+
+def ledger_as_set(name: str, folder: Path | None) -> Ledger:
+    """A project's error budget; before its first test as its folder, where that is known, sets it."""
+    gate = (read_settings(folder, ProjectSettings) if folder else ProjectSettings()).gate
+    return read_ledger(name, alpha=gate.alpha, spending=gate.spending)
 
 
 def leaves(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

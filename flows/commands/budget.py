@@ -14,7 +14,8 @@ from ratchet.flows.commands.options import HERE, AsJson, Folder, Name, Person
 from ratchet.flows.commands.terminal import NO, console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import which_project
 from ratchet.flows.commands.wording import said
-from ratchet.infra.registry.ledger import grant_budget, read_ledger
+from ratchet.flows.project_settings import ledger_as_set
+from ratchet.infra.registry.ledger import grant_budget
 
 
 def budget(
@@ -30,7 +31,9 @@ def budget(
     Exit 3 when it is exhausted.
     """
     chosen = which_project(project, name)
-    ledger = grant_budget(chosen, granted_by=by, because=reason) if grant else read_ledger(chosen)
+    if grant:
+        grant_budget(chosen, granted_by=by, because=reason)
+    ledger = ledger_as_set(chosen, None if name else project)
     if as_json:
         emit_json({"project": chosen, "exhausted": ledger.exhausted, **ledger.model_dump(mode="json")})
     else:

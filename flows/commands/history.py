@@ -13,7 +13,7 @@ from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, outside
 from ratchet.flows.commands.which_project import which_project
 from ratchet.flows.commands.wording import gain, said
-from ratchet.infra.registry.ledger import read_ledger
+from ratchet.flows.project_settings import ledger_as_set
 from ratchet.infra.registry.registry import version_history as versions_of
 from ratchet.infra.registry.version import Version
 
@@ -23,7 +23,7 @@ ALIAS: Final = {"champion": "bold green", "challenger": "yellow", "canary": "cya
 def history(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -> None:
     """All versions, a line each, and what is left to spend."""
     chosen = which_project(project, name)
-    versions, ledger = versions_of(chosen), read_ledger(chosen)
+    versions, ledger = versions_of(chosen), ledger_as_set(chosen, None if name else project)
     if as_json:
         emit_json(_answer(chosen, versions, ledger))
     elif not versions:

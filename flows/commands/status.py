@@ -5,6 +5,7 @@ Why one next step and not a list: who comes back after a week wants to know wher
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.panel import Panel
@@ -16,9 +17,8 @@ from ratchet.flows.commands.approve import awaiting_approval
 from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import called, which_project
-from ratchet.flows.project_settings import SETTINGS_FILE, in_file, leaves
+from ratchet.flows.project_settings import SETTINGS_FILE, in_file, leaves, ledger_as_set
 from ratchet.infra.drift.log import DriftLook, last_look
-from ratchet.infra.registry.ledger import read_ledger
 from ratchet.infra.registry.registry import version_history
 from ratchet.infra.registry.version import Version
 from ratchet.infra.review.queue import pending
@@ -63,14 +63,14 @@ def status(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -
 
     Champion, challengers, what waits for people, traces, error budget, drift, and what `ratchet.toml` sets.
     """
-    state = _read(which_project(project, name), {} if name else dict(leaves(in_file(project))))
+    state = _read(which_project(project, name), None if name else project)
     if as_json:
         emit_json(_answer(state))
     else:
         console.print(_panel(state))
 
 
-def _read(project: str, settings: dict[str, Any]) -> ProjectStatus:
+def _read(project: str, folder: Path | None) -> ProjectStatus:
     collected = read_state(project)
     return ProjectStatus(
         project=project,
@@ -79,9 +79,9 @@ def _read(project: str, settings: dict[str, Any]) -> ProjectStatus:
         n_labels=collected.labels.n_rows if collected.labels else 0,
         n_pending=len(pending(project)),
         n_spooled=count_spooled(spool_folder(project)),
-        ledger=read_ledger(project),
+        ledger=ledger_as_set(project, folder),
         look=last_look(project),
-        settings=settings,
+        settings=dict(leaves(in_file(folder))) if folder else {},
     )
 
 

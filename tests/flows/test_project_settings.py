@@ -41,6 +41,9 @@ min_cases = 2
 window = 30
 """
 
+FORM = {"gate": {"alpha": 0.1}, "selection": {"gate_labels": 7}}
+"""What Prefect is sent where a person fills in two fields."""
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -54,6 +57,7 @@ def test_what_is_set_for_a_run_stands_above_the_file_and_the_file_above_the_defa
     for given in (
         ["gate.alpha=0.1", "selection.gate_labels=7"],
         ImproveSettings(gate=GateSettings(alpha=0.1), selection=SelectionSettings(gate_labels=7)),
+        improve.validate_parameters({"settings": FORM})["settings"],
     ):
         both = read_settings(folder, ImproveSettings, given)
         assert (both.gate.alpha, both.gate.min_cases, both.approved_by) == (0.1, 2, "nightly")

@@ -31,8 +31,8 @@ class NegativeControl(Record):
     champion_on_them: Interval
 
 
-@task(name="plant", **cached_by("name", "lessons", result=NegativeControl))
-def make_negative_control(folder: str, name: str, lessons: RoundData) -> NegativeControl:
+@task(name="plant", **cached_by("name", "lessons", "seed", result=NegativeControl))
+def make_negative_control(folder: str, name: str, lessons: RoundData, seed: int) -> NegativeControl:
     """Forget all experience, and train far too long, at far too high a rate, on far too few cases."""
     project, parent = load_project(Path(folder)), registered(name, lessons.champion)
     examples = [e for e in evidence_of(project, lessons.champion, lessons).examples if e.source == "human"][
@@ -41,7 +41,7 @@ def make_negative_control(folder: str, name: str, lessons: RoundData) -> Negativ
     topology = Topology(attempts=parent.candidate.topology.attempts)
     bare = parent.candidate.model_copy(update={"memory": None, "topology": topology})
     proposal = made_by(
-        BY_HEART, Registered(bare, {}, parent.seen), Evidence(examples=examples), work_of(project, seed=0)
+        BY_HEART, Registered(bare, {}, parent.seen), Evidence(examples=examples), work_of(project, seed)
     )
     assert proposal is not None, "a new adapter is a new candidate"
     note = f"Forgot its experience and learned {len(examples)} cases by heart: planted to be refused."

@@ -147,7 +147,7 @@ def judge_negative_control(second: ImproveReport, seed: int) -> Refusal:
     if second.lessons is None or serving is None:
         raise RuntimeError("the negative control needs a finished round")
     lessons = second.lessons.model_copy(update={"champion": serving.candidate_id})
-    control = make_negative_control(str(FOLDER), DEMO_PROJECT, lessons)
+    control = make_negative_control(str(FOLDER), DEMO_PROJECT, lessons, seed)
     (reflections,) = named_proposers(load_project(FOLDER).proposers, ["reflections"])
     taught = propose(str(FOLDER), reflections, serving.candidate_id, lessons, seed).candidate_id
     challengers = [one for one in (control.candidate_id, taught) if one]

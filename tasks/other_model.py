@@ -1,6 +1,6 @@
 """`improve --model`: where another LM is asked, and a word where `RATCHET_LM` names one that does not serve."""
 
-from ratchet.agent.lm.lm import address_of
+from ratchet.agent.lm.of_candidate import address_of
 from ratchet.agent.project import Project
 from ratchet.infra.registry.registry import version_of
 from ratchet.infra.settings import Settings

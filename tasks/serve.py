@@ -8,7 +8,7 @@ from prefect import task
 
 from ratchet.agent.case import Case
 from ratchet.agent.kinds.program import base_candidate
-from ratchet.agent.lm.lm import address_of
+from ratchet.agent.lm.of_candidate import address_of
 from ratchet.agent.project import Project, load_project
 from ratchet.agent.rollout.loop import run
 from ratchet.infra.registry.programs import load_program

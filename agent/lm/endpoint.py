@@ -10,6 +10,7 @@ wait as long as the server says. Why not DSPy's: it waits without jitter, and a 
 import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from contextvars import copy_context
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -20,8 +21,8 @@ from dspy.utils.exceptions import is_retryable_lm_error
 
 from ratchet.agent.candidate import ADDRESS
 from ratchet.agent.errors import BadInput
-from ratchet.agent.lm.embedded import Prompt, Scores, Written
-from ratchet.agent.lm.prompt_format import LARGE, Room, in_words
+from ratchet.agent.lm.lm import Prompt, Room, Scores, Training, Written
+from ratchet.agent.lm.prompt_format import LARGE, in_words
 from ratchet.agent.trace import Usage
 
 VENDOR: Final = "vendor"
@@ -106,6 +107,10 @@ class Endpoint:
     def complete(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[Written]:
         """Refused: an endpoint begins its answer anew."""
         raise BadInput(f"{self.model} does not go on from a begun answer: ask for the whole one")
+
+    def training(self, config: Any, *, seed: int) -> AbstractContextManager[Training]:
+        """Refused: the weights behind an endpoint are not ours."""
+        raise BadInput(f"the weights of {self.model} are not ours to train: train the embedded LM")
 
 
 class _Patient(dspy.LM):  # type: ignore[misc]  # dspy ships no types

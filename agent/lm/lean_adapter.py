@@ -15,9 +15,9 @@ from dspy.utils.exceptions import AdapterParseError
 from ratchet.agent.candidate import Demo, Predictor
 from ratchet.agent.environment import Observation, Option
 from ratchet.agent.errors import BadInput
-from ratchet.agent.lm.embedded import Prompt
-from ratchet.agent.lm.lm import CHOICES_KEY, PRIOR_KEY, EmbeddedEngine
-from ratchet.agent.lm.prompt_format import ASSISTANT, LARGE, SMALL, USER, Room, choice_prompt, data, in_words
+from ratchet.agent.lm.embedded import CHOICES_KEY, PRIOR_KEY, EmbeddedEngine
+from ratchet.agent.lm.lm import Prompt, Room
+from ratchet.agent.lm.prompt_format import ASSISTANT, LARGE, SMALL, USER, choice_prompt, data, in_words
 
 FIELD_CHARS = 2000
 

@@ -1,36 +1,71 @@
-"""What an agent may ask its LM, whichever it is; which one it is, is decided once, from the candidate: `lm_for`.
+"""What an agent may ask its LM, whichever it is.
 
 Decision: what differs between LMs is a question to the LM (does it score options? can it be trained?), never a
 comparison of its name. There are two: `Embedded`, in this process, and `Endpoint`, anything that LiteLLM reaches.
-Why an engine and not a subclass of `dspy.LM`: DSPy 3.5 removes what such a subclass would override; `Request →
-Response` stays.
+Which one it is, is decided once, from the candidate (`of_candidate.py`).
 """
 
-import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import dspy
 import numpy as np
-from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_events
 
-from ratchet.agent.candidate import Candidate
-from ratchet.agent.errors import LMFailure
-from ratchet.agent.lm.embedded import EmbeddedLM, Prompt, Scores, Written
-from ratchet.agent.lm.endpoint import Endpoint, checked_address
-from ratchet.agent.lm.prompt_format import SMALL, Room
-from ratchet.agent.lm.weights import EMBEDDED_MODEL, weights_folder
+from ratchet.agent.trace import Usage
 
-CHOICES_KEY = "choices"
-"""Key in a request's extensions: the admissible answers. The embedded LM scores them and writes nothing else."""
+if TYPE_CHECKING:
+    import torch
 
-PRIOR_KEY = "prior"
-"""Key in a request's extensions: nats to add to each choice's log-probability, or None."""
 
-FREE_TOKENS = 64
-"""Tokens that the embedded LM writes at most where nobody says how many."""
+class Prompt(NamedTuple):
+    """A prompt in two parts, and what may follow it."""
+
+    prefix: str
+    """Recurs between requests: instructions, demos, tools."""
+    suffix: str
+    """This request alone."""
+    choices: tuple[str, ...] = ()
+    """Admissible continuations; empty = free text."""
+
+    @property
+    def text(self) -> str:
+        """The whole prompt."""
+        return self.prefix + self.suffix
+
+
+class Scores(NamedTuple):
+    """What an LM makes of given options."""
+
+    log_probs: np.ndarray
+    """Nats, summed over tokens, float64 [n_options]."""
+    input_tokens: int
+
+
+class Written(NamedTuple):
+    """Free text that an LM wrote."""
+
+    text: str
+    usage: Usage
+
+
+class Training(NamedTuple):
+    """A fresh adapter while it is trained."""
+
+    parameters: "list[torch.nn.Parameter]"
+    log_probs: "Callable[[Prompt], torch.Tensor]"
+    """Of the prompt's choices (nats, [n_options]); differentiable."""
+    save: Callable[[Path], None]
+    """Write it to a folder, as safetensors and its configuration."""
+
+
+class Room(NamedTuple):
+    """Characters that an LM reads of each piece of data at most."""
+
+    request: int
+    description: int
+    recall: int
 
 
 class LM(Protocol):
@@ -68,169 +103,8 @@ class LM(Protocol):
     def complete(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[Written]:
         """How it goes on, whatever its adapter has learned; only where `completes`."""
 
+    def training(self, config: Any, *, seed: int) -> AbstractContextManager[Training]:
+        """A fresh adapter to train, laid out by this `peft.LoraConfig`; only where `is_trainable`."""
+
     def price_usd(self, input_tokens: int, output_tokens: int) -> float | None:
         """Price of a call in US dollars; None = it is not known."""
-
-
-class Embedded:
-    """The embedded LM, under one adapter or none. One model in the process, whichever thread asks."""
-
-    scores_options: ClassVar[bool] = True
-    is_trainable: ClassVar[bool] = True
-    writes: ClassVar[bool] = False
-    completes: ClassVar[bool] = True
-    room: ClassVar[Room] = SMALL
-    model, at_once = EMBEDDED_MODEL, 1
-    _lock = threading.Lock()
-
-    def __init__(self, adapter: Path | None = None) -> None:
-        self.adapter = adapter
-        engine = EmbeddedEngine(self)
-        # DSPy's cache key leaves the engine out: the model string must name the weights.
-        name = f"embedded/{EMBEDDED_MODEL}" + (f"+{adapter.name}" if adapter else "")
-        self.dspy = dspy.LM(name, engine=engine, async_engine=AsyncEmbeddedEngine(engine), cache=False)
-
-    def score(self, prompt: Prompt) -> Scores:
-        """The log-probabilities of the prompt's choices."""
-        with self._lock:
-            return embedded_lm().score(prompt, adapter=self.adapter)
-
-    def write(self, prompt: Prompt, *, max_tokens: int = FREE_TOKENS) -> Written:
-        """A greedy continuation, to the end of the turn."""
-        with self._lock:
-            return embedded_lm().generate([prompt], adapter=self.adapter, max_tokens=max_tokens)[0]
-
-    def complete(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[Written]:
-        """Greedy continuations in one batch; without the adapter, which has learned to choose."""
-        with self._lock:
-            return embedded_lm().generate(prompts, max_tokens=max_tokens)
-
-    def price_usd(self, input_tokens: int, output_tokens: int) -> float:
-        """Nothing: it is ours."""
-        return 0.0
-
-
-def lm_type(model: str) -> type[Embedded] | type[Endpoint]:
-    """The kind of LM that has this name: it answers the questions for a candidate that nobody plays."""
-    return Embedded if model == EMBEDDED_MODEL else Endpoint
-
-
-def lm_for(candidate: Candidate, adapter: Path | None = None, endpoint: dict[str, Any] | None = None) -> LM:
-    """The LM that a candidate runs on.
-
-    Args:
-        candidate: the agent.
-        adapter: the folder of the adapter that it names.
-        endpoint: what `Endpoint` takes beside the model; an address that is set wins over the recorded one, since a
-            server may have moved.
-
-    Raises:
-        BadInput: an LM behind an endpoint without an address.
-    """
-    if lm_type(candidate.base_model) is Embedded:
-        return Embedded(adapter)
-    return Endpoint(candidate.base_model, **{"api_base": candidate.api_base} | (endpoint or {}))
-
-
-def address_of(model: str, api_base: str | None) -> str | None:
-    """The address at which `model` is asked; None for the embedded LM, which is in the process.
-
-    Raises:
-        BadInput: there is none, or it is not an address.
-    """
-    return None if lm_type(model) is Embedded else checked_address(model, api_base)
-
-
-@cache
-def embedded_lm() -> EmbeddedLM:
-    """The embedded LM, loaded once a process (2 s; 20–48 s at the very first time on a machine)."""
-    return EmbeddedLM(weights_folder())
-
-
-class EmbeddedEngine:
-    """DSPy's engine interface over the embedded LM: scores choices where they are given, else generates."""
-
-    def __init__(self, lm: Embedded | None = None) -> None:
-        self.lm = lm or Embedded()
-
-    def complete(self, request: Request) -> Response:
-        """Answer one request."""
-        prompt = as_prompt(request)
-        if prompt.choices:
-            prior = (request.config.extensions or {}).get(PRIOR_KEY) or 0.0
-            scores = self.lm.score(prompt)
-            text, n_out = prompt.choices[int((scores.log_probs + np.asarray(prior)).argmax())], 0
-            n_in = scores.input_tokens
-        else:
-            written = self.lm.write(prompt, max_tokens=request.config.max_tokens or FREE_TOKENS)
-            text, n_in, n_out = written.text, written.usage.input_tokens, written.usage.output_tokens
-        return Response(
-            id=None,
-            model=request.model,
-            message=Message.assistant([TextPart(text)]),
-            finish_reason="stop",
-            usage=Usage(input_tokens=n_in, output_tokens=n_out),
-        )
-
-    def stream(self, request: Request) -> Iterator[Any]:
-        """The finished answer as events."""
-        return iter(response_to_events(self.complete(request)))
-
-    def close(self) -> None:
-        """Nothing to close: the model is shared by the process."""
-
-    def dump_state(self) -> dict[str, str | None]:
-        """What `load_state` needs."""
-        return {"adapter": str(self.lm.adapter) if self.lm.adapter else None}
-
-    @classmethod
-    def load_state(cls, state: dict[str, str | None]) -> "EmbeddedEngine":
-        """An engine with the same adapter."""
-        return cls(Embedded(Path(state["adapter"]) if state["adapter"] else None))
-
-
-class AsyncEmbeddedEngine:
-    """The same engine for `acall`; the model itself is not concurrent."""
-
-    def __init__(self, engine: EmbeddedEngine) -> None:
-        self.engine = engine
-
-    async def complete(self, request: Request) -> Response:
-        """Answer one request."""
-        return self.engine.complete(request)
-
-    async def stream(self, request: Request) -> AsyncIterator[Any]:
-        """The finished answer as events."""
-        for event in self.engine.stream(request):
-            yield event
-
-    async def aclose(self) -> None:
-        """Nothing to close."""
-
-
-def as_prompt(request: Request) -> Prompt:
-    """The request in the embedded LM's chat format.
-
-    All but the last part of the last message is what recurs: its work is shared between requests.
-
-    Raises:
-        LMFailure: the request carries something else than text.
-    """
-    choices = tuple((request.config.extensions or {}).get(CHOICES_KEY, ()))
-    prefix = ""
-    if request.system:
-        system = (
-            request.system if isinstance(request.system, str) else "".join(p.text for p in request.system)
-        )
-        prefix = f"<|im_start|>system\n{system}<|im_end|>\n"
-    for message in request.messages[:-1]:
-        prefix += f"<|im_start|>{message.role}\n{_text(message.parts)}<|im_end|>\n"
-    last = request.messages[-1]
-    prefix += f"<|im_start|>{last.role}\n{_text(last.parts[:-1])}"
-    return Prompt(prefix, f"{_text(last.parts[-1:])}<|im_end|>\n<|im_start|>assistant\n", choices)
-
-
-def _text(parts: tuple[Any, ...]) -> str:
-    if other := [type(part).__name__ for part in parts if not isinstance(part, TextPart)]:
-        raise LMFailure(f"the embedded LM reads text only; the request holds {other[0]}: send its text")
-    return "".join(part.text for part in parts)

@@ -9,13 +9,12 @@ long prompt, and an endpoint's LM needs the whole case.
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import json_repair
 
 from ratchet.agent.candidate import Demo, Predictor
 from ratchet.agent.environment import Observation, Option
-from ratchet.agent.lm.embedded import Prompt
+from ratchet.agent.lm.lm import Prompt, Room
 from ratchet.agent.record import as_json
 
 USER = "<|im_start|>user\n"
@@ -24,14 +23,6 @@ LINE = "\n"
 DESCRIPTION_CHARS = 80
 REQUEST_CHARS = 400
 RECALL_CHARS = 120
-
-
-class Room(NamedTuple):
-    """Characters that an LM reads of each piece of data at most."""
-
-    request: int
-    description: int
-    recall: int
 
 
 SMALL = Room(REQUEST_CHARS, DESCRIPTION_CHARS, RECALL_CHARS)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pydantic import Field
 
 from ratchet.agent.environment import Option
-from ratchet.agent.lm.lm import lm_type
+from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.optimize.evidence import Evidence, Example

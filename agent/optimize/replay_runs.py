@@ -11,7 +11,7 @@ from pydantic import Field
 
 from ratchet.agent.environment import Environment, Observation
 from ratchet.agent.errors import NothingToPropose
-from ratchet.agent.lm.lm import lm_type
+from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.memory.ranking import RecallSettings
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import WON, Credit, Experience, goal_of, tally, winning_steps

@@ -15,7 +15,7 @@ from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.kinds.arguments import fill_arguments
 from ratchet.agent.kinds.program import Program
 from ratchet.agent.kinds.tool_overrides import Overrides, override_of
-from ratchet.agent.lm.lm import lm_type
+from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.lm.prompt_format import data
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import share_right, shuffled

@@ -16,8 +16,9 @@ from pydantic import Field
 
 from ratchet.agent.errors import BadInput, NothingToPropose
 from ratchet.agent.kinds.program import Program
-from ratchet.agent.lm.embedded import TRUNK, EmbeddedLM, Prompt
-from ratchet.agent.lm.lm import embedded_lm, lm_type
+from ratchet.agent.lm.adapters import TRUNK
+from ratchet.agent.lm.lm import Prompt, Training
+from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import learned_options, newest_first, usable
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work
@@ -123,8 +124,6 @@ def train(
 
     if not examples:
         raise BadInput("LoRA needs at least 1 example, got 0: label some traces first")
-    lm = embedded_lm()
-    torch.manual_seed(seed)
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=2 * settings.rank,
@@ -133,8 +132,8 @@ def train(
     )
     prepared = [_prepare(program, example) for example in examples]
     losses = []
-    with lm.training(config) as parameters:
-        optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
+    with program.lm.training(config, seed=seed) as training:
+        optimizer = torch.optim.AdamW(training.parameters, lr=settings.learning_rate)
         # the warm-up ends on a whole step: OneCycleLR divides by its length minus one
         steps = max(settings.epochs * -(-len(prepared) // settings.batch_size), 3)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -147,11 +146,11 @@ def train(
             total = 0.0
             for start in range(0, len(order), settings.batch_size):
                 batch = [prepared[i] for i in order[start : start + settings.batch_size]]
-                total += _update(lm, batch, optimizer)
+                total += _update(training, batch, optimizer)
                 schedule.step()
                 progress(len(batch))
             losses.append(total / len(prepared))
-        return _save(folder), losses
+        return _save(training, folder), losses
 
 
 class Prepared(NamedTuple):
@@ -178,15 +177,14 @@ def _prepare(program: Program, example: Example) -> Prepared:
     return Prepared(prompt, prior, names.index(example.answer), example.weight)
 
 
-def _update(lm: EmbeddedLM, batch: Sequence[Prepared], optimizer: "torch.optim.Optimizer") -> float:
+def _update(training: Training, batch: Sequence[Prepared], optimizer: "torch.optim.Optimizer") -> float:
     """One optimizer step over a batch, one case at a time; returns the summed loss."""
     import torch
 
     optimizer.zero_grad()
     total = 0.0
     for prompt, prior, answer, weight in batch:
-        packed = lm.pack(prompt)
-        score = lm.upper(lm.trunk(prompt, packed), packed) + prior
+        score = training.log_probs(prompt) + prior
         loss = weight * torch.nn.functional.cross_entropy(score[None], torch.tensor([answer]))
         (loss / len(batch)).backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())
@@ -194,10 +192,10 @@ def _update(lm: EmbeddedLM, batch: Sequence[Prepared], optimizer: "torch.optim.O
     return total
 
 
-def _save(folder: Path) -> str:
+def _save(training: Training, folder: Path) -> str:
     partial = folder / "partial"
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was interrupted
-    embedded_lm().save_adapter(partial)
+    training.save(partial)
     digest = folder_hash(partial)
     if not (target := folder / digest).exists():
         partial.replace(target)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ratchet.agent.environment import Outcome
-from ratchet.agent.lm.embedded import Prompt
+from ratchet.agent.lm.lm import Prompt
 from ratchet.agent.lm.prompt_format import ASSISTANT, USER, data
 from ratchet.agent.trace import Step, Stop, Usage
 

@@ -15,7 +15,7 @@ import dspy
 from ratchet.agent.candidate import Candidate
 from ratchet.agent.environment import Observation, Option
 from ratchet.agent.kinds.program import Program
-from ratchet.agent.lm.embedded import Prompt
+from ratchet.agent.lm.lm import Prompt
 from ratchet.agent.memory.ranking import Embed
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Recalled

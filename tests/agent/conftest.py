@@ -17,8 +17,8 @@ from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Observation, Option, Outcome
 from ratchet.agent.environments.tool_calling import case_observation, expected_tool, live_cases
 from ratchet.agent.kinds.program import View
-from ratchet.agent.lm.embedded import EmbeddedLM
-from ratchet.agent.lm.lm import embedded_lm
+from ratchet.agent.lm.embedded import smollm2
+from ratchet.agent.lm.smollm2 import SmolLM2
 from ratchet.agent.optimize.evidence import Example
 from ratchet.agent.optimize.proposer import Work
 
@@ -29,10 +29,10 @@ AT = datetime(2026, 1, 5, 12, tzinfo=UTC)
 
 
 @pytest.fixture(scope="session")
-def lm() -> EmbeddedLM:
+def lm() -> SmolLM2:
     """The real one; at the very first time on a machine its weights are dequantized (30–45 s)."""
     torch.set_num_threads(min(torch.get_num_threads(), 2))
-    return embedded_lm()
+    return smollm2()
 
 
 @pytest.fixture

@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from ratchet.agent.errors import BadInput
-from ratchet.agent.lm.embedded import MAX_PROMPT_TOKENS, TRUNK, EmbeddedLM, Prompt
+from ratchet.agent.lm.adapters import TRUNK
+from ratchet.agent.lm.lm import Prompt
+from ratchet.agent.lm.packing import MAX_PROMPT_TOKENS, pack
 from ratchet.agent.lm.prompt_format import ASSISTANT, USER
+from ratchet.agent.lm.smollm2 import SmolLM2
 from ratchet.agent.lm.weights import weights_folder
 
 PREFIX = f"{USER}Pick one.\nOptions:\n- weather: Tells the weather\n- taxi: Calls a taxi\n"
@@ -30,7 +33,7 @@ def plain_score(lm, prompt, choice):
     """Log-probability of the choice and the end of turn by one ordinary forward pass over all tokens."""
     start = lm.tokenizer(prompt.text, add_special_tokens=False)["input_ids"]
     option = lm.tokenizer(choice + "<|im_end|>", add_special_tokens=False)["input_ids"]
-    with torch.no_grad(), lm._using(None):
+    with torch.no_grad(), lm.adapters.using(None):
         logits = lm.model(torch.tensor([start + option])).logits[0].double().log_softmax(-1)
     return sum(float(logits[len(start) - 1 + place, token]) for place, token in enumerate(option))
 
@@ -99,7 +102,7 @@ def test_an_over_long_prompt_is_cut_in_the_middle_to_the_limit(lm, n_prefix, n_s
         " ".join(f"p{n}" for n in range(n_prefix // 3)),
         " ".join(f"s{n}" for n in range(n_suffix // 3)),
     )
-    packed = lm.pack(Prompt(prefix, suffix, ("a",)))
+    packed = pack(Prompt(prefix, suffix, ("a",)), lm.tokens)
     n_rest = len(packed.rest) - (len(ids(lm, "a<|im_end|>")) - 1)
     whole_prefix, whole_suffix = ids(lm, prefix), ids(lm, suffix)
     kept_prefix, kept_suffix = packed.prefix.tolist(), packed.rest[:n_rest].tolist()
@@ -122,7 +125,7 @@ def test_an_over_long_prompt_still_scores(lm):
 
 @pytest.mark.slow
 def test_what_was_used_least_recently_is_evicted_and_comes_back_the_same(lm):
-    small = EmbeddedLM(weights_folder(), cache_bytes=1)
+    small = SmolLM2(weights_folder(), cache_bytes=1)
     asked = [prompt(f"Request {n}", prefix=PREFIX + f"{n}\n") for n in range(3)]
     first = scores(small, asked)
     assert (len(small._trunks), len(small._prefixes)) == (1, 1)
@@ -141,7 +144,7 @@ def test_eviction_drops_the_oldest_and_spares_what_was_used_again(lm, monkeypatc
     size = max(t.nbytes for t in lm._trunks.values())
     monkeypatch.setattr(lm, "_cache_bytes", 2 * int(2.5 * size))
     scores(lm, asked[2:])
-    packed = [lm.pack(p) for p in asked]
+    packed = [pack(p, lm.tokens) for p in asked]
     known = len(lm._trunks)
     lm.trunk(asked[0], packed[0])
     assert len(lm._trunks) == known == 2, "the first was kept, the second dropped"
@@ -169,7 +172,7 @@ def test_gradients_are_the_same_bits_whatever_else_the_machine_does(lm):
     names = tuple(
         f"{verb}_a_rather_long_option_name" for verb in ("book", "call", "find", "send", "tell", "play")
     )
-    packed = lm.pack(prompt(choices=names))
+    packed = pack(prompt(choices=names), lm.tokens)
     assert len(packed.read) * lm.model.config.hidden_size >= 32_768  # from here on PyTorch works side by side
     trunk = lm.trunk(prompt(choices=names), packed)
     found = set()

@@ -15,7 +15,7 @@ from ratchet.agent.kinds.program import Program, base_candidate
 from ratchet.agent.limits import Limits
 from ratchet.agent.lm.endpoint import Endpoint
 from ratchet.agent.lm.lean_adapter import LeanAdapter
-from ratchet.agent.lm.lm import address_of
+from ratchet.agent.lm.of_candidate import address_of
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.team.roles import as_team
 from ratchet.agent.team.team import make_program

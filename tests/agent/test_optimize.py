@@ -12,7 +12,7 @@ from ratchet.agent.candidate import Topology
 from ratchet.agent.environment import Option
 from ratchet.agent.errors import BadInput, NothingToPropose
 from ratchet.agent.kinds.program import Program, View, base_candidate
-from ratchet.agent.lm.embedded import TRUNK
+from ratchet.agent.lm.adapters import TRUNK
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import as_experience, learned_options, usable

@@ -12,8 +12,8 @@ from ratchet.agent.environments.tool_calling import ToolCalling, case_observatio
 from ratchet.agent.errors import BadInput, LMFailure
 from ratchet.agent.kinds.arguments import fill_arguments
 from ratchet.agent.kinds.program import Choose, Decision, Program, View, base_candidate
+from ratchet.agent.lm.embedded import AsyncEmbeddedEngine, Embedded, EmbeddedEngine, as_prompt
 from ratchet.agent.lm.lean_adapter import LeanAdapter, nearest
-from ratchet.agent.lm.lm import AsyncEmbeddedEngine, Embedded, EmbeddedEngine, as_prompt
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.rollout.loop import run

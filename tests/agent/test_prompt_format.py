@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ratchet.agent.candidate import Demo, Predictor
 from ratchet.agent.environment import Observation, Option
-from ratchet.agent.lm.lm import lm_type
+from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.lm.prompt_format import (
     ASSISTANT,
     RECALL_CHARS,

@@ -20,8 +20,8 @@ from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Environment, Observation, Outcome
 from ratchet.agent.errors import LMFailure
 from ratchet.agent.kinds.program import Decision, Program, View, base_candidate
+from ratchet.agent.lm.embedded import EmbeddedEngine
 from ratchet.agent.lm.lean_adapter import LeanAdapter
-from ratchet.agent.lm.lm import EmbeddedEngine
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience, goal_of
 from ratchet.agent.optimize.evidence import Evidence, Example

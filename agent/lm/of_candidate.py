@@ -1,0 +1,41 @@
+"""Which LM a candidate runs on: the one place where that is told from a name."""
+
+from pathlib import Path
+from typing import Any
+
+from ratchet.agent.candidate import Candidate
+from ratchet.agent.lm.embedded import Embedded
+from ratchet.agent.lm.endpoint import Endpoint, checked_address
+from ratchet.agent.lm.lm import LM
+from ratchet.agent.lm.weights import EMBEDDED_MODEL
+
+
+def lm_type(model: str) -> type[Embedded] | type[Endpoint]:
+    """The kind of LM that has this name: it answers the questions for a candidate that nobody plays."""
+    return Embedded if model == EMBEDDED_MODEL else Endpoint
+
+
+def lm_for(candidate: Candidate, adapter: Path | None = None, endpoint: dict[str, Any] | None = None) -> LM:
+    """The LM that a candidate runs on.
+
+    Args:
+        candidate: the agent.
+        adapter: the folder of the adapter that it names.
+        endpoint: what `Endpoint` takes beside the model; an address that is set wins over the recorded one, since a
+            server may have moved.
+
+    Raises:
+        BadInput: an LM behind an endpoint without an address.
+    """
+    if lm_type(candidate.base_model) is Embedded:
+        return Embedded(adapter)
+    return Endpoint(candidate.base_model, **{"api_base": candidate.api_base} | (endpoint or {}))
+
+
+def address_of(model: str, api_base: str | None) -> str | None:
+    """The address at which `model` is asked; None for the embedded LM, which is in the process.
+
+    Raises:
+        BadInput: there is none, or it is not an address.
+    """
+    return None if lm_type(model) is Embedded else checked_address(model, api_base)

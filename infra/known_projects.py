@@ -9,7 +9,7 @@ from typing import Final, get_args
 from mlflow import MlflowClient
 from sqlalchemy.engine import make_url
 
-from ratchet.infra.mlflow_client import connect, mlflow_errors
+from ratchet.infra.mlflow_client import all_pages, connect, mlflow_errors
 from ratchet.infra.registry.log import Log
 from ratchet.infra.settings import Settings, prepare_environment
 
@@ -24,7 +24,7 @@ def known_projects() -> list[str]:
     if uri.startswith("sqlite") and not _database_exists(uri):
         return []
     with mlflow_errors("listing the projects"):
-        found = MlflowClient(uri, uri).search_registered_models(max_results=1000)
+        found = all_pages(MlflowClient(uri, uri).search_registered_models, max_results=1000)
     names = {model.name for model in found}
     return sorted(names - {f"{name}-{log}" for name in names for log in get_args(Log)})
 

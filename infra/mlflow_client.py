@@ -4,20 +4,23 @@ Why every adapter goes through here: an MLflow that is down, locked or full must
 `ServiceUnavailable`, so that the caller can keep what it was about to send.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities import PagedList
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from ratchet.agent.errors import BadInput, ServiceUnavailable, said
 from ratchet.infra.settings import Settings, prepare_environment
 from ratchet.infra.stack.mlflow_database import ensure_database
+
+FoundT = TypeVar("FoundT")
 
 _DATABASES: Final = ("sqlite", "postgresql", "mysql", "mssql")
 _CALLER_AT_FAULT: Final = {
@@ -89,6 +92,16 @@ def _experiment(client: MlflowClient, project: str, settings: Settings) -> str:
         if other is None:
             raise
         return str(other.experiment_id)
+
+
+def all_pages(search: Callable[..., PagedList[FoundT]], *given: Any, **asked: Any) -> list[FoundT]:
+    """What one of MLflow's searches finds, page by page to the last."""
+    page = search(*given, **asked)
+    found = list(page)
+    while page.token:
+        page = search(*given, **asked, page_token=page.token)
+        found += page
+    return found
 
 
 @contextmanager

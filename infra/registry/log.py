@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from ratchet.agent.errors import CorruptRecord, ServiceUnavailable
 from ratchet.agent.record import content_hash
-from ratchet.infra.mlflow_client import Connection
+from ratchet.infra.mlflow_client import Connection, all_pages
 
 Log = Literal["ledger", "asked", "watch"]
 """Every log that a project has."""
@@ -61,16 +61,12 @@ def read_events(connection: Connection, log: Log) -> list[str]:
         CorruptRecord: an event was deleted or rewritten.
     """
     name = _name(connection, log)
-    found: list[Any] = []
-    token = None
-    while True:
-        page = connection.client.search_model_versions(
-            f"name = '{name}'", max_results=_PAGE, order_by=["version_number ASC"], page_token=token
-        )
-        found += page
-        token = page.token
-        if not token:
-            break
+    found = all_pages(
+        connection.client.search_model_versions,
+        f"name = '{name}'",
+        max_results=_PAGE,
+        order_by=["version_number ASC"],
+    )
     places = [int(version.version) for version in found]
     if places != list(range(1, len(places) + 1)):
         missing = sorted(set(range(1, places[-1] + 1)) - set(places))

@@ -25,7 +25,7 @@ from ratchet.agent.record import Record, content_hash, digest_of_ids
 from ratchet.evaluation.data.intervals import Interval
 from ratchet.evaluation.gate.verdict import Verdict
 from ratchet.infra.locks import held
-from ratchet.infra.mlflow_client import Connection
+from ratchet.infra.mlflow_client import Connection, all_pages
 
 DIGEST: Final = "digest."
 """Prefix of the run's tags that hold a file's content hash."""
@@ -141,19 +141,12 @@ def numbered(connection: Connection, number: int) -> Listing:
 
 def all_versions(connection: Connection) -> list[Listing]:
     """All versions, oldest first, one for each candidate: two searches, however many there are."""
-    found: list[ModelVersion] = []
-    token = None
-    while True:
-        page = connection.client.search_model_versions(
-            f"name = '{connection.project}'",
-            max_results=1000,
-            order_by=["version_number ASC"],
-            page_token=token,
-        )
-        found += page
-        token = page.token
-        if not token:
-            break
+    found = all_pages(
+        connection.client.search_model_versions,
+        f"name = '{connection.project}'",
+        max_results=1000,
+        order_by=["version_number ASC"],
+    )
     first: dict[str, ModelVersion] = {}
     for version in found:
         first.setdefault(version.tags[CANDIDATE], version)

@@ -21,7 +21,7 @@ from ratchet.agent.candidate import Candidate, Predictor
 from ratchet.evaluation.data.intervals import Interval
 from ratchet.evaluation.gate.verdict import SAID
 from ratchet.infra.home_id import home_id
-from ratchet.infra.mlflow_client import Connection
+from ratchet.infra.mlflow_client import Connection, all_pages
 from ratchet.infra.registry.version import CANDIDATE, Evaluation, Listing
 from ratchet.infra.settings import DISTRIBUTION
 from ratchet.infra.store.dataset_store import DatasetVersion
@@ -152,15 +152,8 @@ def write_prompts(connection: Connection, candidate: Candidate, run_id: str) -> 
 
 def _prompts(connection: Connection, page: str) -> list[PromptVersion]:
     """All versions of a prompt; none where it has no page yet."""
-    found: list[PromptVersion] = []
-    token = None
     try:
-        while True:
-            part = connection.client.search_prompt_versions(page, max_results=_PAGE, page_token=token)
-            found += part
-            token = part.token
-            if not token:
-                return found
+        return all_pages(connection.client.search_prompt_versions, page, max_results=_PAGE)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise

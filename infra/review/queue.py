@@ -29,7 +29,7 @@ from pydantic import Field
 
 from ratchet.agent.errors import BadInput
 from ratchet.agent.record import Record
-from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
+from ratchet.infra.mlflow_client import Connection, all_pages, connect, mlflow_errors
 from ratchet.infra.registry.log import append_event, read_events
 from ratchet.infra.traces.arrivals import infos_of
 from ratchet.infra.traces.assessments import ASKED, COMMENT, EXPECTED
@@ -154,14 +154,7 @@ def queue_items(
     connection: Connection, queue: ReviewQueue, status: Status | None = None
 ) -> list[ReviewQueueItem]:
     """What is or was in the queue, in the order in which it was queued."""
-    found: list[ReviewQueueItem] = []
-    token = None
-    while True:
-        page = list_review_queue_items(queue.queue_id, status=status, max_results=_PAGE, page_token=token)
-        found += page
-        token = page.token
-        if not token:
-            return found[::-1]
+    return all_pages(list_review_queue_items, queue.queue_id, status=status, max_results=_PAGE)[::-1]
 
 
 def trace_infos(connection: Connection, trace_ids: Sequence[str]) -> dict[str, TraceInfo]:

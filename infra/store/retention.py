@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ratchet.agent.record import Record
 from ratchet.infra.drift.page import workspace_folder
-from ratchet.infra.mlflow_client import mlflow_errors
+from ratchet.infra.mlflow_client import all_pages, mlflow_errors
 from ratchet.infra.settings import Settings, prepare_environment
 from ratchet.infra.stack.mlflow_database import ensure_database
 from ratchet.infra.store.collected import LABELS, TRACES
@@ -99,23 +99,14 @@ def _named() -> set[str]:
     with mlflow_errors("reading what versions learned from"):
         ensure_database(Settings())
         client = MlflowClient(uri, uri)
-        experiments = [str(one.experiment_id) for one in _pages(client.search_experiments)]
-        for run in _pages(client.search_runs, experiment_ids=experiments) if experiments else ():
-            named |= {given.dataset.digest for given in run.inputs.dataset_inputs}
+        experiments = [str(one.experiment_id) for one in all_pages(client.search_experiments)]
+        for run in all_pages(client.search_runs, experiment_ids=experiments) if experiments else ():
+            given = run.inputs.dataset_inputs if run.inputs else ()
+            named |= {one.dataset.digest for one in given}
     for folder in (Settings().home / "projects").glob("*"):
         state = read_state(folder.name)
         named |= {version.digest for version in (state.traces, state.labels) if version}
     return named
-
-
-def _pages(search: Any, **asked: Any) -> Iterator[Any]:
-    token = None
-    while True:
-        page = search(**asked, page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
 
 
 def _datasets(named: set[str], before: float) -> Iterator[Path]:

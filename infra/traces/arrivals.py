@@ -12,7 +12,7 @@ from typing import Final
 from mlflow.entities import Trace, TraceInfo
 
 from ratchet.agent.record import Record
-from ratchet.infra.mlflow_client import Connection
+from ratchet.infra.mlflow_client import Connection, all_pages
 from ratchet.infra.traces.assessments import Problem
 from ratchet.infra.traces.rows import rows_after, trace_in_row
 from ratchet.infra.traces.service_clock import OFF_S
@@ -73,21 +73,14 @@ def search_infos(connection: Connection, filter_string: str | None) -> list[Trac
 
 
 def search_traces(connection: Connection, filter_string: str | None, *, include_spans: bool) -> list[Trace]:
-    """All pages of a search."""
-    found: list[Trace] = []
-    token = None
-    while True:
-        page = connection.client.search_traces(
-            locations=[connection.experiment_id],
-            filter_string=filter_string,
-            max_results=_PAGE,
-            page_token=token,
-            include_spans=include_spans,
-        )
-        found += page
-        token = page.token
-        if not token:
-            return found
+    """The project's traces that match."""
+    return all_pages(
+        connection.client.search_traces,
+        locations=[connection.experiment_id],
+        filter_string=filter_string,
+        max_results=_PAGE,
+        include_spans=include_spans,
+    )
 
 
 def clock_problems(infos: Sequence[TraceInfo], since: Mark, now: datetime) -> list[Problem]:

@@ -9,6 +9,7 @@ ROOM = Path(ratchet.infra.__file__).parent
 TREES = {path: ast.parse(path.read_text()) for path in sorted(ROOM.rglob("*.py"))}
 MAKES_THE_TABLES = "mlflow_database.py"
 READS_THE_TABLES = "rows.py"
+IN_THE_REFERENCE = "mlflow.store.entities.PagedList"
 OF_PYTHON = {"_replace"}
 """What a named tuple publishes with an underscore."""
 
@@ -26,7 +27,7 @@ def test_no_module_enters_mlflows_store_but_the_one_that_makes_its_tables():
         path.name
         for path, tree in TREES.items()
         for name in imported(tree)
-        if name.startswith("mlflow.store")
+        if name.startswith("mlflow.store") and name != IN_THE_REFERENCE
     }
     assert inside == {MAKES_THE_TABLES}
 

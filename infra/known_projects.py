@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from sqlalchemy.engine import make_url
 
 from ratchet.infra.mlflow_client import all_pages, connect, mlflow_errors
-from ratchet.infra.registry.log import Log
+from ratchet.infra.registry.log import LogName
 from ratchet.infra.settings import Settings, prepare_environment
 
 LOCAL_SERVER: Final = "http://127.0.0.1:5001"
@@ -26,7 +26,7 @@ def known_projects() -> list[str]:
     with mlflow_errors("listing the projects"):
         found = all_pages(MlflowClient(uri, uri).search_registered_models, max_results=1000)
     names = {model.name for model in found}
-    return sorted(names - {f"{name}-{log}" for name in names for log in get_args(Log)})
+    return sorted(names - {f"{name}-{log}" for name in names for log in get_args(LogName)})
 
 
 def _database_exists(uri: str) -> bool:

@@ -15,7 +15,7 @@ from ratchet.agent.errors import CorruptRecord, ServiceUnavailable
 from ratchet.agent.record import content_hash
 from ratchet.infra.mlflow_client import Connection, all_pages
 
-Log = Literal["ledger", "asked", "watch"]
+LogName = Literal["ledger", "asked", "watch"]
 """Every log that a project has."""
 
 _EVENT: Final = "event"
@@ -28,7 +28,7 @@ _PLACE_TAKEN: Final = ("Model Version creation error", "database is locked")
 """Nothing was written; after any other error something may have been, and a repeat could double it."""
 
 
-def append_event(connection: Connection, log: Log, text: str, *, about: str, said: str = "") -> int:
+def append_event(connection: Connection, log: LogName, text: str, *, about: str, said: str = "") -> int:
     """Write the event (at most 100,000 characters) at the next free place of `log`, and return the place, from 1.
 
     Args:
@@ -54,7 +54,7 @@ def append_event(connection: Connection, log: Log, text: str, *, about: str, sai
     raise ServiceUnavailable(f"{name}: no free place after {_ATTEMPTS} attempts; repeat")
 
 
-def read_events(connection: Connection, log: Log) -> list[str]:
+def read_events(connection: Connection, log: LogName) -> list[str]:
     """All events of `log` in order: the one at place 1 first; empty where nothing was ever written.
 
     Raises:
@@ -74,7 +74,7 @@ def read_events(connection: Connection, log: Log) -> list[str]:
     return [_checked(name, version) for version in found]
 
 
-def newest_events(connection: Connection, log: Log, n: int) -> list[tuple[int, str]]:
+def newest_events(connection: Connection, log: LogName, n: int) -> list[tuple[int, str]]:
     """Place and text of the newest `n` events, newest first: what a reader needs who follows a log.
 
     Raises:
@@ -97,7 +97,7 @@ def _checked(name: str, version: Any) -> str:
     return text
 
 
-def _name(connection: Connection, log: Log) -> str:
+def _name(connection: Connection, log: LogName) -> str:
     return f"{connection.project}-{log}"
 
 

@@ -106,6 +106,8 @@ def _show_run(trace: Trace, recalled: dict[str, FoundTrace]) -> None:
         facts.add_row("where", outside(f"session {trace.session_id or '–'}, slice {trace.case.slice or '–'}"))
     if trace.error is not None:
         facts.add_row("[red]broke[/]", outside(f"{trace.error.kind}: {trace.error.message}"))
+    if trace.stopped is not None:
+        facts.add_row("stopped", f"by the limit on {trace.stopped}")
     console.print(facts)
     for number, attempt in enumerate(trace.attempts, start=1):
         _show_attempt(number, attempt, recalled)
@@ -120,9 +122,17 @@ def _show_attempt(number: int, attempt: Attempt, recalled: dict[str, FoundTrace]
     for step in attempt.steps:
         arguments = "" if step.action.arguments is None else f" {step.action.arguments}"
         thought = "" if step.thought is None else f"\n(thought: {step.thought})"
-        sure = "–" if step.confidence is None else f"{step.confidence:.0%}"
+        for part in step.parts:
+            about = "" if part.about is None else f" of {part.about}"
+            table.add_row(
+                part.actor,
+                outside(part.observation or ""),
+                outside(part.said + about),
+                _sure(part.confidence),
+            )
         did = outside(f"{step.action.name}{arguments}")
-        table.add_row(step.actor, outside(step.observation + thought), did, sure, outside(step.result or ""))
+        seen, result = outside(step.observation + thought), outside(step.result or "")
+        table.add_row(step.actor, seen, did, _sure(step.confidence), result)
     console.print(table)
     for label, text in (("feedback", attempt.outcome.feedback), ("reflection", attempt.reflection)):
         if text:
@@ -131,6 +141,10 @@ def _show_attempt(number: int, attempt: Attempt, recalled: dict[str, FoundTrace]
         console.print(
             Text.assemble(("  recalled  ", "bold"), trace_id, "  ", _remembered(trace_id, recalled))
         )
+
+
+def _sure(confidence: float | None) -> str:
+    return "–" if confidence is None else f"{confidence:.0%}"
 
 
 def _remembered(trace_id: str, recalled: dict[str, FoundTrace]) -> Text:

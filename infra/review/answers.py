@@ -7,23 +7,11 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 
-from ratchet.agent.record import Json, Record
+from ratchet.agent.record import Json
 from ratchet.evaluation.data.labels import ANONYMOUS, Label, one_per_rater
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
-from ratchet.infra.review.queue import existing_queue, queue_items, read_picks, trace_infos
-from ratchet.infra.traces.assessments import to_labels
+from ratchet.infra.review.queue import existing_queue, queue_items, read_picks
 from ratchet.infra.traces.spans import own_id
-
-
-def finished(project: str) -> list[Label]:
-    """People's labels on completed items, settled as by `effective_labels`; contradictions are kept."""
-    with mlflow_errors("reading finished reviews"):
-        connection = connect(project)
-        queue = existing_queue(connection)
-        items = [] if queue is None else queue_items(connection, queue, "complete")
-        infos = trace_infos(connection, [own_id(item.item_id) for item in items])
-        labels = [one for info in infos.values() for one in to_labels(info)[0] if one.source == "human"]
-        return _settle(connection, labels)
 
 
 def effective_labels(project: str, labels: Sequence[Label]) -> list[Label]:
@@ -44,7 +32,7 @@ def effective_labels(project: str, labels: Sequence[Label]) -> list[Label]:
 
 def _settle(connection: Connection, labels: Sequence[Label]) -> list[Label]:
     picks, queue = read_picks(connection), existing_queue(connection)
-    items = [] if queue is None or not picks else queue_items(connection, queue, "complete")
+    items = [] if queue is None or not picks else queue_items(queue, "complete")
     answered_by = {own_id(item.item_id): (item.completed_by or ANONYMOUS).casefold() for item in items}
 
     def settle(label: Label) -> Label:
@@ -57,27 +45,16 @@ def _settle(connection: Connection, labels: Sequence[Label]) -> list[Label]:
     return one_per_rater([settle(label) for label in labels])
 
 
-class Contradiction(Record):
-    """People gave different answers; all labels stand."""
-
-    trace_id: str
-    answers: dict[str, Json]
-    """Rater → expected answer (or score, where no answer was given)."""
-
-
-def contradictions(labels: Sequence[Label]) -> list[Contradiction]:
-    """Traces on which people do not agree; what to do about them is for a person to say."""
+def contradictions(labels: Sequence[Label]) -> dict[str, dict[str, Json]]:
+    """Trace → rater → answer (a score, where none was given) where people do not agree; all labels stand."""
     by_trace: dict[str, dict[str, Json]] = defaultdict(dict)
     for label in labels:
         if label.source == "human":
-            key = (
-                label.rater
-                if label.rater not in by_trace[label.trace_id]
-                else f"{label.rater} ({label.label_id})"
-            )
-            by_trace[label.trace_id][key] = label.expected if label.expected is not None else label.score
-    return [
-        Contradiction(trace_id=trace_id, answers=said)
+            said = by_trace[label.trace_id]
+            key = f"{label.rater} ({label.label_id})" if label.rater in said else label.rater
+            said[key] = label.expected if label.expected is not None else label.score
+    return {
+        trace_id: said
         for trace_id, said in by_trace.items()
         if len({json.dumps(one, sort_keys=True) for one in said.values()}) > 1
-    ]
+    }

@@ -76,7 +76,7 @@ def ask_people(project: str, items: Sequence[ReviewItem]) -> None:
     with mlflow_errors(f"queueing {len(items)} traces for review"):
         connection = connect(project)
         queue = _queue(connection)
-        there = {own_id(item_id) for item_id in _item_ids(connection, queue)}
+        there = {own_id(item_id) for item_id in _item_ids(queue)}
         new = {item.trace_id: item for item in items if item.trace_id not in there}
         known = trace_infos(connection, list(new))
         unknown = sorted(set(new) - set(known))
@@ -139,9 +139,9 @@ def _schema_ids(connection: Connection) -> list[str]:
     return ids
 
 
-def _item_ids(connection: Connection, queue: ReviewQueue, status: Status | None = None) -> list[str]:
+def _item_ids(queue: ReviewQueue, status: Status | None = None) -> list[str]:
     """MLflow's ids of the queue's traces."""
-    return [item.item_id for item in queue_items(connection, queue, status)]
+    return [item.item_id for item in queue_items(queue, status)]
 
 
 def _queue_up(queue: ReviewQueue, item_ids: Sequence[str]) -> None:
@@ -150,9 +150,7 @@ def _queue_up(queue: ReviewQueue, item_ids: Sequence[str]) -> None:
         add_items_to_review_queue(queue.queue_id, item_ids=list(item_ids[start : start + _PAGE]))
 
 
-def queue_items(
-    connection: Connection, queue: ReviewQueue, status: Status | None = None
-) -> list[ReviewQueueItem]:
+def queue_items(queue: ReviewQueue, status: Status | None = None) -> list[ReviewQueueItem]:
     """What is or was in the queue, in the order in which it was queued."""
     return all_pages(list_review_queue_items, queue.queue_id, status=status, max_results=_PAGE)[::-1]
 
@@ -187,7 +185,7 @@ def asked_before(project: str) -> set[str]:
     with mlflow_errors("reading what people were asked"):
         connection = connect(project)
         queue = existing_queue(connection)
-        queued = [] if queue is None else queue_items(connection, queue)
+        queued = [] if queue is None else queue_items(queue)
         return set(read_picks(connection)) | {own_id(item.item_id) for item in queued}
 
 
@@ -212,7 +210,7 @@ def _items(project: str, status: Status) -> list[ReviewItem]:
     with mlflow_errors("reading the review queue"):
         connection = connect(project)
         queue = existing_queue(connection)
-        ids = [] if queue is None else [own_id(one) for one in _item_ids(connection, queue, status)]
+        ids = [] if queue is None else [own_id(one) for one in _item_ids(queue, status)]
         infos = trace_infos(connection, ids)
         picks = read_picks(connection) if ids else {}
     return [_item(infos[one], picks.get(one)) for one in ids if one in infos]
@@ -249,7 +247,7 @@ def answer(project: str, trace_id: str, *, expected: str, rater: str, comment: s
     with mlflow_errors(f"answering trace {trace_id}"):
         connection = connect(project)
         queue = existing_queue(connection)
-        if queue is None or mlflow_id(trace_id) not in _item_ids(connection, queue):
+        if queue is None or mlflow_id(trace_id) not in _item_ids(queue):
             raise BadInput(
                 f"trace {trace_id} is not in the review queue of {project!r}: only queued traces are answered"
             )

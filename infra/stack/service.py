@@ -38,8 +38,6 @@ class Service:
     command: Sequence[str]
     is_healthy: Callable[[], bool]
     log: Path
-    url: str | None = None
-    """Where a person opens it."""
     process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     guard: subprocess.Popen[bytes] | None = field(default=None, init=False)
     started_at: float = field(default=0.0, init=False)

@@ -193,7 +193,6 @@ def _mlflow_server(stack: Stack) -> Service:
         command=[sys.executable, "-m", "mlflow", "server", *where],
         is_healthy=lambda: answers(f"{stack.mlflow_url}/health"),
         log=home / "logs" / "mlflow.log",
-        url=stack.mlflow_url,
     )
 
 
@@ -205,7 +204,6 @@ def _prefect_server(stack: Stack) -> Service:
         command=[sys.executable, "-m", "prefect", "--no-prompt", "server", "start", *where],
         is_healthy=lambda: answers(f"{stack.prefect_api}/health"),
         log=stack.settings.home / "logs" / "prefect.log",
-        url=stack.prefect_url,
     )
 
 
@@ -217,6 +215,5 @@ def _worker(stack: Stack) -> Service:
         command=[sys.executable, "-m", "prefect", "--no-prompt", "worker", "start", *options],
         is_healthy=lambda: worker_reports(stack.prefect_api, WORK_POOL, _WORKER, service.started_at),
         log=stack.settings.home / "logs" / "worker.log",
-        url=f"{stack.prefect_url}/work-pools/work-pool/{WORK_POOL}",
     )
     return service

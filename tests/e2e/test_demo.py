@@ -7,12 +7,12 @@ import signal
 import time
 
 import pytest
+from tests.evidence import finished
 
 from ratchet.infra.known_projects import known_projects
 from ratchet.infra.registry.gate_cases import spent_cases
 from ratchet.infra.registry.ledger import read_ledger
 from ratchet.infra.registry.registry import champion, fetch_files, seen_case_ids, version_history
-from ratchet.infra.review.answers import finished
 from ratchet.infra.review.queue import pending
 from ratchet.infra.store.project_state import project_folder
 from ratchet.infra.traces.write import collect

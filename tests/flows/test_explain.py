@@ -2,6 +2,8 @@ import json
 
 from tests.flows.conftest import _child, _trace
 
+from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.trace import Attempt, Contribution, Step
 from ratchet.infra.registry.registry import register
 from ratchet.infra.traces.write import log_traces
 
@@ -63,3 +65,16 @@ def test_a_candidate_that_was_only_tried_is_said_to_be_unregistered(ratchet, own
     done = ratchet("explain", trace.trace_id, "--name", own_past.project)
     assert "0123456789abcdef is not registered" in done.stderr
     assert "nobody was asked" in done.stderr
+
+
+def test_what_each_member_of_a_team_said_and_the_limit_that_ended_it_are_shown(ratchet, own_past):
+    said = Contribution(
+        actor="critic", observation="Answer 'get_news'?", said="wrong", about="get_news", confidence=0.75
+    )
+    step = Step(actor="judge", observation="news?", action=Action(name="get_weather"), parts=(said,))
+    attempts = (Attempt(steps=(step,), outcome=Outcome(score=0.0)),)
+    trace = _trace(9, own_past.first).model_copy(update={"attempts": attempts, "stopped": "repeats"})
+    log_traces(own_past.project, [trace])
+    told = " ".join(ratchet("explain", trace.trace_id, "--name", own_past.project).stderr.split())
+    for text in ("critic", "wrong of get_news", "75%", "stopped by the limit on repeats"):
+        assert text in told

@@ -1,9 +1,10 @@
 import json
 from datetime import UTC, datetime
 
+from tests.evidence import finished
+
 from ratchet.infra.known_projects import known_projects
 from ratchet.infra.mlflow_client import connect
-from ratchet.infra.review.answers import finished
 from ratchet.infra.review.queue import ReviewItem, ask_people, pending
 from ratchet.infra.traces.spans import RECORD_ATTRIBUTE, export_request
 from ratchet.infra.traces.write import write_spans

@@ -3,7 +3,7 @@
 import uuid
 
 import pytest
-from tests.evidence import give_verdict
+from tests.evidence import finished, give_verdict
 from tests.infra.test_trace_store import label
 
 from ratchet.agent.candidate import Candidate, Predictor
@@ -18,7 +18,6 @@ from ratchet.infra.registry.registry import (
     roll_back,
     version_history,
 )
-from ratchet.infra.review.answers import finished
 from ratchet.infra.review.queue import ReviewItem, answer, ask_people, pending
 from ratchet.infra.traces.correction import correct_outcomes
 from ratchet.infra.traces.lookup import known_traces

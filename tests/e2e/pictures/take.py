@@ -11,12 +11,12 @@ from typing import Annotated
 import typer
 from tests.e2e.pictures.loop import draw_loop
 from tests.e2e.pictures.screenshots import Page, browser_tab, compared, model, review_queue, take, trace
+from tests.evidence import finished
 
 from ratchet.agent.errors import BadInput
 from ratchet.infra.mlflow_client import connect
 from ratchet.infra.registry.registry import version_history
 from ratchet.infra.registry.version import Version
-from ratchet.infra.review.answers import finished
 
 
 def take_all(

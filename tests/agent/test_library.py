@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -320,3 +321,35 @@ def test_a_damaged_word_index_is_made_anew_from_the_steps(tmp_path, harm):
             path.unlink() if harm == "deleted" else path.write_bytes(b"x" * 40)
     with Library(tmp_path) as library:
         assert seen(library.recall(asked("flights found", goal="fly to Oslo"), k=1)) == ["two flights found"]
+
+
+BEFORE_IMPORTS = """
+CREATE TABLE steps (
+  id INTEGER PRIMARY KEY, trajectory TEXT NOT NULL, place INTEGER NOT NULL, role TEXT NOT NULL,
+  case_id TEXT NOT NULL, trace_id TEXT NOT NULL, said TEXT NOT NULL, day REAL, shown INTEGER NOT NULL,
+  led_to_success INTEGER NOT NULL, record TEXT NOT NULL, UNIQUE (trajectory, place, role));
+"""
+
+
+def test_a_library_of_the_version_before_opens_with_its_steps_and_tells_none_as_imported(tmp_path):
+    with sqlite3.connect(tmp_path / "steps.db") as db:
+        db.executescript(BEFORE_IMPORTS)
+        for number, step in enumerate(OSLO, 1):
+            row = (
+                number,
+                step.trajectory,
+                step.index,
+                "",
+                step.case_id,
+                step.trace_id,
+                str(number),
+                None,
+                0,
+                0,
+            )
+            db.execute(f"INSERT INTO steps VALUES ({','.join('?' * 11)})", (*row, step.to_json()))
+    db.close()
+    with Library(tmp_path) as library:
+        assert list(library.steps()) == OSLO
+        assert seen(library.recall(asked("flights found", goal="fly to Oslo"), k=1)) == ["two flights found"]
+        assert library.imported() == library.recall(asked("flights found", imported=True), k=1) == []

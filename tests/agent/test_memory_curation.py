@@ -4,6 +4,7 @@ from ratchet.agent.environment import Observation
 from ratchet.agent.memory.library import Library
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Credit, Experience
+from ratchet.agent.optimize.examples import as_decisions
 from ratchet.agent.optimize.memory_curation import CurationSettings, curate_memory, imported_steps, where_from
 from ratchet.agent.rollout.decision import View
 
@@ -105,3 +106,10 @@ def test_imported_runs_like_what_the_agent_sees_are_taken_whole_and_only_so_many
 def test_a_memory_says_whose_logs_it_comes_from():
     assert where_from(Memory(FLIGHTS)) == ""
     assert where_from(Memory(FLIGHTS + THEIRS)) == ", 4 of them from imported logs of old, older"
+
+
+def test_of_others_steps_only_what_this_agent_can_do_becomes_a_decision_of_its_own():
+    known, unknown = THEIRS[0], THEIRS[2].model_copy(update={"action": "b"})
+    (decision,) = as_decisions([known, unknown], {"a"})
+    assert (decision.observation, decision.action, decision.index) == (known.observation, "a", None)
+    assert (decision.imported_from, decision.case_id) == ("imported:old", known.case_id)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from mlflow import MlflowClient
 from pydantic import Field
 
-from ratchet.agent.record import Record
+from ratchet.agent.record import Record, StageSettings
 from ratchet.infra.drift.page import workspace_folder
 from ratchet.infra.mlflow_client import all_pages, mlflow_errors
 from ratchet.infra.settings import Settings, prepare_environment
@@ -29,7 +29,7 @@ FileKind = Literal["reports", "kept results", "datasets"]
 _DAY_S = 86_400
 
 
-class Retention(Record):
+class Retention(StageSettings):
     """How much is kept."""
 
     days: float = Field(default=7, ge=1)

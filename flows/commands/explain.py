@@ -11,7 +11,7 @@ from ratchet.agent.trace import Attempt, Trace
 from ratchet.evaluation.data.cases import case_text
 from ratchet.evaluation.data.labels import Label
 from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
-from ratchet.flows.commands.show import facts
+from ratchet.flows.commands.show import ancestors, facts
 from ratchet.flows.commands.terminal import console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import which_project
 from ratchet.infra.registry.registry import version_history
@@ -33,14 +33,18 @@ def explain(
     found = _found(chosen, trace_id)
     recalled_ids = [one for attempt in found.trace.attempts for one in attempt.recalled]
     recalled = look_up_traces(chosen, recalled_ids).traces
-    versions = {version.candidate_id: version for version in version_history(chosen)}
-    line = _lineage(versions, found.trace.candidate_id)
+    versions = version_history(chosen)
+    version = next((one for one in versions if one.candidate_id == found.trace.candidate_id), None)
     if as_json:
-        emit_json(_answer(chosen, found, recalled, line))
+        emit_json(_answer(chosen, found, recalled, version, ancestors(version, versions) if version else []))
         return
     _show_run(found.trace, recalled)
     _show_labels(found)
-    _show_candidate(found.trace, line)
+    if version is None:
+        console.print(f"[bold]candidate[/]  {found.trace.candidate_id} is not registered: it was only tried")
+    else:
+        console.print(facts(version, versions))
+        _show_prompts(version)
 
 
 def _found(project: str, trace_id: str) -> FoundTrace:
@@ -59,20 +63,13 @@ def request_of(trace: Trace) -> str:
     return steps[0].observation if steps else case_text(trace.case)
 
 
-def _lineage(versions: dict[str, Version], candidate_id: str) -> list[Version]:
-    """The candidate's version, its parent's, and so on to the first."""
-    line: list[Version] = []
-    next_id: str | None = candidate_id
-    while next_id in versions and versions[next_id] not in line:
-        line.append(versions[next_id])
-        next_id = line[-1].candidate.parent
-    return line
-
-
 def _answer(
-    project: str, found: FoundTrace, recalled: dict[str, FoundTrace], line: list[Version]
+    project: str,
+    found: FoundTrace,
+    recalled: dict[str, FoundTrace],
+    version: Version | None,
+    parents: list[Version],
 ) -> dict[str, Any]:
-    version = line[0] if line else None
     return {
         "project": project,
         "trace": found.trace.model_dump(mode="json"),
@@ -84,7 +81,7 @@ def _answer(
         "candidate": version and version.candidate.model_dump(mode="json"),
         "version": version and version.number,
         "digests": version.digests if version else {},
-        "parents": [{"number": v.number, "candidate_id": v.candidate_id} for v in line[1:]],
+        "parents": [{"number": v.number, "candidate_id": v.candidate_id} for v in parents],
         "verdict": version and version.verdict and version.verdict.model_dump(mode="json"),
         "events": [event.model_dump(mode="json") for event in version.events] if version else [],
     }
@@ -177,13 +174,9 @@ def _how_asked(label: Label) -> str:
     )
 
 
-def _show_candidate(trace: Trace, line: list[Version]) -> None:
-    if not line:
-        console.print(f"[bold]candidate[/]  {trace.candidate_id} is not registered: it was only tried")
-        return
-    console.print(facts(line[0], line))
+def _show_prompts(version: Version) -> None:
     table = Table.grid(padding=(0, 2))
-    for name, predictor in line[0].candidate.predictors.items():
+    for name, predictor in version.candidate.predictors.items():
         table.add_row(f"prompt {name}", outside(predictor.instructions, 1000))
         for demo in predictor.demos:
             table.add_row("", outside(f"example: {demo.inputs[:120]} → {demo.output}"))

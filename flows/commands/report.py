@@ -35,7 +35,8 @@ def show_round(report: ImproveReport, versions: Sequence[Version]) -> None:
         version = next(v for v in versions if v.candidate_id == report.decision.best)
         say(f"version {version.number}, made by {version.candidate.origin.proposer}", "green", "promoted")
     else:
-        say(report.decision.reason)
+        proven = {one.candidate_id: f"{one.verdict.reason}; " for one in report.judged}  # said in the table
+        say(report.decision.reason.removeprefix(proven.get(report.decision.best or "", "")))
 
 
 def show_verdicts(judged: Sequence[GateResult], versions: Sequence[Version]) -> None:

@@ -66,34 +66,49 @@ def changes(old: Candidate, new: Candidate) -> list[Change]:
 
 def facts(version: Version, versions: Sequence[Version]) -> Group:
     """Everything that was recorded about it, but for what it changes."""
-    names = {one.candidate_id: one for one in versions}
-    candidate = version.candidate
-    table = Table.grid(padding=(0, 2))
-    title = Text.assemble((called(version), "bold"), "  ", aliases(version))
-    table.add_row(
-        "made", f"{moment(version.created_at)} by {candidate.origin.proposer}, {_line(version, names)}"
-    )
-    if candidate.origin.note:
-        table.add_row("", outside(candidate.origin.note, 1000))
-    table.add_row(
-        "learned from", f"data {candidate.origin.data_digest or 'none'}, {version.n_seen_cases} cases"
-    )
-    table.add_row("cost", _cost(version) or "not known")
-    table.add_row("LM", f"{candidate.base_model}, adapter {candidate.adapter or 'none'}")
-    table.add_row("memory", candidate.memory or "none")
-    table.add_row("accuracy", _accuracy(version))
+    candidate, origin = version.candidate, version.candidate.origin
+    parents = " ← ".join(called(parent) for parent in ancestors(version, versions))
+    came = f"from {parents}" if parents else "the first"
+    rows: list[tuple[str, str | Text]] = [
+        (
+            "made",
+            f"{moment(version.created_at)} by {origin.proposer}, {came}",
+        ),
+        ("", origin.note),
+        ("learned from", f"data {origin.data_digest or 'none'}, {version.n_seen_cases} cases"),
+        ("cost to make", _cost(version) or "not known"),
+        ("LM", f"{candidate.base_model}, adapter {candidate.adapter or 'none'}"),
+        ("memory", candidate.memory or "none"),
+        ("accuracy", _accuracy(version)),
+    ]
+    names = {one.candidate_id: called(one) for one in versions}
     if version.verdict is None:
-        table.add_row("verdict", outside(version.notes or "none: it was not tested"))
+        rows.append(("verdict", version.notes or "none: it was not tested"))
     else:
-        other = names.get(version.compared_with or "")
-        table.add_row("tested against", called(other) if other else version.compared_with or "–")
-        _add_evidence(table, version.verdict)
-        if version.notes:
-            table.add_row("", outside(version.notes))
+        against = version.compared_with or ""
+        rows += [
+            ("tested against", names.get(against, against)),
+            *_evidence(version.verdict),
+            ("", version.notes),
+        ]
     for event in version.events:
-        instead = f", {called(names[event.other])}" if event.other in names else ""
-        table.add_row(event.action, outside(f"{moment(event.at)} by {event.by}{instead}: {event.reason}"))
-    return Group(title, table)
+        instead = f", {names.get(event.other, event.other)}" if event.other else ""
+        rows.append((event.action, f"{moment(event.at)} by {event.by}{instead}: {event.reason}"))
+    table = Table.grid(padding=(0, 2))
+    for name, text in rows:
+        if text:
+            table.add_row(name, outside(text, 1000) if isinstance(text, str) else text)
+    return Group(Text.assemble((called(version), "bold"), "  ", aliases(version)), table)
+
+
+def ancestors(version: Version, versions: Sequence[Version]) -> list[Version]:
+    """Its parent, the parent's, and so on to the first."""
+    by_id = {one.candidate_id: one for one in versions}
+    line: list[Version] = []
+    while (parent := by_id.get(version.candidate.parent or "")) is not None and parent not in line:
+        line.append(parent)
+        version = parent
+    return line
 
 
 def difference(version: Version, beside: Version) -> Table:
@@ -112,25 +127,19 @@ def _beside(version: Version, versions: Sequence[Version]) -> Version | None:
     return by_id.get(version.compared_with or "") or by_id.get(version.candidate.parent or "")
 
 
-def _line(version: Version, names: dict[str, Version]) -> str:
-    """Its parent, the parent's, and so on to the first."""
-    line: list[str] = []
-    while (parent := names.get(version.candidate.parent or "")) is not None and called(parent) not in line:
-        line.append(called(parent))
-        version = parent
-    return f"from {' ← '.join(line)}" if line else "the first"
-
-
-def _add_evidence(table: Table, verdict: Verdict) -> None:
-    table.add_row("verdict", verdict_line(verdict))
-    table.add_row("evidence", f"e = {verdict.e_value:,.4g}; needs {verdict.threshold:,.4g}")
-    table.add_row("cases", f"{verdict.n_labelled:,} labelled, {verdict.n_judged:,} judged")
-    for name, unit in (("cost", ""), ("latency", " s")):
-        sides = getattr(verdict, name)
-        if sides is not None:
-            table.add_row(name, f"{sides.champion:.4g}{unit} before, {sides.challenger:.4g}{unit} with it")
-    for blocked in verdict.blocked_by:
-        table.add_row("[red]blocked by[/]", outside(blocked))
+def _evidence(verdict: Verdict) -> list[tuple[str, str | Text]]:
+    sides = (("cost a case", verdict.cost, ""), ("latency", verdict.latency, " s"))
+    return [
+        ("verdict", verdict_line(verdict)),
+        ("evidence", f"e = {verdict.e_value:,.4g}; needs {verdict.threshold:,.4g}"),
+        ("cases", f"{verdict.n_labelled:,} labelled, {verdict.n_judged:,} judged"),
+        *(
+            (name, f"{s.champion:.3g}{unit} before, {s.challenger:.3g}{unit} with it")
+            for name, s, unit in sides
+            if s
+        ),
+        *(("blocked by", Text(outside(blocked).plain, "red")) for blocked in verdict.blocked_by),
+    ]
 
 
 def _accuracy(version: Version) -> Text:

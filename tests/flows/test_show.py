@@ -20,7 +20,7 @@ def test_how_it_was_made_what_it_changes_and_its_evidence_are_told(ratchet, past
         f"by prompt, from v2 {past.champion.candidate_id[:8]} ← v1 {past.first.candidate_id[:8]}",
         "Searched 6 instructions.",
         "data 5bd2a7e1c09f3344, 1 cases",
-        "cost 61.2 s",
+        "cost to make 61.2 s",
         "accuracy 0.667",
         f"tested against v2 {past.champion.candidate_id[:8]}",
         "verdict proven +0.900 on 100 labelled cases",

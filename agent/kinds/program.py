@@ -15,6 +15,7 @@ import numpy as np
 from ratchet.agent.candidate import Candidate, Demo, Predictor
 from ratchet.agent.environment import Action, Observation, Option
 from ratchet.agent.errors import BadInput, LMFailure
+from ratchet.agent.kinds.decision import Decision, Scored, View
 from ratchet.agent.kinds.tool_overrides import (
     as_shown,
     check_names,
@@ -32,7 +33,6 @@ from ratchet.agent.memory.ranking import Query
 from ratchet.agent.memory.similarity import option_similarity, words_of
 from ratchet.agent.memory.snapshot import NEIGHBOURS, Memory, as_demos
 from ratchet.agent.memory.steps import Recalled
-from ratchet.agent.rollout.decision import Decision, Scored, View
 from ratchet.agent.trace import Usage
 
 __all__ = ["ARGUMENTS", "CHOOSE", "Decision", "Program", "Scored", "View", "base_candidate"]

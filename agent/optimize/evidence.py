@@ -11,11 +11,11 @@ from typing import TypeVar
 
 from pydantic import Field
 
+from ratchet.agent.kinds.decision import View
 from ratchet.agent.memory.library import Library
 from ratchet.agent.memory.ranking import Query, Retriever
 from ratchet.agent.memory.steps import Recalled
 from ratchet.agent.record import Json, Record, content_hash
-from ratchet.agent.rollout.decision import View
 from ratchet.agent.trace import Trace
 
 T = TypeVar("T")

@@ -12,11 +12,11 @@ from typing import Final
 import numpy as np
 from pydantic import Field
 
+from ratchet.agent.kinds.decision import View
 from ratchet.agent.memory.ranking import Embed, Query, Retriever
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Credit, Experience, credited
 from ratchet.agent.record import Record
-from ratchet.agent.rollout.decision import View
 from ratchet.agent.trace import IMPORTED
 
 PER_VIEW: Final = 3

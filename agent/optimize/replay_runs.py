@@ -11,6 +11,7 @@ from pydantic import Field
 
 from ratchet.agent.environment import Environment, Observation
 from ratchet.agent.errors import NothingToPropose
+from ratchet.agent.kinds.decision import View
 from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.memory.ranking import RecallSettings
 from ratchet.agent.memory.snapshot import Memory
@@ -21,7 +22,6 @@ from ratchet.agent.optimize.memory_curation import CurationSettings, curate_memo
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 from ratchet.agent.optimize.vote_weights import Grid, tune
 from ratchet.agent.record import Record
-from ratchet.agent.rollout.decision import View
 from ratchet.agent.rollout.repair import repair
 from ratchet.agent.rollout.rollout import HISTORY
 from ratchet.agent.trace import Trace

@@ -13,6 +13,7 @@ from ratchet.agent.candidate import ToolOverride
 from ratchet.agent.environment import Action, Option
 from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.kinds.arguments import fill_arguments
+from ratchet.agent.kinds.decision import Decision
 from ratchet.agent.kinds.program import Program
 from ratchet.agent.kinds.tool_overrides import Overrides, override_of
 from ratchet.agent.lm.of_candidate import lm_type
@@ -23,7 +24,6 @@ from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 from ratchet.agent.optimize.tool_failures import ToolRow, argument_errors, tool_failures
 from ratchet.agent.optimize.tool_words import Writer, readable, telling, written_by
 from ratchet.agent.record import Json, Record
-from ratchet.agent.rollout.decision import Decision
 
 
 class Tools(Record):

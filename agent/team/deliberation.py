@@ -12,9 +12,9 @@ import numpy as np
 
 from ratchet.agent.candidate import Candidate, Role
 from ratchet.agent.environment import Action, Option
+from ratchet.agent.kinds.decision import Decision, View
 from ratchet.agent.kinds.program import Program, pick
 from ratchet.agent.kinds.tool_overrides import shown_name
-from ratchet.agent.rollout.decision import Decision, View
 from ratchet.agent.team.roles import RIGHT, WRONG, criticism
 from ratchet.agent.trace import Contribution, Usage
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from ratchet.agent.candidate import Candidate, Duty, OptionWeights, Predictor, Role, Topology
 from ratchet.agent.environment import Observation, Option
 from ratchet.agent.errors import BadInput
+from ratchet.agent.kinds.decision import View
 from ratchet.agent.kinds.program import ARGUMENTS, CHOOSE
 from ratchet.agent.kinds.tool_overrides import override_of, shown_name
 from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.lm.prompt_format import data
-from ratchet.agent.rollout.decision import View
 
 RIGHT, WRONG = "right", "wrong"
 VERDICTS = (

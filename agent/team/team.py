@@ -14,12 +14,12 @@ import dspy
 
 from ratchet.agent.candidate import Candidate
 from ratchet.agent.environment import Observation, Option
+from ratchet.agent.kinds.decision import Decision, Scored, View
 from ratchet.agent.kinds.program import Program
 from ratchet.agent.lm.lm import Prompt
 from ratchet.agent.memory.ranking import Embed
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Recalled
-from ratchet.agent.rollout.decision import Decision, Scored, View
 from ratchet.agent.team.deliberation import Blackboard, decider, highest_sum, talk, weigh
 from ratchet.agent.team.roles import check_team, files_of, member_of
 

@@ -5,12 +5,10 @@ Nearly the same is a Jaccard similarity of shingles of five characters of 0.8 or
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Final
 
-from ratchet.agent.errors import BadInput
 from ratchet.evaluation.data.near_text import nearest_texts
-from ratchet.evaluation.gate.pairs import Pair
 
 NEAR: Final = 0.8
 """Jaccard similarity of shingles from which two texts are the same case."""
@@ -29,17 +27,6 @@ def overlapping(
     asked = {case: text for case, text in normals.items() if text and case not in same}
     nearest = zip(asked, nearest_texts(list(asked.values()), sorted(known)), strict=True)
     return same | {case for case, (_, similarity) in nearest if similarity >= near}
-
-
-def refuse_contaminated(pairs: Iterable[Pair], seen: Iterable[str]) -> Iterator[Pair]:
-    """Pass the pairs through; BadInput at the first whose case id a proposer saw."""
-    known = frozenset(seen)
-    for pair in pairs:
-        if pair.case_id in known:
-            raise BadInput(
-                f"case {pair.case_id!r} was seen by the proposer; draw fresh cases or drop this one"
-            )
-        yield pair
 
 
 def _normal(text: str) -> str:

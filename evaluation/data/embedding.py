@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from ratchet.agent.memory.similarity import GRAMS
-from ratchet.evaluation.drift.packing import pack, unpack
+from ratchet.evaluation.data.arrays import pack, unpack
 
 HASHING: Final = "hashing"
 """Name of the default."""

@@ -8,12 +8,10 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-import numpy as np
 from pydantic import Field
 
 from ratchet.agent.errors import BadInput
 from ratchet.agent.record import Record
-from ratchet.evaluation.gate.betting import EVERYTHING, Wealth, bet, narrowed
 
 _LOG_2_OVER_ALPHA: Final = math.log(2 / 0.05)
 
@@ -40,44 +38,15 @@ def mean_interval(scores: Sequence[float | None]) -> Interval:
     Raises:
         BadInput: no case has a score, or a score is outside [0, 1].
     """
-    known = _known(scores)
+    known = known_scores(scores)
     mean = math.fsum(known) / len(known)
     low, high = _wilson(known) if set(known) <= {0, 1} else _bernstein(known, mean)
     low, high = max(0.0, min(low, mean)), min(1.0, max(high, mean))
     return Interval(mean=mean, low=low, high=high, n=len(known), excluded=len(scores) - len(known))
 
 
-def anytime_interval(
-    scores: Sequence[float | None], clusters: Sequence[str | None] | None = None
-) -> Interval:
-    """Mean and 95 % interval that holds wherever one stops, as a test does at its verdict.
-
-    A betting confidence sequence for a bounded mean (Waudby-Smith & Ramdas 2023), intersected over time. Wilson's
-    holds for a number of cases fixed beforehand; where a promotion decides when to stop, lucky runs stop early
-    and it covers 83–85 %.
-
-    Args:
-        scores: in the order in which they were looked at.
-        clusters: the session of each, None for a case of its own; turns of one count together, by their mean.
-
-    Raises:
-        BadInput: as `mean_interval`.
-    """
-    known = _known(scores)
-    groups: dict[object, list[float]] = {}
-    for place, (score, cluster) in enumerate(zip(scores, clusters or [None] * len(scores), strict=True)):
-        if score is not None:
-            groups.setdefault(place if cluster is None else cluster, []).append(score)
-    means = np.array([math.fsum(group) / len(group) for group in groups.values()])
-    run = bet(Wealth.start(), 2 * means - 1, np.zeros_like(means))
-    low, high = ((end + 1) / 2 for end in narrowed(EVERYTHING, run.path))
-    mean = float(means.mean())
-    return Interval(
-        mean=mean, low=min(low, mean), high=max(high, mean), n=len(known), excluded=len(scores) - len(known)
-    )
-
-
-def _known(scores: Sequence[float | None]) -> list[float]:
+def known_scores(scores: Sequence[float | None]) -> list[float]:
+    """Those that there are; BadInput where there are none, or one is outside [0, 1]."""
     known = [score for score in scores if score is not None]
     if not known:
         raise BadInput(

@@ -21,9 +21,8 @@ from scipy.stats import hypergeom
 
 from ratchet.agent.record import Record, StageSettings
 from ratchet.agent.trace import Trace
+from ratchet.evaluation.data.arrays import Floats, Ints
 from ratchet.evaluation.data.cases import on_gate_side
-from ratchet.evaluation.drift.conformal import Ints
-from ratchet.evaluation.gate.betting import Floats
 
 POOL: Final = 2000
 """Traces whose novelty is looked at, where there are more; half of them for doubt, half by hash."""

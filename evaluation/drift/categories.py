@@ -11,11 +11,15 @@ from typing import Any, Final
 import numpy as np
 from typing_extensions import override
 
-from ratchet.evaluation.drift.conformal import Ints, Shares, pool_p_values, stake_floor
+from ratchet.evaluation.data.arrays import Floats, Ints
+from ratchet.evaluation.drift.conformal import (
+    Shares,
+    pool_p_values,
+    stake_floor,
+)
 from ratchet.evaluation.drift.message import Group, category_column
 from ratchet.evaluation.drift.scores import Detector, Ranked, WindowView
 from ratchet.evaluation.drift.shift import RECENT_WINDOWS
-from ratchet.evaluation.gate.betting import Floats
 
 _MAX_CATEGORIES: Final = 500
 _MIN_VALUES: Final = 10

@@ -12,8 +12,10 @@ from typing import Final
 import numpy as np
 from scipy.special import betaln
 
-from ratchet.evaluation.drift.conformal import QUANTILES, Ints
-from ratchet.evaluation.gate.betting import Floats
+from ratchet.evaluation.data.arrays import Floats, Ints
+from ratchet.evaluation.drift.conformal import (
+    QUANTILES,
+)
 
 _SURE: Final = 400.0
 """Pseudo-messages behind the belief that a rank is at or below q with probability q before the change point."""

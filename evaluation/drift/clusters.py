@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.agent.memory.similarity import leaning
+from ratchet.evaluation.data.arrays import Floats, Ints
 from ratchet.evaluation.data.embedding import unit_rows
-from ratchet.evaluation.drift.conformal import Ints
-from ratchet.evaluation.gate.betting import Floats
 
 _Vectors = NDArray[np.float32]
 

@@ -17,11 +17,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ratchet.evaluation.gate.betting import Floats
-
-Ints = NDArray[np.int64]
+from ratchet.evaluation.data.arrays import Floats, Ints
 
 QUANTILES: Final = np.array([0.02, 0.05, 0.1, 0.2, 0.3])
 STAKES: Final = np.array([0.06, 0.15, 0.35, 0.7])

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ratchet.evaluation.data.arrays import Floats, Ints
 from ratchet.evaluation.data.intervals import mean_interval
 from ratchet.evaluation.drift.attribution import Attribution, ChangePoint, Cluster, SliceDrift, StrangeMessage
 from ratchet.evaluation.drift.change_point import Ranks, locate_change_point
@@ -19,12 +20,10 @@ from ratchet.evaluation.drift.clusters import (
     near_share,
     risen_groups,
 )
-from ratchet.evaluation.drift.conformal import Ints
 from ratchet.evaluation.drift.history import History
 from ratchet.evaluation.drift.message import GROUPS, Group
 from ratchet.evaluation.drift.shift import DIRECTION, RECURRENCE, ShiftDetector
 from ratchet.evaluation.drift.state import DriftState
-from ratchet.evaluation.gate.betting import Floats
 
 _MESSAGES: Final = 10
 _MIN_SLICE: Final = 10

@@ -7,10 +7,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.evaluation.drift.conformal import Ints
-from ratchet.evaluation.drift.packing import pack, unpack
+from ratchet.evaluation.data.arrays import Floats, Ints, pack, unpack
 from ratchet.evaluation.drift.scores import Ranked, WindowView
-from ratchet.evaluation.gate.betting import Floats
 
 _LIMIT: Final = 3_000
 _CLIP: Final = 300

@@ -14,10 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from ratchet.evaluation.drift.conformal import Ints, RankCounts, Shares, message_shares, usual_size
+from ratchet.evaluation.data.arrays import Floats, Ints, pack, unpack
+from ratchet.evaluation.drift.conformal import (
+    RankCounts,
+    Shares,
+    message_shares,
+    usual_size,
+)
 from ratchet.evaluation.drift.message import HARMLESS_FALLS, Group, Message, numeric_column
-from ratchet.evaluation.drift.packing import pack, unpack
-from ratchet.evaluation.gate.betting import Floats
 
 Vectors = NDArray[np.float32]
 

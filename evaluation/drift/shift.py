@@ -15,10 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
-from ratchet.evaluation.drift.conformal import Ints, message_shares, pool_p_values, stake_floor
-from ratchet.evaluation.drift.packing import pack, unpack
+from ratchet.evaluation.data.arrays import Floats, Ints, pack, unpack
+from ratchet.evaluation.drift.conformal import (
+    message_shares,
+    pool_p_values,
+    stake_floor,
+)
 from ratchet.evaluation.drift.scores import Detector, Ranked, Vectors, WindowView
-from ratchet.evaluation.gate.betting import Floats
 
 Halves = NDArray[np.float16]
 """Half precision: what is kept for long takes half the room."""

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from ratchet.evaluation.data.arrays import Floats
 
 MAX_STAKE: Final = 0.995
 """Largest share of wealth that one bet may lose; below 1 so that wealth never becomes exactly 0."""

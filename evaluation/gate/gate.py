@@ -22,7 +22,6 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.agent.errors import BadInput, CorruptRecord
-from ratchet.evaluation.data.provenance import Provenance, Registration
 from ratchet.evaluation.gate.betting import (
     EVERYTHING,
     Run,
@@ -35,6 +34,7 @@ from ratchet.evaluation.gate.betting import (
 )
 from ratchet.evaluation.gate.evidence import Bet, Intake
 from ratchet.evaluation.gate.pairs import Pair
+from ratchet.evaluation.gate.provenance import Provenance, Registration
 from ratchet.evaluation.gate.slices import SliceEvidence, Slices
 from ratchet.evaluation.gate.verdict import (
     SideBySide,

@@ -4,7 +4,7 @@ Why a record of its own: a pair is the only thing that may enter a bet, so every
 needs (scores in [0, 1], a positive propensity) is checked here, once, before any wealth moves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -111,3 +111,14 @@ def _join(case_id: str, champion: SideResult, challenger: SideResult) -> Pair:
         champion_latency=champion.latency,
         challenger_latency=challenger.latency,
     )
+
+
+def refuse_contaminated(pairs: Iterable[Pair], seen: Iterable[str]) -> Iterator[Pair]:
+    """Pass the pairs through; BadInput at the first whose case id a proposer saw."""
+    known = frozenset(seen)
+    for pair in pairs:
+        if pair.case_id in known:
+            raise BadInput(
+                f"case {pair.case_id!r} was seen by the proposer; draw fresh cases or drop this one"
+            )
+        yield pair

@@ -11,12 +11,13 @@ from datetime import datetime
 from ratchet.agent.record import Record
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase, answer_name
-from ratchet.evaluation.data.intervals import Interval, anytime_interval
-from ratchet.evaluation.data.provenance import Registration
+from ratchet.evaluation.data.intervals import Interval
+from ratchet.evaluation.gate.anytime import anytime_interval
 from ratchet.evaluation.gate.failures import Played
 from ratchet.evaluation.gate.gate import Gate, GatePolicy
 from ratchet.evaluation.gate.order import Place, batches, go_on, in_order
 from ratchet.evaluation.gate.pairs import Pair, SideResult, pair_up
+from ratchet.evaluation.gate.provenance import Registration
 from ratchet.evaluation.gate.verdict import Verdict, WealthPoint
 
 

@@ -9,9 +9,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ratchet.agent.errors import BadInput
-from ratchet.evaluation.data.contamination import refuse_contaminated
 from ratchet.evaluation.gate.characteristics.operating import measure
 from ratchet.evaluation.gate.gate import Gate, GatePolicy, Pair, Verdict
+from ratchet.evaluation.gate.pairs import refuse_contaminated
 from ratchet.evaluation.gate.path import wealth_path
 from ratchet.evaluation.gate.verdict import WealthPoint
 from ratchet.flows.commands.characteristics_tables import show_characteristics

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from ratchet.agent.record import content_hash
 from ratchet.agent.trace import Trace
+from ratchet.evaluation.data.arrays import Ints
 from ratchet.evaluation.data.cases import case_text, on_gate_side
 from ratchet.evaluation.data.labels import Label
 from ratchet.evaluation.data.selection import Flags, UnlabelledTraces
-from ratchet.evaluation.drift.conformal import Ints
 from ratchet.infra.store.dataset_files import DatasetVersion
 from ratchet.infra.store.dataset_log import (
     add_rows,

@@ -7,12 +7,12 @@ from ratchet.agent.candidate import Topology
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Observation, Option, Outcome
 from ratchet.agent.errors import LMFailure
+from ratchet.agent.kinds.decision import View
 from ratchet.agent.kinds.program import Decision, Program, base_candidate, pick
 from ratchet.agent.limits import Limits
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.rollout import loop
-from ratchet.agent.rollout.decision import View
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.rollout.reflection import by_template
 from ratchet.agent.trace import Step, Usage

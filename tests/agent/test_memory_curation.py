@@ -1,12 +1,12 @@
 """Curation: credit and difference decide, whole trajectories stay or go, the old snapshot stays as it is."""
 
 from ratchet.agent.environment import Observation
+from ratchet.agent.kinds.decision import View
 from ratchet.agent.memory.library import Library
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Credit, Experience
 from ratchet.agent.optimize.examples import as_decisions
 from ratchet.agent.optimize.memory_curation import CurationSettings, curate_memory, imported_steps, where_from
-from ratchet.agent.rollout.decision import View
 
 
 def trajectory(trace, *observations, source="own", **changes):

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Environment, Observation
+from ratchet.agent.kinds.decision import Decision, View
 from ratchet.agent.kinds.program import Program
-from ratchet.agent.rollout.decision import Decision, View
 
 Way = list[tuple[Observation, Action]]
 """What was seen and done, step by step."""

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.data import near_text
-from ratchet.evaluation.data.contamination import overlapping, refuse_contaminated
-from ratchet.evaluation.gate.gate import Pair
+from ratchet.evaluation.data.contamination import overlapping
+from ratchet.evaluation.gate.pairs import Pair, refuse_contaminated
 
 QUESTION = "My card was charged twice for the hotel in Lisbon last weekend, can you refund one of them?"
 WORDS = [

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratchet.evaluation.data.intervals import anytime_interval
 from ratchet.evaluation.data.intervals import mean_interval as fixed_interval
+from ratchet.evaluation.gate.anytime import anytime_interval
 from ratchet.evaluation.gate.betting import CELL, EVERYTHING, Wealth, bet, confidence_sequence, narrowed
 from ratchet.evaluation.gate.gate import Gate, GatePolicy, Pair, decide
 

@@ -4,7 +4,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ratchet.evaluation.gate.betting import Floats, Wealth, bet, confidence_sequence
+from ratchet.evaluation.data.arrays import Floats
+from ratchet.evaluation.gate.betting import (
+    Wealth,
+    bet,
+    confidence_sequence,
+)
 from ratchet.evaluation.gate.characteristics.simulation import (
     OnMeasurement,
     Population,

@@ -11,7 +11,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.evaluation.gate.betting import Floats
+from ratchet.evaluation.data.arrays import Floats
 from ratchet.evaluation.gate.characteristics.simulation import Counts, first_crossings
 
 Rule = Callable[[Floats, Floats], Counts]

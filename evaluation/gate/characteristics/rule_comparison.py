@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ratchet.evaluation.gate.betting import Floats
+from ratchet.evaluation.data.arrays import Floats
 from ratchet.evaluation.gate.characteristics import promotion_rules as rules
 from ratchet.evaluation.gate.characteristics.simulation import (
     CANDIDATES,

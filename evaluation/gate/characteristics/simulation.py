@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from ratchet.evaluation.gate.betting import LOG_WEIGHTS, Bounds, Floats, trust
+from ratchet.evaluation.data.arrays import Floats
+from ratchet.evaluation.gate.betting import (
+    LOG_WEIGHTS,
+    Bounds,
+    trust,
+)
 
 Counts = NDArray[np.int64]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], tuple[Floats, Floats]]

@@ -1,4 +1,4 @@
-"""Arrays in JSON, bit for bit: the bytes, compressed, in base64, with shape and type beside them."""
+"""Arrays: what they are called here, and how they stand in JSON, bit for bit: compressed bytes in base64."""
 
 import base64
 import zlib
@@ -6,6 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 
 def pack(array: NDArray[Any]) -> dict[str, Any]:

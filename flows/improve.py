@@ -35,7 +35,7 @@ class ImproveReport(Record):
 
     served: int
     asked: LabelRequest
-    lessons: RoundData | None = None
+    data: RoundData | None = None
     nothing_new: dict[str, str] = Field(default_factory=dict)
     """Proposer → why it made nothing; no test is spent on it."""
     judged: tuple[GateResult, ...] = ()
@@ -71,16 +71,16 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
                 served=served, asked=asked, decision=RoundOutcome(reason=waiting), problems=problems
             )
 
-    lessons = curate_round(project, collection, rules.curation, rules.selection.gate_share, seed=rules.seed)
-    proposed = propose_each(project, proposers, lessons, seed=rules.seed, stacked=rules.stacked)
-    problems += () if rules.model else unused_model(agent, lessons.champion)
-    gated = gate_candidates(project, lessons, proposed.challengers, rules.gate)
+    data = curate_round(project, collection, rules.curation, rules.selection.gate_share, seed=rules.seed)
+    proposed = propose_each(project, proposers, data, seed=rules.seed, stacked=rules.stacked)
+    problems += () if rules.model else unused_model(agent, data.champion)
+    gated = gate_candidates(project, data, proposed.challengers, rules.gate)
     record_settings(agent.name, {*proposed.challengers, *(one.candidate_id for one in gated.judged)}, rules)
     decision = promote_best(agent.name, gated, approved_by=rules.approved_by)
     return ImproveReport(
         served=served,
         asked=asked,
-        lessons=lessons,
+        data=data,
         nothing_new=proposed.nothing_new,
         judged=gated.judged,
         decision=decision,

@@ -25,7 +25,7 @@ class RoundData(Record):
     training: DatasetVersion
     labelled: DatasetVersion
     """All labelled cases, those of the gate included."""
-    practice: DatasetVersion
+    rollouts: DatasetVersion
     """Whole runs, won and lost, of cases that are not the gate's."""
     imported: DatasetVersion
     """The first step of each run in the library that is another agent's and that is not the gate's."""
@@ -36,7 +36,7 @@ class RoundData(Record):
     @property
     def digest(self) -> str:
         """Of all that may be learned from."""
-        return content_hash([self.training.digest, self.practice.digest, self.imported.digest])
+        return content_hash([self.training.digest, self.rollouts.digest, self.imported.digest])
 
 
 @task(name="curate")
@@ -62,7 +62,9 @@ def curate_round(
     )
     released = released_by(labelled, spent_cases(project.name))
     curated = curate(labelled, settings, released=released, seed=seed)
-    runs = training_rollouts(traces, labelled, labels, gate_share=gate_share, salt=salt, released=released)
+    rollouts = training_rollouts(
+        traces, labelled, labels, gate_share=gate_share, salt=salt, released=released
+    )
     with open_library(project.name) as library:
         imported = training_imports(
             library.imported(), traces, labelled, gate_share=gate_share, salt=salt, released=released
@@ -77,7 +79,7 @@ def curate_round(
     return RoundData(
         training=write_dataset("training", weighted),
         labelled=write_dataset("labelled", labelled),
-        practice=write_dataset("practice", runs),
+        rollouts=write_dataset("rollouts", rollouts),
         imported=write_dataset("imported", imported),
         champion=serving.candidate_id,
         n_human=curated.n_human,

@@ -53,7 +53,7 @@ class Proposed(Record):
 
 
 def propose_each(
-    folder: str, proposers: Sequence[Proposer], lessons: RoundData, *, seed: int, stacked: bool = False
+    folder: str, proposers: Sequence[Proposer], data: RoundData, *, seed: int, stacked: bool = False
 ) -> Proposed:
     """Let each proposer change the champion; `stacked`, what the one before it made."""
     name = load_project(Path(folder)).name
@@ -61,15 +61,15 @@ def propose_each(
     nothing_new: dict[str, str] = {}
     problems: list[str] = []
     for proposer in proposers:
-        parent = [lessons.champion, *made][-1 if stacked else 0]
+        parent = [data.champion, *made][-1 if stacked else 0]
         try:
-            one = propose(folder, proposer, parent, lessons, seed)
+            one = propose(folder, proposer, parent, data, seed)
         except Exception as error:  # noqa: BLE001  whatever broke in one, what the others made is still gated
             path = keep_traceback(name, proposer.name, error)
             said = in_one_line(error) or named(error)
             problems.append(f"proposer {proposer.name} made nothing: {said}; its traceback is in {path}")
             continue
-        if one.candidate_id in (None, lessons.champion):
+        if one.candidate_id in (None, data.champion):
             nothing_new[proposer.name] = one.nothing or NOTHING_BETTER
         else:
             made.append(one.candidate_id)
@@ -78,19 +78,19 @@ def propose_each(
     )
 
 
-def propose(folder: str, proposer: Proposer, parent: str, lessons: RoundData, seed: int) -> Made:
+def propose(folder: str, proposer: Proposer, parent: str, data: RoundData, seed: int) -> Made:
     """One challenger of this parent, registered; made once for the same proposer, evidence, parent and seed."""
     name = load_project(Path(folder)).name
-    key = content_hash([name, recipe_of(proposer), lessons.digest, parent, seed])
-    return _propose(folder, proposer, parent, lessons, seed, key)
+    key = content_hash([name, recipe_of(proposer), data.digest, parent, seed])
+    return _propose(folder, proposer, parent, data, seed, key)
 
 
 @task(name="propose", **cached_by("key", result=Made))
-def _propose(folder: str, proposer: Proposer, parent: str, lessons: RoundData, seed: int, key: str) -> Made:
+def _propose(folder: str, proposer: Proposer, parent: str, data: RoundData, seed: int, key: str) -> Made:
     project = load_project(Path(folder))
     with ExitStack() as stack:
         evidence = evidence_of(
-            project, parent, lessons, lambda: stack.enter_context(memory_of(project.name, lessons))
+            project, parent, data, lambda: stack.enter_context(memory_of(project.name, data))
         )
         try:
             proposal = made_by(proposer, registered(project.name, parent), evidence, work_of(project, seed))
@@ -104,7 +104,7 @@ def _propose(folder: str, proposer: Proposer, parent: str, lessons: RoundData, s
         files=proposal.files,
         seen_case_ids=proposal.seen_case_ids,
         cost=proposal.cost,
-        dataset={lessons.training.digest: lessons.training, lessons.practice.digest: lessons.practice}.get(
+        dataset={data.training.digest: data.training, data.rollouts.digest: data.rollouts}.get(
             proposal.candidate.origin.data_digest or ""
         ),
     )
@@ -130,39 +130,39 @@ def work_of(project: Project, seed: int) -> Work:
     )
 
 
-def memory_of(name: str, lessons: RoundData) -> AbstractContextManager[Retriever]:
+def memory_of(name: str, data: RoundData) -> AbstractContextManager[Retriever]:
     """The library's steps of the runs that may teach in this round, ours and imported ones."""
-    ids = (column_of(runs, "trace_id") for runs in (lessons.practice, lessons.imported))
+    ids = (column_of(runs, "trace_id") for runs in (data.rollouts, data.imported))
     return library_view(name, {str(one) for column in ids for one in column})
 
 
 def evidence_of(
-    project: Project, parent: str, lessons: RoundData, memory: Callable[[], Retriever] = Library
+    project: Project, parent: str, data: RoundData, memory: Callable[[], Retriever] = Library
 ) -> Evidence:
     """What this round may learn from; each part is read when a proposer asks for it."""
     return Evidence(
-        examples=lambda: as_examples(project, read_dataset(lessons.training, TrainingExample)),
+        examples=lambda: as_examples(project, read_dataset(data.training, TrainingExample)),
         served=lambda: served_by(project.name, parent),
-        runs=lambda: read_dataset(lessons.practice, Trace),
+        rollouts=lambda: read_dataset(data.rollouts, Trace),
         memory=memory,
         versions=frozenset(version.candidate_id for version in version_history(project.name)),
-        digests={"examples": lessons.training.digest, "runs": lessons.practice.digest},
+        digests={"examples": data.training.digest, "rollouts": data.rollouts.digest},
     )
 
 
-def as_examples(project: Project, lessons: Sequence[TrainingExample]) -> list[Example]:
-    """What the agent would have seen of each lesson's case."""
+def as_examples(project: Project, training: Sequence[TrainingExample]) -> list[Example]:
+    """What the agent would have seen of each case."""
     return [
         Example(
-            view=View(case_id=lesson.case.case_id, observation=project.environment().reset(lesson.case.case)),
-            answer=answer_name(lesson.case.answer),
-            call=lesson.case.answer,
-            weight=lesson.weight,
-            trace_id=lesson.case.trace_id,
-            seen_at=lesson.case.case.seen_at,
-            source="human" if lesson.case.source == "human" else "own",
+            view=View(case_id=one.case.case_id, observation=project.environment().reset(one.case.case)),
+            answer=answer_name(one.case.answer),
+            call=one.case.answer,
+            weight=one.weight,
+            trace_id=one.case.trace_id,
+            seen_at=one.case.case.seen_at,
+            source="human" if one.case.source == "human" else "own",
         )
-        for lesson in lessons
+        for one in training
     ]
 
 

@@ -53,13 +53,13 @@ class Evidence:
         *,
         examples: Part[Example] = (),
         served: Part[Trace] = (),
-        runs: Part[Trace] = (),
+        rollouts: Part[Trace] = (),
         memory: Callable[[], Retriever] = Library,
         versions: frozenset[str] | None = None,
         digests: Mapping[str, str] | None = None,
     ) -> None:
-        """Rows, or functions that read them; what opens the memory; the datasets behind `examples` and `runs`."""
-        self._examples, self._served, self._runs, self._memory = examples, served, runs, memory
+        """Rows, or functions that read them; what opens the memory; the datasets behind `examples` and `rollouts`."""
+        self._examples, self._served, self._rollouts, self._memory = examples, served, rollouts, memory
         self._versions = versions
         self._digests = digests or {}
 
@@ -75,9 +75,9 @@ class Evidence:
         return tuple(trace for trace in _rows(self._served) if trace.case.case_id in known)
 
     @cached_property
-    def runs(self) -> tuple[Trace, ...]:
+    def rollouts(self) -> tuple[Trace, ...]:
         """Whole runs that may be imitated where they won, in the order of time; none that a person refused."""
-        return _rows(self._runs)
+        return _rows(self._rollouts)
 
     @cached_property
     def memory(self) -> "NotedMemory":
@@ -85,9 +85,9 @@ class Evidence:
         return NotedMemory(self._memory())
 
     @property
-    def own_runs(self) -> tuple[Trace, ...]:
-        """Those of the runs whose world is ours to play again: an imported run's is not."""
-        return tuple(r for r in self.runs if self._versions is None or r.candidate_id in self._versions)
+    def own_rollouts(self) -> tuple[Trace, ...]:
+        """Those of the rollouts whose world is ours to play again: an imported run's is not."""
+        return tuple(r for r in self.rollouts if self._versions is None or r.candidate_id in self._versions)
 
     @property
     def seen(self) -> frozenset[str]:
@@ -96,7 +96,7 @@ class Evidence:
         return frozenset(
             (
                 *(example.view.case_id for example in read.get("examples", ())),
-                *(trace.case.case_id for trace in read.get("runs", ())),
+                *(trace.case.case_id for trace in read.get("rollouts", ())),
                 *(self.memory.seen if "memory" in read else ()),
             )
         )

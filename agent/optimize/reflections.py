@@ -1,8 +1,8 @@
-"""Lessons: what reflections on single cases taught, made lasting as worked examples in the prompt.
+"""Reflections on single cases, made lasting: what they taught becomes worked examples in the prompt.
 
 A reflection counts only if the retry after it won. What is kept is where the winning attempt first did something
 else than the failed one, and what it did: not the reflection's words, which may quote what an environment said and
-must never become an instruction. Whether lessons help is for the gate to say: in Reflexion's own numbers reflection
+must never become an instruction. Whether that helps is for the gate to say: in Reflexion's own numbers reflection
 raises HumanEval and lowers MBPP. Source: Shinn et al., Reflexion (2023).
 """
 
@@ -31,10 +31,10 @@ class Reflections(Record):
         """The parent with its commonest mistakes, put right, as examples; its own demos stay and stand first."""
         if parent.candidate.topology.roles:
             raise NothingToPropose("a team's roles learn from decisions: `replay` and `lora` improve each")
-        known = corrections(evidence.runs)
+        known = corrections(evidence.rollouts)
         if not known:
             raise NothingToPropose(
-                f"none of {len(evidence.runs)} runs won after a reflection: allow retries (attempts > 1), serve more"
+                f"none of {len(evidence.rollouts)} runs won after a reflection: allow retries (attempts > 1)"
             )
         kept = _commonest(known, self.most)
         demos = tuple(Demo(inputs=one.observation, output=one.worked, case_id=one.case_id) for one in kept)
@@ -43,9 +43,9 @@ class Reflections(Record):
         predictors[CHOOSE] = before.model_copy(update={"demos": (*before.demos, *demos)})
         return Proposal(
             candidate=parent.candidate.model_copy(update={"predictors": predictors}),
-            note=f"{len(kept)} lessons from {len(known)} failures that a retry put right: "
+            note=f"{len(kept)} corrections from {len(known)} failures that a retry put right: "
             + "; ".join(f"{one.worked} instead of {one.failed}" for one in kept),
-            parameters={"turnings": len(known)},
+            parameters={"corrections": len(known)},
         )
 
 

@@ -47,15 +47,17 @@ class Trajectories(Record):
         """The parent with a curated memory of steps that won."""
         if parent.candidate.topology.roles:
             raise NothingToPropose("a team's roles learn from decisions: `replay` gives each role its memory")
-        mended = self.repaired(parent, evidence.own_runs, work)
-        examples = [e for run in (*evidence.own_runs, *mended) for e in replayed(run, work.environment())]
+        mended = self.repaired(parent, evidence.own_rollouts, work)
+        examples = [e for run in (*evidence.own_rollouts, *mended) for e in replayed(run, work.environment())]
         views = [e.view for e in spread(examples, self.tune_on)]
-        views += [first_view(run) for run in lost(evidence.own_runs)[-self.tune_on :]]
-        steps = [step for run in (*evidence.runs, *mended) for step in winning_steps(run)]
+        views += [first_view(run) for run in lost(evidence.own_rollouts)[-self.tune_on :]]
+        steps = [step for run in (*evidence.rollouts, *mended) for step in winning_steps(run)]
         steps += imported_steps(evidence.memory, views, self.imported)
         if not steps:
-            raise NothingToPropose(f"none of {len(evidence.runs)} runs won, and no imported one is like them")
-        return self.remembering(parent, steps, examples, work, credit=tally(evidence.runs))
+            raise NothingToPropose(
+                f"none of {len(evidence.rollouts)} runs won, and no imported one is like them"
+            )
+        return self.remembering(parent, steps, examples, work, credit=tally(evidence.rollouts))
 
     def remembering(
         self,

@@ -23,10 +23,10 @@ def say(text: str, style: str = "", head: str = "") -> None:
 
 def show_round(report: ImproveReport, versions: Sequence[Version]) -> None:
     """What was learned from, each challenger's verdict, and who serves now."""
-    if report.lessons is not None:
-        lessons = report.lessons
-        left_out = ", ".join(f"{n} {why}" for why, n in lessons.left_out.items())
-        say(f"learned from {lessons.training.n_rows} cases, {lessons.n_human} answered by people")
+    if report.data is not None:
+        data = report.data
+        left_out = ", ".join(f"{n} {why}" for why, n in data.left_out.items())
+        say(f"learned from {data.training.n_rows} cases, {data.n_human} answered by people")
         say(f"left out: {left_out}", "dim")
     show_verdicts(report.judged, versions)
     for proposer, why in report.nothing_new.items():

@@ -20,7 +20,7 @@ from ratchet.tasks.curate import RoundData
 from ratchet.tasks.propose import evidence_of, registered, work_of
 
 CASES = 16
-BY_HEART = Lora(name="planted", epochs=6, learning_rate=3e-3, tune_share=0)
+BY_HEART = Lora(name="control", epochs=6, learning_rate=3e-3, tune_share=0)
 
 
 class NegativeControl(Record):
@@ -31,24 +31,22 @@ class NegativeControl(Record):
     champion_on_them: Interval
 
 
-@task(name="plant", **cached_by("name", "lessons", "seed", result=NegativeControl))
-def make_negative_control(folder: str, name: str, lessons: RoundData, seed: int) -> NegativeControl:
+@task(name="plant", **cached_by("name", "data", "seed", result=NegativeControl))
+def make_negative_control(folder: str, name: str, data: RoundData, seed: int) -> NegativeControl:
     """Forget all experience, and train far too long, at far too high a rate, on far too few cases."""
-    project, parent = load_project(Path(folder)), registered(name, lessons.champion)
-    examples = [e for e in evidence_of(project, lessons.champion, lessons).examples if e.source == "human"][
-        :CASES
-    ]
+    project, parent = load_project(Path(folder)), registered(name, data.champion)
+    examples = [e for e in evidence_of(project, data.champion, data).examples if e.source == "human"][:CASES]
     topology = Topology(attempts=parent.candidate.topology.attempts)
     bare = parent.candidate.model_copy(update={"memory": None, "topology": topology})
     proposal = made_by(
         BY_HEART, Registered(bare, {}, parent.seen), Evidence(examples=examples), work_of(project, seed)
     )
     assert proposal is not None, "a new adapter is a new candidate"
-    note = f"Forgot its experience and learned {len(examples)} cases by heart: planted to be refused."
+    note = f"Forgot its experience and learned {len(examples)} cases by heart: a negative control, to be refused."
     origin = proposal.candidate.origin.model_copy(update={"note": note})
     candidate = proposal.candidate.model_copy(update={"origin": origin})
     register(name, candidate, files=proposal.files, seen_case_ids=proposal.seen_case_ids, cost=proposal.cost)
-    theirs, ours = build(candidate, proposal.files), load_program(name, lessons.champion)
+    theirs, ours = build(candidate, proposal.files), load_program(name, data.champion)
     return NegativeControl(
         candidate_id=candidate.candidate_id,
         own_cases=_accuracy(theirs, examples),

@@ -56,7 +56,7 @@ class Week(Record):
 class Refusal(Record):
     """The negative control, the one that reflection made, and their verdicts."""
 
-    planted: NegativeControl
+    control: NegativeControl
     taught: str | None
     """Its candidate id; None where no retry after a reflection won."""
     judged: tuple[GateResult, ...]
@@ -81,7 +81,7 @@ def tell(*, auto_approve: bool) -> Story:
         show_round(second, version_history(DEMO_PROJECT))
     with stages("One challenger knows its few cases by heart, one keeps what reflection taught"):
         refused = once("two challengers", Refusal, lambda: judge_negative_control(second, then_rules.seed))
-        show_negative_control(refused.planted, refused.taught, refused.judged, version_history(DEMO_PROJECT))
+        show_negative_control(refused.control, refused.taught, refused.judged, version_history(DEMO_PROJECT))
     with stages("The last word · requests that nothing ever touched"):
         tests = last_word()
         show_final(tests)
@@ -144,16 +144,16 @@ def show_week(played: Week) -> None:
 def judge_negative_control(second: ImproveReport, seed: int) -> Refusal:
     """Let one that is better on its own cases, and one whose reflections were made lasting, face fresh ones."""
     serving = champion(DEMO_PROJECT)
-    if second.lessons is None or serving is None:
+    if second.data is None or serving is None:
         raise RuntimeError("the negative control needs a finished round")
-    lessons = second.lessons.model_copy(update={"champion": serving.candidate_id})
-    control = make_negative_control(str(FOLDER), DEMO_PROJECT, lessons, seed)
+    data = second.data.model_copy(update={"champion": serving.candidate_id})
+    control = make_negative_control(str(FOLDER), DEMO_PROJECT, data, seed)
     (reflections,) = named_proposers(load_project(FOLDER).proposers, ["reflections"])
-    taught = propose(str(FOLDER), reflections, serving.candidate_id, lessons, seed).candidate_id
+    taught = propose(str(FOLDER), reflections, serving.candidate_id, data, seed).candidate_id
     challengers = [one for one in (control.candidate_id, taught) if one]
     gate = read_settings(FOLDER, ImproveSettings).gate
-    gated = gate_candidates(str(FOLDER), lessons, challengers, gate)
-    return Refusal(planted=control, taught=taught, judged=gated.judged)
+    gated = gate_candidates(str(FOLDER), data, challengers, gate)
+    return Refusal(control=control, taught=taught, judged=gated.judged)
 
 
 def last_word() -> dict[str, FinalTest]:

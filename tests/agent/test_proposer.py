@@ -52,10 +52,10 @@ def evidence(make_trace, scripted_environment):
         Experience(observation=text, action="left", trace_id="t", case_id=f"m{text}", source="own")
         for text in "12"
     ]
-    digests = {"examples": "d1", "runs": "d2"}
+    digests = {"examples": "d1", "rollouts": "d2"}
     runs = [make_trace("a run", candidate_id="ours"), make_trace("imported", candidate_id="theirs")]
     return Evidence(
-        examples=lambda: [example(shown)], runs=lambda: runs, memory=lambda: Memory(steps), digests=digests,
+        examples=lambda: [example(shown)], rollouts=lambda: runs, memory=lambda: Memory(steps), digests=digests,
         versions=frozenset(["ours"]),
     )  # fmt: skip
 
@@ -76,10 +76,10 @@ def test_a_proposer_gives_a_candidate_and_a_note_and_its_papers_are_completed(ev
 
 
 def test_what_was_read_was_seen_and_nothing_else(evidence, work):
-    runs = {run.case.case_id for run in evidence.runs}
+    runs = {run.case.case_id for run in evidence.rollouts}
     assert evidence.seen == runs
     assert evidence.digest == "d2"
-    assert [run.candidate_id for run in evidence.own_runs] == ["ours"]
+    assert [run.candidate_id for run in evidence.own_rollouts] == ["ours"]
     assert evidence.memory.recall(Query(observation="1"), k=1)
     assert evidence.seen == {"m1", *runs}, "of the memory, what it told"
     assert evidence.digest == "d2"

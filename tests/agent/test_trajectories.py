@@ -86,7 +86,7 @@ def test_steps_learn_from_the_replay_what_they_were_chosen_from_and_others_stay_
 
 @pytest.mark.slow
 def test_the_memory_of_what_won_gets_a_vote_that_decides(won, work):
-    parent, evidence = Registered(base_candidate("Walk.")), Evidence(runs=won)
+    parent, evidence = Registered(base_candidate("Walk.")), Evidence(rollouts=won)
     proposal = made_by(Trajectories(recalls=1), parent, evidence, replace(work, environment=Walk))
     assert proposal.candidate.topology.recall_weight > 0
     assert proposal.candidate.origin.parameters["accuracy_left_one_out"] == 1.0
@@ -95,7 +95,7 @@ def test_the_memory_of_what_won_gets_a_vote_that_decides(won, work):
 
 def test_lost_runs_shape_what_is_kept_and_so_are_seen_and_none_that_won_is_no_challenger(runs, work):
     lost = [run for run in runs if run.score == 0][:3]
-    evidence, idle = Evidence(runs=lost), Trajectories(repairs=0)
+    evidence, idle = Evidence(rollouts=lost), Trajectories(repairs=0)
     with pytest.raises(NothingToPropose, match="none of 3 runs won"):
         made_by(idle, Registered(base_candidate("Walk.")), evidence, replace(work, environment=Walk))
     assert evidence.seen == {run.case.case_id for run in lost}

@@ -56,12 +56,12 @@ def test_the_ledger_pays_for_every_test_and_ever_less(demo_home):
     assert ledger.spent <= 0.05
 
 
-def test_the_planted_challenger_is_registered_and_never_promoted(demo_home):
-    planted = [v for v in version_history(NAME) if v.candidate.origin.proposer == "planted"]
-    assert len(planted) == 1
-    assert planted[0].decision != "promote"
-    assert not any(event.action == "promoted" for event in planted[0].events)
-    assert "champion" not in planted[0].aliases
+def test_the_negative_control_is_registered_and_never_promoted(demo_home):
+    control = [v for v in version_history(NAME) if v.candidate.origin.proposer == "control"]
+    assert len(control) == 1
+    assert control[0].decision != "promote"
+    assert not any(event.action == "promoted" for event in control[0].events)
+    assert "champion" not in control[0].aliases
 
 
 def test_what_reflection_taught_is_tested_like_anything_else_or_taught_nothing(demo_home):

@@ -48,7 +48,7 @@ def everybody(folder: Path) -> None:
     team = as_team(served)
     register(project.name, team, files={}, seen_case_ids=[], cost={})
     runs = read_dataset(read_state(project.name).traces, Trace)
-    evidence = Evidence(examples=as_examples(project, training), served=runs, runs=runs)
+    evidence = Evidence(examples=as_examples(project, training), served=runs, rollouts=runs)
     for proposer in ALL:
         for parent in (served, team):
             learns = parent is served and proposer.name != "reflections"  # no retry won after one

@@ -76,13 +76,13 @@ def test_it_stops_while_people_work_and_goes_on_with_their_answers(make_project)
     ours.ask(*requests(16))
     first = improve(str(ours.folder), RULES)
     assert first.asked.n_waiting == first.asked.n_asked == 16
-    assert first.lessons is None
+    assert first.data is None
     assert first.decision.reason == "16 of 16 questions wait for people: answer them, then run again"
     assert answer_all(ours.name) == 16
     second = improve(str(ours.folder), RULES)
     assert (second.served, second.asked.n_waiting) == (0, 0)
-    gate_side = second.lessons.left_out["reserved for the gate"]
-    assert second.lessons.n_human + gate_side == 16
+    gate_side = second.data.left_out["reserved for the gate"]
+    assert second.data.n_human + gate_side == 16
     assert read_round(ours.name).picks == ()
 
 
@@ -94,8 +94,8 @@ def test_contradicting_labels_are_left_out_and_reported(make_project):
     answer_all(ours.name)
     answer(ours.name, disputed, expected="right", rater="ben")
     report = improve(str(ours.folder), RULES)
-    assert report.lessons.labelled.n_rows == 11
-    assert report.lessons.left_out["people contradict each other"] == 1
+    assert report.data.labelled.n_rows == 11
+    assert report.data.left_out["people contradict each other"] == 1
     said = [label.rater for label in collect(ours.name).labels if label.trace_id == disputed]
     assert sorted(said) == ["anna", "ben"]
 
@@ -242,14 +242,12 @@ def test_whole_runs_become_corrections_and_a_memory_of_trajectories(make_project
     }
     assert made["trajectories"].candidate.memory is not None
     assert made["reflections"].candidate.predictors["choose"].demos
-    practice = read_dataset(report.lessons.practice, Trace)
+    rollouts = read_dataset(report.data.rollouts, Trace)
     taught = seen_case_ids(ours.name, made["trajectories"].candidate_id)
-    assert taught <= {run.case.case_id for run in practice}
-    gate = {
-        case.case_id for case in read_dataset(report.lessons.labelled, LabelledCase) if case.role == "gate"
-    }
+    assert taught <= {run.case.case_id for run in rollouts}
+    gate = {case.case_id for case in read_dataset(report.data.labelled, LabelledCase) if case.role == "gate"}
     assert gate
-    assert not gate & {run.case.case_id for run in practice}
+    assert not gate & {run.case.case_id for run in rollouts}
 
 
 def test_runs_that_won_at_once_teach_nothing_and_cost_no_test(make_project):

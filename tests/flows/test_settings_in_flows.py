@@ -46,7 +46,7 @@ def test_one_seed_decides_the_split_and_the_same_seed_teaches_the_same(make_proj
     sides = []
     for seed in (0, 1, 0):
         report = improve(str(ours.folder), ImproveSettings(seed=seed, gate=GateSettings(min_cases=21)))
-        cases = read_dataset(report.lessons.labelled, LabelledCase)
-        sides.append(({c.case_id for c in cases if c.role == "gate"}, report.lessons.training.digest))
+        cases = read_dataset(report.data.labelled, LabelledCase)
+        sides.append(({c.case_id for c in cases if c.role == "gate"}, report.data.training.digest))
     assert sides[0] == sides[2]
     assert sides[0][0] != sides[1][0]

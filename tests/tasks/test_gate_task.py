@@ -59,7 +59,7 @@ def round_data(cases, serving):
     return RoundData(
         training=labelled,
         labelled=labelled,
-        practice=labelled,
+        rollouts=labelled,
         imported=labelled,
         champion=serving,
         n_human=0,

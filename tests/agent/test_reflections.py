@@ -1,4 +1,4 @@
-"""Lessons: which retries teach, what is kept of them, and that an environment's words never reach the prompt."""
+"""Reflections: which retries teach, what is kept of them, and that an environment's words never reach the prompt."""
 
 from datetime import UTC, datetime
 
@@ -33,7 +33,7 @@ def won(failed="ab", worked="ac", n=0, **changes):
 
 def made(runs, work, parent=None, most=2):
     parent = Registered(parent or base_candidate("Go."), {}, frozenset(["old"]))
-    return made_by(Reflections(most=most), parent, Evidence(runs=runs), work)
+    return made_by(Reflections(most=most), parent, Evidence(rollouts=runs), work)
 
 
 def test_the_first_step_that_differs_is_the_lesson():

@@ -43,7 +43,7 @@ def lines(versions: list[Version], title: str) -> Table:
         score = next(iter(version.scores.values()), None)
         table.add_row(
             Text(f"v{version.number}", style="bold"),
-            f"{version.created_at.astimezone():%Y-%m-%d %H:%M}",
+            f"{version.created_at.astimezone():%Y-%m-%d}",
             outside(version.candidate.origin.proposer),
             said(version.decision) if version.decision else "–",
             gain(version.verdict),

@@ -1,14 +1,19 @@
 import json
 import re
+from io import StringIO
 
+from rich.console import Console
+
+from ratchet.flows.commands.history import lines
 from ratchet.infra.registry.ledger import grant_budget
+from ratchet.infra.registry.registry import version_history
 
 
 def test_a_version_is_one_line_on_a_terminal_of_80_columns(ratchet, past):
     done = ratchet("history", "--name", past.project, columns=80)
     assert (done.returncode, done.stdout) == (0, "")
     lines = [line.rstrip() for line in done.stderr.splitlines()]
-    day = r"20\d\d-\d\d-\d\d \d\d:\d\d"
+    day = r"20\d\d-\d\d-\d\d"
     for number, rest in enumerate(
         (
             "hand +– +– +– +previous",
@@ -20,6 +25,17 @@ def test_a_version_is_one_line_on_a_terminal_of_80_columns(ratchet, past):
     ):
         assert [line for line in lines if re.fullmatch(f"v{number} +{day} +{rest}", line)], done.stderr
     assert max(map(len, lines)) <= 80
+
+
+def test_the_longest_of_our_own_names_leaves_room_for_the_whole_line(past):
+    version = version_history(past.project)[1]
+    origin = version.candidate.origin.model_copy(update={"proposer": "trajectories"})
+    candidate = version.candidate.model_copy(update={"origin": origin})
+    changed = version.model_copy(update={"aliases": ("challenger",), "candidate": candidate, "number": 12})
+    console = Console(width=80, record=True, file=StringIO())
+    console.print(lines([changed], "t"))
+    (row,) = [line for line in console.export_text().splitlines() if line.startswith("v12")]
+    assert row.split()[2:] == ["trajectories", "proven", "+0.90", "+0.78…+0.97", "0.667", "challenger"]
 
 
 def test_what_of_the_error_budget_is_spent_is_told(ratchet, past):

@@ -41,7 +41,7 @@ from ratchet.agent.trace import Trace
 
 MIN_HITS: Final = 32
 """Steps that each index is asked for at least."""
-WIDEST: Final = 4096
+MAX_HITS: Final = 4096
 """Steps that each index is asked for at most, where many of the nearest must be passed over."""
 WORD_INDEX_FOLDER: Final = "words-3"
 """Folder of the index of words, which is made anew from the steps where its fields changed."""
@@ -166,8 +166,8 @@ class Library:
             n = max(MIN_HITS, 4 * k)
             found = self._found(query, settings, n, now, without_case=None)
             chosen = select_recalled(found, query, settings, k, among)
-            while len(chosen) < k and len(found) >= n and n < WIDEST:  # what was passed over left too few
-                n = min(8 * n, WIDEST)
+            while len(chosen) < k and len(found) >= n and n < MAX_HITS:  # what was passed over left too few
+                n = min(8 * n, MAX_HITS)
                 found = self._found(query, settings, n, now, without_case=query.exclude_case)
                 chosen = select_recalled(found, query, settings, k, among)
             return [self._with_window(one, settings.window) for one in chosen]

@@ -218,7 +218,7 @@ def test_a_dead_endpoint_stops_the_test_before_the_batch_and_the_next_run_goes_o
     assert gated.problems == (judged.stopped,)
     assert (decided(project), spent_cases(project)) == ([(better, None)], frozenset())
     decision = promote_best.fn(project, gated, approved_by="a policy")
-    assert decision.reason.endswith("(1 not yet judged: the test stays open); the champion stays")
+    assert decision.reason.endswith("(1 stopped early: the test stays open); the champion stays")
     # repaired; this round's proposers made nothing new
     data = round_data(CASES, serving)
     players = Scripted(project, data, **{serving: 0.0, better: 1.0})

@@ -92,13 +92,13 @@ def content_hash(content: Json, *, length: int = 16) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:length]
 
 
-def folder_hash(folder: Path, *, length: int = 16) -> str:
+def folder_hash(folder: Path) -> str:
     """Hash of the names and bytes of all files below `folder`: the identity of an adapter or snapshot."""
     digest = hashlib.sha256()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(path.read_bytes())
-    return digest.hexdigest()[:length]
+    return digest.hexdigest()[:16]
 
 
 def digest_of_ids(ids: Iterable[str]) -> str:

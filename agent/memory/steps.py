@@ -5,7 +5,7 @@ verdict, never by an unaudited judge's. Credit counts how often a run that was s
 Source: Sarukkai et al., Self-Generated In-Context Examples (2025).
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -101,25 +101,17 @@ def goal_of(case: Case) -> str:
     return next((text for text in texts if isinstance(text, str)), "")
 
 
-def winning_steps(
-    trace: Trace,
-    *,
-    threshold: float = WON,
-    person: float | None = None,
-    goal: Callable[[Case], str] = goal_of,
-) -> list[Experience]:
+def winning_steps(trace: Trace, *, person: float | None = None) -> list[Experience]:
     """The steps of the trace's last attempt if it won, else none.
 
     Args:
         trace: a run; one that broke has won nothing.
-        threshold: outcome in (0, 1] from which on it counts as won.
         person: a person's verdict on it, which outranks the environment's; a judge's must not be passed.
-        goal: what the case is for, in words.
     """
     if trace.error is not None or not trace.attempts:
         return []
     outcome = trace.score if person is None else person
-    if outcome is None or outcome < threshold:
+    if outcome is None or outcome < WON:
         return []
     place = len(trace.attempts) - 1
     return [
@@ -129,7 +121,7 @@ def winning_steps(
             trace_id=trace.trace_id,
             case_id=trace.case.case_id,
             source="own" if person is None else "human",
-            goal=goal(trace.case),
+            goal=goal_of(trace.case),
             thought=step.thought or "",
             arguments=step.action.arguments,
             result=step.result or "",
@@ -151,7 +143,7 @@ class Credit(Record):
     led_to_success: int = Field(default=0, ge=0)
 
 
-def tally(traces: Iterable[Trace], *, threshold: float = WON) -> dict[str, Credit]:
+def tally(traces: Iterable[Trace]) -> dict[str, Credit]:
     """Credit by the id of the recalled trace, from `Attempt.recalled`; attempts without a score say nothing."""
     counts: dict[str, list[int]] = {}
     for trace in traces:
@@ -161,7 +153,7 @@ def tally(traces: Iterable[Trace], *, threshold: float = WON) -> dict[str, Credi
             for recalled in dict.fromkeys(attempt.recalled):
                 count = counts.setdefault(recalled, [0, 0])
                 count[0] += 1
-                count[1] += attempt.outcome.score >= threshold
+                count[1] += attempt.outcome.score >= WON
     return {name: Credit(shown=shown, led_to_success=won) for name, (shown, won) in counts.items()}
 
 

@@ -28,6 +28,9 @@ _HINTS = re.compile(
 )
 
 
+_ATTEMPTS = 3
+
+
 class Repaired(Record):
     """What could be mended, and what became of the rest."""
 
@@ -43,7 +46,6 @@ def repair(
     make_environment: Callable[[], Environment],
     *,
     at: Callable[[int], datetime],
-    attempts: int = 3,
     limits: Limits | None = None,
 ) -> Repaired:
     """Play failed cases again with feedback, and keep what then worked.
@@ -54,7 +56,6 @@ def repair(
         cases: the cases with their right answers where these are known, by id.
         make_environment: one that scores the cases.
         at: time of the repaired run of the trace with this index.
-        attempts: tries at most.
         limits: what one case may take; None = `Limits()`.
     """
     wanted = [
@@ -62,7 +63,7 @@ def repair(
     ]
     known = [cases.get(trace.case.case_id, trace.case) for trace in wanted]
     again = run(
-        program.with_attempts(attempts),
+        program.with_attempts(_ATTEMPTS),
         known,
         lambda: RedactedEnvironment(make_environment()),
         at=at,

@@ -35,14 +35,14 @@ RIDGE: Final = 4.0
 """Pseudo-bets against the judge: trust stays near 0 until it has paid, so a useless judge costs nothing."""
 
 
-def prior_weights(kappa: Floats = KAPPA) -> Floats:
+def prior_weights() -> Floats:
     """Weights of the mixture, [J], sum 1: density κ^−0.4, and 3 % more on the largest stake.
 
     Between uniform in log κ (small gains first) and uniform in κ (large gains first), by measured labels to a
     verdict at gains 0.02 to 0.2; the extra atom is for graded scores with little spread, where the best κ is
     the largest allowed.
     """
-    edges = np.concatenate([[kappa[0] / 2], np.sqrt(kappa[1:] * kappa[:-1]), [1.0]])
+    edges = np.concatenate([[KAPPA[0] / 2], np.sqrt(KAPPA[1:] * KAPPA[:-1]), [1.0]])
     weights: Floats = np.diff(edges**0.6)
     weights = 0.97 * weights / weights.sum()
     weights[-1] += 0.03

@@ -28,6 +28,7 @@ _LOG: Final = "ledger"
 _ABOUT: Final = (
     "What decides: tests, spent cases, moves, questions; each version is one event, none is deleted."
 )
+_PORTION: Final = 2000
 _NOT_SAID: Final = {"kind", "at", "cases", "picks", "after", "before"}
 
 
@@ -155,6 +156,6 @@ def _sentence(event: LedgerEvent) -> str:
     return f"{event.kind}: " + ", ".join(f"{key} {value}" for key, value in known.items())
 
 
-def in_portions(ids: Sequence[str], size: int = 2000) -> list[tuple[str, ...]]:
+def in_portions(ids: Sequence[str]) -> list[tuple[str, ...]]:
     """Ids in portions that fit one event: MLflow's tag holds 100,000 characters."""
-    return [tuple(ids[start : start + size]) for start in range(0, len(ids), size)]
+    return [tuple(ids[start : start + _PORTION]) for start in range(0, len(ids), _PORTION)]

@@ -85,7 +85,7 @@ def propose(folder: str, proposer: Proposer, parent: str, data: RoundData, seed:
     return _propose(folder, proposer, parent, data, seed, key)
 
 
-@task(name="propose", **cached_by("key", result=Made))
+@task(name="propose", task_run_name="propose {proposer.name}", **cached_by("key", result=Made))
 def _propose(folder: str, proposer: Proposer, parent: str, data: RoundData, seed: int, key: str) -> Made:
     project = load_project(Path(folder))
     with ExitStack() as stack:

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from ratchet.agent.optimize.proposer import Work as Work
     from ratchet.agent.optimize.reflections import Reflections as Reflections
     from ratchet.agent.optimize.replay import Replay as Replay
-    from ratchet.agent.optimize.replay_runs import Trajectories as Trajectories
     from ratchet.agent.optimize.team_search import TeamSearch as TeamSearch
     from ratchet.agent.optimize.tools import Tools as Tools
+    from ratchet.agent.optimize.trajectories import Trajectories as Trajectories
     from ratchet.agent.optimize.weights import Lora as Lora
     from ratchet.agent.project import Project as Project
     from ratchet.agent.trace import Attempt as Attempt
@@ -54,7 +54,7 @@ _HOMES = {
     "agent.optimize.proposer": ("Proposal", "Proposer", "Registered", "Work"),
     "agent.optimize.reflections": ("Reflections",),
     "agent.optimize.replay": ("Replay",),
-    "agent.optimize.replay_runs": ("Trajectories",),
+    "agent.optimize.trajectories": ("Trajectories",),
     "agent.optimize.team_search": ("TeamSearch",),
     "agent.optimize.tools": ("Tools",),
     "agent.optimize.weights": ("Lora",),

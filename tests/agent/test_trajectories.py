@@ -13,7 +13,7 @@ from ratchet.agent.kinds.program import Program, base_candidate
 from ratchet.agent.memory.steps import winning_steps
 from ratchet.agent.optimize.evidence import Evidence
 from ratchet.agent.optimize.proposer import Registered, made_by
-from ratchet.agent.optimize.replay_runs import Trajectories, replayed, with_offered
+from ratchet.agent.optimize.trajectories import Trajectories, replayed, with_offered
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.rollout.rollout import HISTORY
 

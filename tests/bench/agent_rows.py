@@ -27,8 +27,8 @@ from ratchet.agent.memory.steps import Experience, goal_of
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 from ratchet.agent.optimize.replay import Replay
-from ratchet.agent.optimize.replay_runs import Trajectories
 from ratchet.agent.optimize.team import tune_weights
+from ratchet.agent.optimize.trajectories import Trajectories
 from ratchet.agent.optimize.weights import Lora, train
 from ratchet.agent.record import content_hash
 from ratchet.agent.rollout.loop import run

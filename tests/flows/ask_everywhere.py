@@ -11,9 +11,9 @@ from ratchet.agent.optimize.prompts import Prompts
 from ratchet.agent.optimize.proposer import made_by
 from ratchet.agent.optimize.reflections import Reflections
 from ratchet.agent.optimize.replay import Replay
-from ratchet.agent.optimize.replay_runs import Trajectories
 from ratchet.agent.optimize.team_search import TeamSearch
 from ratchet.agent.optimize.tools import Tools
+from ratchet.agent.optimize.trajectories import Trajectories
 from ratchet.agent.project import load_project
 from ratchet.agent.team.roles import as_team
 from ratchet.agent.trace import Trace

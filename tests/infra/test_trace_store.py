@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import mlflow
 import pytest
 from mlflow.entities import AssessmentSource, Feedback
+from mlflow.tracing.client import TracingClient
 
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Outcome
@@ -74,6 +75,31 @@ def test_logging_twice_doubles_neither_spans_nor_assessments(project, make_trace
     log_traces(project, traces)
     assert len(collect(project).traces) == 3
     assert len(info(project, traces[0]).assessments) == 1
+
+
+def test_a_kill_between_a_trace_and_its_outcome_is_mended_by_the_next_sending(project, make_trace):
+    trace = make_trace()
+    write_spans(connect(project), export_request([trace], datetime.now(UTC)))
+    assert collect(project).traces == (trace,)
+    assert info(project, trace).assessments == []
+    log_traces(project, [trace])
+    log_traces(project, [trace])
+    assert [one.name for one in info(project, trace).assessments] == [OUTCOME]
+
+
+def test_spans_that_a_server_of_unknown_version_does_not_take_wait_in_the_spool(
+    project, make_trace, monkeypatch
+):
+    def unknown(*_, **__):
+        raise NotImplementedError("could not identify MLflow server version")
+
+    trace = make_trace()
+    with monkeypatch.context() as down:
+        down.setattr(TracingClient, "log_spans", unknown)
+        with pytest.raises(ServiceUnavailable, match=r"could not identify.*1 traces are kept"):
+            log_traces(project, [trace])
+    assert flush_spool(project).traces == 1
+    assert collect(project).traces == (trace,)
 
 
 def test_a_trace_without_outcome_has_no_score_and_no_assessment(project, make_trace):

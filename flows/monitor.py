@@ -8,6 +8,7 @@ from prefect.events import emit_event
 from ratchet.agent.project import load_project
 from ratchet.agent.record import Record
 from ratchet.flows.project_settings import MonitorSettings, read_settings
+from ratchet.infra.drift.log import log_watch_settings
 from ratchet.tasks.collect import collect_new
 from ratchet.tasks.monitor import WatchReport, start_improve, watch
 
@@ -28,6 +29,8 @@ def monitor(project: str = ".", settings: MonitorSettings | None = None) -> Moni
     agent, rules = load_project(Path(project)), read_settings(Path(project), MonitorSettings, settings)
     collection = collect_new(agent.name)
     watched = watch(agent.name, collection, rules.watch, rules.seed)
+    if watched.n_windows:
+        log_watch_settings(agent.name, rules)
     started = None
     if watched.improve is not None:
         emit_event("ratchet.drift", resource={"prefect.resource.id": f"ratchet.project.{agent.name}"})

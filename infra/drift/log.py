@@ -50,13 +50,20 @@ def log_drift(
     return run_id
 
 
-def describe_drift(project: str, text: str) -> str:
-    """Show this Markdown on top of the drift run's page; returns the run's id."""
+def log_watch_settings(project: str, settings: Record) -> None:
+    """Write beside the drift run what the last look was told to do, whole."""
+    with mlflow_errors("recording the settings of a look for drift"):
+        connection = connect(project)
+        run_id = drift_run_id(connection)
+        connection.client.log_dict(run_id, settings.model_dump(mode="json"), "settings.json")
+
+
+def describe_drift(project: str, text: str) -> None:
+    """Show this Markdown on top of the drift run's page."""
     with mlflow_errors("describing the drift"):
         connection = connect(project)
         run_id = drift_run_id(connection)
         connection.client.set_tag(run_id, _DESCRIPTION, text[:_TAG_LIMIT])
-    return run_id
 
 
 def add_acknowledgement(project: str, acknowledgement: Acknowledgement) -> None:

@@ -3,13 +3,15 @@
 from contextlib import contextmanager
 
 import pytest
+from mlflow.artifacts import load_dict
 from prefect.client.orchestration import get_client
 
 from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.flows.improve import improve
 from ratchet.flows.monitor import monitor
 from ratchet.flows.project_settings import MonitorSettings
-from ratchet.infra.drift.log import last_look
+from ratchet.infra.drift.log import drift_run_id, last_look
+from ratchet.infra.mlflow_client import connect
 from ratchet.infra.traces.write import log_traces
 from ratchet.tasks.monitor import start_improve
 
@@ -40,6 +42,8 @@ def test_usual_traffic_raises_no_alarm_and_each_window_is_looked_at_once(make_pr
     again = monitor(str(ours.folder), SETTINGS)
     assert (again.new_traces, again.watched.n_windows) == (0, 0)
     assert last_look(ours.name).step == 2
+    logged = load_dict(f"runs:/{drift_run_id(connect(ours.name))}/settings.json")
+    assert MonitorSettings.model_validate(logged) == SETTINGS
 
 
 def test_changed_traffic_raises_an_alarm_once_with_what_changed(make_project, usual):

@@ -80,7 +80,7 @@ def _imported(name: str) -> Any:
         _prepare_prefect()
     found = getattr(import_module(f"{__package__}.commands.{module}"), attribute)
     if isinstance(found, typer.Typer):
-        return typer.main.get_command(found)
+        return typer.main.get_group(found)
     alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
     alone.command(name)(found)
     return typer.main.get_command(alone)

@@ -1,7 +1,7 @@
 """`ratchet alarm`: what the drift alarm says, silence for a while, or "this is the new normal".
 
-Why rulings are recorded in MLflow and obeyed by the next look: the person on call and the worker that watches
-seldom sit at the same machine, and who decided what, and why, must be readable by everybody afterwards.
+Why acknowledgements are recorded in MLflow and obeyed by the next look: the person on call and the worker that
+watches seldom sit at the same machine, and who decided what, and why, must be readable by everybody afterwards.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -27,7 +27,7 @@ Why = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
 
 @app.command("show")
 def show(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -> None:
-    """Show whether an alarm stands, since when, what changed, and what was ruled: exit 3 while one stands."""
+    """Show whether an alarm stands, since when, what changed, and what people decided: exit 3 while one stands."""
     chosen = which_project(project, name)
     state, ruled = read_watch(chosen), acknowledgements(chosen)
     if as_json:
@@ -48,7 +48,7 @@ def snooze(
 ) -> None:
     """Announce nothing for a while; evidence and incidents go on being recorded."""
     now = datetime.now(UTC)
-    acknowledgement = _rule("snooze", by, reason, now, until=now + timedelta(hours=hours))
+    acknowledgement = _acknowledgement("snooze", by, reason, now, until=now + timedelta(hours=hours))
     _record(which_project(project, name), acknowledgement, as_json=as_json)
 
 
@@ -63,20 +63,22 @@ def accept(
 ) -> None:
     """Take the present traffic as the new normal: a new reference, and the end of the incident."""
     chosen = which_project(project, name)
-    acknowledgement = _rule("accept", by, reason, datetime.now(UTC), until=None)
+    acknowledgement = _acknowledgement("accept", by, reason, datetime.now(UTC), until=None)
     if yes:
         _record(chosen, acknowledgement, as_json=as_json)
         return
-    episode = read_watch(chosen).episodes.open
-    what = f"end incident {episode.number} and learn" if episode else "learn"
+    incident = read_watch(chosen).episodes.open
+    what = f"end incident {incident.number} and learn" if incident else "learn"
     if as_json:
         emit_json({"project": chosen, "ruling": acknowledgement.model_dump(mode="json"), "done": False})
     else:
-        since = "from its change point on" if episode else "from the newest traces"
+        since = "from its change point on" if incident else "from the newest traces"
         console.print(f"would {what} what is usual anew, {since}; add --yes to do it")
 
 
-def _rule(kind: str, by: str, reason: str, at: datetime, *, until: datetime | None) -> Acknowledgement:
+def _acknowledgement(
+    kind: str, by: str, reason: str, at: datetime, *, until: datetime | None
+) -> Acknowledgement:
     if not by.strip() or not reason.strip():
         raise BadInput(f'{kind} is recorded with who and why: add --by NAME --reason "…"')
     return Acknowledgement.model_validate(
@@ -117,16 +119,16 @@ def _answer(project: str, state: WatchState, ruled: list[Acknowledgement]) -> di
 
 
 def _show(state: WatchState, ruled: list[Acknowledgement]) -> None:
-    episodes = state.episodes
-    if episodes.open is not None and state.attribution is not None:
+    incidents = state.episodes
+    if incidents.open is not None and state.attribution is not None:
         told = Text.assemble(("alarm  ", "bold red"), outside(state.attribution.reason, 600))
         console.print(told, soft_wrap=True)
-        console.print(f"incident {episodes.open.number}, {episodes.open.severity}; {_asked(state)}")
+        console.print(f"incident {incidents.open.number}, {incidents.open.severity}; {_asked(state)}")
     elif state.monitor is None:
         console.print("[yellow]learning[/]  what is usual is being gathered; nothing is decided yet")
     else:
         console.print("[bold green]no alarm[/]")
-    _show_acknowledgements(episodes, state, ruled)
+    _show_acknowledgements(incidents, state, ruled)
 
 
 def _asked(state: WatchState) -> str:
@@ -134,9 +136,9 @@ def _asked(state: WatchState) -> str:
     return f"{n} traces lie where it drifted: labels go there first" if n else "no region to label"
 
 
-def _show_acknowledgements(episodes: Incidents, state: WatchState, ruled: list[Acknowledgement]) -> None:
-    if episodes.past:
-        console.print(f"{len(episodes.past)} earlier incidents")
+def _show_acknowledgements(incidents: Incidents, state: WatchState, ruled: list[Acknowledgement]) -> None:
+    if incidents.past:
+        console.print(f"{len(incidents.past)} earlier incidents")
     for one in ruled:
         waits = "" if one.ruling_id in state.ruled else ", waits for the next look"
         what = f"snoozed until {moment(one.until)}" if one.until else "accepted as the new normal"

@@ -84,10 +84,11 @@ def show_history(versions: Sequence[Version], ledger: Ledger, seconds: Mapping[s
     )
     console.print(
         Panel(
-            "[bold]ratchet up[/]                    MLflow and Prefect in the browser, and the schedule\n"
-            "[bold]ratchet history --name demo[/]   every version, a line each; ratchet show: one of them\n"
-            "[bold]ratchet explain[/] TRACE_ID      from an answer to its prompt, data, labels and verdict\n"
-            "[bold]ratchet init[/] my_agent         your own agent",
+            "[bold]ratchet up[/]                   MLflow and Prefect in the browser\n"
+            "[bold]ratchet history --name demo[/]  every version, a line each\n"
+            "[bold]ratchet show v3 --name demo[/]  what one version changes, and its evidence\n"
+            "[bold]ratchet explain[/] TRACE_ID     from an answer to the data behind it\n"
+            "[bold]ratchet init[/] my_agent        your own agent",
             title="look further",
             title_align="left",
             border_style="dim",

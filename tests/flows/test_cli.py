@@ -38,6 +38,7 @@ def test_a_commands_own_help_begins_with_its_line_in_the_table_and_leaves_nothin
         done = ratchet(name, "--help")
     assert list(tmp_path.iterdir()) == []
     assert done.returncode == 0
+    assert "--install-completion" not in done.stdout, "that is the whole program's"
     usage, line = [line.strip() for line in done.stdout.splitlines() if line.strip()][:2]
     assert f" {name} [OPTIONS]" in usage
     assert line == COMMANDS[name][1]

@@ -5,7 +5,7 @@ Response` stays.
 """
 
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import dspy
 import numpy as np
-from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_events
+from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
 from ratchet.agent.errors import LMFailure
 from ratchet.agent.lm.lm import Prompt, Room, Scores, Training, Written
@@ -44,10 +44,9 @@ class Embedded:
 
     def __init__(self, adapter: Path | None = None) -> None:
         self.adapter = adapter
-        engine = EmbeddedEngine(self)
         # DSPy's cache key leaves the engine out: the model string must name the weights.
         name = f"embedded/{EMBEDDED_MODEL}" + (f"+{adapter.name}" if adapter else "")
-        self.dspy = dspy.LM(name, engine=engine, async_engine=AsyncEmbeddedEngine(engine), cache=False)
+        self.dspy = dspy.LM(name, engine=EmbeddedEngine(self), cache=False)
 
     def score(self, prompt: Prompt) -> Scores:
         """The log-probabilities of the prompt's choices."""
@@ -84,8 +83,8 @@ def smollm2() -> SmolLM2:
 class EmbeddedEngine:
     """DSPy's engine interface over the embedded LM: scores choices where they are given, else generates."""
 
-    def __init__(self, lm: Embedded | None = None) -> None:
-        self.lm = lm or Embedded()
+    def __init__(self, lm: Embedded) -> None:
+        self.lm = lm
 
     def complete(self, request: Request) -> Response:
         """Answer one request."""
@@ -105,41 +104,6 @@ class EmbeddedEngine:
             finish_reason="stop",
             usage=Usage(input_tokens=n_in, output_tokens=n_out),
         )
-
-    def stream(self, request: Request) -> Iterator[Any]:
-        """The finished answer as events."""
-        return iter(response_to_events(self.complete(request)))
-
-    def close(self) -> None:
-        """Nothing to close: the model is shared by the process."""
-
-    def dump_state(self) -> dict[str, str | None]:
-        """What `load_state` needs."""
-        return {"adapter": str(self.lm.adapter) if self.lm.adapter else None}
-
-    @classmethod
-    def load_state(cls, state: dict[str, str | None]) -> "EmbeddedEngine":
-        """An engine with the same adapter."""
-        return cls(Embedded(Path(state["adapter"]) if state["adapter"] else None))
-
-
-class AsyncEmbeddedEngine:
-    """The same engine for `acall`; the model itself is not concurrent."""
-
-    def __init__(self, engine: EmbeddedEngine) -> None:
-        self.engine = engine
-
-    async def complete(self, request: Request) -> Response:
-        """Answer one request."""
-        return self.engine.complete(request)
-
-    async def stream(self, request: Request) -> AsyncIterator[Any]:
-        """The finished answer as events."""
-        for event in self.engine.stream(request):
-            yield event
-
-    async def aclose(self) -> None:
-        """Nothing to close."""
 
 
 def as_prompt(request: Request) -> Prompt:

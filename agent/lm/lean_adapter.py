@@ -38,19 +38,6 @@ class LeanAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
         response = lm(self.request(lm, lm_kwargs, prompt, inputs.get("prior")))
         return [self.answer(signature, response.message.text or "", prompt.choices)]
 
-    async def acall(
-        self,
-        lm: dspy.BaseLM,
-        lm_kwargs: dict[str, Any],
-        signature: type[dspy.Signature],
-        demos: list[dict[str, Any]],
-        inputs: dict[str, Any],
-    ) -> list[dict[str, Any]]:
-        """The same for `acall`."""
-        prompt = self.prompt(signature, demos, inputs, SMALL if _is_embedded(lm) else LARGE)
-        response = await lm.acall(self.request(lm, lm_kwargs, prompt, inputs.get("prior")))
-        return [self.answer(signature, response.message.text or "", prompt.choices)]
-
     def prompt(
         self,
         signature: type[dspy.Signature],

@@ -1,11 +1,13 @@
 """An agent on a LiteLLM endpoint: a local server that speaks OpenAI's protocol, with a scripted LM behind it."""
 
+import asyncio
 import threading
 import time
 import warnings
 
 import dspy
 import pytest
+from dspy.lm15 import Message, Request, TextPart
 from pydantic import ValidationError
 
 from ratchet.agent.candidate import Demo
@@ -205,6 +207,14 @@ def test_what_will_not_succeed_soon_is_asked_once_and_is_that_cases_error(
     traces = run(program(scripted_endpoint, model=model, num_retries=3), CASES, scripted_environment, at=at)
     assert [trace.error and trace.error.kind for trace in traces] == [None, "infrastructure", None]
     assert len(scripted_endpoint.prompts) == 3
+
+
+def test_an_asynchronous_caller_of_dspys_lm_is_as_patient(scripted_endpoint):
+    answers = iter([(503, "starting"), "left"])
+    scripted_endpoint.answer = lambda prompt: next(answers)
+    lm = program(scripted_endpoint, num_retries=1).lm.dspy
+    asked = Request(model=lm.model, messages=(Message.user([TextPart("Where?")]),))
+    assert asyncio.run(lm.acall(asked)).message.text == "left"
 
 
 def test_a_retry_is_not_offered_what_failed(scripted_endpoint, scripted_environment, at):

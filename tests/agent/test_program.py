@@ -1,7 +1,5 @@
 """One candidate, two ways in: DSPy's call and the batched decision agree, and what is learned is used."""
 
-import asyncio
-
 import dspy
 import pytest
 from dspy.lm15 import ImagePart, Message, Request, TextPart
@@ -12,7 +10,7 @@ from ratchet.agent.environments.tool_calling import ToolCalling, case_observatio
 from ratchet.agent.errors import BadInput, LMFailure
 from ratchet.agent.kinds.arguments import fill_arguments
 from ratchet.agent.kinds.program import Choose, Decision, Program, View, base_candidate
-from ratchet.agent.lm.embedded import AsyncEmbeddedEngine, Embedded, EmbeddedEngine, as_prompt
+from ratchet.agent.lm.embedded import Embedded, as_prompt
 from ratchet.agent.lm.lean_adapter import LeanAdapter, nearest
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
@@ -218,9 +216,7 @@ def test_a_prompt_with_two_to_five_real_tools_takes_at_most_190_tokens_on_averag
 def test_a_free_text_signature_gets_the_lms_words(program):
     with dspy.context(lm=program.lm.dspy, adapter=LeanAdapter()):
         answer = dspy.Predict("request -> reply", max_tokens=6)(request="Say hello.")
-        again = asyncio.run(dspy.Predict("request -> reply", max_tokens=6).acall(request="Say hello."))
     assert answer.reply
-    assert again.reply == answer.reply
 
 
 def test_an_answer_that_cannot_be_read_is_a_parse_error():
@@ -248,32 +244,8 @@ def request(*parts, **changes):
     return Request(model="m", messages=(Message.user(list(parts)),), **changes)
 
 
-def test_an_engine_comes_back_from_its_state(tmp_path):
-    for lm in (Embedded(), Embedded(tmp_path)):
-        assert EmbeddedEngine.load_state(EmbeddedEngine(lm).dump_state()).lm.adapter == lm.adapter
-
-
 def test_the_lms_name_tells_its_weights(tmp_path):
     assert Embedded().dspy.model != Embedded(tmp_path).dspy.model
-
-
-def test_asynchronous_calls_and_streams_give_the_same_answer(program, views):
-    prompt = program.prompt(views[0])[0]
-    asked = LeanAdapter().request(program.lm.dspy, {}, prompt)
-    answer = program.lm.dspy(asked).message.text
-    assert answer in prompt.choices
-    assert asyncio.run(program.lm.dspy.acall(asked)).message.text == answer
-
-    async def streamed():
-        engine = AsyncEmbeddedEngine(program.lm.dspy.engine)
-        events = [event async for event in engine.stream(asked)]
-        await engine.aclose()
-        return events
-
-    events = list(program.lm.dspy.engine.stream(asked))
-    assert any(answer in str(event) for event in events)
-    assert len(asyncio.run(streamed())) == len(events)
-    program.lm.dspy.engine.close()
 
 
 def test_what_is_not_text_is_refused():

@@ -20,7 +20,7 @@ from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Environment, Observation, Outcome
 from ratchet.agent.errors import LMFailure
 from ratchet.agent.kinds.program import Decision, Program, View, base_candidate
-from ratchet.agent.lm.embedded import EmbeddedEngine
+from ratchet.agent.lm.embedded import Embedded, EmbeddedEngine
 from ratchet.agent.lm.lean_adapter import LeanAdapter
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience, goal_of
@@ -186,7 +186,7 @@ class Budgeted(EmbeddedEngine):
     """The embedded LM until its tokens are used up."""
 
     def __init__(self, tokens: int) -> None:
-        super().__init__()
+        super().__init__(Embedded())
         self.left, self.used = tokens, 0
 
     def complete(self, request: Any) -> Any:

@@ -117,7 +117,7 @@ class Trajectories(Record):
                 limits=work.limits,
             )
             done(len(chosen))
-        return mended.traces
+        return mended
 
 
 def lost(runs: Sequence[Trace]) -> list[Trace]:

@@ -15,7 +15,7 @@ from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Environment, Observation, Outcome
 from ratchet.agent.kinds.program import Program
 from ratchet.agent.limits import Limits
-from ratchet.agent.record import Json, Record
+from ratchet.agent.record import Json
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.trace import Step, Trace
 
@@ -31,14 +31,6 @@ _HINTS = re.compile(
 _ATTEMPTS = 3
 
 
-class Repaired(Record):
-    """What could be mended, and what became of the rest."""
-
-    traces: tuple[Trace, ...]
-    """The winning attempts alone, as if each had been the first."""
-    left_out: dict[str, int]
-
-
 def repair(
     program: Program,
     failed: Sequence[Trace],
@@ -47,8 +39,8 @@ def repair(
     *,
     at: Callable[[int], datetime],
     limits: Limits | None = None,
-) -> Repaired:
-    """Play failed cases again with feedback, and keep what then worked.
+) -> list[Trace]:
+    """Failed cases, played again with feedback: what then won, each as if it had been the first attempt.
 
     Args:
         program: the agent, or a team.
@@ -69,22 +61,12 @@ def repair(
         at=at,
         limits=limits,
     )
-    left_out = {
-        "no failure with a score": len(failed) - len(wanted),
-        "failed again": 0,
-        "holds the answer": 0,
-    }
-    kept = []
-    for case, trace in zip(known, again, strict=True):
-        if trace.error is not None or trace.score is None or trace.score < 1:
-            left_out["failed again"] += 1
-            continue
-        mended = _winning(trace)
-        if leaked(mended, case):
-            left_out["holds the answer"] += 1
-        else:
-            kept.append(mended)
-    return Repaired(traces=tuple(kept), left_out={reason: n for reason, n in left_out.items() if n})
+    won = [
+        (case, _winning(trace))
+        for case, trace in zip(known, again, strict=True)
+        if trace.error is None and trace.score is not None and trace.score >= 1
+    ]
+    return [trace for case, trace in won if not leaked(trace, case)]
 
 
 class RedactedEnvironment:

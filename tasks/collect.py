@@ -42,7 +42,7 @@ def collect_new(name: str) -> Collection:
 
 
 def _collect(name: str) -> Collection:
-    flushed = flush_spool(name)
+    unsent = flush_spool(name)
     state = read_state(name)
     take_over(name, state)
     before = newest_traces(name), newest_labels(name)
@@ -68,7 +68,7 @@ def _collect(name: str) -> Collection:
                 f"{one} were missing below {Path(before[0].uri).parents[2]}: all were read again"
                 for one in lost
             ),
-            *(f"trace {p.trace_id}: {p.reason}" for p in (*flushed.problems, *got.problems)),
+            *(f"trace {p.trace_id}: {p.reason}" for p in (*unsent, *got.problems)),
         ),
     )
 

@@ -30,7 +30,6 @@ from ratchet.infra.traces.spool import drain_spool, spool_lines
 
 __all__ = [
     "Collected",
-    "Flushed",
     "Watermark",
     "attach_label",
     "collect",
@@ -42,14 +41,6 @@ __all__ = [
 RecordT = TypeVar("RecordT", bound=Record)
 
 _BATCH: Final = 300
-
-
-class Flushed(Record):
-    """What `flush_spool` sent, and what it could not."""
-
-    traces: int
-    labels: int
-    problems: tuple[Problem, ...] = ()
 
 
 def log_traces(project: str, traces: Sequence[Trace]) -> None:
@@ -148,8 +139,8 @@ def _keep_label(project: str, label: Label) -> Path:
     return path
 
 
-def flush_spool(project: str) -> Flushed:
-    """Send what is in the spool; nothing is sent twice, and what still cannot be sent stays.
+def flush_spool(project: str) -> tuple[Problem, ...]:
+    """Send what is in the spool; nothing is sent twice, and what still cannot be sent stays and is told.
 
     Raises:
         ServiceUnavailable: MLflow still does not answer; the spool is unchanged.
@@ -176,9 +167,9 @@ def flush_spool(project: str) -> Flushed:
         return homeless
 
     with mlflow_errors("sending what was kept"):
-        n_traces = drain_spool(folder / "traces.jsonl", send_traces)
-        n_labels = drain_spool(folder / "labels.jsonl", send_labels)
-    return Flushed(traces=n_traces, labels=n_labels, problems=tuple(problems))
+        drain_spool(folder / "traces.jsonl", send_traces)
+        drain_spool(folder / "labels.jsonl", send_labels)
+    return tuple(problems)
 
 
 def _readable(

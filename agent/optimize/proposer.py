@@ -20,12 +20,12 @@ from ratchet.agent.candidate import Candidate, Origin, Role
 from ratchet.agent.environment import Environment
 from ratchet.agent.errors import BadInput, NothingToPropose
 from ratchet.agent.limits import Limits
-from ratchet.agent.memory.ranking import Embed, RecallSettings
-from ratchet.agent.optimize.evidence import Evidence
 from ratchet.agent.record import Json, Record, as_json, content_hash
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a project names its proposers; what they work with is imported where they work
     from ratchet.agent.kinds.program import Program
+    from ratchet.agent.memory.ranking import Embed, RecallSettings
+    from ratchet.agent.optimize.evidence import Evidence
 
 _NAME = re.compile(r"^[a-z][a-z0-9_-]{0,30}$")
 
@@ -37,7 +37,7 @@ class Proposer(Protocol):
     def name(self) -> str:
         """What people call it, and choose it by; 1–31 lower-case letters, digits, - and _."""
 
-    def propose(self, parent: "Registered", evidence: Evidence, work: "Work") -> "Proposal | None":
+    def propose(self, parent: "Registered", evidence: "Evidence", work: "Work") -> "Proposal | None":
         """The parent, changed; None where nothing better was found.
 
         Args:
@@ -107,7 +107,7 @@ class Work:
     """Decides every random choice."""
     program: Callable[[Candidate, Mapping[str, Path]], "Program"] = _program
     """A candidate with its files, ready to act on the LM that it names."""
-    recall: Callable[[RecallSettings | None], tuple[RecallSettings | None, Embed | None]] = lambda told: (
+    recall: "Callable[[RecallSettings | None], tuple[RecallSettings | None, Embed | None]]" = lambda told: (
         told,
         None,
     )
@@ -122,7 +122,7 @@ class Work:
         return path
 
 
-def made_by(proposer: Proposer, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
+def made_by(proposer: Proposer, parent: Registered, evidence: "Evidence", work: Work) -> Proposal | None:
     """Let the proposer work and complete the papers of what it made; None where that is no other agent.
 
     Raises:

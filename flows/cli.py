@@ -51,7 +51,9 @@ class Lazy(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         """The command that the arguments name, imported."""
         name, command, rest = super().resolve_command(ctx, args)
-        return name, _imported(name) if name in COMMANDS else command, rest
+        if name not in COMMANDS:
+            return name, command, rest
+        return name, _imported(name, runs=not ctx.resilient_parsing and "--help" not in rest), rest
 
 
 app = typer.Typer(
@@ -73,11 +75,11 @@ for _name, (_, _line) in COMMANDS.items():
     app.command(_name, help=_line)(lambda: None)
 
 
-def _imported(name: str) -> Any:
+def _imported(name: str, *, runs: bool) -> Any:
     module, _, attribute = COMMANDS[name][0].partition(":")
     prepare_environment()  # MLflow and Prefect read theirs when they are imported
     if module in ("demo", "improve"):
-        _prepare_prefect()
+        _prepare_prefect(runs=runs)
     found = getattr(import_module(f"{__package__}.commands.{module}"), attribute)
     if isinstance(found, typer.Typer):
         return typer.main.get_group(found)
@@ -86,10 +88,10 @@ def _imported(name: str) -> Any:
     return typer.main.get_command(alone)
 
 
-def _prepare_prefect() -> None:
+def _prepare_prefect(*, runs: bool) -> None:
     """Let flows run here without a server: their state goes below our home, their logs stay quiet."""
-    # Prefect makes its home when it is imported; who asks for help wants none
-    home = Path(gettempdir()) if "--help" in sys.argv else Settings().made_home() / "prefect"
+    # Prefect makes its home when it is imported; who asks for help or completion wants none
+    home = Settings().made_home() / "prefect" if runs else Path(gettempdir())
     os.environ.setdefault("PREFECT_HOME", str(home))
     os.environ.setdefault("PREFECT_LOCAL_STORAGE_PATH", str(home / "results"))
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")  # we say what went wrong, in a line

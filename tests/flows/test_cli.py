@@ -16,9 +16,9 @@ MAIN = [
 ]
 
 
-def completed(words: str) -> list[str]:
+def completed(words: str, **more: str) -> list[str]:
     asked = {"_RATCHET_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    done = subprocess.run(MAIN, env=os.environ | asked, capture_output=True, text=True, check=True)
+    done = subprocess.run(MAIN, env=os.environ | asked | more, capture_output=True, text=True, check=True)
     return done.stdout.split()
 
 
@@ -50,7 +50,9 @@ def test_a_command_that_is_mistyped_is_bad_input_and_the_right_one_is_named(ratc
     assert "Did you mean 'improve'" in done.stderr
 
 
-def test_a_shell_completes_commands_subcommands_and_options():
+def test_a_shell_completes_commands_subcommands_and_options_and_leaves_nothing_behind(tmp_path):
     assert completed("ratchet im") == ["improve", "import"]
     assert completed("ratchet label a") == ["answer"]
     assert completed("ratchet gate --min") == ["--min-gain", "--min-propensity"]
+    assert completed("ratchet improve --proj", RATCHET_HOME=str(tmp_path / "home")) == ["--project"]
+    assert list(tmp_path.iterdir()) == []

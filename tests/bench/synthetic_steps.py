@@ -48,7 +48,7 @@ class Sources:
                     "action": rng.choice(TOOLS),
                     "options": TOOLS,
                     "index": index,
-                    "trace_id": f"{trajectory:032x}",
+                    "trace_id": f"{seed:08x}{trajectory:024x}",
                     "case_id": f"{trajectory // 4:016x}",
                     "source": "own",
                 }

@@ -13,8 +13,8 @@ from ratchet.evaluation.data.cases import LabelledCase
 from ratchet.flows.demo.final_test import final_test
 from ratchet.flows.demo.negative_control import make_negative_control
 from ratchet.infra.store.dataset_store import write_dataset
-from ratchet.tasks.curate import propose
 from ratchet.tasks.gate import evaluate
+from ratchet.tasks.propose import _propose
 from ratchet.tasks.serve import first_champion
 
 
@@ -79,7 +79,7 @@ def test_evaluations_that_a_killed_run_kept_are_read_without_calling_what_their_
     assert not (tmp_path / "called").exists()
 
 
-@pytest.mark.parametrize("task", [evaluate, propose, final_test, make_negative_control])
+@pytest.mark.parametrize("task", [evaluate, _propose, final_test, make_negative_control])
 def test_every_cached_task_reads_its_results_without_an_object_hook(task, planted, tmp_path):
     serializer = resolve_serializer(task.result_serializer)
     text = '{"__class__": "os.makedirs", "data": {"name": "%s"}}' % (tmp_path / "called")

@@ -267,7 +267,7 @@ def how_made(candidate: Candidate, n_seen: int, cost: Mapping[str, float]) -> di
 
 
 def show_evaluation(connection: Connection, found: Listing, now: Evaluation, said: Sequence[str]) -> None:
-    """What was found out, as the version's tags and its description."""
+    """What was found out: tags and description; the verdict on its run, too, as MLflow compares runs."""
     verdict = now.verdict
     tags = {}
     if _ACCURACY in now.scores:
@@ -276,6 +276,8 @@ def show_evaluation(connection: Connection, found: Listing, now: Evaluation, sai
         tags["verdict"] = SAID[verdict.decision]
         if verdict.gain is not None:
             tags["gain"] = f"{verdict.gain:+.3f} [{verdict.ci[0]:+.3f}, {verdict.ci[1]:+.3f}]"
+        for name, value in (("verdict", SAID[verdict.decision]), ("reason", verdict.reason)):
+            connection.client.set_tag(found.run_id, name, value)
     for name, value in tags.items():
         connection.client.set_model_version_tag(connection.project, str(found.number), name, value)
     connection.client.update_model_version(

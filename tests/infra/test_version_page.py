@@ -62,6 +62,9 @@ def test_a_version_s_page_shows_six_tags_that_a_person_reads(project):
     assert tags["gain"] == f"{BETTER.gain:+.3f} [{BETTER.ci[0]:+.3f}, {BETTER.ci[1]:+.3f}]"
     assert tags["accuracy"].startswith("0.667 [")
     assert max(map(len, tags.values())) < 80
+    run = connect(project).client.get_run(version_history(project)[-1].run_id)
+    compared = {name: run.data.tags.get(name) for name in ("verdict", "reason")}
+    assert compared == {"verdict": "proven", "reason": BETTER.reason}, "MLflow compares runs, not versions"
 
 
 def test_all_versions_are_read_with_as_many_calls_as_one(project, monkeypatch):

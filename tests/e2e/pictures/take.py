@@ -14,6 +14,7 @@ from tests.e2e.pictures.screenshots import Page, browser_tab, compared, model, r
 from tests.evidence import finished
 
 from ratchet.agent.errors import BadInput
+from ratchet.evaluation.gate.verdict import SAID
 from ratchet.infra.mlflow_client import connect
 from ratchet.infra.registry.registry import version_history
 from ratchet.infra.registry.version import Version
@@ -47,7 +48,7 @@ def pages(project: str) -> list[Page]:
     where, label = connect(project).experiment_id, labels[-1]
     pair = unlike(judged)
     return [
-        compared(where, [version.run_id for version in pair], ("reason", pair[0].decision or "")),
+        compared(where, [version.run_id for version in pair], ("reason", SAID[pair[0].verdict.decision])),
         trace(where, f"tr-{label.trace_id}", ("expected", label.rater)),
         model(project),
         review_queue(where),

@@ -37,11 +37,13 @@ if TYPE_CHECKING:
     from ratchet.agent.trace import Step as Step
     from ratchet.agent.trace import Trace as Trace
     from ratchet.agent.trace import Usage as Usage
+    from ratchet.evaluation.data.labels import Label as Label
     from ratchet.evaluation.drift.monitor import DriftMonitor as DriftMonitor
     from ratchet.evaluation.gate.gate import Gate as Gate
     from ratchet.evaluation.gate.gate import decide as decide
     from ratchet.evaluation.gate.pairs import Pair as Pair
     from ratchet.evaluation.gate.verdict import Verdict as Verdict
+    from ratchet.infra.traces.write import attach_label as attach_label
 
 _HOMES = {
     "agent.candidate": ("Candidate",),
@@ -60,10 +62,12 @@ _HOMES = {
     "agent.optimize.weights": ("Lora",),
     "agent.project": ("Project",),
     "agent.trace": ("Attempt", "Step", "Trace", "Usage"),
+    "evaluation.data.labels": ("Label",),
     "evaluation.drift.monitor": ("DriftMonitor",),
     "evaluation.gate.gate": ("Gate", "decide"),
     "evaluation.gate.pairs": ("Pair",),
     "evaluation.gate.verdict": ("Verdict",),
+    "infra.traces.write": ("attach_label",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)

@@ -7,6 +7,7 @@ import pytest
 from mlflow.entities import AssessmentSource, Feedback
 from mlflow.tracing.client import TracingClient
 
+import ratchet
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Outcome
 from ratchet.agent.errors import BadInput, ServiceUnavailable
@@ -115,6 +116,20 @@ def test_a_run_that_broke_is_a_trace_in_error(project, make_trace):
     log_traces(project, [trace])
     assert info(project, trace).state.value == "ERROR"
     assert collect(project).traces == (trace,)
+
+
+def test_feedback_that_comes_later_is_attached_by_the_public_face(project, make_trace):
+    trace = make_trace()
+    log_traces(project, [trace])
+    said = ratchet.Label(
+        trace_id=trace.trace_id,
+        score=0.0,
+        source="human",
+        rater="anna",
+        created_at=datetime(2026, 1, 5, tzinfo=UTC),
+    )
+    ratchet.attach_label(project, said)
+    assert collect(project).labels == (said,)
 
 
 def test_an_empty_week_collects_nothing_and_moves_no_watermark(project):

@@ -1,5 +1,6 @@
 """What is installed and shipped: pinned, complete, and quick to start."""
 
+import ast
 import os
 import resource
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+
+import ratchet
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("flows", "tasks", "agent", "evaluation", "infra")
@@ -96,6 +99,32 @@ def test_an_unpacked_wheel_answers_help_outside_the_repository(wheel, tmp_path):
     ).stdout
     assert answer.startswith(str(tmp_path))
     assert "Usage" in answer
+
+
+def test_import_ratchet_takes_less_than_a_tenth_of_a_second_and_loads_no_library():
+    code = "import sys, time; t = time.process_time(); import ratchet; print(time.process_time() - t); "
+    code += "print([m for m in sys.modules if m.startswith('ratchet.') or m in ('pydantic', 'numpy')])"
+    told = [
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        for _ in range(3)
+    ]
+    assert min(float(one.split()[0]) for one in told) < 0.1
+    assert {one.splitlines()[1] for one in told} == {"[]"}
+
+
+def test_every_name_of_the_public_face_is_there_and_known_to_a_type_checker():
+    face = ast.parse(Path(ratchet.__file__).read_text())
+    typed = {
+        name.asname
+        for node in ast.walk(face)
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+        if name.asname
+    }
+    assert typed == set(dir(ratchet)) == set(ratchet.__all__)
+    assert all(getattr(ratchet, name) is not None for name in ratchet.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Projekt'"):
+        getattr(ratchet, "Projekt")  # noqa: B009  a name that a type checker would refuse
 
 
 def test_the_command_line_imports_no_heavy_library():

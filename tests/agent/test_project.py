@@ -73,11 +73,13 @@ def test_names_that_mlflow_could_not_use_are_refused(name):
 def test_a_project_that_imports_us_by_our_old_names_is_told_the_new_one_in_a_line(
     tmp_path, monkeypatch, mine
 ):
-    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    monkeypatch.setattr("sys.path", list(sys.path))
+    for name in [name for name in sys.modules if name.split(".")[0] == "agent"]:
+        monkeypatch.delitem(sys.modules, name)
     if mine:  # their own package of that name has no Project
         (tmp_path / "agent").mkdir()
         (tmp_path / "agent" / "__init__.py").write_text("")
-    (tmp_path / "project.py").write_text("from agent.project import Project\n")
+    write(tmp_path, GOOD.replace("ratchet.agent", "agent").replace("agent.case", "agent.project"))
     with pytest.raises(BadInput, match=r"from ratchet import Case, Observation, Project") as refused:
         load_project(tmp_path)
     assert "\n" not in str(refused.value)

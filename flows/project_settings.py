@@ -21,8 +21,8 @@ from ratchet.evaluation.data.curate import CurateSettings
 from ratchet.evaluation.data.selection import SelectionSettings
 from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.evaluation.gate.ledger import Ledger
+from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.infra.registry.ledger import read_ledger
-from ratchet.tasks.gate import GateSettings
 
 SETTINGS_FILE: Final = "ratchet.toml"
 RecordT = TypeVar("RecordT", bound=Record)

@@ -9,19 +9,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import task
-from pydantic import Field
 
 from ratchet.agent.errors import BadInput
 from ratchet.agent.project import load_project
-from ratchet.agent.record import Record, StageSettings
+from ratchet.agent.record import Record
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase
 from ratchet.evaluation.data.intervals import Interval
 from ratchet.evaluation.gate.choice import BestChallenger, ProvenChallenger, best_proven, common_order
 from ratchet.evaluation.gate.failures import Played, broke, to_repeat, unbroken_runs, unscored, unusable
-from ratchet.evaluation.gate.ledger import Spending
 from ratchet.evaluation.gate.order import batches, in_order
+from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.evaluation.gate.trial import Trial
 from ratchet.evaluation.gate.verdict import Verdict
 from ratchet.infra.registry.programs import load_program
@@ -31,23 +30,6 @@ from ratchet.tasks.caching import cached_by, keep_nothing
 from ratchet.tasks.curate import RoundData
 from ratchet.tasks.progress import progress
 from ratchet.tasks.trials import GateTests
-
-
-class GateSettings(StageSettings):
-    """How sure to be, and in what portions to look."""
-
-    alpha: float = Field(default=0.05, gt=0, lt=1)
-    """Probability of any false promotion in the project's lifetime; fixed by its first test."""
-    spending: Spending = "family-wise"
-    """What alpha bounds: any false promotion, or with e-LOND the share of false ones; fixed by the first test."""
-    min_gain: float = Field(default=0.0, gt=-1, lt=1)
-    """Promote only above this mean gain in score; negative: as good will do."""
-    batch: int = Field(default=16, ge=1)
-    """Cases between two looks; a session is not cut."""
-    max_cases: int = Field(default=400, ge=1)
-    """Fresh cases that one test may use; the rest is left for later ones."""
-    min_cases: int = Field(default=20, ge=1)
-    """Fewer fresh cases than this and no test opens: it would spend budget for nothing."""
 
 
 class GateResult(Record):

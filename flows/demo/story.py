@@ -10,6 +10,7 @@ from ratchet.agent.project import load_project
 from ratchet.agent.record import Record
 from ratchet.evaluation.data.selection import SelectionSettings
 from ratchet.evaluation.drift.watch_state import WatchSettings
+from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.flows.commands.report import say, show_drift, show_round
 from ratchet.flows.demo.final_test import FinalTest, final_test
 from ratchet.flows.demo.negative_control import NegativeControl, make_negative_control
@@ -22,7 +23,7 @@ from ratchet.flows.project_settings import ImproveSettings, MonitorSettings, rea
 from ratchet.infra.registry.ledger import read_ledger
 from ratchet.infra.registry.registry import champion, version_history
 from ratchet.infra.store.project_state import project_folder, write_whole
-from ratchet.tasks.gate import GateResult, GateSettings, gate_candidates
+from ratchet.tasks.gate import GateResult, gate_candidates
 from ratchet.tasks.propose import propose
 from ratchet.tasks.serve import serve_waiting
 

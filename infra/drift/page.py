@@ -18,9 +18,8 @@ from ratchet.evaluation.drift.remembered import tail
 from ratchet.evaluation.drift.watch_state import WatchState
 from ratchet.evaluation.drift.watching import Traces
 from ratchet.infra.drift.log import describe_drift, log_drift
-from ratchet.infra.drift.report import add_to_workspace, build_report, save_report
+from ratchet.infra.drift.report import add_to_workspace, build_report, save_report, workspace_folder
 from ratchet.infra.pictures.drift import draw_drift
-from ratchet.infra.settings import Settings
 from ratchet.infra.store.project_state import project_folder
 
 _SHOWN: Final = 200
@@ -29,11 +28,6 @@ _WORDS: Final = 160
 _SENTENCES: Final = 800
 _WHILE_ALARMED: Final = timedelta(hours=1)
 _WHILE_CALM: Final = timedelta(days=1)
-
-
-def workspace_folder() -> Path:
-    """Evidently's Workspace, for `evidently ui --workspace`."""
-    return Settings().home / "evidently"
 
 
 def report_is_due(name: str, state: WatchState, at: datetime) -> bool:

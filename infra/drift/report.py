@@ -17,6 +17,7 @@ import pandas as pd
 from ratchet.evaluation.drift.attribution import Attribution
 from ratchet.evaluation.drift.state import DriftState
 from ratchet.infra.drift.report_columns import ReportColumns, prepare_columns
+from ratchet.infra.settings import Settings
 
 _MIN_TEXTS: Final = 50
 _CHARACTERS: Final = "characters of text"
@@ -92,6 +93,11 @@ def build_report(
     for widget in snapshot._widgets:
         _without_verdict(widget.params)
     return snapshot
+
+
+def workspace_folder() -> Path:
+    """Evidently's Workspace, for `evidently ui --workspace`."""
+    return Settings().home / "evidently"
 
 
 def add_to_workspace(folder: Path, project_name: str, snapshot: Any) -> str:

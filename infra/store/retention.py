@@ -15,7 +15,7 @@ from mlflow import MlflowClient
 from pydantic import Field
 
 from ratchet.agent.record import Record, StageSettings
-from ratchet.infra.drift.page import workspace_folder
+from ratchet.infra.drift.report import workspace_folder
 from ratchet.infra.mlflow_client import all_pages, mlflow_errors
 from ratchet.infra.settings import Settings, prepare_environment
 from ratchet.infra.stack.mlflow_database import ensure_database

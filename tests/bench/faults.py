@@ -164,10 +164,10 @@ def _improve(place: Place, fault: Fault) -> dict[str, Any]:
         temporary_settings,
     )
 
+    from ratchet.evaluation.gate.settings import GateSettings
     from ratchet.flows.project_settings import ImproveSettings
     from ratchet.infra.traces import service_clock
     from ratchet.infra.traces import write as trace_store
-    from ratchet.tasks.gate import GateSettings
 
     flow_module = importlib.import_module("ratchet.flows.improve")
 

@@ -113,7 +113,7 @@ def test_the_page_in_mlflow_shows_alarm_onset_and_the_messages_that_weigh_most(s
 def test_the_workspace_holds_the_report_under_the_projects_name(seen, monkeypatch):
     from evidently.ui.workspace import Workspace
 
-    from ratchet.infra.drift.page import workspace_folder
+    from ratchet.infra.drift.report import workspace_folder
 
     monkeypatch.setenv("RATCHET_HOME", str(seen.home))
     workspace = Workspace(str(workspace_folder()))

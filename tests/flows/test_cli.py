@@ -56,3 +56,13 @@ def test_a_shell_completes_commands_subcommands_and_options_and_leaves_nothing_b
     assert completed("ratchet gate --min") == ["--min-gain", "--min-propensity"]
     assert completed("ratchet improve --proj", RATCHET_HOME=str(tmp_path / "home")) == ["--project"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_that_runs_no_flow_loads_no_prefect_which_makes_its_home_when_it_is_imported():
+    runs = ("demo", "improve")
+    modules = {place.partition(":")[0] for place, _ in COMMANDS.values()} - {*runs}
+    names = ", ".join(f"ratchet.flows.commands.{module}" for module in sorted(modules))
+    heavy = {"prefect", "dspy", "torch", "transformers", "evidently", "matplotlib"}
+    code = f"import sys, {names}; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -15,6 +15,7 @@ from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase, role_of
 from ratchet.evaluation.data.labels import Label
 from ratchet.evaluation.data.selection import SelectionSettings
+from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.flows.improve import improve
 from ratchet.flows.project_settings import ImproveSettings
 from ratchet.infra.registry.ledger import read_ledger
@@ -25,7 +26,6 @@ from ratchet.infra.store.dataset_store import read_dataset
 from ratchet.infra.store.project_state import project_folder
 from ratchet.infra.traces.write import attach_label, collect, spool_folder
 from ratchet.tasks.collect import collect_new
-from ratchet.tasks.gate import GateSettings
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
 

@@ -11,6 +11,7 @@ from tests.flows.conftest import TEMPLATE
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.data.selection import SelectionSettings
 from ratchet.evaluation.drift.watch_state import WatchSettings
+from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.flows.improve import improve
 from ratchet.flows.monitor import monitor
 from ratchet.flows.project_settings import (
@@ -21,7 +22,6 @@ from ratchet.flows.project_settings import (
     read_settings,
 )
 from ratchet.infra.settings import Settings
-from ratchet.tasks.gate import GateSettings
 
 FILE = """
 seed = 3

@@ -2,13 +2,13 @@
 
 import pytest
 
+from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.flows.improve import improve
 from ratchet.flows.project_settings import ImproveSettings
 from ratchet.infra.registry.gate_cases import spent_cases
 from ratchet.infra.registry.ledger import read_ledger
 from ratchet.infra.registry.registry import champion, version_history
 from ratchet.infra.store.project_state import project_folder
-from ratchet.tasks.gate import GateSettings
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server", "scripted_lm")]
 

@@ -5,12 +5,12 @@ from mlflow.artifacts import load_dict
 from tests.flows.test_project_settings import FILE
 
 from ratchet.evaluation.data.cases import LabelledCase
+from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.flows.improve import improve
 from ratchet.flows.project_settings import SETTINGS_FILE, ImproveSettings, read_settings
 from ratchet.infra.mlflow_client import connect
 from ratchet.infra.registry.version import find_version
 from ratchet.infra.store.dataset_store import read_dataset
-from ratchet.tasks.gate import GateSettings
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server", "scripted_lm")]
 

@@ -12,6 +12,7 @@ from ratchet.agent.environment import Action, Outcome
 from ratchet.agent.trace import Attempt, RunError, Step, Trace
 from ratchet.evaluation.data.cases import LabelledCase
 from ratchet.evaluation.gate.gate import Pair, decide
+from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.evaluation.gate.trial import TrialState
 from ratchet.infra.registry.gate_cases import read_open_test, spent_cases, write_open_test
 from ratchet.infra.registry.ledger import open_ledger_test, read_ledger
@@ -27,7 +28,7 @@ from ratchet.infra.store.dataset_store import write_dataset
 from ratchet.infra.traces.write import log_traces
 from ratchet.tasks.collect import collect_new
 from ratchet.tasks.curate import RoundData
-from ratchet.tasks.gate import GateSettings, Players, hold
+from ratchet.tasks.gate import Players, hold
 from ratchet.tasks.promote import promote_best
 from ratchet.tasks.trials import GateTests
 

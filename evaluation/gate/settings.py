@@ -1,0 +1,23 @@
+"""What a person may set about the gate; here, so that who only reads settings needs no pipeline."""
+
+from pydantic import Field
+
+from ratchet.agent.record import StageSettings
+from ratchet.evaluation.gate.ledger import Spending
+
+
+class GateSettings(StageSettings):
+    """How sure to be, and in what portions to look."""
+
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    """Probability of any false promotion in the project's lifetime; fixed by its first test."""
+    spending: Spending = "family-wise"
+    """What alpha bounds: any false promotion, or with e-LOND the share of false ones; fixed by the first test."""
+    min_gain: float = Field(default=0.0, gt=-1, lt=1)
+    """Promote only above this mean gain in score; negative: as good will do."""
+    batch: int = Field(default=16, ge=1)
+    """Cases between two looks; a session is not cut."""
+    max_cases: int = Field(default=400, ge=1)
+    """Fresh cases that one test may use; the rest is left for later ones."""
+    min_cases: int = Field(default=20, ge=1)
+    """Fewer fresh cases than this and no test opens: it would spend budget for nothing."""

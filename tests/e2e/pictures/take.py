@@ -48,7 +48,9 @@ def pages(project: str) -> list[Page]:
     where, label = connect(project).experiment_id, labels[-1]
     pair = unlike(judged)
     return [
-        compared(where, [version.run_id for version in pair], ("reason", SAID[pair[0].verdict.decision])),
+        compared(
+            where, [version.run_id for version in pair], ("verdict", "reason", SAID[pair[0].verdict.decision])
+        ),
         trace(where, f"tr-{label.trace_id}", ("expected", label.rater)),
         model(project),
         review_queue(where),

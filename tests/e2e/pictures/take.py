@@ -14,7 +14,6 @@ from tests.e2e.pictures.screenshots import Page, browser_tab, compared, model, r
 from tests.evidence import finished
 
 from ratchet.agent.errors import BadInput
-from ratchet.evaluation.gate.verdict import SAID
 from ratchet.infra.mlflow_client import connect
 from ratchet.infra.registry.registry import version_history
 from ratchet.infra.registry.version import Version
@@ -48,9 +47,7 @@ def pages(project: str) -> list[Page]:
     where, label = connect(project).experiment_id, labels[-1]
     pair = unlike(judged)
     return [
-        compared(
-            where, [version.run_id for version in pair], ("verdict", "reason", SAID[pair[0].verdict.decision])
-        ),
+        compared(where, [version.run_id for version in pair], (pair[0].verdict.reason, "reason")),
         trace(where, f"tr-{label.trace_id}", ("expected", label.rater)),
         model(project),
         review_queue(where),

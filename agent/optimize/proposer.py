@@ -1,4 +1,4 @@
-"""Proposers make candidates out of evidence: what one is given, what it hands back, and who completes the papers.
+"""Proposers make candidates out of evidence: what one is given, what it hands back, and who notes where that is from.
 
 Decision: a proposer says what it changed and why, and nothing else. Which cases it saw, what it cost and where the
 candidate comes from is noted here, from what it read and how long it took, so that no proposer can forget it. A
@@ -123,7 +123,7 @@ class Work:
 
 
 def made_by(proposer: Proposer, parent: Registered, evidence: "Evidence", work: Work) -> Proposal | None:
-    """Let the proposer work and complete the papers of what it made; None where that is no other agent.
+    """What the proposer made, with where it comes from, what shaped it and what it cost; None: no other agent.
 
     Raises:
         NothingToPropose: the proposer has nothing to do here.

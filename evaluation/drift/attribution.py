@@ -76,7 +76,7 @@ class Attribution(Record):
     surge: bool = False
     """Known requests came more often; nothing new was asked."""
     families: dict[str, float] = Field(default_factory=dict)
-    """Share of the evidence that each family carries, in [0, 1]."""
+    """Share of the evidence that each detector carries, in [0, 1]."""
     onset: ChangePoint
     top_messages: tuple[StrangeMessage, ...] = ()
     clusters: tuple[Cluster, ...] = ()

@@ -109,9 +109,9 @@ class BehaviourMonitor:
             place.get(self.behaviour.trace_of(number) or "", earliest)
             for number in (said.onset.low, said.onset.message, said.onset.high)
         )
-        onset = said.onset.model_copy(update={"low": low, "message": message, "high": high})
-        told = said.reason.replace(said.onset.words, onset.words)
-        return said.model_copy(update={"onset": onset, "reason": told})
+        change = said.onset.model_copy(update={"low": low, "message": message, "high": high})
+        told = said.reason.replace(said.onset.words, change.words)
+        return said.model_copy(update={"onset": change, "reason": told})
 
     def since(self, state: DriftState, place: Mapping[str, int]) -> int | None:
         """The state's change point in the message numbers that `place` gives for trace ids."""

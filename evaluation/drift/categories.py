@@ -55,8 +55,8 @@ class CategoryDetector(Detector):
         usual[UNSEEN] = 0.0
         total = sum(usual.values()) + 0.5 * len(usual)
         rows = np.array([i for i, value in enumerate(category_column(view.rows, name)) if value is not None])
-        family = cls(name, group, {key: (count + 0.5) / total for key, count in usual.items()})
-        return family._sized(view, rows)
+        detector = cls(name, group, {key: (count + 0.5) / total for key, count in usual.items()})
+        return detector._sized(view, rows)
 
     @override
     def rank(self, view: WindowView, random: np.random.Generator) -> dict[str, Ranked]:
@@ -148,12 +148,12 @@ class CategoryDetector(Detector):
     @classmethod
     @override
     def from_state(cls, state: dict[str, Any]) -> "CategoryDetector":
-        family = cls(state["name"], state["group"], state["usual"])
-        family.size, family.past = state["size"], state["past"]
-        family.recent.extend(state["recent"])
-        family.sessions.extend(state["sessions"])
-        family.waiting.extend(state["waiting"])
-        return family
+        detector = cls(state["name"], state["group"], state["usual"])
+        detector.size, detector.past = state["size"], state["past"]
+        detector.recent.extend(state["recent"])
+        detector.sessions.extend(state["sessions"])
+        detector.waiting.extend(state["waiting"])
+        return detector
 
 
 def _sum(windows: Iterable[Mapping[str, float]]) -> dict[str, float]:

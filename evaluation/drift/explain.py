@@ -57,7 +57,7 @@ def attribute_drift(
 ) -> Attribution:
     """Explain the evidence; the same history gives the same answer.
 
-    `groups` tells for each stream its family and group, `usual` holds texts and vectors of the reference.
+    `groups` tells for each stream its detector and group, `usual` holds texts and vectors of the reference.
     `lagging` streams learn what to look for only after the change point, and date it where no other stream can.
     """
     past = _flatten(history)
@@ -72,7 +72,7 @@ def attribute_drift(
     clusters = _clusters(past, since, strangeness, usual, surge=surge) if "input" in kinds else ()
     carried = sum(state.families.values())
     at = history.windows[int(past.window[position])].at
-    onset = ChangePoint(
+    change = ChangePoint(
         message=int(past.numbers[position]),
         low=int(past.numbers[low]),
         high=int(past.numbers[high]),
@@ -82,11 +82,11 @@ def attribute_drift(
         kinds=kinds,
         surge=surge,
         families={name: value / carried for name, value in state.families.items()} if carried else {},
-        onset=onset,
+        onset=change,
         top_messages=_top_messages(past, since, strangeness, p, [groups[stream][0] for stream in streams]),
         clusters=clusters,
         slices=_slices(past, since, strangeness),
-        reason=_reason(state, kinds, surge, onset, clusters),
+        reason=_reason(state, kinds, surge, change, clusters),
     )
 
 
@@ -141,7 +141,7 @@ def _ranks(past: _Past, stream: str) -> Ranks:
 
 
 def _top_messages(
-    past: _Past, since: NDArray[np.bool_], strangeness: Floats, p: Floats, families: list[str]
+    past: _Past, since: NDArray[np.bool_], strangeness: Floats, p: Floats, detectors: list[str]
 ) -> tuple[StrangeMessage, ...]:
     found: dict[str, StrangeMessage] = {}
     for i in np.argsort(-np.where(since, strangeness, -np.inf), kind="stable")[: int(since.sum())]:
@@ -152,7 +152,7 @@ def _top_messages(
         found[text] = StrangeMessage(
             text=text,
             message=int(past.numbers[i]),
-            family=families[strangest],
+            family=detectors[strangest],
             p=float(p[strangest, i]),
             slice=past.slices[i],
         )
@@ -231,7 +231,7 @@ _SAYS: Final[dict[Group, str]] = {
 
 
 def _reason(
-    state: DriftState, kinds: tuple[Group, ...], surge: bool, onset: ChangePoint, clusters: Sequence[Cluster]
+    state: DriftState, kinds: tuple[Group, ...], surge: bool, change: ChangePoint, clusters: Sequence[Cluster]
 ) -> str:
     if not state.alarm:
         return f"No drift: evidence {state.e_value:,.1f} is below {state.threshold:,.0f}."
@@ -240,6 +240,6 @@ def _reason(
     names = "; ".join(f"“{cluster.name}”" for cluster in clusters)
     told = f", mostly {names}" if names else ""
     return (
-        f"Since {onset.words} {what}{after}{told}; "
+        f"Since {change.words} {what}{after}{told}; "
         f"evidence {state.e_value:,.0f} against {state.threshold:,.0f}."
     )

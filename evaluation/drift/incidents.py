@@ -162,7 +162,7 @@ def _alarmed(
     kinds = state.groups
     loud = severity(kinds, surge=surge)
     if incidents.open is None:
-        episode = Incident(
+        incident = Incident(
             number=len(incidents.past) + 1,
             opened_window=state.n_windows,
             since=state.since or 0,
@@ -170,12 +170,12 @@ def _alarmed(
             severity=loud,
             peak=state.e_value,
         )
-        opened = Announcement(event="opened", severity=loud, episode=episode, silent=silent)
-        return incidents.model_copy(update={"open": episode}), opened
+        opened = Announcement(event="opened", severity=loud, episode=incident, silent=silent)
+        return incidents.model_copy(update={"open": incident}), opened
     before = incidents.open
     # Also what looked like a surge of known requests until more of them were seen.
     worse = _LOUDNESS[loud] > _LOUDNESS[before.severity]
-    episode = before.model_copy(
+    incident = before.model_copy(
         update={
             "quiet": 0,
             "peak": max(before.peak, state.e_value),
@@ -183,15 +183,15 @@ def _alarmed(
             "severity": loud if worse else before.severity,
         }
     )
-    moved = incidents.model_copy(update={"open": episode})
+    moved = incidents.model_copy(update={"open": incident})
     if not worse:
         return moved, None
-    return moved, Announcement(event="worsened", severity=loud, episode=episode, silent=silent)
+    return moved, Announcement(event="worsened", severity=loud, episode=incident, silent=silent)
 
 
 def _close(
-    incidents: Incidents, episode: Incident, event: Literal["recovered", "accepted"], *, silent: bool
+    incidents: Incidents, incident: Incident, event: Literal["recovered", "accepted"], *, silent: bool
 ) -> tuple[Incidents, Announcement]:
-    closed = episode.model_copy(update={"closed_window": incidents.last_window})
+    closed = incident.model_copy(update={"closed_window": incidents.last_window})
     said = Announcement(event=event, severity="notice", episode=closed, silent=silent)
     return incidents.model_copy(update={"open": None, "past": (*incidents.past, closed)}), said

@@ -1,8 +1,8 @@
 """Has the traffic changed? Sequential, with a bounded rate of false alarms: Evidently draws, this decides.
 
-Each family of evidence ranks every message among all earlier ones, bets that strange ranks come too often,
-and sums its bets as a Shiryaev–Roberts detector. The mean over bets, families and groups pages at 1/alpha, so
-that without drift a page comes at most once in 1/alpha windows on average, however often one looks.
+Each detector ranks every message among all earlier ones, bets that strange ranks come too often, and sums its bets
+as Shiryaev and Roberts do. The mean over bets, detectors and groups pages at 1/alpha, so that without drift a page
+comes at most once in 1/alpha windows on average, however often one looks.
 """
 
 import json
@@ -65,7 +65,7 @@ class _Session:
     """What is remembered of a conversation that may go on."""
 
     number: int
-    """Number of its first message, by which families tell its messages."""
+    """Number of its first message, by which detectors tell its messages."""
     since: int
     """Window in which its present bet began."""
     last: int
@@ -119,8 +119,8 @@ class DriftMonitor:
         texts = [without_numbers(text) for text in self._usual_texts]
         self._embed: Embed = embed or HashingEmbedding.fit(texts or [""])
         self._dimensions = len(self._embed([""])[0])
-        self._families = fit_detectors(self._view(fit), self._view(calibrate))
-        self._evidence = {s: np.zeros(N_BETS) for family in self._families for s in family.streams}
+        self._detectors = fit_detectors(self._view(fit), self._view(calibrate))
+        self._evidence = {s: np.zeros(N_BETS) for detector in self._detectors for s in detector.streams}
         self._starts = dict.fromkeys(self._evidence, 0)
         self._sessions: dict[str, _Session] = {}
         self._history = History()
@@ -133,15 +133,15 @@ class DriftMonitor:
         self._meet(as_messages(batch))
         view = self._view(batch, self._sessions)
         random = np.random.default_rng([self.seed, self.n_windows])
-        ranked = {stream: found for f in self._families for stream, found in f.rank(view, random).items()}
+        ranked = {stream: found for f in self._detectors for stream, found in f.rank(view, random).items()}
         for stream, found in ranked.items():
             self._bet(stream, found, view)
         alarm = self.state.alarm
-        for family in self._families:
-            family.follow(view)
+        for detector in self._detectors:
+            detector.follow(view)
             # What is drifted must not become usual while nobody has looked at it.
             if not alarm:
-                family.absorb(view)
+                detector.absorb(view)
         weights = message_shares(view.groups, view.before, self._size).weights
         self._history.remember(self.n_seen + np.arange(len(batch)), view, weights, ranked)
         for row in view.rows:
@@ -159,9 +159,9 @@ class DriftMonitor:
         """
         if not self._history.windows:
             raise BadInput("no window was seen yet, so there is nothing to explain: call update first")
-        shift = next((family for family in self._families if isinstance(family, ShiftDetector)), None)
-        groups = {stream: (f.name, f.group) for f in self._families for stream in f.streams}
-        lagging = frozenset(f.name for f in self._families if isinstance(f, CategoryDetector))
+        shift = next((detector for detector in self._detectors if isinstance(detector, ShiftDetector)), None)
+        groups = {stream: (f.name, f.group) for f in self._detectors for stream in f.streams}
+        lagging = frozenset(f.name for f in self._detectors if isinstance(f, CategoryDetector))
         vectors = (shift.arrays["known"] if shift else np.zeros((0, self._dimensions))).astype(np.float32)
         return attribute_drift(
             self.state, self._history, groups, lagging, shift, (self._usual_texts, vectors)
@@ -170,13 +170,13 @@ class DriftMonitor:
     @property
     def state(self) -> DriftState:
         """What is known now."""
-        families = {
-            family.name: float(np.mean([self._evidence[stream] for stream in family.streams]))
-            for family in self._families
+        by_detector = {
+            detector.name: float(np.mean([self._evidence[stream] for stream in detector.streams]))
+            for detector in self._detectors
         }
         # A column that the traffic has not shown yet has no evidence to average over.
-        seen = [f for f in self._families if any(self._evidence[stream].any() for stream in f.streams)]
-        groups = {group: [families[f.name] for f in seen if f.group == group] for group in GROUPS}
+        seen = [f for f in self._detectors if any(self._evidence[stream].any() for stream in f.streams)]
+        groups = {group: [by_detector[f.name] for f in seen if f.group == group] for group in GROUPS}
         known = {group: float(np.mean(values)) for group, values in groups.items() if values}
         e_value = float(np.mean(list(known.values()))) if known else 0.0
         threshold = 1.0 / self.alpha
@@ -189,7 +189,7 @@ class DriftMonitor:
             n_seen=self.n_seen,
             n_windows=self.n_windows,
             **{group: known.get(group, 0.0) for group in GROUPS},
-            families=families,
+            families=by_detector,
             embedding=self.embedding,
         )
 
@@ -257,7 +257,7 @@ class DriftMonitor:
             "dimensions": self._dimensions,
             "embedding": self.embedding,
             "hashing": hashing,
-            "families": [family.to_state() for family in self._families],
+            "families": [detector.to_state() for detector in self._detectors],
             "evidence": {stream: list(map(float, values)) for stream, values in self._evidence.items()},
             "starts": self._starts,
             "size": self._size,
@@ -296,7 +296,7 @@ class DriftMonitor:
             monitor.n_seen, monitor.n_windows = state["n_seen"], state["n_windows"]
             monitor._arrays_only, monitor._dimensions = state["arrays_only"], state["dimensions"]
             monitor._embed = embed or HashingEmbedding.from_state(state["hashing"])
-            monitor._families = [restored_detector(one) for one in state["families"]]
+            monitor._detectors = [restored_detector(one) for one in state["families"]]
             monitor._evidence = {stream: np.array(values) for stream, values in state["evidence"].items()}
             monitor._starts, monitor._size = state["starts"], state["size"]
             monitor._sessions = {name: _Session(**one) for name, one in state["sessions"].items()}

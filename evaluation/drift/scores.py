@@ -76,7 +76,7 @@ class Detector(ABC):
         self.group: Group = group
         self.streams = tuple(streams)
         self.size = 1.0
-        """Usual messages a session, of those that have what the family looks at."""
+        """Usual messages a session, of those that have what the detector looks at."""
 
     def shares(self, view: WindowView, rows: Ints) -> Shares:
         """What these messages of the batch weigh."""
@@ -98,13 +98,13 @@ class Detector(ABC):
         return self
 
     def to_state(self) -> dict[str, Any]:
-        """JSON object from which the family is restored bit for bit; each kind adds what it has learned."""
+        """JSON object from which the detector is restored bit for bit; each kind adds what it has learned."""
         return {"kind": self.kind, "name": self.name, "group": self.group, "size": self.size}
 
     @classmethod
     @abstractmethod
     def from_state(cls, state: dict[str, Any]) -> "Detector":
-        """The family that `to_state` stored."""
+        """The detector that `to_state` stored."""
 
 
 class FixedDetector(Detector):
@@ -159,13 +159,13 @@ class FixedDetector(Detector):
     @override
     def from_state(cls, state: dict[str, Any]) -> "FixedDetector":
         params = {key: unpack(value) for key, value in state["params"].items()}
-        family = cls(state["name"], state["group"], tuple(state["ranks"]), params, np.zeros(0))
-        family.size = state["size"]
-        family.ranks = {
+        detector = cls(state["name"], state["group"], tuple(state["ranks"]), params, np.zeros(0))
+        detector.size = state["size"]
+        detector.ranks = {
             stream: RankCounts(unpack(ranks["cuts"]), unpack(ranks["counts"]))
             for stream, ranks in state["ranks"].items()
         }
-        return family
+        return detector
 
 
 class NoveltyDetector(FixedDetector):
@@ -285,11 +285,11 @@ class NumberDetector(FixedDetector):
         if len(known) < _MIN_VALUES:
             return None
         both = (f"{name} rises", f"{name} falls")
-        family = cls(name, group, both[:1] if name in HARMLESS_FALLS else both, {}, np.unique(known))
-        family._sized(halves[0], np.flatnonzero(~np.isnan(numeric_column(halves[0].rows, name))))
+        detector = cls(name, group, both[:1] if name in HARMLESS_FALLS else both, {}, np.unique(known))
+        detector._sized(halves[0], np.flatnonzero(~np.isnan(numeric_column(halves[0].rows, name))))
         for half in halves:
-            family.absorb(half)
-        return family
+            detector.absorb(half)
+        return detector
 
     @override
     def score(self, view: WindowView) -> Floats:
@@ -301,5 +301,6 @@ def _signed(stream: str, values: Floats) -> Floats:
 
 
 FIXED: Final[dict[str, type[FixedDetector]]] = {
-    family.kind: family for family in (NoveltyDetector, SurfaceDetector, UncertaintyDetector, NumberDetector)
+    detector.kind: detector
+    for detector in (NoveltyDetector, SurfaceDetector, UncertaintyDetector, NumberDetector)
 }

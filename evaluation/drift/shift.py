@@ -266,14 +266,14 @@ class ShiftDetector(Detector):
         features = features.astype(np.float32)
         near_recent = deque(map(unpack, state["near_recent"]), maxlen=RECENT_WINDOWS)
         arrays = {key: unpack(value) for key, value in state["arrays"].items()}
-        family = cls(arrays, _Pool(features, weights, near_known, near_recent))
-        family.size = state["size"]
+        detector = cls(arrays, _Pool(features, weights, near_known, near_recent))
+        detector.size = state["size"]
         for window in state["recent"]:
             some = unpack(window["features"]).astype(np.float32)
             told = (unpack(window["weights"]), unpack(window["sessions"]))
-            family.recent.append(_Window(unpack(window["sums"]), window["weight"], some, *told))
-        family.waiting.extend((unpack(rows), unpack(weights)) for rows, weights in state["waiting"])
-        return family
+            detector.recent.append(_Window(unpack(window["sums"]), window["weight"], some, *told))
+        detector.waiting.extend((unpack(rows), unpack(weights)) for rows, weights in state["waiting"])
+        return detector
 
 
 def _features(vectors: Vectors, surface: Floats, arrays: dict[str, Any]) -> Vectors:

@@ -28,7 +28,7 @@ class DriftState(BaseModel):
     outcome: float
     """R of how well it goes."""
     families: dict[str, float]
-    """R of each family of evidence."""
+    """R of each detector."""
     embedding: str = ""
     """Name of what texts were read by; empty in a state from before it was kept."""
 

@@ -111,14 +111,14 @@ def _apply(state: WatchState, acknowledgement: Acknowledgement, settings: WatchS
             ruled=ruled,
             episodes=snooze_incidents(state.episodes, until=until, who=acknowledgement.who),
         )
-    onset = state.episodes.open.since if state.episodes.open else 0
-    n_learned = min(settings.reference, state.n_counted - state.base - onset)
-    episodes, said = accept_as_normal(
+    since = state.episodes.open.since if state.episodes.open else 0
+    n_learned = min(settings.reference, state.n_counted - state.base - since)
+    incidents, said = accept_as_normal(
         state.episodes, at=acknowledgement.at, who=acknowledgement.who, why=acknowledgement.why
     )
     return state.changed(
         ruled=ruled,
-        episodes=episodes,
+        episodes=incidents,
         monitor=None,
         conduct=None,
         reference=(),
@@ -185,13 +185,13 @@ def _watch_window(
     )
     drift, attribution = _judge(eyes, window, traces, state)
     surge = attribution is not None and attribution.surge
-    episodes, said = update_incidents(state.episodes, drift, at, surge=surge)
+    incidents, said = update_incidents(state.episodes, drift, at, surge=surge)
     state = state.changed(
         states=(*state.states, drift),
         times=(*state.times, at),
-        episodes=episodes,
+        episodes=incidents,
         attribution=attribution or state.attribution,
-        drifted=_drifted(state, attribution) if episodes.open else {},
+        drifted=_drifted(state, attribution) if incidents.open else {},
     )
     if said is None or said.silent:
         return state

@@ -58,9 +58,9 @@ def evidence_metric(state: DriftState, attribution: Attribution | None, left_out
 def _verdict(state: DriftState, attribution: Attribution | None) -> list[BaseWidgetInfo]:
     since, bounds = "–" if state.since is None else f"message {state.since:,}", ""
     if attribution is not None:
-        onset = attribution.onset
-        since, bounds = f"message {onset.message:,}", f" ({onset.low:,} to {onset.high:,})"
-        bounds += "" if onset.at is None else f", {onset.at:%Y-%m-%d %H:%M}"
+        change = attribution.onset
+        since, bounds = f"message {change.message:,}", f" ({change.low:,} to {change.high:,})"
+        bounds += "" if change.at is None else f", {change.at:%Y-%m-%d %H:%M}"
     figures = [
         CounterData("Verdict", "Drift" if state.alarm else "No drift"),
         CounterData(f"Evidence R (alarm at {state.threshold:,.0f})", _figure(state.e_value)),
@@ -68,14 +68,12 @@ def _verdict(state: DriftState, attribution: Attribution | None) -> list[BaseWid
         CounterData("Messages seen", f"{state.n_seen:,}"),
         CounterData("Texts read by", state.embedding or "–"),
     ]
-    families = [
+    detectors = [
         [name, _figure(value)] for name, value in sorted(state.families.items(), key=lambda kv: -kv[1])
     ]
     return [
         counter(counters=figures, title="Drift evidence"),
-        table_data(
-            column_names=["Family of evidence", "R"], data=families, title="What carries the evidence"
-        ),
+        table_data(column_names=["Detector", "R"], data=detectors, title="What carries the evidence"),
     ]
 
 

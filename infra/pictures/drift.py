@@ -63,9 +63,9 @@ def _draw_evidence(axes: Axes, states: Sequence[DriftState]) -> None:
 
 
 def _draw_change_point(axes: Axes, attribution: Attribution) -> None:
-    onset = attribution.onset
-    axes.axvspan(onset.low, onset.high, color=MUTED, alpha=0.18, lw=0, label="change point, 95 %")
-    axes.axvline(onset.message, color=MUTED, lw=1)
+    change = attribution.onset
+    axes.axvspan(change.low, change.high, color=MUTED, alpha=0.18, lw=0, label="change point, 95 %")
+    axes.axvline(change.message, color=MUTED, lw=1)
 
 
 def _label(axes: Axes, states: Sequence[DriftState]) -> None:

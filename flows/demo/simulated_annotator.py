@@ -18,7 +18,7 @@ def answer_queue() -> int:
     key = {case.case_id: case.expected for case in (*split.usual, *split.drifted)}
     waiting = pending(DEMO_PROJECT)
     traces = traces_by_id(DEMO_PROJECT)
-    with progress("stand-in: answering the review queue", len(waiting)) as advance:
+    with progress("simulated annotator: answering the review queue", len(waiting)) as advance:
         for item in waiting:
             case_id = traces[item.trace_id].case.case_id
             answer(DEMO_PROJECT, item.trace_id, expected=expected_tool(key[case_id]), rater=SIMULATED_RATER)

@@ -122,7 +122,7 @@ def once(name: str, kind: type[RecordT], make: Callable[[], RecordT]) -> RecordT
 
 
 def play_week(number: int, settings: ImproveSettings) -> Week:
-    """Serve, watch, ask; the stand-in answers what was asked."""
+    """Serve, watch, ask; the simulated annotator answers what was asked."""
     begin_week(number)
     served = serve_waiting(str(FOLDER))
     reference = max(40, round(REFERENCE * size()))
@@ -137,7 +137,7 @@ def show_week(played: Week) -> None:
     say(f"served {played.served} requests with version {serving.number if serving else '?'}")
     show_drift(played.watched.watched)
     say(
-        f"people were asked about {played.answered} traces; a stand-in answered from BFCL's answer key, "
+        f"people were asked about {played.answered} traces; a simulated annotator answered from BFCL's answer key, "
         "through the same call as a person on the Review page"
     )
 

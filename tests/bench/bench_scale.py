@@ -189,7 +189,7 @@ def mlflow_apart(spent: list[float]) -> Iterator[None]:
     places = {
         ratchet.tasks.collect: ("collect", "flush_spool"),
         ratchet.tasks.labels: ("asked_before",),
-        ratchet.tasks.curate: ("settled", "champion"),
+        ratchet.tasks.curate: ("effective_labels", "champion"),
     }
     kept = [(module, name, getattr(module, name)) for module, names in places.items() for name in names]
     for module, name, do in kept:

@@ -1,6 +1,7 @@
 """What tests share: a home of their own, one real MLflow over SQLite, and one real MLflow server."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,6 +118,14 @@ project = Project(
 '''
 
 
+def scripted_project(
+    name: str, scores_itself: bool = True, proposers: str = "Replay()", begin: str = ""
+) -> str:
+    """The text of a scripted `project.py`."""
+    text = SCRIPTED_PROJECT.replace("__NAME__", name).replace("__SCORES__", str(scores_itself))
+    return text.replace("__PROPOSERS__", proposers).replace("__BEGIN__", begin)
+
+
 class ScriptedProject(NamedTuple):
     """A folder with a scripted `project.py`, and its name in MLflow."""
 
@@ -128,6 +138,13 @@ class ScriptedProject(NamedTuple):
 
 
 @pytest.fixture
+def spawn(monkeypatch: pytest.MonkeyPatch) -> SpawnContext:
+    """Starts processes afresh; they find a test's function by the name of its module, which begins at the root."""
+    monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[1])])
+    return multiprocessing.get_context("spawn")
+
+
+@pytest.fixture
 def make_project(project: str, tmp_path: Path) -> Callable[..., ScriptedProject]:
     """A project in a folder, as a user writes it, with a scripted environment and no requests yet.
 
@@ -137,9 +154,7 @@ def make_project(project: str, tmp_path: Path) -> Callable[..., ScriptedProject]
     def make(*, scores_itself: bool = True, proposers: str = "Replay()", begin: str = "") -> ScriptedProject:
         folder = tmp_path / project
         folder.mkdir()
-        text = SCRIPTED_PROJECT.replace("__NAME__", project).replace("__SCORES__", str(scores_itself))
-        text = text.replace("__PROPOSERS__", proposers).replace("__BEGIN__", begin)
-        (folder / "project.py").write_text(text)
+        (folder / "project.py").write_text(scripted_project(project, scores_itself, proposers, begin))
         made = ScriptedProject(folder, project)
         made.ask()
         return made

@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import SCRIPTED_PROJECT
+from tests.conftest import scripted_project
 
 NAME = "matrix"
 STAGES = ("collect_new", "serve_waiting", "curate_round", "propose", "gate_candidates", "promote_best")
@@ -54,8 +54,7 @@ def new_place(root: Path, template: Path | None = None) -> Place:
     """A project that waits for its first week; `template`: a home whose MLflow is made already."""
     place = Place(root)
     place.folder.mkdir(parents=True)
-    text = SCRIPTED_PROJECT.replace("__NAME__", NAME).replace("__SCORES__", "True")
-    (place.folder / "project.py").write_text(text)
+    (place.folder / "project.py").write_text(scripted_project(NAME))
     place.ask(FIRST)
     if template is not None:
         shutil.copytree(template, place.home)
@@ -170,10 +169,12 @@ def _improve(place: Place, fault: Fault) -> dict[str, Any]:
     from ratchet.infra.traces import write as trace_store
 
     flow_module = importlib.import_module("ratchet.flows.improve")
+    places = {"propose": importlib.import_module("ratchet.tasks.propose")}
 
     counter = _Counter(fault.stage, fault.at)
     for stage in STAGES:
-        setattr(flow_module, stage, counter.within(stage, getattr(flow_module, stage)))
+        place_of = places.get(stage, flow_module)
+        setattr(place_of, stage, counter.within(stage, getattr(place_of, stage)))
     if fault.file_limit is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (fault.file_limit, resource.RLIM_INFINITY))

@@ -1,5 +1,4 @@
 import math
-import multiprocessing
 import os
 from datetime import UTC, datetime
 
@@ -207,9 +206,8 @@ def _open_many(home, project, names, start, spent):
     spent.put({name: open_ledger_test(project, name, champion="x").k for name in names})
 
 
-def test_two_processes_that_open_at_once_get_different_shares(project, mlflow_home):
+def test_two_processes_that_open_at_once_get_different_shares(project, mlflow_home, spawn):
     connect(project)
-    spawn = multiprocessing.get_context("spawn")
     start, spent = spawn.Barrier(2), spawn.Queue()
     names = [[f"{who}{n}" for n in range(4)] for who in "ab"]
     racers = [

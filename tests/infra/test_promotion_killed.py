@@ -1,6 +1,5 @@
 """A promotion whose process dies at each of its writes: the next one finds all of it or nothing, and ends it."""
 
-import multiprocessing
 import os
 import uuid
 
@@ -56,7 +55,7 @@ def _die_at(write, home, project, candidate_id):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("write", range(1, 10))
-def test_what_a_killed_promotion_left_is_ended_by_the_next(mlflow_home, monkeypatch, write):
+def test_what_a_killed_promotion_left_is_ended_by_the_next(mlflow_home, monkeypatch, spawn, write):
     monkeypatch.setenv("RATCHET_HOME", str(mlflow_home))
     project = f"test-{uuid.uuid4().hex[:12]}"
     first, second = (
@@ -67,9 +66,7 @@ def test_what_a_killed_promotion_left_is_ended_by_the_next(mlflow_home, monkeypa
         register(project, candidate, files={}, seen_case_ids=[], cost={})
     promoted(project, first.candidate_id)
     give_verdict(project, second.candidate_id, first.candidate_id, BETTER)
-    child = multiprocessing.get_context("spawn").Process(
-        target=_die_at, args=(write, str(mlflow_home), project, second.candidate_id)
-    )
+    child = spawn.Process(target=_die_at, args=(write, str(mlflow_home), project, second.candidate_id))
     child.start()
     child.join(timeout=120)
     assert child.exitcode == DIED, "the promotion has fewer writes than this test takes it for"
@@ -85,7 +82,7 @@ def test_what_a_killed_promotion_left_is_ended_by_the_next(mlflow_home, monkeypa
 @pytest.mark.slow
 @pytest.mark.parametrize("write", [4, 6])
 def test_after_a_killed_promotion_is_settled_only_what_serves_has_been_promoted(
-    mlflow_home, monkeypatch, write
+    mlflow_home, monkeypatch, spawn, write
 ):
     monkeypatch.setenv("RATCHET_HOME", str(mlflow_home))
     project = f"test-{uuid.uuid4().hex[:12]}"
@@ -97,9 +94,7 @@ def test_after_a_killed_promotion_is_settled_only_what_serves_has_been_promoted(
         register(project, candidate, files={}, seen_case_ids=[], cost={})
     promoted(project, first.candidate_id)
     give_verdict(project, second.candidate_id, first.candidate_id, BETTER)
-    child = multiprocessing.get_context("spawn").Process(
-        target=_die_at, args=(write, str(mlflow_home), project, second.candidate_id)
-    )
+    child = spawn.Process(target=_die_at, args=(write, str(mlflow_home), project, second.candidate_id))
     child.start()
     child.join(120)
     assert child.exitcode == DIED

@@ -1,7 +1,6 @@
 """Two people, each with a home of their own, on one MLflow: a database, and a server."""
 
 import json
-import multiprocessing
 import os
 import uuid
 
@@ -71,10 +70,9 @@ def _at_once(home, project, act, argument, start, answers):
         answers.put((home, f"{type(error).__name__}: {error}"))
 
 
-def at_once(tmp_path, project, act, arguments):
+def at_once(spawn, tmp_path, project, act, arguments):
     """What each home got from doing it at the same moment."""
     connect(project)
-    spawn = multiprocessing.get_context("spawn")
     start, answers = spawn.Barrier(len(arguments)), spawn.Queue()
     homes = [str(tmp_path / f"home{n}") for n in range(len(arguments))]
     racers = [
@@ -93,9 +91,9 @@ def approve(project, candidate_id):
     return promote(project, candidate_id, approved_by="anna", reason="proven").candidate_id
 
 
-def test_a_candidate_that_two_homes_register_at_once_is_one_version(shared, tmp_path, at_home):
+def test_a_candidate_that_two_homes_register_at_once_is_one_version(shared, spawn, tmp_path, at_home):
     at_home("anna")
-    one, other = at_once(tmp_path, shared, registered, ["same", "same"])
+    one, other = at_once(spawn, tmp_path, shared, registered, ["same", "same"])
     assert one == other
     (version,) = version_history(shared)
     assert connect(shared).client.get_run(version.run_id).info.lifecycle_stage == "active"
@@ -117,13 +115,13 @@ def test_a_double_that_a_killed_home_left_is_nobodys_version(project, mlflow_hom
     assert current_aliases(connect(project)) == {"champion": 1}
 
 
-def test_of_two_homes_that_promote_at_once_one_is_refused(shared, tmp_path, at_home):
+def test_of_two_homes_that_promote_at_once_one_is_refused(shared, spawn, tmp_path, at_home):
     at_home("anna")
     first = served(shared, "first")
     ids = [registered(shared, name) for name in ("second", "third")]
     for one in ids:
         give_verdict(shared, one, first, BETTER)
-    got = at_once(tmp_path, shared, approve, ids)
+    got = at_once(spawn, tmp_path, shared, approve, ids)
     won = [one for one in got if one in ids]
     assert len(won) == 1, got
     (lost,) = [one for one in got if one not in ids]

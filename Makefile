@@ -19,7 +19,7 @@ help: ## what can be made
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -e 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
 	@echo "  ARGS='...' is passed on by demo, test, bench and lock; PYTHON=... chooses the interpreter"
 
-demo: $(STAMP) ## the whole loop on the embedded agent, 10 to 15 minutes
+demo: $(STAMP) ## the whole loop on the embedded agent, some 15 minutes
 	$(BIN)/ratchet demo --auto-approve $(ARGS)
 
 test: $(STAMP) check ## checks, then all tests with coverage of agent and evaluation

@@ -36,7 +36,7 @@ class Packed:
     n_tokens: int
 
 
-def pack(prompt: Prompt, tokens: Callable[[str], list[int]]) -> Packed:
+def pack_prompt(prompt: Prompt, tokens: Callable[[str], list[int]]) -> Packed:
     """Tokenize a prompt and its choices into one sequence with a tree mask.
 
     Raises:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ratchet.agent.errors import BadInput
 from ratchet.agent.lm.adapters import TRUNK, Adapters
 from ratchet.agent.lm.lm import Prompt, Scores, Training, Written
-from ratchet.agent.lm.packing import Packed, pack
+from ratchet.agent.lm.packing import Packed, pack_prompt
 from ratchet.agent.record import content_hash
 from ratchet.agent.trace import Usage
 
@@ -80,7 +80,7 @@ class SmolLM2:
 
         key = content_hash([str(adapter), *prompt[:2], list(prompt.choices)], length=32)
         if key not in self._scores:
-            packed = pack(prompt, self.tokens)
+            packed = pack_prompt(prompt, self.tokens)
             with torch.no_grad(), self.adapters.using(adapter):
                 log_probs = self.upper(self.trunk(prompt, packed), packed).double().numpy()
             self._scores[key] = Scores(log_probs, packed.n_tokens)
@@ -97,7 +97,7 @@ class SmolLM2:
         """A fresh adapter of this `LoraConfig`, attached as long as it is trained."""
 
         def log_probs(prompt: Prompt) -> "torch.Tensor":
-            packed = pack(prompt, self.tokens)
+            packed = pack_prompt(prompt, self.tokens)
             return self.upper(self.trunk(prompt, packed), packed)
 
         with self.adapters.training(config, seed) as parameters:

@@ -14,7 +14,7 @@ from rich.text import Text
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.drift.incidents import Acknowledgement, Incidents
 from ratchet.evaluation.drift.watch_state import WatchState
-from ratchet.flows.commands.options import HERE, AsJson, Folder, Name, Person
+from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name, Person
 from ratchet.flows.commands.terminal import NO, YES, console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import which_project
 from ratchet.infra.drift.log import acknowledgements, add_acknowledgement
@@ -26,7 +26,7 @@ Why = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
 
 
 @app.command("show")
-def show(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -> None:
+def show(project: Folder = CURRENT_FOLDER, name: Name = None, as_json: AsJson = False) -> None:
     """Show whether an alarm stands, since when, what changed, and what people decided: exit 3 while one stands."""
     chosen = which_project(project, name)
     state, ruled = read_watch(chosen), acknowledgements(chosen)
@@ -42,7 +42,7 @@ def snooze(
     hours: Annotated[float, typer.Option(min=0.01, max=24 * 90, help="For how long.")] = 24.0,
     by: Person = "",
     reason: Why = "",
-    project: Folder = HERE,
+    project: Folder = CURRENT_FOLDER,
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
@@ -57,7 +57,7 @@ def accept(
     by: Person = "",
     reason: Why = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
-    project: Folder = HERE,
+    project: Folder = CURRENT_FOLDER,
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from ratchet.agent.errors import BadInput
-from ratchet.flows.commands.options import HERE, AsJson, Folder, Name, Person
+from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name, Person
 from ratchet.flows.commands.show import changes, difference, facts
 from ratchet.flows.commands.terminal import NO, console, emit_json, outside
 from ratchet.flows.commands.which_project import called, which_project, which_version
@@ -25,7 +25,7 @@ def approve(
     by: Person = "",
     reason: Annotated[str, typer.Option(help="Why; the verdict's sentence if left out.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Promote; without, only show the evidence.")] = False,
-    project: Folder = HERE,
+    project: Folder = CURRENT_FOLDER,
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:

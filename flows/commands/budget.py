@@ -10,10 +10,10 @@ import typer
 from rich.table import Table
 
 from ratchet.evaluation.gate.ledger import Ledger
-from ratchet.flows.commands.options import HERE, AsJson, Folder, Name, Person
+from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name, Person
 from ratchet.flows.commands.terminal import NO, console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import which_project
-from ratchet.flows.commands.wording import said
+from ratchet.flows.commands.wording import verdict_word
 from ratchet.flows.project_settings import ledger_as_set
 from ratchet.infra.registry.ledger import grant_budget
 
@@ -22,7 +22,7 @@ def budget(
     grant: Annotated[bool, typer.Option("--grant", help="Grant a new budget; needs --reason.")] = False,
     by: Person = "",
     reason: Annotated[str, typer.Option(help="Why; recorded for good.")] = "",
-    project: Folder = HERE,
+    project: Folder = CURRENT_FOLDER,
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
@@ -54,7 +54,7 @@ def _show(project: str, ledger: Ledger) -> None:
             str(entry.budget), str(entry.k), moment(entry.opened_at), outside(entry.candidate[:8]),
             f"{entry.alpha_k:.2g}", f"{entry.threshold:,.4g}",
             "–" if entry.e_value is None else f"{entry.e_value:,.4g}",
-            said(entry.decision) if entry.decision else "[dim]open[/]",
+            verdict_word(entry.decision) if entry.decision else "[dim]open[/]",
         )  # fmt: skip
     if ledger.entries:
         console.print(table)

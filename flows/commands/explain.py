@@ -10,7 +10,7 @@ from ratchet.agent.errors import BadInput
 from ratchet.agent.trace import Attempt, Trace
 from ratchet.evaluation.data.cases import case_text
 from ratchet.evaluation.data.labels import Label
-from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
+from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.show import ancestors, facts
 from ratchet.flows.commands.terminal import console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import which_project
@@ -21,7 +21,7 @@ from ratchet.infra.traces.lookup import FoundTrace, look_up_traces
 
 def explain(
     trace_id: Annotated[str, typer.Argument(help="32 hex digits, or MLflow's tr-….")],
-    project: Folder = HERE,
+    project: Folder = CURRENT_FOLDER,
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:

@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ratchet.evaluation.gate.ledger import Ledger
-from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
+from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, outside
 from ratchet.flows.commands.which_project import which_project
-from ratchet.flows.commands.wording import gain, said
+from ratchet.flows.commands.wording import gain, verdict_word
 from ratchet.flows.project_settings import ledger_as_set
 from ratchet.infra.registry.registry import version_history as versions_of
 from ratchet.infra.registry.version import Version
@@ -20,7 +20,7 @@ from ratchet.infra.registry.version import Version
 ALIAS: Final = {"champion": "bold green", "challenger": "yellow", "canary": "cyan", "previous": "dim"}
 
 
-def history(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -> None:
+def history(project: Folder = CURRENT_FOLDER, name: Name = None, as_json: AsJson = False) -> None:
     """All versions, a line each, and what is left to spend."""
     chosen = which_project(project, name)
     versions, ledger = versions_of(chosen), ledger_as_set(chosen, None if name else project)
@@ -45,7 +45,7 @@ def lines(versions: list[Version], title: str) -> Table:
             Text(f"v{version.number}", style="bold"),
             f"{version.created_at.astimezone():%Y-%m-%d}",
             outside(version.candidate.origin.proposer),
-            said(version.decision) if version.decision else "–",
+            verdict_word(version.decision) if version.decision else "–",
             gain(version.verdict),
             f"{score.mean:.3f}" if score else "–",
             aliases(version),
@@ -58,7 +58,7 @@ def aliases(version: Version) -> Text:
     return Text(", ").join(Text(name, style=ALIAS.get(name, "")) for name in version.aliases)
 
 
-def told(version: Version) -> dict[str, Any]:
+def version_json(version: Version) -> dict[str, Any]:
     """A version in JSON."""
     return {
         **version.model_dump(mode="json"),
@@ -71,7 +71,7 @@ def told(version: Version) -> dict[str, Any]:
 def _answer(project: str, versions: list[Version], ledger: Ledger) -> dict[str, Any]:
     return {
         "project": project,
-        "versions": [told(version) for version in versions],
+        "versions": [version_json(version) for version in versions],
         "ledger": {
             "summary": ledger.summary,
             "alpha": ledger.alpha,

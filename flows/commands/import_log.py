@@ -13,7 +13,7 @@ from rich.text import Text
 from ratchet.agent.errors import BadInput
 from ratchet.agent.memory.steps import WON
 from ratchet.evaluation.data.labels import people_said
-from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
+from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, outside
 from ratchet.flows.commands.which_project import which_project
 from ratchet.infra.store.experience import open_library, remember
@@ -42,7 +42,7 @@ def import_log(
     agent: Annotated[
         str | None, typer.Option(help="Who acted; else the record's `model`, or the file's name.")
     ] = None,
-    project: Folder = HERE,
+    project: Folder = CURRENT_FOLDER,
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:

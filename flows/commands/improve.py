@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ratchet.flows.commands.options import HERE, AsJson, Folder
+from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder
 from ratchet.flows.commands.report import say, show_drift, show_round
 from ratchet.flows.commands.run_here import resumable, start_server
 from ratchet.flows.commands.terminal import NO, YES, emit_json
@@ -21,7 +21,7 @@ Sets = Annotated[
 
 
 def improve(
-    project: Folder = HERE,
+    project: Folder = CURRENT_FOLDER,
     approve_as: Annotated[
         str, typer.Option(help="Name of the policy that approves what is proven; without it, a person does.")
     ] = "",
@@ -56,7 +56,7 @@ def improve(
     raise typer.Exit(YES if report.decision.best else NO)
 
 
-def monitor(project: Folder = HERE, sets: Sets = None, as_json: AsJson = False) -> None:
+def monitor(project: Folder = CURRENT_FOLDER, sets: Sets = None, as_json: AsJson = False) -> None:
     """Look for drift in what arrived since the last look.
 
     Exit 3 while an alarm stands.

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from ratchet.flows.commands.explain import request_of
-from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
+from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, outside
 from ratchet.flows.commands.which_project import which_project
 from ratchet.infra.known_projects import LOCAL_SERVER, review_page
@@ -23,7 +23,7 @@ app = typer.Typer(help="What waits for a person: list it, answer it, find its pa
 @app.command("list")
 def list_pending(
     limit: Annotated[int, typer.Option(min=1, help="How many to show, oldest first.")] = 20,
-    project: Folder = HERE,
+    project: Folder = CURRENT_FOLDER,
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
@@ -80,7 +80,7 @@ def answer_one(
         str, typer.Option(envvar=["RATCHET_USER", "USER"], help="Who answers; recorded with the label.")
     ] = "",
     comment: Annotated[str, typer.Option(help="Anything that the next person should know.")] = "",
-    project: Folder = HERE,
+    project: Folder = CURRENT_FOLDER,
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
@@ -100,7 +100,7 @@ def answer_one(
 @app.command("url")
 def review_url(
     server: Annotated[str | None, typer.Option(help="Where MLflow's pages are, if not the default.")] = None,
-    project: Folder = HERE,
+    project: Folder = CURRENT_FOLDER,
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:

@@ -14,5 +14,5 @@ Person: TypeAlias = Annotated[
     str, typer.Option("--by", envvar=["RATCHET_USER", "USER"], help="Who decides; recorded for good.")
 ]
 
-HERE = Path()
+CURRENT_FOLDER = Path()
 """Where a command looks for `project.py` unless told otherwise."""

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ratchet.flows.commands.terminal import console, outside
-from ratchet.flows.commands.wording import said, sentence
+from ratchet.flows.commands.wording import sentence, verdict_word
 from ratchet.flows.improve import ImproveReport
 from ratchet.infra.registry.version import Version
 from ratchet.tasks.gate import GateResult
@@ -51,7 +51,7 @@ def show_verdicts(judged: Sequence[GateResult], versions: Sequence[Version]) -> 
             str(version.number),
             outside(version.candidate.origin.proposer),
             f"{one.accuracy.mean:.2f} on {one.accuracy.n}" if one.accuracy else "–",
-            said(one.verdict.decision),
+            verdict_word(one.verdict.decision),
             outside(
                 f"{sentence(one.verdict)}; {one.stopped}" if one.stopped else sentence(one.verdict), 1000
             ),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ratchet.flows.commands.options import HERE, AsJson, Folder, Name, Person
+from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name, Person
 from ratchet.flows.commands.terminal import console, emit_json
 from ratchet.flows.commands.which_project import called, which_project
 from ratchet.infra.registry import registry
@@ -15,7 +15,7 @@ def rollback(
     by: Person = "",
     reason: Annotated[str, typer.Option(help="Why; recorded for good.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would be done.")] = False,
-    project: Folder = HERE,
+    project: Folder = CURRENT_FOLDER,
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:

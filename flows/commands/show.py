@@ -15,8 +15,8 @@ from rich.text import Text
 from ratchet.agent.candidate import Candidate
 from ratchet.evaluation.data.intervals import Interval
 from ratchet.evaluation.gate.verdict import Verdict
-from ratchet.flows.commands.history import aliases, told
-from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
+from ratchet.flows.commands.history import aliases, version_json
+from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import called, which_project, which_version
 from ratchet.flows.commands.wording import verdict_line
@@ -37,7 +37,7 @@ class Change(NamedTuple):
 
 def show(
     version: Annotated[str, typer.Argument(help="Number, candidate id, or the beginning of one.")],
-    project: Folder = HERE,
+    project: Folder = CURRENT_FOLDER,
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +49,7 @@ def show(
     if as_json:
         rows = changes(beside.candidate, found.candidate) if beside else []
         differs = {"beside": beside and beside.candidate_id, "changes": [row._asdict() for row in rows]}
-        emit_json({"project": chosen, **told(found), **differs})
+        emit_json({"project": chosen, **version_json(found), **differs})
     else:
         console.print(facts(found, versions))
         if beside is not None:

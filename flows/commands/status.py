@@ -14,7 +14,7 @@ from rich.text import Text
 
 from ratchet.evaluation.gate.ledger import Ledger
 from ratchet.flows.commands.approve import awaiting_approval
-from ratchet.flows.commands.options import HERE, AsJson, Folder, Name
+from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import called, which_project
 from ratchet.flows.project_settings import SETTINGS_FILE, in_file, leaves, ledger_as_set
@@ -58,7 +58,7 @@ class ProjectStatus:
         return self.look is not None and bool(self.look.values.get("drift_alarm"))
 
 
-def status(project: Folder = HERE, name: Name = None, as_json: AsJson = False) -> None:
+def status(project: Folder = CURRENT_FOLDER, name: Name = None, as_json: AsJson = False) -> None:
     """The state of play in one panel, and what to do next.
 
     Champion, challengers, what waits for people, traces, error budget, drift, and what `ratchet.toml` sets.

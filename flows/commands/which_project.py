@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ratchet.agent.errors import BadInput
 from ratchet.agent.project import PROJECT_FILE, load_project
-from ratchet.flows.commands.options import HERE
+from ratchet.flows.commands.options import CURRENT_FOLDER
 from ratchet.infra.known_projects import known_projects
 from ratchet.infra.registry.version import Version
 
@@ -18,7 +18,7 @@ def which_project(folder: Path, name: str | None) -> str:
     Raises:
         BadInput: no such project, or several and none was named; says which there are.
     """
-    if name is None and (folder != HERE or (folder / PROJECT_FILE).exists()):
+    if name is None and (folder != CURRENT_FOLDER or (folder / PROJECT_FILE).exists()):
         return load_project(folder).name
     known = known_projects()
     if name is not None and name not in known:

@@ -11,7 +11,7 @@ from ratchet.flows.commands.terminal import outside
 _COLOUR: Final = {"promote": "green", "reject": "red", "continue": "yellow"}
 
 
-def said(decision: str) -> Text:
+def verdict_word(decision: str) -> Text:
     """The word for a decision, in its colour."""
     return Text(SAID[decision], style=f"bold {_COLOUR[decision]}")
 
@@ -24,7 +24,7 @@ def sentence(verdict: Verdict) -> Text:
 
 def verdict_line(verdict: Verdict) -> Text:
     """The word and what it rests on."""
-    return Text.assemble(said(verdict.decision), "  ", sentence(verdict))
+    return Text.assemble(verdict_word(verdict.decision), "  ", sentence(verdict))
 
 
 def gain(verdict: Verdict | None) -> str:

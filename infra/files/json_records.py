@@ -11,7 +11,7 @@ from typing import IO, Any, Final
 
 from ratchet.agent.errors import BadInput
 from ratchet.infra.files.cells import excerpt, kind, whole
-from ratchet.infra.files.text_source import TextSource, told
+from ratchet.infra.files.text_source import TextSource, undecodable
 
 Fault = Callable[[int, str], None]
 """Told of a record that cannot be read, by its number and the reason."""
@@ -71,7 +71,7 @@ class JsonRecords:
     def _in_lines(self, fault: Fault) -> Iterator[tuple[int, Any]]:
         for number, line in self._source.raw_lines():
             if not isinstance(line, str):
-                fault(number, told(line))
+                fault(number, undecodable(line))
                 continue
             if line.isspace():
                 continue
@@ -97,7 +97,7 @@ class JsonRecords:
         except UnicodeDecodeError as error:
             for _ in self._source.lines():  # says in which line
                 pass
-            raise BadInput(f"{self._source.path}: {told(error)}") from None
+            raise BadInput(f"{self._source.path}: {undecodable(error)}") from None
         except (ValueError, RecursionError) as error:
             shape = "one JSON array" if self._source.beginning.lstrip().startswith("[") else "JSON"
             raise BadInput(

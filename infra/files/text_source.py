@@ -69,7 +69,7 @@ class TextSource:
         """Each line with its end."""
         for number, line in self.raw_lines():
             if isinstance(line, UnicodeDecodeError):
-                self.refuse(number, told(line))
+                self.refuse(number, undecodable(line))
             else:
                 yield number, line
 
@@ -140,7 +140,7 @@ def _unpacking(path: Path) -> Iterator[None]:
         raise BadInput(f"{path}: gzip that breaks off or is damaged ({error}); copy it again") from None
 
 
-def told(error: UnicodeDecodeError) -> str:
+def undecodable(error: UnicodeDecodeError) -> str:
     """What is wrong with the bytes, which encoding they are likely in, and the remedy."""
     byte = error.object[error.start : error.start + 1]
     letter = byte.decode("cp1252", "replace")

@@ -7,7 +7,7 @@ import torch
 from ratchet.agent.errors import BadInput
 from ratchet.agent.lm.adapters import TRUNK
 from ratchet.agent.lm.lm import Prompt
-from ratchet.agent.lm.packing import MAX_PROMPT_TOKENS, pack
+from ratchet.agent.lm.packing import MAX_PROMPT_TOKENS, pack_prompt
 from ratchet.agent.lm.prompt_format import ASSISTANT, USER
 from ratchet.agent.lm.smollm2 import SmolLM2
 from ratchet.agent.lm.weights import weights_folder
@@ -102,7 +102,7 @@ def test_an_over_long_prompt_is_cut_in_the_middle_to_the_limit(lm, n_prefix, n_s
         " ".join(f"p{n}" for n in range(n_prefix // 3)),
         " ".join(f"s{n}" for n in range(n_suffix // 3)),
     )
-    packed = pack(Prompt(prefix, suffix, ("a",)), lm.tokens)
+    packed = pack_prompt(Prompt(prefix, suffix, ("a",)), lm.tokens)
     n_rest = len(packed.rest) - (len(ids(lm, "a<|im_end|>")) - 1)
     whole_prefix, whole_suffix = ids(lm, prefix), ids(lm, suffix)
     kept_prefix, kept_suffix = packed.prefix.tolist(), packed.rest[:n_rest].tolist()
@@ -144,7 +144,7 @@ def test_eviction_drops_the_oldest_and_spares_what_was_used_again(lm, monkeypatc
     size = max(t.nbytes for t in lm._trunks.values())
     monkeypatch.setattr(lm, "_cache_bytes", 2 * int(2.5 * size))
     scores(lm, asked[2:])
-    packed = [pack(p, lm.tokens) for p in asked]
+    packed = [pack_prompt(p, lm.tokens) for p in asked]
     known = len(lm._trunks)
     lm.trunk(asked[0], packed[0])
     assert len(lm._trunks) == known == 2, "the first was kept, the second dropped"
@@ -172,7 +172,7 @@ def test_gradients_are_the_same_bits_whatever_else_the_machine_does(lm):
     names = tuple(
         f"{verb}_a_rather_long_option_name" for verb in ("book", "call", "find", "send", "tell", "play")
     )
-    packed = pack(prompt(choices=names), lm.tokens)
+    packed = pack_prompt(prompt(choices=names), lm.tokens)
     assert len(packed.read) * lm.model.config.hidden_size >= 32_768  # from here on PyTorch works side by side
     trunk = lm.trunk(prompt(choices=names), packed)
     found = set()

@@ -252,7 +252,9 @@ def test_whole_runs_become_corrections_and_a_memory_of_trajectories(make_project
 
 def test_runs_that_won_at_once_teach_nothing_and_cost_no_test(make_project):
     ours = make_project(begin=RUNS, proposers="Reflections()")
-    ours.ask("only this one goes left")
+    side_of = partial(role_of, gate_share=RULES.selection.gate_share, salt=ours.name)  # the name decides
+    texts = [f"number {n} goes left or right" for n in range(99)]  # whatever is done is right
+    ours.ask(next(text for text in texts if side_of(Case(inputs={"request": text}).case_id) == "train"))
     report = improve(str(ours.folder), RULES)
     assert report.judged == ()
     assert "runs won after a reflection: allow retries" in report.nothing_new["reflections"]

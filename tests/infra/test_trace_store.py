@@ -269,4 +269,6 @@ def test_three_hundred_traces_are_logged_within_seconds(project, make_trace):
     collect(project)
     began = time.process_time()
     log_traces(project, [make_trace(str(n)) for n in range(300)])
-    assert time.process_time() - began < 3  # of processor time: the wall also counts the neighbours
+    assert (
+        time.process_time() - began < 6
+    )  # of processor time, twice what it takes; one by one they took 6 to 27 s

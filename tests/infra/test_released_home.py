@@ -20,7 +20,7 @@ from ratchet.infra.traces.write import collect
 from ratchet.tasks.collect import collect_new
 
 PROJECT = "released"
-LAY_AT = "/tmp/ratchet-released"
+LAY_AT = "/RELEASED"
 PATHS = {
     "runs": "artifact_uri",
     "trace_tags": "value",

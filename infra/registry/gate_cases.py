@@ -8,7 +8,8 @@ from typing import Final
 
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
 from ratchet.infra.registry.event_log import LedgerEvent, append, in_portions, now, read_log
-from ratchet.infra.registry.version import find_version, keep, read_kept
+from ratchet.infra.registry.run_documents import keep, read_kept
+from ratchet.infra.registry.version import find_version
 from ratchet.infra.store.project_state import read_state, update_state
 
 _OPEN_TEST: Final = "open_test"

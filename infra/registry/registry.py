@@ -21,6 +21,7 @@ from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
 from ratchet.infra.registry import version_page
 from ratchet.infra.registry.alias_moves import CHAMPION, PREVIOUS, current_aliases, point
 from ratchet.infra.registry.promotion import promote, roll_back
+from ratchet.infra.registry.run_documents import keep
 from ratchet.infra.registry.version import (
     CANDIDATE,
     DIGEST,
@@ -32,7 +33,6 @@ from ratchet.infra.registry.version import (
     all_versions,
     find_or_none,
     find_version,
-    keep,
     locked,
     numbered,
     read_evaluation,

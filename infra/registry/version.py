@@ -6,13 +6,9 @@ hash.
 """
 
 import json
-import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from mlflow.entities import ViewType
@@ -21,15 +17,15 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from ratchet.agent.candidate import Candidate
 from ratchet.agent.errors import BadInput, CorruptRecord
-from ratchet.agent.record import Record, content_hash, digest_of_ids
+from ratchet.agent.record import Record, digest_of_ids
 from ratchet.evaluation.data.intervals import Interval
 from ratchet.evaluation.gate.verdict import Verdict
 from ratchet.infra.locks import held
 from ratchet.infra.mlflow_client import Connection, all_pages
+from ratchet.infra.registry.run_documents import RUN_ID, not_registered, read_kept, run_document
 
 DIGEST: Final = "digest."
 """Prefix of the run's tags that hold a file's content hash."""
-_RUN: Final = re.compile(r"[0-9a-f]{32}")
 CANDIDATE: Final = "candidate_id"
 EVALUATION: Final = "evaluation"
 """Tag of the run: hash of the newest `Evaluation`."""
@@ -182,7 +178,7 @@ def _listings(connection: Connection, versions: Sequence[ModelVersion]) -> list[
 
 def _run_tags(connection: Connection, run_ids: Sequence[str]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
-    known = [run_id for run_id in run_ids if _RUN.fullmatch(run_id)]
+    known = [run_id for run_id in run_ids if RUN_ID.fullmatch(run_id)]
     for start in range(0, len(known), _PAGE):
         names = ", ".join(f"'{run_id}'" for run_id in known[start : start + _PAGE])
         runs = connection.client.search_runs(
@@ -246,29 +242,6 @@ def read_evaluation(connection: Connection, found: Listing) -> Evaluation:
     )
 
 
-def keep(connection: Connection, run_id: str, kind: str, text: str) -> str:
-    """Store a text as an artifact that is named by its hash, for a tag to point to; returns the hash."""
-    digest = content_hash(text)
-    connection.client.log_text(run_id, text, f"{kind}/{digest}.json")
-    return digest
-
-
-def read_kept(connection: Connection, run_id: str, kind: str, digest: str) -> str:
-    """What `keep` stored.
-
-    Raises:
-        CorruptRecord: it is not what was stored.
-    """
-    path = run_document(connection, run_id, f"{kind}/{digest}.json")
-    text = path.read_text(encoding="utf-8")
-    if content_hash(text) != digest:
-        what = kind.replace("_", " ")
-        raise CorruptRecord(
-            f"{path}: not the {what} that was stored ({digest}); delete the file, then repeat"
-        )
-    return text
-
-
 def seen_cases(connection: Connection, found: Listing) -> frozenset[str]:
     """Cases that the proposer saw, of which the gate must draw none: so only by the digest that was registered.
 
@@ -284,29 +257,6 @@ def seen_cases(connection: Connection, found: Listing) -> frozenset[str]:
     if digest_of_ids(ids) != recorded:
         raise not_registered(path, f"the list {digest_of_ids(ids)}", recorded)
     return frozenset(ids)
-
-
-def not_registered(path: Path, found: str, recorded: str) -> CorruptRecord:
-    """The error for a kept document that is not the registered one."""
-    return CorruptRecord(
-        f"{path}: holds {found}, which is not what was registered ({recorded}): "
-        "delete it, and it is fetched again; if this stays, somebody changed it in MLflow"
-    )
-
-
-def run_document(connection: Connection, run_id: str, name: str) -> Path:
-    """A small document of the run; it never changes, so one download is enough. Whoever reads it checks it."""
-    if not _RUN.fullmatch(run_id) or ".." in Path(name).parts:
-        raise CorruptRecord(f"MLflow names {name!r:.80} of run {run_id!r:.80}, which is no document of a run")
-    kept = connection.settings.home / "cache" / "runs" / run_id / name
-    if not kept.exists():
-        with tempfile.TemporaryDirectory() as folder:
-            found = Path(connection.client.download_artifacts(run_id, name, folder))
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            part = kept.with_suffix(".part")
-            shutil.copy2(found, part)
-            part.replace(kept)
-    return kept
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """A promotion whose process dies at each of its writes: the next one finds all of it or nothing, and ends it."""
 
 import os
-import uuid
 
 import pytest
 from mlflow import MlflowClient
@@ -53,26 +52,35 @@ def _die_at(write, home, project, candidate_id):
     promoted(project, candidate_id)
 
 
+@pytest.fixture
+def killed_at(project, mlflow_home, spawn):
+    """Promote a proven version over another in a process that ends at its n-th write; gives both ids."""
+
+    def kill(write):
+        first, second = (
+            Candidate(predictors={"act": Predictor(instructions=name)}, base_model="smollm2")
+            for name in ("first", "second")
+        )
+        for candidate in (first, second):
+            register(project, candidate, files={}, seen_case_ids=[], cost={})
+        promoted(project, first.candidate_id)
+        give_verdict(project, second.candidate_id, first.candidate_id, BETTER)
+        child = spawn.Process(target=_die_at, args=(write, str(mlflow_home), project, second.candidate_id))
+        child.start()
+        child.join(timeout=120)
+        assert child.exitcode == DIED, "the promotion has fewer writes than this test takes it for"
+        return first.candidate_id, second.candidate_id
+
+    return kill
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("write", range(1, 10))
-def test_what_a_killed_promotion_left_is_ended_by_the_next(mlflow_home, monkeypatch, spawn, write):
-    monkeypatch.setenv("RATCHET_HOME", str(mlflow_home))
-    project = f"test-{uuid.uuid4().hex[:12]}"
-    first, second = (
-        Candidate(predictors={"act": Predictor(instructions=name)}, base_model="smollm2")
-        for name in ("first", "second")
-    )
-    for candidate in (first, second):
-        register(project, candidate, files={}, seen_case_ids=[], cost={})
-    promoted(project, first.candidate_id)
-    give_verdict(project, second.candidate_id, first.candidate_id, BETTER)
-    child = spawn.Process(target=_die_at, args=(write, str(mlflow_home), project, second.candidate_id))
-    child.start()
-    child.join(timeout=120)
-    assert child.exitcode == DIED, "the promotion has fewer writes than this test takes it for"
-    assert champion(project).candidate_id in (first.candidate_id, second.candidate_id)
+def test_what_a_killed_promotion_left_is_ended_by_the_next(project, killed_at, write):
+    first, second = killed_at(write)
+    assert champion(project).candidate_id in (first, second)
     assert [entry.decision for entry in read_ledger(project).entries] == ["promote"]
-    promoted(project, second.candidate_id)
+    promoted(project, second)
     assert current_aliases(connect(project)) == {"champion": 2, "previous": 1}
     old, new = version_history(project)
     assert [event.action for event in old.events] == ["promoted", "replaced"]
@@ -81,24 +89,9 @@ def test_what_a_killed_promotion_left_is_ended_by_the_next(mlflow_home, monkeypa
 
 @pytest.mark.slow
 @pytest.mark.parametrize("write", [4, 6])
-def test_after_a_killed_promotion_is_settled_only_what_serves_has_been_promoted(
-    mlflow_home, monkeypatch, spawn, write
-):
-    monkeypatch.setenv("RATCHET_HOME", str(mlflow_home))
-    project = f"test-{uuid.uuid4().hex[:12]}"
-    first, second = (
-        Candidate(predictors={"act": Predictor(instructions=name)}, base_model="smollm2")
-        for name in ("first", "second")
-    )
-    for candidate in (first, second):
-        register(project, candidate, files={}, seen_case_ids=[], cost={})
-    promoted(project, first.candidate_id)
-    give_verdict(project, second.candidate_id, first.candidate_id, BETTER)
-    child = spawn.Process(target=_die_at, args=(write, str(mlflow_home), project, second.candidate_id))
-    child.start()
-    child.join(120)
-    assert child.exitcode == DIED
+def test_after_a_killed_promotion_is_settled_only_what_serves_has_been_promoted(project, killed_at, write):
+    first, _ = killed_at(write)
     assert [event.action for event in version_history(project)[1].events] == ["promoted"]
     settle_moves(project)
-    assert champion(project).candidate_id == first.candidate_id
+    assert champion(project).candidate_id == first
     assert version_history(project)[1].events == ()

@@ -11,8 +11,10 @@ from pydantic import Field
 
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Outcome
-from ratchet.agent.record import Record
+from ratchet.agent.record import Json, Record
 
+UNKNOWN = "unknown"
+"""The candidate's id in a trace that does not say which version of this agent made it; its case can be played."""
 IMPORTED = "imported:"
 """Begins the candidate's id in a trace of an agent that is not ours: its cases are not our environment's."""
 
@@ -104,6 +106,10 @@ class Trace(Record):
     error: RunError | None = None
     stopped: Stop | None = None
     """The limit that ended the last attempt or kept a retry from beginning; the outcome is where it stood then."""
+    system: str = Field(default="", exclude_if=lambda text: not text)
+    """What the LM was told beside the messages, where another's trace says it; not written where it is empty."""
+    tools: tuple[Json, ...] = Field(default=(), exclude_if=lambda tools: not tools)
+    """Definitions of the tools that the LM could call, as the trace has them; not written where there are none."""
 
     @property
     def is_imported(self) -> bool:

@@ -33,7 +33,7 @@ def to_steps(messages: Sequence[ChatMessage]) -> tuple[list[Step], Counter[str]]
     """Calls without a result yet, and the place of their step."""
     answered = True
     for message in messages:
-        notes += message.notes
+        notes.update(message.notes)
         if message.role == "assistant":
             observation = "\n".join(seen)
             waiting = []

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 from ratchet.infra.files.cells import excerpt, kind
@@ -53,18 +54,52 @@ class ToolResult:
     """The message's, which in tau2 is the call's."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class ChatMessage:
-    """What one message holds."""
+    """One message in OpenTelemetry's form; `to_message` reads it back equal."""
 
     role: str
     """system, user, assistant or tool."""
-    text: str = ""
-    thought: str = ""
-    calls: list[Call] = field(default_factory=list)
-    answers: list[ToolResult] = field(default_factory=list)
-    notes: Counter[str] = field(default_factory=Counter)
+    parts: tuple[dict[str, Any], ...] = ()
+    """In order, each with its `type`: `text` and `reasoning` (`content`), `tool_call` (`id`, `name`, `arguments`),
+    `tool_call_response` (`id`, `name`, `response`); any other as it was given."""
+    name: str | None = None
+    """Who spoke, or which tool answered, where the message says so."""
+    notes: Mapping[str, int] = field(default_factory=dict, compare=False)
     """What was not kept whole, in words, with how often."""
+
+    @cached_property
+    def text(self) -> str:
+        """What was said; a part that is no text stands in it as JSON, a medium by its name alone."""
+        return "\n".join(filter(None, (_said(part) for part in self.parts)))
+
+    @cached_property
+    def thought(self) -> str:
+        """What was reasoned before."""
+        return "\n".join(p["content"] for p in self.parts if p["type"] == "reasoning" and p["content"])
+
+    @cached_property
+    def calls(self) -> list[Call]:
+        """Tools that were called, in order."""
+        return [Call(p["id"], p["name"], p["arguments"]) for p in self.parts if p["type"] == "tool_call"]
+
+    @cached_property
+    def answers(self) -> list[ToolResult]:
+        """Tools' results in it, in order."""
+        return [
+            ToolResult(p["id"], p.get("name"), p["response"], p.get("own_id"))
+            for p in self.parts
+            if p["type"] == "tool_call_response"
+        ]
+
+
+def _said(part: Mapping[str, Any]) -> str:
+    of = part.get("type")
+    if of == "text":
+        return str(part["content"])
+    if of in ("reasoning", "tool_call", "tool_call_response"):
+        return ""
+    return f"[{of}]" if of in _MEDIA else json.dumps(part, ensure_ascii=False)
 
 
 def to_message(given: Any) -> ChatMessage:
@@ -79,19 +114,33 @@ def to_message(given: Any) -> ChatMessage:
     role = _ROLES.get(said["role"]) if isinstance(said.get("role"), str) else None
     if role is None:
         raise ValueError(f"role {excerpt(said.get('role'))} is none of {', '.join(_ROLES)}")
-    message = ChatMessage(role)
-    message.notes.update(f"field {name!r} of messages not read" for name in _unread(said))
-    _add_content(message, said)
+    read = _Parts()
+    read.notes.update(f"field {name!r} of messages not read" for name in _unread(said))
+    _add_content(read, said)
     for name in _THOUGHTS:
         if said.get(name):
-            message.thought = _joined(message.thought, _text(said[name], message))
+            read.add("reasoning", content=_text(said[name], read))
     if said.get("refusal"):
-        message.text = _joined(message.text, _text(said["refusal"], message))
-    message.calls += _calls(said)
-    if role == "tool" and not message.answers:
-        ids = _id(said.get("tool_call_id")), _id(said.get("id"))
-        message.answers.append(ToolResult(ids[0], _id(said.get("name")), message.text, ids[1]))
-    return message
+        read.add("text", content=_text(said["refusal"], read))
+    for call in _calls(said):
+        read.add("tool_call", id=call.call_id, name=call.name, arguments=call.arguments)
+    speaker = _id(said.get("name"))
+    if role == "tool" and not any(part["type"] == "tool_call_response" for part in read.parts):
+        whole = ChatMessage(role, tuple(read.parts)).text
+        read.parts = []
+        _add_answer(read, said.get("tool_call_id"), speaker, whole, said.get("id"))
+    return ChatMessage(role, tuple(read.parts), speaker, dict(read.notes))
+
+
+@dataclass
+class _Parts:
+    """A message while it is read."""
+
+    parts: list[dict[str, Any]] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, of: str, **what: Any) -> None:
+        self.parts.append({"type": of, **what})
 
 
 def _from_sharegpt(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,50 +160,55 @@ def _unread(said: Mapping[str, Any]) -> list[str]:
     return [name for name, value in said.items() if name not in _READ and value not in (None, [], {}, "")]
 
 
-def _add_content(message: ChatMessage, said: Mapping[str, Any]) -> None:
+def _add_content(read: _Parts, said: Mapping[str, Any]) -> None:
     content = said.get("content") if said.get("content") is not None else said.get("parts")
-    if not isinstance(content, str | list | None):
+    if not isinstance(content, str | list | tuple | None):
         raise ValueError(f"content is {kind(content)}, not text, parts or null")
     for part in [content] if isinstance(content, str) else content or []:
-        _add_part(message, part)
+        _add_part(read, part)
 
 
-def _add_part(message: ChatMessage, part: Any) -> None:
+def _add_part(read: _Parts, part: Any) -> None:
     if isinstance(part, str):
-        message.text = _joined(message.text, part)
+        read.add("text", content=part)
         return
     if not isinstance(part, dict):
         raise ValueError(f"a part is {kind(part)}, not text or an object")
     of = part.get("type")
     inner = next((part[name] for name in _INSIDE if part.get(name) is not None), "")
     if of in _TEXTS or of == "refusal" or (of is None and isinstance(part.get("text"), str)):
-        message.text = _joined(message.text, _text(inner, message))
+        read.add("text", content=_text(inner, read))
     elif of in _THOUGHTS:
-        message.thought = _joined(message.thought, _text(inner, message))
+        read.add("reasoning", content=_text(inner, read))
     elif of in _CALLS:
-        message.calls.append(_call(part))
+        call = _call(part)
+        read.add("tool_call", id=call.call_id, name=call.name, arguments=call.arguments)
     elif of in _ANSWERS:
         result = next((part[n] for n in ("content", "response", "result") if part.get(n) is not None), "")
         call_id = next((part[n] for n in ("tool_use_id", "tool_call_id", "id") if part.get(n)), None)
-        message.answers.append(ToolResult(_id(call_id), _id(part.get("name")), _text(result, message)))
-    elif of in _MEDIA:
-        message.text = _joined(message.text, f"[{of}]")
-        message.notes[f"{of} part named only"] += 1
+        _add_answer(read, call_id, _id(part.get("name")), _text(result, read), part.get("own_id"))
     else:
-        message.text = _joined(message.text, json.dumps(part, ensure_ascii=False))
-        message.notes[f"part of type {excerpt(of)} kept as JSON"] += 1
+        read.parts.append({"type": None, **part})
+        told = f"{of} part named only" if of in _MEDIA else f"part of type {excerpt(of)} kept as JSON"
+        read.notes[told] += 1
 
 
-def _text(value: Any, within: ChatMessage) -> str:
+def _add_answer(read: _Parts, call_id: Any, name: str | None, text: str, own_id: Any) -> None:
+    known = {"name": name, "own_id": _id(own_id)}
+    told = {key: value for key, value in known.items() if value is not None}
+    read.add("tool_call_response", id=_id(call_id), response=text, **told)
+
+
+def _text(value: Any, within: _Parts) -> str:
     """The text of a text, of parts, or of any other data as JSON; what was not kept whole is noted within."""
     if isinstance(value, str):
         return value
     if isinstance(value, list) and all(isinstance(part, str | dict) for part in value):
-        inner = ChatMessage("tool")
+        inner = _Parts()
         for part in value:
             _add_part(inner, part)
         within.notes += inner.notes
-        return inner.text
+        return ChatMessage("tool", tuple(inner.parts)).text
     return json.dumps(value, ensure_ascii=False)
 
 
@@ -176,7 +230,3 @@ def _call(call: Any) -> Call:
 
 def _id(value: Any) -> str | None:
     return None if value is None or value == "" else str(value)
-
-
-def _joined(before: str, more: str) -> str:
-    return f"{before}\n{more}" if before and more else before or more

@@ -1,6 +1,7 @@
 """`ratchet init DIR`: a project of the user's own that runs as it is, and is then theirs to change.
 
-Why a copy and not a generator: what a newcomer reads is what was tested.
+Decision: a copy of one support desk (its requests, who solved them, a scripted endpoint) and of one agent for it, and
+not a generator: what a newcomer reads is what was tested.
 """
 
 import re
@@ -17,6 +18,7 @@ from ratchet.flows.commands.options import AsJson
 from ratchet.flows.commands.terminal import console, emit_json
 
 _TEMPLATE_NAME: Final = "my_agent"
+_DESK: Final = "desk"
 _LEFT_OUT: Final = ("__pycache__", "*.pyc", ".ratchet")
 
 
@@ -31,8 +33,7 @@ def init(
     """
     chosen = _project_name(name, folder)
     _refuse_occupied(folder)
-    with as_file(files("ratchet.flows") / "template") as template:
-        shutil.copytree(template, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*_LEFT_OUT))
+    copy_template(folder)
     path = folder / PROJECT_FILE
     path.write_text(path.read_text().replace(f'"{_TEMPLATE_NAME}"', f'"{chosen}"'))
     project = load_project(folder)
@@ -41,6 +42,14 @@ def init(
         return
     console.print(f"[green]✓[/] {project.name}: {len(project.traffic())} requests wait in {folder}")
     console.print(f"next: `cd {folder} && ratchet improve`; README.md there says how to make it yours")
+
+
+def copy_template(folder: Path) -> None:
+    """The desk, and the agent for it, as they lie in the package."""
+    with as_file(files("ratchet.flows") / "template") as template:
+        for part in (_DESK, "options"):
+            ignored = shutil.ignore_patterns(*_LEFT_OUT)
+            shutil.copytree(template / part, folder, dirs_exist_ok=True, ignore=ignored)
 
 
 def _project_name(name: str | None, folder: Path) -> str:

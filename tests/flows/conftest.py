@@ -1,7 +1,6 @@
 """What the command line's tests share: one real stack (half a minute to start), a project with a past."""
 
 import os
-import shutil
 import socket
 import sys
 import uuid
@@ -21,13 +20,13 @@ from ratchet.agent.trace import Attempt, Step, Trace
 from ratchet.evaluation.data.intervals import mean_interval
 from ratchet.evaluation.gate.gate import Pair, Verdict, decide
 from ratchet.flows.cli import main
+from ratchet.flows.commands.init import copy_template
 from ratchet.infra.registry.registry import promote, register
 from ratchet.infra.review.queue import ReviewItem, answer, ask_people
 from ratchet.infra.settings import Settings
 from ratchet.infra.stack.stack import Stack, StackPlan, running_stack
 from ratchet.infra.traces.write import log_traces
 
-TEMPLATE = Path(__file__).parents[2] / "flows" / "template"
 TINY_DEPLOYMENT = """
 pull: []
 deployments:
@@ -54,7 +53,7 @@ def free_port() -> int:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """MLflow, Prefect and a worker on free ports, with a flow that is due every minute."""
     folder = tmp_path_factory.mktemp("stack")
-    shutil.copytree(TEMPLATE, folder, dirs_exist_ok=True)  # the project that `ratchet init` makes
+    copy_template(folder)
     (folder / "prefect.yaml").write_text(TINY_DEPLOYMENT)
     plan = StackPlan(
         project=folder,

@@ -84,6 +84,7 @@ def test_everything_that_a_project_needs_is_there(ratchet, tmp_path):
         "ratchet.toml",
         "requests.jsonl",
         "solved.jsonl",
+        "scripted_llm.py",
         "README.md",
         ".gitignore",
         ".env.example",

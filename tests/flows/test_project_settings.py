@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from prefect.utilities.callables import parameter_schema
-from tests.flows.conftest import TEMPLATE
 
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.data.selection import SelectionSettings
 from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.evaluation.gate.settings import GateSettings
+from ratchet.flows.commands.init import copy_template
 from ratchet.flows.improve import improve
 from ratchet.flows.monitor import monitor
 from ratchet.flows.project_settings import (
@@ -123,8 +123,9 @@ def test_every_setting_says_what_it_is_in_the_form_of_prefect():
         assert filled == set(), "a form that is sent as it opens must not undo what the project's file says"
 
 
-def test_the_template_has_the_defaults_as_comments():
-    text = (TEMPLATE / SETTINGS_FILE).read_text()
+def test_the_template_has_the_defaults_as_comments(tmp_path):
+    copy_template(tmp_path)
+    text = (tmp_path / SETTINGS_FILE).read_text()
     values = re.sub(r"^# (?=[a-z_]+ = |\[)", "", text, flags=re.MULTILINE)
     assert tomllib.loads(text) == {}
     assert len(tomllib.loads(values)) >= 4

@@ -5,7 +5,7 @@ afterwards; who wants the rest says so with `--skip-malformed`.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -17,10 +17,10 @@ from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, outside
 from ratchet.flows.commands.which_project import which_project
 from ratchet.infra.store.experience import open_library, remember
-from ratchet.infra.traces.chat_log import ChatLog, read_chat_log
 from ratchet.infra.traces.correction import correct_outcomes
+from ratchet.infra.traces.log_file import LogFile, read_log_file
 from ratchet.infra.traces.lookup import known_traces
-from ratchet.infra.traces.write import log_traces
+from ratchet.infra.traces.write import attach_labels, log_traces
 
 SHOWN = 5
 """Malformed records that the error names one by one."""
@@ -30,12 +30,12 @@ SHOWN_NOTES = 8
 
 def import_log(
     file: Annotated[
-        Path, typer.Argument(help="Conversations: JSON (an array, or one object a line) or Parquet.")
+        Path, typer.Argument(help="Logs or an export, as JSON, JSON lines, CSV or Parquet; gzip, too.")
     ],
     format_: Annotated[
-        Literal["openai-chat"],
-        typer.Option("--format", help="Messages with tool calls, and a reward where it is known."),
-    ],
+        str | None,
+        typer.Option("--format", help="What to read it as, such as openai-chat; else its records say it."),
+    ] = None,
     skip_malformed: Annotated[
         bool, typer.Option("--skip-malformed", help="Import the rest, and name what was left out.")
     ] = False,
@@ -51,20 +51,23 @@ def import_log(
     Importing twice adds nothing.
     """
     chosen = which_project(project, name)
-    log = read_chat_log(file, project=chosen, agent=agent)
+    log = read_log_file(file, project=chosen, agent=agent, format_name=format_)
     if log.malformed and not skip_malformed:
         raise BadInput(f"{file}: {_faults(log)}; correct them, or leave them out with --skip-malformed")
-    report = {"project": chosen, "file": str(file), "format": format_, **_take(chosen, log)}
+    report = {"project": chosen, "file": str(file), "format": log.format, "read": log.holds}
+    report |= _take(chosen, log)
     if as_json:
         emit_json(report)
         return
     _show(log, report)
 
 
-def _show(log: ChatLog, report: dict[str, Any]) -> None:
+def _show(log: LogFile, report: dict[str, Any]) -> None:
     for fault in log.malformed:
         name = (f"skipped {log.unit} {fault.number}  ", "yellow")
         console.print(Text.assemble(name, outside(fault.reason, 300)), soft_wrap=True)
+    holds = ", ".join(f"{times:,} {what}" for what, times in log.holds.items() if times)
+    console.print(f"read as {log.format}: {holds or 'nothing'}", soft_wrap=True)
     console.print(
         f"{report['new']:,} of {report['conversations']:,} conversations are new in {report['project']!r}: "
         f"{report['won']:,} won, {report['unscored']:,} without a reward, {report['sessions']:,} tasks; "
@@ -73,6 +76,7 @@ def _show(log: ChatLog, report: dict[str, Any]) -> None:
     )
     for count, told in (
         ("repeated", "are like another and counted once"),
+        ("labels", "labels are new"),
         ("corrected", "were there and took a later reward"),
         ("taken_back", "steps of experience were taken back: their conversations did not win after all"),
     ):
@@ -89,7 +93,7 @@ def _show(log: ChatLog, report: dict[str, Any]) -> None:
         console.print(f"and {len(listed) - SHOWN_NOTES} more; --json lists them")
 
 
-def _faults(log: ChatLog) -> str:
+def _faults(log: LogFile) -> str:
     named = "; ".join(f"{log.unit} {fault.number}: {fault.reason}" for fault in log.malformed[:SHOWN])
     more = f"; and {len(log.malformed) - SHOWN} more" if len(log.malformed) > SHOWN else ""
     return (
@@ -97,7 +101,7 @@ def _faults(log: ChatLog) -> str:
     )
 
 
-def _take(project: str, log: ChatLog) -> dict[str, Any]:
+def _take(project: str, log: LogFile) -> dict[str, Any]:
     """Log, correct and remember; everything is counted by id, so a repeat adds nothing."""
     traces = {trace.trace_id: trace for trace in log.traces}
     known = known_traces(project, list(traces))
@@ -108,7 +112,9 @@ def _take(project: str, log: ChatLog) -> dict[str, Any]:
         if trace.score is not None and name in known and known[name].outcome != trace.score
     }
     corrected = correct_outcomes(project, later)
-    said = people_said([label for one in known.values() for label in one.labels])
+    new_labels = attach_labels(project, log.labels)
+    said = people_said([*log.labels, *(label for one in known.values() for label in one.labels)])
+    verdicts = [said.get(name, trace.score) for name, trace in traces.items()]
     remembered = remember(project, list(traces.values()), said)
     with open_library(project) as library:
         in_all = len(library)
@@ -119,8 +125,9 @@ def _take(project: str, log: ChatLog) -> dict[str, Any]:
         "repeated": len(log.traces) - len(traces),
         "corrected": corrected.n,
         "not_corrected": corrected.unreadable,
-        "won": sum(trace.score is not None and trace.score >= WON for trace in traces.values()),
-        "unscored": sum(trace.score is None for trace in traces.values()),
+        "labels": new_labels,
+        "won": sum(verdict is not None and verdict >= WON for verdict in verdicts),
+        "unscored": verdicts.count(None),
         "sessions": len({trace.session_id for trace in traces.values() if trace.session_id}),
         "steps": sum(trace.n_steps for trace in traces.values()),
         "remembered": remembered.added,

@@ -23,14 +23,15 @@ _NAMED: Final = 8
 class JsonRecords:
     """The records of a JSON file; iterating again reads it again."""
 
-    def __init__(self, source: TextSource, is_record: IsRecord) -> None:
+    def __init__(self, source: TextSource, is_record: IsRecord, wanted: str = "what is looked for") -> None:
         """Find out from the beginning which of the shapes it has.
 
         Args:
             source: the file.
             is_record: whether a value is what is looked for, to tell a record from what holds records.
+            wanted: what that is, as an error says it.
         """
-        self._source, self._is_record = source, is_record
+        self._source, self._is_record, self._wanted = source, is_record, wanted
         self.container: str | None = None
         """Name of the list in which the records lie, where one object holds them."""
         self.in_lines = not self._holds_values()
@@ -113,7 +114,7 @@ class JsonRecords:
         if len(named) != 1:
             raise BadInput(
                 f"{self._source.path}: one JSON object, whose lists are {', '.join(list(lists)[:_NAMED])}: none of "
-                "them, or more than one, holds what is looked for; give a file with that list alone"
+                f"them, or more than one, holds {self._wanted}; give a file with that list alone"
             )
         self.container = named[0]
         return lists[named[0]]

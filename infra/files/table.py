@@ -36,6 +36,7 @@ class TableFile:
         expected: Iterable[str] = (),
         is_record: IsRecord | None = None,
         otherwise: str | None = None,
+        wanted: str = "what is looked for",
     ) -> None:
         """Look at the beginning of the file.
 
@@ -45,6 +46,7 @@ class TableFile:
             is_record: whether a JSON value is a record rather than what holds records; by default, whether it is
                 an object with an expected column.
             otherwise: what another ending is taken for; None = it is refused.
+            wanted: what a record is, as an error says it.
 
         Raises:
             BadInput: no such file, a format that is not read, or a beginning that cannot be.
@@ -60,11 +62,11 @@ class TableFile:
             raise BadInput(f"{path}: unknown format {suffix!r}; give one of {', '.join(FORMATS)}")
         self._source = TextSource(path)
         try:
-            self._begin(suffix, is_record or self._has_expected)
+            self._begin(suffix, is_record or self._has_expected, wanted)
         finally:
             self._source.close()
 
-    def _begin(self, suffix: str, is_record: IsRecord) -> None:
+    def _begin(self, suffix: str, is_record: IsRecord, wanted: str) -> None:
         if self._source.head.startswith(_PARQUET) or suffix == ".parquet":
             if self._source.is_zipped:
                 raise BadInput(f"{self.path}: Parquet inside gzip; unpack it")
@@ -72,7 +74,7 @@ class TableFile:
         elif suffix in _CSV:
             self._csv = CsvRecords(self._source, self.expected)
         else:
-            self._json = JsonRecords(self._source, is_record)
+            self._json = JsonRecords(self._source, is_record, wanted)
 
     @property
     def size(self) -> int:

@@ -32,6 +32,7 @@ __all__ = [
     "Collected",
     "Watermark",
     "attach_label",
+    "attach_labels",
     "collect",
     "flush_spool",
     "log_traces",
@@ -72,12 +73,8 @@ def _send(connection: Connection, traces: Sequence[Trace]) -> None:
         moment = there(connection)
         write_spans(connection, export_request(new, moment, ahead_s(here(), moment)))
     said = [outcome_assessment(trace) for trace in traces if not known.get(trace.trace_id)]
-
-    def log(assessment: Assessment) -> None:
-        mlflow.log_assessment(str(assessment.trace_id), assessment)
-
     with ThreadPoolExecutor(connection.n_parallel) as pool:
-        list(pool.map(log, [one for one in said if one is not None]))
+        list(pool.map(_log_assessment, [one for one in said if one is not None]))
 
 
 def _known(connection: Connection, trace_ids: Sequence[str]) -> dict[str, bool]:
@@ -108,7 +105,7 @@ def attach_label(project: str, label: Label) -> None:
     """
     try:
         with mlflow_errors(f"labelling trace {label.trace_id}"):
-            found = _attach(connect(project), label)
+            found, _ = _attach(connect(project), [label])
     except ServiceUnavailable as error:
         path = _keep_label(project, label)
         raise ServiceUnavailable(
@@ -122,15 +119,43 @@ def attach_label(project: str, label: Label) -> None:
         )
 
 
-def _attach(connection: Connection, label: Label) -> bool:
-    infos = infos_of(connection, [mlflow_id(label.trace_id)])
-    if not infos:
-        return False
-    there = {(a.name, (a.metadata or {}).get("label_id")) for a in infos[0].assessments}
-    for assessment in to_assessments(label):
-        if (assessment.name, label.label_id) not in there:
-            mlflow.log_assessment(infos[0].trace_id, assessment)
-    return True
+def attach_labels(project: str, labels: Sequence[Label]) -> int:
+    """Write many labels of traces that MLflow has; how many were new. Those of other traces are left out.
+
+    Raises:
+        ServiceUnavailable: MLflow did not answer; the same call again writes the rest.
+    """
+    new = 0
+    with mlflow_errors(f"writing {len(labels)} labels"):
+        connection = connect(project)
+        for start in range(0, len(labels), _BATCH):
+            new += _attach(connection, labels[start : start + _BATCH])[1]
+    return new
+
+
+def _attach(connection: Connection, labels: Sequence[Label]) -> tuple[set[str], int]:
+    """Traces of them that MLflow has, and how many labels were not there yet."""
+    infos = infos_of(connection, list({mlflow_id(label.trace_id): None for label in labels}))
+    there = {
+        (own_id(info.trace_id), one.name, (one.metadata or {}).get("label_id"))
+        for info in infos
+        for one in info.assessments
+    }
+    known = {own_id(info.trace_id) for info in infos}
+    new = {
+        (label.trace_id, said.name, label.label_id): said
+        for label in labels
+        if label.trace_id in known
+        for said in to_assessments(label)
+    }
+    missing = {key: said for key, said in new.items() if key not in there}
+    with ThreadPoolExecutor(connection.n_parallel) as pool:
+        list(pool.map(_log_assessment, missing.values()))
+    return known, len({(trace_id, label_id) for trace_id, _, label_id in missing})
+
+
+def _log_assessment(assessment: Assessment) -> None:
+    mlflow.log_assessment(str(assessment.trace_id), assessment)
 
 
 def _keep_label(project: str, label: Label) -> Path:
@@ -159,7 +184,7 @@ def flush_spool(project: str) -> tuple[Problem, ...]:
         connection = connect(project)
         homeless = []
         for label in _readable(lines, Label, folder, problems):
-            if not _attach(connection, label):
+            if not _attach(connection, [label])[0]:
                 homeless.append(label.to_json())
                 problems.append(
                     Problem(trace_id=label.trace_id, reason="label for a trace that MLflow does not have")

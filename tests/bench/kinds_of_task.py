@@ -31,7 +31,8 @@ from ratchet.agent.memory.ranking import Embed, Query, RecallSettings
 from ratchet.agent.memory.steps import Experience, winning_steps
 from ratchet.agent.trace import Trace
 from ratchet.infra.text_embedding import embedding
-from ratchet.infra.traces.chat_log import to_trace
+from ratchet.infra.traces.formats.chat import read_chat
+from ratchet.infra.traces.log_file import imported_trace
 
 SHARED = Path(os.environ.get("RATCHET_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 FILE = SHARED / "data" / "tau_bench_airline" / "gpt-4o-airline.json"
@@ -85,7 +86,9 @@ class Logs(NamedTuple):
 def load(path: Path = FILE) -> Logs:
     records = json.loads(path.read_text())
     at = datetime(2024, 5, 15, tzinfo=UTC)
-    traces = [to_trace(record, agent="gpt-4o", named=True, seen_at=at)[0] for record in records]
+    traces = [
+        imported_trace(read_chat(record), agent="gpt-4o", named=True, seen_at=at)[0] for record in records
+    ]
     answers, questions = (
         {str(record["task_id"]): kind(record) for record in records} for kind in (answer, question)
     )

@@ -6,8 +6,8 @@ import pytest
 
 from ratchet.agent.environment import Action
 from ratchet.agent.errors import BadInput
-from ratchet.infra.traces.chat_log import read_chat_log
 from ratchet.infra.traces.chat_messages import RESPOND
+from ratchet.infra.traces.log_file import read_log_file
 
 
 def call(name, arguments, call_id="1"):
@@ -46,13 +46,13 @@ def write(path, records, *, array=False):
 
 
 def steps_of(tmp_path, *messages):
-    log = read_chat_log(write(tmp_path / "log.jsonl", [{"messages": list(messages)}]))
+    log = read_log_file(write(tmp_path / "log.jsonl", [{"messages": list(messages)}]))
     assert log.malformed == ()
     return log.traces[0].attempts[0].steps
 
 
 def test_tool_calls_and_answers_become_steps_with_what_was_seen_and_what_came_of_them(tmp_path):
-    (trace,) = read_chat_log(write(tmp_path / "log.jsonl", [BOOKING])).traces
+    (trace,) = read_log_file(write(tmp_path / "log.jsonl", [BOOKING])).traces
     looked, said = trace.attempts[0].steps
     assert (looked.observation, looked.thought, looked.result) == (
         "Fly me to Oslo",
@@ -67,8 +67,8 @@ def test_tool_calls_and_answers_become_steps_with_what_was_seen_and_what_came_of
 
 
 def test_an_array_and_lines_hold_the_same_traces_whatever_the_file_is_called(tmp_path):
-    lines = read_chat_log(write(tmp_path / "a.jsonl", [BOOKING]))
-    array = read_chat_log(write(tmp_path / "b.json", [BOOKING], array=True))
+    lines = read_log_file(write(tmp_path / "a.jsonl", [BOOKING]))
+    array = read_log_file(write(tmp_path / "b.json", [BOOKING], array=True))
     assert [t.trace_id for t in lines.traces] == [t.trace_id for t in array.traces]
     assert (lines.unit, array.unit) == ("line", "record")
 
@@ -135,7 +135,7 @@ def test_parts_of_a_message_and_the_older_function_call_are_read(tmp_path):
 def test_a_malformed_line_is_named_with_its_number_and_hides_no_other(tmp_path, line, reason):
     path = tmp_path / "log.jsonl"
     path.write_text(f"{json.dumps(BOOKING)}\n\n{line}\n{json.dumps(BOOKING)}\n")
-    log = read_chat_log(path)
+    log = read_log_file(path)
     (fault,) = log.malformed
     assert fault.number == 3
     assert reason in fault.reason
@@ -143,7 +143,7 @@ def test_a_malformed_line_is_named_with_its_number_and_hides_no_other(tmp_path, 
 
 
 def test_a_malformed_record_of_an_array_is_named_with_its_place(tmp_path):
-    log = read_chat_log(write(tmp_path / "log.json", [BOOKING, {"messages": "x"}], array=True))
+    log = read_log_file(write(tmp_path / "log.json", [BOOKING, {"messages": "x"}], array=True))
     assert [fault.number for fault in log.malformed] == [2]
 
 
@@ -154,25 +154,25 @@ def test_a_file_without_conversations_is_refused(tmp_path, text, message):
     path = tmp_path / "log.json"
     path.write_text(text)
     with pytest.raises(BadInput, match=message):
-        read_chat_log(path)
+        read_log_file(path)
     with pytest.raises(BadInput, match="no such file"):
-        read_chat_log(tmp_path / "absent.json")
+        read_log_file(tmp_path / "absent.json")
 
 
 def test_the_time_and_the_model_of_a_record_are_kept(tmp_path):
     path = write(
         tmp_path / "log.jsonl", [BOOKING | {"created_at": 1767571200, "model": "gpt-4o", "reward": None}]
     )
-    (trace,) = read_chat_log(path).traces
+    (trace,) = read_log_file(path).traces
     assert (trace.started_at.isoformat(), trace.candidate_id, trace.score) == (
         "2026-01-05T00:00:00+00:00", "imported:gpt-4o", None,
     )  # fmt: skip
-    (named,) = read_chat_log(path, agent="old agent").traces
+    (named,) = read_log_file(path, agent="old agent").traces
     assert named.candidate_id == "imported:old agent"
 
 
 def read_one(path, *messages, **fields):
-    log = read_chat_log(write(path / "log.jsonl", [{"messages": list(messages), **fields}]))
+    log = read_log_file(write(path / "log.jsonl", [{"messages": list(messages), **fields}]))
     assert log.malformed == ()
     return log
 
@@ -249,7 +249,7 @@ def test_sharegpt_with_a_call_and_roles_of_other_houses_are_read(tmp_path):
     path = write(
         tmp_path / "log.json", [{"conversations": [{"from": a, "value": b} for a, b in turns]}], array=True
     )
-    looked, said = read_chat_log(path).traces[0].attempts[0].steps
+    looked, said = read_log_file(path).traces[0].attempts[0].steps
     assert (looked.action, looked.result) == (Action(name="look", arguments={"x": 1}), "a cat")
     assert said.action.arguments == {"content": "A cat."}
     (step,) = steps_of(tmp_path, {"role": "human", "content": "go"}, {"role": "ai", "content": "gone"})
@@ -262,7 +262,7 @@ def test_a_reward_is_read_as_in_every_other_file(tmp_path, given, score):
 
 
 def with_rewards(path, *rewards):
-    return read_chat_log(write(path, [{**BOOKING, "reward": reward} for reward in rewards]))
+    return read_log_file(write(path, [{**BOOKING, "reward": reward} for reward in rewards]))
 
 
 def test_trials_alike_get_the_same_ids_whatever_their_order(tmp_path):
@@ -289,15 +289,15 @@ def test_conversations_are_read_from_parquet_and_from_lists_of_messages(tmp_path
     messages = [user("go"), assistant("gone")]
     pq.write_table(pa.Table.from_pylist([{"messages": messages, "reward": 1.0}]), tmp_path / "a.parquet")
     write(tmp_path / "a.json", [messages, [*messages[:1], assistant("no")]], array=True)
-    (trace,) = read_chat_log(tmp_path / "a.parquet").traces
+    (trace,) = read_log_file(tmp_path / "a.parquet").traces
     assert (trace.score, trace.attempts[0].steps[0].action.arguments) == (1, {"content": "gone"})
-    assert len(read_chat_log(tmp_path / "a.json").traces) == 2
+    assert len(read_log_file(tmp_path / "a.json").traces) == 2
 
 
 def test_half_a_character_is_replaced_and_said(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"messages": [{"role": "assistant", "content": "cut \\ud83d"}]}\n')
-    log = read_chat_log(path)
+    log = read_log_file(path)
     assert log.traces[0].attempts[0].steps[0].action.arguments == {"content": "cut \ufffd"}
     assert log.notes == {"record with half a character in it, replaced by \ufffd": 1}
 
@@ -306,7 +306,7 @@ def test_messages_in_a_tables_cell_are_read(tmp_path):
     path = tmp_path / "log.csv"
     cell = json.dumps([user("go"), assistant("gone")]).replace('"', '""')
     path.write_text(f'messages;reward\n"{cell}";0,5\n')
-    (trace,) = read_chat_log(path).traces
+    (trace,) = read_log_file(path).traces
     assert (trace.score, trace.attempts[0].steps[0].observation) == (0.5, "go")
 
 
@@ -319,6 +319,6 @@ def test_a_picture_in_a_tools_result_is_counted(tmp_path):
 def test_of_an_object_that_holds_several_lists_the_one_that_is_read_is_named(tmp_path):
     path = tmp_path / "log.json"
     path.write_text(json.dumps({"tasks": [{"id": 1}], "runs": [BOOKING], "about": {"n": 1}}))
-    log = read_chat_log(path)
+    log = read_log_file(path)
     assert (len(log.traces), log.unit) == (1, "record")
     assert log.notes == {"JSON object of which only the list 'runs' was read": 1}

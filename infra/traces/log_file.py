@@ -1,0 +1,238 @@
+"""Real logs in: the conversations of a file of any format that is read, as traces.
+
+Why every fault names its record and nothing is guessed: a log that is half read looks like a worse agent. What
+the agent itself did wrong (arguments that are no JSON, a call that failed) is data and is kept as it was; what was
+not read, or not whole, is counted and said.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ratchet.agent.case import Case
+from ratchet.agent.errors import BadInput
+from ratchet.agent.record import Record, content_hash
+from ratchet.agent.trace import IMPORTED, Trace, Usage
+from ratchet.evaluation.data.labels import Label
+from ratchet.infra.files import cells
+from ratchet.infra.files.table import TableFile
+from ratchet.infra.traces.chat_messages import RESPOND
+from ratchet.infra.traces.conversation import Assessed, Conversation, trace_of
+from ratchet.infra.traces.formats.chat import SCORES, is_message
+from ratchet.infra.traces.formats.detect import LOOKED_AT, detect, format_named, is_record, wanted
+from ratchet.infra.traces.formats.format import Format
+
+
+class Malformed(Record):
+    """A record that cannot be read."""
+
+    number: int
+    """Its line, or in a JSON array its place, from 1."""
+    reason: str
+
+
+class LogFile(Record):
+    """What a file holds."""
+
+    format: str
+    """Its name; empty where no record could be read."""
+    traces: tuple[Trace, ...]
+    labels: tuple[Label, ...] = ()
+    """What people, judges and programs said of these traces."""
+    malformed: tuple[Malformed, ...]
+    unit: str
+    """What the numbers count: `line`, `record` or `row`."""
+    notes: dict[str, int] = Field(default_factory=dict)
+    """What was not read or not kept whole, in words, with how often."""
+
+    @property
+    def holds(self) -> dict[str, int]:
+        """What was read, in words, with how often."""
+        steps = [step for trace in self.traces for attempt in trace.attempts for step in attempt.steps]
+        called = [step for step in steps if step.action.name != RESPOND]
+        labelled = {label.trace_id for label in self.labels}
+        return {
+            "messages of the agent": len(steps) - len(called),
+            "tool calls": len(called),
+            "results": sum(step.result is not None for step in called),
+            "with a system prompt": sum(bool(trace.system) for trace in self.traces),
+            "with tool definitions": sum(bool(trace.tools) for trace in self.traces),
+            "with usage": sum(trace.usage != Usage() for trace in self.traces),
+            "in a session": sum(trace.session_id is not None for trace in self.traces),
+            "with a reward": sum(trace.score is not None for trace in self.traces),
+            "with the expected answer": sum(trace.case.expected is not None for trace in self.traces),
+            "with labels": sum(trace.trace_id in labelled for trace in self.traces),
+        }
+
+    @property
+    def n_records(self) -> int:
+        """Readable or not."""
+        return len(self.traces) + len(self.malformed)
+
+
+def read_log_file(
+    path: Path, *, project: str = "", agent: str | None = None, format_name: str | None = None
+) -> LogFile:
+    """The file's conversations as traces; the same conversation has the same id in every file, one in each project.
+
+    Conversations that differ in the reward alone are trials of their own, in whatever order they stand.
+
+    Args:
+        path: JSON lines, a JSON array, one object (a record, or what holds a list of records), an array of messages
+            (then it is one conversation), CSV or Parquet; gzip, too.
+        project: whose traces they become; MLflow's trace ids are shared by all projects.
+        agent: who acted; None = the record's model, or the file's name.
+        format_name: what the file is read as; None = the records say it (`formats.detect`).
+
+    Raises:
+        BadInput: no such file, nothing in it, or a format that is not read.
+    """
+    told = None if format_name is None else format_named(format_name)
+    looks_like = told.looks_like if told else is_record
+    table = TableFile(path, is_record=looks_like, otherwise=".jsonl", wanted=wanted(told))
+    malformed: list[Malformed] = []
+
+    def fault(number: int, reason: str) -> None:
+        malformed.append(Malformed(number=number, reason=reason))
+
+    kind, records = _of_format(_records(table, fault), path, told)
+    seen_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    traces: list[Trace] = []
+    assessed: dict[str, tuple[Assessed, ...]] = {}
+    notes: Counter[str] = Counter()
+    for number, conversation in kind.conversations(records, fault) if kind else ():
+        try:
+            trace, not_kept = imported_trace(
+                conversation, agent=agent or path.stem, named=agent is not None, seen_at=seen_at
+            )
+        except BadInput as error:
+            fault(number, str(error))
+            continue
+        traces.append(trace)
+        assessed[trace.trace_id] = (*assessed.get(trace.trace_id, ()), *conversation.assessed)
+        notes.update(not_kept)
+    if not traces and not malformed:
+        raise BadInput(f"{path}: nothing in it; give a JSON array or JSON lines of conversations")
+    if table.container is not None:
+        notes[f"JSON object of which only the list {table.container!r} was read"] = 1
+    if table.mended:
+        notes["record with half a character in it, replaced by \ufffd"] = table.mended
+    traces = _told_apart(traces, notes)
+    labels = {
+        label.label_id: label
+        for name, said in assessed.items()
+        for label in _labels(said, _id_in(project, name), seen_at)
+    }
+    return LogFile(
+        format=kind.name if kind else "",
+        traces=tuple(one.model_copy(update={"trace_id": _id_in(project, one.trace_id)}) for one in traces),
+        labels=tuple(labels.values()),
+        malformed=tuple(sorted(malformed, key=lambda one: one.number)),
+        unit=table.unit,
+        notes={note: times for note, times in notes.items() if times},
+    )
+
+
+def _labels(said: Sequence[Assessed], trace_id: str, seen_at: datetime) -> Iterator[Label]:
+    for one in said:
+        if one.kind in ("score", "expected"):
+            yield Label(
+                trace_id=trace_id,
+                score=one.value if one.kind == "score" else None,
+                expected=one.value if one.kind == "expected" else None,
+                source=one.source,
+                rater=one.rater,
+                comment=one.comment,
+                created_at=one.at or seen_at,
+            )
+
+
+def _id_in(project: str, trace_id: str) -> str:
+    return content_hash([project, trace_id], length=32)
+
+
+def imported_trace(
+    conversation: Conversation, *, agent: str, named: bool, seen_at: datetime
+) -> tuple[Trace, Counter[str]]:
+    """One conversation as another agent's trace with one attempt, and what of it was not kept.
+
+    Args:
+        conversation: what was read.
+        agent: who acted, where the conversation does not say it, or where it is `named`.
+        named: whether a person said who acted.
+        seen_at: when it was, where the conversation does not say it.
+
+    Raises:
+        BadInput: nobody acted in it.
+    """
+    given = conversation.inputs
+    request = conversation.request or (given if isinstance(given, str) else "")
+    inputs = given if isinstance(given, dict) and "request" in given else {"request": request}
+    return trace_of(
+        conversation,
+        trace_id=content_hash(conversation.identity, length=32),
+        candidate_id=f"{IMPORTED}{agent if named or not conversation.model else conversation.model}",
+        seen_at=seen_at,
+        case=Case(inputs=inputs, expected=conversation.expected),
+        answer=conversation.output,
+    )
+
+
+def _of_format(
+    records: Iterator[tuple[int, Any]], path: Path, told: Format | None
+) -> tuple[Format | None, Iterator[tuple[int, Any]]]:
+    """The format, and the records with those that were looked at; None where there is no record."""
+    first = list(islice(records, LOOKED_AT))
+    if not first:
+        return None, records
+    return told or detect(path, [one for _, one in first]), chain(first, records)
+
+
+def _records(table: TableFile, fault: Any) -> Iterator[tuple[int, Any]]:
+    """The file's records; an array of messages is one."""
+    records = table.records(fault)
+    first = next(records, None)
+    if first is None:
+        return
+    if table.unit == "record" and table.container is None and is_message(first[1]):
+        yield 1, [first[1], *(record for _, record in records)]
+        return
+    for number, record in chain([first], records):
+        yield number, _with_points(record) if table.decimal_comma else record
+
+
+def _with_points(record: Any) -> Any:
+    """The row of a table in which `0,5` is one half, with its rewards as numbers."""
+    if not isinstance(record, dict):
+        return record
+    found = dict(record)
+    for name in SCORES:
+        try:
+            found[name] = cells.number(record.get(name), decimal_comma=True)
+        except ValueError:  # whoever reads the reward says so
+            continue
+    return found
+
+
+def _told_apart(traces: Sequence[Trace], notes: Counter[str]) -> list[Trace]:
+    """Trials alike but for their reward get ids of their own, the best first; repeats and later labels do not."""
+    alike: dict[str, list[Trace]] = {}
+    for trace in traces:
+        alike.setdefault(trace.trace_id, []).append(trace)
+    found = []
+    for trace_id, group in alike.items():
+        scores = {trace.score for trace in group if trace.score is not None}
+        ordered = sorted(group, key=lambda trace: -1.0 if trace.score is None else trace.score, reverse=True)
+        if len(scores) < 2:
+            found += [ordered[0]] * len(group)
+            continue
+        notes["record like another but for its reward, kept as a trial of its own"] += len(group) - 1
+        for place, trace in enumerate(ordered):
+            name = content_hash([trace_id, "trial", place], length=32) if place else trace_id
+            found.append(trace.model_copy(update={"trace_id": name}))
+    return found

@@ -8,8 +8,6 @@ with an earlier one where its messages begin with all of that one's and its answ
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import Field
-
 from ratchet.agent.record import Json, Record
 from ratchet.infra.traces.chat_parts import ChatMessage
 
@@ -23,16 +21,19 @@ class LmCall(Record):
     """The other messages."""
     answer: ChatMessage | None = None
     """None = it failed, or was not recorded."""
+    results: tuple[ChatMessage, ...] = ()
+    """What the tools that it called gave back, where no later call repeats it."""
     tools: tuple[Json, ...] = ()
     model: str | None = None
     response_id: str | None = None
-    follows: str | None = Field(default=None)
+    follows: str | None = None
     """The `response_id` of the call whose history the provider kept and that is not repeated here."""
 
     @property
     def messages(self) -> tuple[ChatMessage, ...]:
-        """What was given, and the answer."""
-        return (*self.given, self.answer) if self.answer is not None else self.given
+        """What was given, the answer, and what came of it."""
+        answered = (self.answer,) if self.answer is not None else ()
+        return (*self.given, *answered, *self.results)
 
 
 def threads(calls: Sequence[LmCall]) -> list[LmCall]:
@@ -55,7 +56,11 @@ def _continued(found: Sequence[LmCall], call: LmCall) -> int | None:
     said = [_gist(message) for message in call.given]
     fits = []
     for place, earlier in enumerate(found):
-        before = [_gist(message) for message in earlier.messages]
+        before = [
+            _gist(message) for message in earlier.messages[: len(earlier.messages) - len(earlier.results)]
+        ]
+        if not before:
+            continue
         is_kept = call.follows is not None and call.follows == earlier.response_id
         is_repeated = earlier.system == call.system and said[: len(before)] == before
         is_retry = earlier.answer is None and earlier.system == call.system and said == before

@@ -5,7 +5,7 @@ interplay with the others was not tested. Ids are recorded for good, so a field 
 enters the id only where it is set.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -84,6 +84,12 @@ class ToolOverride(Record):
     """JSON schema; the arguments' names stay the environment's."""
 
 
+Kind = Literal["built-in", "callable", "module", "chat"]
+"""What answers: our own program in an environment, a Python callable, a `dspy.Module`, or a chat endpoint."""
+IN_CODE: Final = "in the agent's code"
+"""Instead of an LM's name: the agent's own code says which LM it asks."""
+
+
 class Origin(Record):
     """How a candidate was made. Not part of its id: two ways to the same agent lead to the same id."""
 
@@ -99,17 +105,24 @@ class Candidate(Record):
     """An agent, whole and frozen."""
 
     schema_version: Literal[1] = 1
+    kind: Kind = "built-in"
     predictors: dict[str, Predictor]
+    """By name; of a callable its prompt parts, of a module its predictors, of a chat endpoint `system`."""
     base_model: str
-    """Name of the LM: `smollm2-135m-instruct` for the embedded one, or a LiteLLM model string."""
+    """Name of the LM: `smollm2-135m-instruct` for the embedded one, a LiteLLM model string, or `IN_CODE`."""
     api_base: str | None = Field(default=None, pattern=ADDRESS)
     """Where an endpoint's LM is asked unless another address is set; `vendor` = the vendor's own host."""
     adapter: str | None = None
     """Content hash of the LoRA adapter's folder; None = the base weights."""
     memory: str | None = None
     """Content hash of the experience snapshot; None = no experience."""
+    memories: dict[str, str] = Field(default_factory=dict)
+    """Predictor → content hash of its own share of the experience, where an agent has several prompts."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """Model part → what the code asks instead of its default."""
     tools: dict[str, str | ToolOverride] = Field(default_factory=dict)
-    """What overrides the environment's options, by their name there; a text is a description."""
+    """What overrides the environment's options, by their name there; a text is a description. Of a callable its
+    tool descriptions."""
     extra_options: tuple[Option, ...] = ()
     """Actions beside those that the environment offers, such as to abstain: learned from people's answers."""
     topology: Topology = Topology()

@@ -4,12 +4,15 @@ Why `options` stand in the observation: where the admissible actions are known, 
 instead of writing them, which is faster and cannot produce an action that does not exist.
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from pydantic import Field
 
 from ratchet.agent.case import Case
 from ratchet.agent.record import Json, Record
+
+RESPOND: Final = "respond"
+"""Action of a message to whoever asked, which is what a free answer is; what it says is the argument `content`."""
 
 
 class Option(Record):
@@ -36,6 +39,17 @@ class Action(Record):
     name: str
     arguments: dict[str, Json] | None = None
     """None = not filled (the option takes none, or the agent was asked for the choice alone)."""
+
+    @property
+    def said(self) -> Json:
+        """The answer that it is: what a message says, text or JSON; else the action's name."""
+        arguments = self.arguments or {}
+        return arguments["content"] if self.name == RESPOND and "content" in arguments else self.name
+
+
+def respond(content: Json) -> Action:
+    """A free answer, text or JSON."""
+    return Action(name=RESPOND, arguments={"content": content})
 
 
 class Outcome(Record):

@@ -9,13 +9,17 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, Literal
 
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Environment
 from ratchet.agent.errors import BadInput, named
+from ratchet.agent.kinds.answering import Answering, Score
 from ratchet.agent.limits import Limits
 from ratchet.agent.optimize.proposer import Proposer, check_proposers
+from ratchet.agent.parts import TextPart
 from ratchet.agent.record import content_hash
 
 PROJECT_FILE = "project.py"
@@ -41,10 +45,20 @@ class Project:
 
     name: str
     """Lower case, digits, `-` and `_`: names the experiment and the model in MLflow."""
-    instructions: str
-    """What the agent is told on its first day; everything after that is learned."""
-    environment: Callable[[], Environment]
-    """A fresh environment for one case."""
+    instructions: str = ""
+    """What the built-in agent is told on its first day; everything after that is learned."""
+    environment: Callable[[], Environment] = Answering
+    """A fresh environment for one case; of an `agent` that answers a case whole it follows from `score`."""
+    agent: Any = None
+    """What answers a case: a callable, sync or async, or a `dspy.Module`; None = the built-in agent, which acts in
+    `environment`."""
+    parts: Sequence[TextPart] = ()
+    """Prompts and tool descriptions of a callable that may change."""
+    score: Score | None = None
+    """What an answer to a case is worth, in [0, 1]; None, or where it gives None, people say."""
+    effects: Literal["none", "guarded"] | None = None
+    """Whether the agent's tools change anything outside: `none`, or `guarded`, which is to say that they ask
+    `ratchet.is_trial()`. Left out, an agent in Python is never played again, and no challenger can be tested."""
     labelled_environment: Callable[[], Environment] | None = None
     """The environment for cases whose `expected` a person gave: it scores every action. None = `environment`."""
     traffic: Callable[[], Sequence[Case]] = _nothing
@@ -69,11 +83,29 @@ class Project:
             raise BadInput(
                 f"project name {self.name!r}: use 1–63 lower-case letters, digits, - and _, as MLflow's names need"
             )
-        if not self.instructions.strip():
+        if self.agent is not None:
+            self._check_agent()
+        elif self.environment is Answering:
+            raise BadInput(
+                f"project {self.name!r} has no agent: give `agent`, or `environment` with `instructions`"
+            )
+        elif not self.instructions.strip():
             raise BadInput(
                 f"project {self.name!r} has no instructions: say in a sentence what the agent does"
             )
         check_proposers(self.proposers)
+
+    def _check_agent(self) -> None:
+        if self.environment is not Answering or self.instructions:
+            raise BadInput(
+                f"project {self.name!r} has an agent of its own: leave out environment and instructions, and let "
+                "`score` say what an answer is worth"
+            )
+        if not callable(self.agent):
+            raise BadInput(f"project {self.name!r}: agent {self.agent!r:.60} cannot be called")
+        if self.effects not in (None, "none", "guarded"):
+            raise BadInput(f"project {self.name!r}: effects = {self.effects!r}: give 'none' or 'guarded'")
+        object.__setattr__(self, "environment", partial(Answering, self.score))
 
 
 def load_project(folder: Path) -> Project:

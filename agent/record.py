@@ -43,6 +43,11 @@ Json: TypeAlias = Annotated[Any, AfterValidator(as_json)]
 """What JSON can hold: None, bool, int, finite float, str, list, dict with str keys."""
 
 
+def as_text(value: Json) -> str:
+    """Text as it is, anything else as JSON: an answer as a message."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 class Record(BaseModel):
     """Base of all records: immutable, unknown fields refused, NaN refused."""
 

@@ -140,3 +140,8 @@ class Trace(Record):
     def action(self) -> Action | None:
         """The last action: the agent's answer."""
         return self.attempts[-1].steps[-1].action if self.attempts and self.attempts[-1].steps else None
+
+    @property
+    def answer(self) -> Json:
+        """What the last action says: text, JSON, or an option's name; None where nothing was done."""
+        return None if self.action is None else self.action.said

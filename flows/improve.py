@@ -27,7 +27,7 @@ from ratchet.tasks.labels import LabelRequest, ask_for_labels
 from ratchet.tasks.other_model import require_address, unused_model
 from ratchet.tasks.promote import RoundOutcome, promote_best
 from ratchet.tasks.propose import propose_each
-from ratchet.tasks.serve import serve_waiting
+from ratchet.tasks.serve import serve_waiting, serving_version
 
 
 class ImproveReport(Record):
@@ -55,6 +55,7 @@ def improve(project: str = ".", settings: ImproveSettings | None = None) -> Impr
 def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveReport:
     proposers = who_proposes(agent, rules)
     settle_moves(agent.name)
+    serving_version(agent)
     left_over = collect_new(agent.name)
     served = serve_waiting(project)
     collection = collect_new(agent.name)

@@ -23,7 +23,7 @@ from ratchet.evaluation.gate.order import batches, in_order
 from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.evaluation.gate.trial import Trial
 from ratchet.evaluation.gate.verdict import Verdict
-from ratchet.infra.registry.programs import load_program
+from ratchet.infra.registry.agents import load_agent
 from ratchet.infra.registry.registry import seen_case_ids
 from ratchet.infra.store.dataset_store import DatasetVersion, read_dataset
 from ratchet.tasks.caching import cached_by, keep_nothing
@@ -57,12 +57,18 @@ class GateRound(Record):
 def evaluate(
     folder: str, name: str, candidate_id: str, labelled: DatasetVersion, case_ids: list[str]
 ) -> list[Trace]:
-    """Single attempts of one version at these cases; not kept where something broke, so that it is played again."""
+    """One version at these cases; not kept where something broke, so that it is played again.
+
+    A retry needs somebody who says that it failed: where production has nobody, one attempt counts.
+    """
     cases = {item.case_id: item.case for item in read_dataset(labelled, LabelledCase)}
-    program, project = load_program(name, candidate_id), load_project(Path(folder))
+    project = load_project(Path(folder))
+    agent = load_agent(project, candidate_id)
+    if agent.candidate.kind == "built-in" or not project.scores_itself:
+        agent = agent.single_attempt()
     environment = project.labelled_environment or project.environment
     now, waiting = datetime.now(UTC), [cases[i] for i in case_ids]
-    traces = run(program.single_attempt(), waiting, environment, at=lambda _: now, limits=project.limits)
+    traces = run(agent, waiting, environment, at=lambda _: now, limits=project.limits)
     if any(broke(trace) for trace in traces):
         keep_nothing()
     return traces

@@ -19,7 +19,7 @@ from ratchet.agent.record import Record, content_hash
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import answer_name
 from ratchet.infra.failures import in_one_line, keep_traceback
-from ratchet.infra.registry.programs import build
+from ratchet.infra.registry.agents import build
 from ratchet.infra.registry.registry import fetch_files, register, seen_case_ids, version_history, version_of
 from ratchet.infra.store.collected import TRACES, collected_traces, columns_of, newest_traces
 from ratchet.infra.store.dataset_store import column_of, read_dataset
@@ -124,7 +124,7 @@ def work_of(project: Project, seed: int) -> Work:
         environment=project.environment,
         limits=project.limits,
         seed=seed,
-        program=lambda candidate, files: build(candidate, dict(files)),
+        agent=lambda candidate, files: build(project, candidate, dict(files)),
         recall=recall_of_snapshots,
         progress=progress,
     )
@@ -154,7 +154,11 @@ def as_examples(project: Project, training: Sequence[TrainingExample]) -> list[E
     """What the agent would have seen of each case."""
     return [
         Example(
-            view=View(case_id=one.case.case_id, observation=project.environment().reset(one.case.case)),
+            view=View(
+                case_id=one.case.case_id,
+                observation=project.environment().reset(one.case.case),
+                inputs=one.case.case.inputs,
+            ),
             answer=answer_name(one.case.answer),
             call=one.case.answer,
             weight=one.weight,

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from prefect import task
 
+from ratchet.agent.build import first_candidate
 from ratchet.agent.case import Case
-from ratchet.agent.kinds.program import base_candidate
 from ratchet.agent.lm.of_candidate import address_of
 from ratchet.agent.project import Project, load_project
 from ratchet.agent.rollout.loop import run
-from ratchet.infra.registry.programs import load_program
+from ratchet.infra.registry.agents import load_agent
 from ratchet.infra.registry.promotion import require_first_day
 from ratchet.infra.registry.registry import champion, promote, register
 from ratchet.infra.registry.version import Version
@@ -28,16 +28,18 @@ CHUNK = 48
 def serve_waiting(folder: str) -> int:
     """Answer the project's waiting requests with its champion; returns how many."""
     project = load_project(Path(folder))
-    version = champion(project.name) or first_champion(project)
+    version = serving_version(project)
     waiting = not_served(project)
-    program = load_program(project.name, version.candidate_id)
+    if not waiting:
+        return 0
+    agent = load_agent(project, version.candidate_id).serving()
     with progress("serving", len(waiting)) as advance:
         for start in range(0, len(waiting), CHUNK):
             cases = waiting[start : start + CHUNK]
             log_traces(
                 project.name,
                 run(
-                    program,
+                    agent,
                     cases,
                     project.environment,
                     at=lambda i, cases=cases: cases[i].seen_at or datetime.now(UTC),  # type: ignore[misc]
@@ -49,6 +51,11 @@ def serve_waiting(folder: str) -> int:
     return len(waiting)
 
 
+def serving_version(project: Project) -> Version:
+    """The champion; on the first day the agent as it is becomes it."""
+    return champion(project.name) or first_champion(project)
+
+
 def first_champion(project: Project) -> Version:
     """Register the agent of the first day, and let it serve: there is nothing yet to be better than.
 
@@ -57,13 +64,9 @@ def first_champion(project: Project) -> Version:
     """
     require_first_day(project.name)
     settings = Settings()
-    model = project.model or settings.lm
-    candidate = base_candidate(
-        project.instructions,
-        model=model,
-        api_base=address_of(model, settings.lm_api_base),
-        attempts=project.attempts,
-    )
+    model = project.model or (settings.lm if project.agent is None else None)
+    address = address_of(model, settings.lm_api_base) if model else None
+    candidate = first_candidate(project, model, address)
     register(project.name, candidate, files={}, seen_case_ids=[], cost={})
     return promote(
         project.name,

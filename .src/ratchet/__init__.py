@@ -32,6 +32,13 @@ if TYPE_CHECKING:
     from ratchet.agent.optimize.tools import Tools as Tools
     from ratchet.agent.optimize.trajectories import Trajectories as Trajectories
     from ratchet.agent.optimize.weights import Lora as Lora
+    from ratchet.agent.parts import carried as carried
+    from ratchet.agent.parts import examples as examples
+    from ratchet.agent.parts import is_trial as is_trial
+    from ratchet.agent.parts import model as model
+    from ratchet.agent.parts import prompt as prompt
+    from ratchet.agent.parts import session as session
+    from ratchet.agent.parts import tool_description as tool_description
     from ratchet.agent.project import Project as Project
     from ratchet.agent.trace import Attempt as Attempt
     from ratchet.agent.trace import Step as Step
@@ -60,6 +67,7 @@ _HOMES = {
     "agent.optimize.team_search": ("TeamSearch",),
     "agent.optimize.tools": ("Tools",),
     "agent.optimize.weights": ("Lora",),
+    "agent.parts": ("carried", "examples", "is_trial", "model", "prompt", "session", "tool_description"),
     "agent.project": ("Project",),
     "agent.trace": ("Attempt", "Step", "Trace", "Usage"),
     "evaluation.data.labels": ("Label",),

@@ -3,9 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from ratchet.agent.environment import Action, Observation
-from ratchet.agent.record import Record
+from ratchet.agent.record import Json, Record
 from ratchet.agent.trace import Contribution, Usage
 
 
@@ -14,6 +15,8 @@ class View(Record):
 
     case_id: str
     observation: Observation
+    inputs: dict[str, Json] = Field(default_factory=dict)
+    """The case's, for agents that answer it whole."""
     goal: str = ""
     """What the case is for, in words: steps of trajectories are recalled by it as well."""
     reflections: tuple[str, ...] = ()

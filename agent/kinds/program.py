@@ -162,6 +162,15 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         trace_ids = tuple(r.experience.trace_id for r in recalled)
         return Decision(action=Action(name=name), recalled=trace_ids, usage=usage)
 
+    @property
+    def at_once(self) -> int:
+        """Cases that may be played at the same time: as many as the LM takes calls."""
+        return self.lm.at_once
+
+    def serving(self) -> "Program":
+        """The same agent: what it does is up to the environment."""
+        return self
+
     def single_attempt(self) -> "Program":
         """The same agent without retries: what the gate compares, since a retry needs to be told that it failed."""
         return self.with_attempts(1)

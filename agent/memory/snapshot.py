@@ -160,7 +160,7 @@ class Memory:
 def as_demos(recalled: Sequence[Recalled]) -> list[Demo]:
     """Recalled steps as worked examples, most similar last: nearest to the request in the prompt."""
     return [
-        Demo(inputs=r.experience.observation, output=r.experience.action, case_id=r.experience.case_id)
+        Demo(inputs=r.experience.observation, output=r.experience.said, case_id=r.experience.case_id)
         for r in reversed(recalled)
     ]
 

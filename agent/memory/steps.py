@@ -13,7 +13,8 @@ from pydantic import Field, model_serializer
 from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from ratchet.agent.case import Case
-from ratchet.agent.record import Json, Record
+from ratchet.agent.environment import Action
+from ratchet.agent.record import Json, Record, as_text
 from ratchet.agent.trace import Trace
 
 WON = 1.0
@@ -51,6 +52,11 @@ class Experience(Record):
     """Scored runs that were shown this as an example."""
     led_to_success: int = Field(default=0, ge=0)
     """Those of them that won."""
+
+    @property
+    def said(self) -> str:
+        """What was answered, as text: what a message says, or the action's name."""
+        return as_text(Action(name=self.action, arguments=self.arguments).said)
 
     @property
     def asked(self) -> str:

@@ -53,7 +53,7 @@ def decide_each(program: Program, views: Sequence[View]) -> list[Decision | None
         except LMFailure:  # the agent's failure, and as such counted
             return None
 
-    return side_by_side(act, views, at_once=program.lm.at_once)
+    return side_by_side(act, views, at_once=program.at_once)
 
 
 def newest_first(examples: Sequence[Example]) -> list[Example]:

@@ -23,6 +23,7 @@ from ratchet.agent.limits import Limits
 from ratchet.agent.record import Json, Record, as_json, content_hash
 
 if TYPE_CHECKING:  # a project names its proposers; what they work with is imported where they work
+    from ratchet.agent.kinds.agent import Agent
     from ratchet.agent.kinds.program import Program
     from ratchet.agent.memory.ranking import Embed, RecallSettings
     from ratchet.agent.optimize.evidence import Evidence
@@ -87,7 +88,7 @@ def _silent(title: str, total: int) -> Iterator[Callable[[int], None]]:
     yield lambda done: None
 
 
-def _program(candidate: Candidate, files: Mapping[str, Path]) -> "Program":
+def _built_in(candidate: Candidate, files: Mapping[str, Path]) -> "Agent":
     from ratchet.agent.team.team import make_program
 
     return make_program(candidate, files)
@@ -105,8 +106,8 @@ class Work:
     """What playing one case may take."""
     seed: int = 0
     """Decides every random choice."""
-    program: Callable[[Candidate, Mapping[str, Path]], "Program"] = _program
-    """A candidate with its files, ready to act on the LM that it names."""
+    agent: Callable[[Candidate, Mapping[str, Path]], "Agent"] = _built_in
+    """A candidate with its files, ready to act, of whatever kind; nothing that it does is real."""
     recall: "Callable[[RecallSettings | None], tuple[RecallSettings | None, Embed | None]]" = lambda told: (
         told,
         None,
@@ -114,6 +115,19 @@ class Work:
     """How a new memory recalls, as told or as configured, and the embedding that this needs."""
     progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = _silent
     """A title and a total → a function to call with what was done since the last call."""
+
+    def program(self, candidate: Candidate, files: Mapping[str, Path]) -> "Program":
+        """A candidate of the built-in agent, ready to act on the LM that it names.
+
+        Raises:
+            NothingToPropose: the agent is of another kind.
+        """
+        from ratchet.agent.kinds.program import Program
+
+        made = self.agent(candidate, files)
+        if not isinstance(made, Program):
+            raise NothingToPropose(f"it changes Ratchet's own agent only, and this one is a {candidate.kind}")
+        return made
 
     def file(self, name: str) -> Path:
         """Where a new file of this name goes, such as `memory/<hash>.jsonl`."""
@@ -180,7 +194,8 @@ def _files_named(candidate: Candidate) -> dict[str, str]:
     """Label → content hash of every file that the candidate needs."""
     owners: list[tuple[str, Candidate | Role]] = [("", candidate)]
     owners += [(f".{role.name}", role) for role in candidate.topology.roles]
-    return {
+    shares = {f"memory.{name}": digest for name, digest in candidate.memories.items()}
+    return shares | {
         f"{kind}{ending}": digest
         for ending, owner in owners
         for kind, digest in (("memory", owner.memory), ("adapter", owner.adapter))

@@ -15,6 +15,7 @@ from typing import TypeVar
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Environment, Observation, Outcome
 from ratchet.agent.errors import BadInput, LMFailure, named
+from ratchet.agent.kinds.agent import Agent
 from ratchet.agent.kinds.arguments import fill_arguments
 from ratchet.agent.kinds.program import Decision, Program, View
 from ratchet.agent.limits import Limits
@@ -35,7 +36,7 @@ WAVES = 4
 
 
 def run(
-    program: Program,
+    agent: Agent,
     cases: Sequence[Case],
     make_environment: Callable[[], Environment],
     *,
@@ -48,12 +49,12 @@ def run(
     """Play every case to its end; one trace each, in order, whatever happens on the way.
 
     Args:
-        program: the agent.
+        agent: who plays, of whatever kind.
         cases: what it faces; `expected` reaches the environment alone and stands in no trace.
         make_environment: a fresh environment per case.
         at: when the case with this index came (UTC).
         session: conversation of the case with this index.
-        with_arguments: also fill the arguments of the final action (costs a generation).
+        with_arguments: also fill the arguments of the built-in agent's final action (costs a generation).
         limits: what one case may take; None = `Limits()`.
         progress: called with the number of cases finished since the last call.
 
@@ -61,22 +62,22 @@ def run(
         BadInput: a limit on money for a model whose price is not known.
     """
     limits = limits or Limits()
-    if limits.cost_usd is not None and program.lm.price_usd(1, 1) is None:
+    if limits.cost_usd is not None and (agent.lm is None or agent.lm.price_usd(1, 1) is None):
         raise BadInput(
-            f"limits.cost_usd is {limits.cost_usd} but the price of {program.lm.model!r} is not known "
+            f"limits.cost_usd is {limits.cost_usd} but the price of {agent.candidate.base_model!r} is not known "
             "to LiteLLM: limit `tokens` instead, or register the price with litellm.register_model"
         )
     traces: list[Trace] = []
-    size = max(BATCH, WAVES * program.lm.at_once)
+    size = max(BATCH, WAVES * agent.at_once)
     for start in range(0, len(cases), size):
         batch = [_begin(case, make_environment) for case in cases[start : start + size]]
         active = [rollout for rollout in batch if rollout.error is None]
         while active:
-            _act(program, active, limits, with_arguments=with_arguments)
-            _reflect(program, [rollout for rollout in active if rollout.outcome is not None])
-            active = [r for r in active if not _finished(program, r, limits)]
+            _act(agent, active, limits, with_arguments=with_arguments)
+            _reflect(agent, [rollout for rollout in active if rollout.outcome is not None])
+            active = [r for r in active if not _finished(agent, r, limits)]
         for index, rollout in enumerate(batch, start):
-            traces.append(_trace(program, rollout, at(index), session(index)))
+            traces.append(_trace(agent, rollout, at(index), session(index)))
         progress(len(batch))
     return traces
 
@@ -91,17 +92,17 @@ def _begin(case: Case, make_environment: Callable[[], Environment]) -> Rollout:
     return rollout
 
 
-def _act(program: Program, active: list[Rollout], limits: Limits, *, with_arguments: bool) -> None:
+def _act(agent: Agent, active: list[Rollout], limits: Limits, *, with_arguments: bool) -> None:
     """One decision and one step for every active rollout; the LM is asked at once, the environments in turn."""
 
     def decide(rollout: Rollout) -> tuple[Rollout, View, Decision | None]:
-        view = _view(program, rollout, limits)
-        return rollout, view, _attempted(rollout, lambda: program.act(view))
+        view = _view(agent, rollout, limits)
+        return rollout, view, _attempted(rollout, lambda: agent.act(view))
 
-    asked = side_by_side(decide, active, at_once=program.lm.at_once)
+    asked = side_by_side(decide, active, at_once=agent.at_once)
     decided = [(rollout, view, decision) for rollout, view, decision in asked if decision is not None]
-    if with_arguments:
-        decided = _with_arguments(program, decided)
+    if with_arguments and isinstance(agent, Program):
+        decided = _with_arguments(agent, decided)
     for rollout, _, decision in decided:
         _step(rollout, decision, limits)
 
@@ -136,11 +137,12 @@ def _with_arguments(program: Program, decided: list[Decided]) -> list[Decided]:
     return alone
 
 
-def _view(program: Program, rollout: Rollout, limits: Limits) -> View:
-    shown = program.candidate.topology.reflections
+def _view(agent: Agent, rollout: Rollout, limits: Limits) -> View:
+    shown = agent.candidate.topology.reflections
     return View(
         case_id=rollout.case.case_id,
         observation=rollout.observation,
+        inputs=rollout.case.inputs,
         goal=goal_of(rollout.case),
         reflections=rollout.reflections[-shown:] if shown else (),
         tried=rollout.tried(limits.repeats),
@@ -200,22 +202,22 @@ def _score(rollout: Rollout, stopped: Stop | None) -> None:
     rollout.stopped = stopped
 
 
-def _reflect(program: Program, ended: list[Rollout]) -> None:
+def _reflect(agent: Agent, ended: list[Rollout]) -> None:
     """Close the attempts that are over; what is to be learned from those that failed is asked at once."""
 
     def reflection(rollout: Rollout) -> tuple[str | None, Usage]:
         assert rollout.outcome is not None, "its attempt is over"
         if rollout.outcome.score is None or rollout.outcome.score == 1:
             return None, Usage()
-        return reflect(program, rollout.steps, rollout.outcome, rollout.stopped)
+        return reflect(agent, rollout.steps, rollout.outcome, rollout.stopped)
 
-    said = side_by_side(reflection, ended, at_once=program.lm.at_once)
+    said = side_by_side(reflection, ended, at_once=agent.at_once)
     for rollout, (text, usage) in zip(ended, said, strict=True):
         rollout.usage += usage
         rollout.close(text)
 
 
-def _finished(program: Program, rollout: Rollout, limits: Limits) -> bool:
+def _finished(agent: Agent, rollout: Rollout, limits: Limits) -> bool:
     """Whether the case is over; begins the next attempt if it is not."""
     if rollout.error is not None:
         return True
@@ -223,10 +225,10 @@ def _finished(program: Program, rollout: Rollout, limits: Limits) -> bool:
     if rollout.steps:
         if spent is not None:
             _score(rollout, spent)
-            _reflect(program, [rollout])
+            _reflect(agent, [rollout])
         return spent is not None
     last = rollout.attempts[-1]
-    most = min(program.attempts, limits.attempts or program.attempts)
+    most = min(agent.attempts, limits.attempts or agent.attempts)
     if last.reflection is None or len(rollout.attempts) >= most:
         return True
     if spent is not None:
@@ -241,8 +243,8 @@ def _finished(program: Program, rollout: Rollout, limits: Limits) -> bool:
     return False
 
 
-def _trace(program: Program, rollout: Rollout, at: datetime, session: str | None) -> Trace:
-    candidate = program.candidate
+def _trace(agent: Agent, rollout: Rollout, at: datetime, session: str | None) -> Trace:
+    candidate = agent.candidate
     origin = [rollout.case.case_id, candidate.candidate_id, at.isoformat(), session]
     attempts = list(rollout.attempts)
     if rollout.steps:  # broken in the middle: what was done so far is part of the history

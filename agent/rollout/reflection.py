@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from ratchet.agent.environment import Outcome
 from ratchet.agent.lm.lm import Prompt
 from ratchet.agent.lm.prompt_format import ASSISTANT, USER, data
+from ratchet.agent.record import as_text
 from ratchet.agent.trace import Step, Stop, Usage
 
 if TYPE_CHECKING:
-    from ratchet.agent.kinds.program import Program
+    from ratchet.agent.kinds.agent import Agent
+    from ratchet.agent.lm.lm import LM
 
 LAST = 3
 """Actions that a template names."""
@@ -40,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 def by_template(steps: Sequence[Step], outcome: Outcome, stop: Stop | None = None) -> str:
     """What was done last and what the environment said about it."""
-    names = [step.action.name for step in steps]
+    names = [as_text(step.action.said) for step in steps]
     if len(names) > 1:
         said = f"This did not work: {'; '.join(names[-LAST:])}."
     else:
@@ -49,35 +51,35 @@ def by_template(steps: Sequence[Step], outcome: Outcome, stop: Stop | None = Non
 
 
 def reflect(
-    program: "Program", steps: Sequence[Step], outcome: Outcome, stop: Stop | None = None
+    agent: "Agent", steps: Sequence[Step], outcome: Outcome, stop: Stop | None = None
 ) -> tuple[str, Usage]:
     """The reflection on a failed attempt, and what it cost.
 
     Args:
-        program: the agent; its LM is asked if it writes well enough, unless the agent's retries read no reflections.
+        agent: its LM, where it has one, is asked if it writes well enough, unless its retries read no reflections.
         steps: the attempt.
         outcome: how it ended.
         stop: the limit that cut it.
     """
     template = by_template(steps, outcome, stop)
-    unread = program.candidate.topology.reflections == 0
-    if not program.lm.writes or stop in BUDGETS or unread:
+    unread = agent.candidate.topology.reflections == 0
+    if agent.lm is None or not agent.lm.writes or stop in BUDGETS or unread:
         return template, Usage()
     try:
-        return _by_lm(program, steps, outcome, stop, template)
+        return _by_lm(agent.lm, steps, outcome, stop, template)
     except Exception as error:  # noqa: BLE001  any endpoint's error: the attempt is scored and the retry can go on
         logger.warning("the LM did not reflect (%s: %s); the template stands in", type(error).__name__, error)
         return template, Usage()
 
 
 def _by_lm(
-    program: "Program", steps: Sequence[Step], outcome: Outcome, stop: Stop | None, template: str
+    lm: "LM", steps: Sequence[Step], outcome: Outcome, stop: Stop | None, template: str
 ) -> tuple[str, Usage]:
     lines = [ASK, "BEGIN"]
     for step in steps[-STEPS:]:
         lines.append(f"saw: {data(step.observation, CHARS)}")
-        lines.append(f"did: {data(step.action.name, CHARS)}")
+        lines.append(f"did: {data(as_text(step.action.said), CHARS)}")
     lines.append(f"ended: {data(outcome.feedback or template, CHARS)}{' ' + WHY[stop] if stop else ''}")
     prompt = Prompt(USER + "\n".join(lines), f"\nEND{ASSISTANT}")
-    text, usage = program.lm.write(prompt)
+    text, usage = lm.write(prompt)
     return data(text, CHARS) or template, usage

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Environment, Observation, Outcome
-from ratchet.agent.kinds.program import Program
+from ratchet.agent.kinds.agent import Agent
 from ratchet.agent.limits import Limits
 from ratchet.agent.record import Json
 from ratchet.agent.rollout.loop import run
@@ -32,7 +32,7 @@ _ATTEMPTS = 3
 
 
 def repair(
-    program: Program,
+    agent: Agent,
     failed: Sequence[Trace],
     cases: Mapping[str, Case],
     make_environment: Callable[[], Environment],
@@ -43,7 +43,7 @@ def repair(
     """Failed cases, played again with feedback: what then won, each as if it had been the first attempt.
 
     Args:
-        program: the agent, or a team.
+        agent: who plays.
         failed: traces whose last attempt was scored below 1; others are left out.
         cases: the cases with their right answers where these are known, by id.
         make_environment: one that scores the cases.
@@ -55,7 +55,7 @@ def repair(
     ]
     known = [cases.get(trace.case.case_id, trace.case) for trace in wanted]
     again = run(
-        program.with_attempts(_ATTEMPTS),
+        agent.with_attempts(_ATTEMPTS),
         known,
         lambda: RedactedEnvironment(make_environment()),
         at=at,

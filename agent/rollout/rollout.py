@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Environment, Observation, Outcome
-from ratchet.agent.record import content_hash
+from ratchet.agent.record import as_text, content_hash
 from ratchet.agent.trace import Attempt, RunError, Step, Stop, Usage
 
 HISTORY = 4
@@ -73,7 +73,7 @@ class Rollout:
     @property
     def done(self) -> tuple[str, ...]:
         """What was done last in this attempt, oldest first."""
-        return tuple(step.action.name for step in self.steps[-HISTORY:])
+        return tuple(as_text(step.action.said) for step in self.steps[-HISTORY:])
 
     @property
     def reflections(self) -> tuple[str, ...]:

@@ -182,7 +182,7 @@ def _play(pair: Pair, case: LabelledCase, theirs: Trace) -> Play:
 def side_result(trace: Trace) -> SideResult:
     """What the gate needs of a run; a run that broke says on which side."""
     return SideResult(
-        score=None if trace.error else trace.first_score,
+        score=None if trace.error else trace.score,
         failed=trace.error.kind if trace.error else None,
         cost=float(trace.usage.input_tokens + trace.usage.output_tokens),
         latency=trace.latency_s,

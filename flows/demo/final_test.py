@@ -15,8 +15,9 @@ from ratchet.evaluation.data.intervals import Interval, mean_interval
 from ratchet.evaluation.gate.gate import decide
 from ratchet.evaluation.gate.pairs import pair_up
 from ratchet.evaluation.gate.trial import side_result
+from ratchet.flows.demo.project import project
 from ratchet.flows.demo.weeks import weeks
-from ratchet.infra.registry.programs import load_program
+from ratchet.infra.registry.agents import load_agent
 from ratchet.tasks.caching import cached_by
 from ratchet.tasks.progress import progress
 
@@ -45,7 +46,7 @@ def final_test(name: str, part: str, first: str, champion: str) -> FinalTest:
     cases: Sequence[Case] = getattr(weeks(), part)
     with progress(f"final test: {part}", 2 * len(cases)) as advance:
         ours, theirs = (
-            run(load_program(name, side).single_attempt(), cases, ToolCalling, at=_now, progress=advance)
+            run(load_agent(project, side).single_attempt(), cases, ToolCalling, at=_now, progress=advance)
             for side in (first, champion)
         )
     verdict = decide(pair_up(*({t.case.case_id: side_result(t) for t in side} for side in (ours, theirs))))
@@ -58,9 +59,7 @@ def final_test(name: str, part: str, first: str, champion: str) -> FinalTest:
             [float(_most_similar(case) == expected_tool(case.expected)) for case in cases]
         ),
         chance=sum(1 / len(case.inputs["tools"]) for case in cases) / len(cases),
-        arguments=_with_arguments(name, (first, champion), cases[:WITH_ARGUMENTS])
-        if part == "unseen"
-        else None,
+        arguments=_with_arguments((first, champion), cases[:WITH_ARGUMENTS]) if part == "unseen" else None,
     )
 
 
@@ -74,10 +73,10 @@ def _most_similar(case: Case) -> str:
     return observation.options[int(option_similarity(observation.text, texts).argmax())].name
 
 
-def _with_arguments(name: str, sides: tuple[str, str], cases: Sequence[Case]) -> tuple[float, float]:
+def _with_arguments(sides: tuple[str, str], cases: Sequence[Case]) -> tuple[float, float]:
     shares = []
     for side in sides:
-        program = load_program(name, side).single_attempt()
+        program = load_agent(project, side).single_attempt()
         traces = run(program, cases, ToolCalling, at=_now, with_arguments=True)
         shares.append(sum(_whole_call(trace) for trace in traces) / len(traces))
     return shares[0], shares[1]

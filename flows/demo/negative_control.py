@@ -6,14 +6,14 @@ from pathlib import Path
 from prefect import task
 
 from ratchet.agent.candidate import Topology
-from ratchet.agent.kinds.program import Program
+from ratchet.agent.kinds.agent import Agent
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.proposer import Registered, made_by
 from ratchet.agent.optimize.weights import Lora
 from ratchet.agent.project import load_project
 from ratchet.agent.record import Record
 from ratchet.evaluation.data.intervals import Interval, mean_interval
-from ratchet.infra.registry.programs import build, load_program
+from ratchet.infra.registry.agents import build, load_agent
 from ratchet.infra.registry.registry import register
 from ratchet.tasks.caching import cached_by
 from ratchet.tasks.curate import RoundData
@@ -46,7 +46,7 @@ def make_negative_control(folder: str, name: str, data: RoundData, seed: int) ->
     origin = proposal.candidate.origin.model_copy(update={"note": note})
     candidate = proposal.candidate.model_copy(update={"origin": origin})
     register(name, candidate, files=proposal.files, seen_case_ids=proposal.seen_case_ids, cost=proposal.cost)
-    theirs, ours = build(candidate, proposal.files), load_program(name, data.champion)
+    theirs, ours = build(project, candidate, proposal.files), load_agent(project, data.champion)
     return NegativeControl(
         candidate_id=candidate.candidate_id,
         own_cases=_accuracy(theirs, examples),
@@ -54,6 +54,6 @@ def make_negative_control(folder: str, name: str, data: RoundData, seed: int) ->
     )
 
 
-def _accuracy(program: Program, examples: Sequence[Example]) -> Interval:
-    decisions = program.decide([example.view for example in examples])
+def _accuracy(agent: Agent, examples: Sequence[Example]) -> Interval:
+    decisions = [agent.act(example.view) for example in examples]
     return mean_interval([float(d.action.name == e.answer) for d, e in zip(decisions, examples, strict=True)])

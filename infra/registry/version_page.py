@@ -18,6 +18,7 @@ from mlflow.entities.model_registry import PromptVersion
 from mlflow.exceptions import MlflowException
 
 from ratchet.agent.candidate import Candidate, Predictor
+from ratchet.agent.parts import prompt_text
 from ratchet.evaluation.data.intervals import Interval
 from ratchet.evaluation.gate.verdict import SAID
 from ratchet.infra.home_id import home_id
@@ -105,7 +106,7 @@ def _write_documents(folder: Path, candidate: Candidate, seen_case_ids: Sequence
     (folder / "candidate.json").write_text(candidate.model_dump_json(indent=2))
     (folder / "seen_case_ids.json").write_text(json.dumps(sorted(set(seen_case_ids))))
     for name, predictor in candidate.predictors.items():
-        (folder / f"prompt_{name}.md").write_text(prompt_text(predictor))
+        (folder / f"prompt_{name}.md").write_text(_page_text(predictor))
         demos = [demo.model_dump(mode="json") for demo in predictor.demos]
         (folder / f"demos_{name}.json").write_text(json.dumps(demos, indent=2, ensure_ascii=False))
     if candidate.tools:
@@ -113,12 +114,9 @@ def _write_documents(folder: Path, candidate: Candidate, seen_case_ids: Sequence
         (folder / "tools.json").write_text(json.dumps(tools, indent=2, ensure_ascii=False))
 
 
-def prompt_text(predictor: Predictor) -> str:
-    """Instructions and demos as one text that a person can read and compare."""
-    demos = [
-        f"### Example {n}\n{demo.inputs}\n→ {demo.output}" for n, demo in enumerate(predictor.demos, start=1)
-    ]
-    return "\n\n".join([predictor.instructions or "(no instructions)", *demos])
+def _page_text(predictor: Predictor) -> str:
+    """The prompt as it is served; MLflow keeps no empty one."""
+    return prompt_text(predictor) or "(no instructions)"
 
 
 def _log_dataset(connection: Connection, run_id: str, version: DatasetVersion) -> None:
@@ -142,7 +140,7 @@ def write_prompts(connection: Connection, candidate: Candidate, run_id: str) -> 
     for name, predictor in candidate.predictors.items():
         if f"{_PROMPT}{name}" in written:
             continue
-        page, text = f"{connection.project}-{name}", prompt_text(predictor)
+        page, text = f"{connection.project}-{name}", _page_text(predictor)
         prompt = next((one for one in _prompts(connection, page) if one.template == text), None)
         if prompt is None:
             prompt = _register_prompt(connection, candidate, page, text, run_id)

@@ -10,12 +10,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from ratchet.agent.environment import Action
+from ratchet.agent.environment import RESPOND, Action, respond
 from ratchet.agent.trace import Step
 from ratchet.infra.traces.chat_parts import Call, ChatMessage, ToolResult
 
-RESPOND: Final = "respond"
-"""Action of an assistant's message to the user; its text is the argument `content`."""
 _THINK: Final = "think"
 """A tool that only writes down a thought (as in tau-bench): its argument is the step's reasoning."""
 
@@ -78,7 +76,7 @@ def _actions(message: ChatMessage) -> Iterator[tuple[Call | None, Action, str | 
         thought = said if isinstance(said, str) else "\n".join(filter(None, (message.thought, message.text)))
         yield call, Action(name=call.name, arguments=arguments), thought or None
     if not message.calls:
-        yield None, Action(name=RESPOND, arguments={"content": message.text}), message.thought or None
+        yield None, respond(message.text), message.thought or None
 
 
 def _arguments(given: Any) -> dict[str, Any]:

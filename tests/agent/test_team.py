@@ -341,7 +341,7 @@ def by_length(texts):
 
 def test_behind_an_endpoint_only_those_who_answer_learn_from_examples(endpoint_team, examples, work):
     team = endpoint_team(SOLVER_CRITIC_JUDGE, by_role("a", "right", "a"))
-    behind = replace(work, program=lambda one, files: make_program(one, files, endpoint=team.endpoint))
+    behind = replace(work, agent=lambda one, files: make_program(one, files, endpoint=team.endpoint))
     proposal = improved(Replay(recalls=1), team.candidate, examples[:3], behind)
     assert set(proposal.files) == {"memory.solver"}
     with pytest.raises(BadInput, match="role 'critic' learns from how the embedded LM scores"):

@@ -191,7 +191,7 @@ def test_an_endpoint_writes_descriptions_itself_and_its_garbage_counts_as_wrong(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="litellm|pydantic|openai|aiohttp|httpx")
         before = played(Program(parent, endpoint=where), by_id, make_trace)
-        behind = replace(work, program=lambda one, files: make_program(one, files, endpoint=where))
+        behind = replace(work, agent=lambda one, files: make_program(one, files, endpoint=where))
         proposal, _ = made(Tools(), parent, by_id, before, behind)
         writer = written_by(Program(parent, endpoint=where))
         assert writer(OPTIONS[0], FLIGHTS, HOTELS) == "Books flights by plane."

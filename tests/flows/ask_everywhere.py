@@ -18,7 +18,7 @@ from ratchet.agent.project import load_project
 from ratchet.agent.team.roles import as_team
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase
-from ratchet.infra.registry.programs import load_program
+from ratchet.infra.registry.agents import load_agent
 from ratchet.infra.registry.registry import champion, fetch_files, register
 from ratchet.infra.store.dataset_store import read_dataset, write_dataset
 from ratchet.infra.store.project_state import read_state
@@ -86,7 +86,7 @@ def loaded(folder: Path) -> None:
     assert answer["answer"] == "right"
     candidate_id = champion(name).candidate_id
     assert fetch_files(name, candidate_id) == {}
-    program = load_program(name, candidate_id)
+    program = load_agent(load_project(folder), candidate_id)
     assert program(request="7: go right", options=row["options"]).choice == "right"
 
 

@@ -71,7 +71,7 @@ def test_a_version_that_does_not_exist_is_one_line(ratchet, past):
         (("explain", "TRACE"), {"proven"}),
         (("gate", "PAIRS"), {"not yet"}),
     ],
-    ids=" ".join,
+    ids=lambda words: " ".join(sorted(words) if isinstance(words, set) else words),
 )
 def test_a_verdict_has_one_word_on_every_screen_and_it_is_not_that_of_the_data(
     ratchet, past, tmp_path, arguments, words

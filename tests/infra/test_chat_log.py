@@ -4,9 +4,8 @@ import json
 
 import pytest
 
-from ratchet.agent.environment import Action
+from ratchet.agent.environment import RESPOND, Action
 from ratchet.agent.errors import BadInput
-from ratchet.infra.traces.chat_messages import RESPOND
 from ratchet.infra.traces.log_file import read_log_file
 
 

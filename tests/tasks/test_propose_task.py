@@ -11,7 +11,7 @@ from ratchet.agent.optimize.tools import Tools
 from ratchet.agent.project import load_project
 from ratchet.agent.team.roles import as_team
 from ratchet.evaluation.data.cases import LabelledCase
-from ratchet.infra.registry.programs import load_program
+from ratchet.infra.registry.agents import load_agent
 from ratchet.infra.registry.registry import fetch_files, register, seen_case_ids
 from ratchet.infra.store.collected import keep_traces
 from ratchet.tasks import propose
@@ -73,7 +73,7 @@ def test_what_improves_one_agent_improves_every_role_of_a_team_and_is_served_fro
         *(example.case.case_id for example in training),
     }
     views = [example.view for example in evidence.examples]
-    (decision, *_) = load_program(project.name, candidate_id).decide(views)
+    (decision, *_) = load_agent(load_project(project.folder), candidate_id).decide(views)
     assert [part.actor for part in decision.parts] == ["solver", "critic", "critic", "judge"]
 
 

@@ -1,0 +1,114 @@
+"""From a project and a candidate to an agent that acts: the one place where the kinds are told apart.
+
+Why a module's kind is told by its import: a project without DSPy must not wait for it.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ratchet.agent.candidate import IN_CODE, Candidate, Kind
+from ratchet.agent.errors import BadInput
+from ratchet.agent.kinds.agent import Agent
+from ratchet.agent.kinds.callable import CallableAgent, callable_candidate
+from ratchet.agent.lm.endpoint import CONCURRENCY
+from ratchet.agent.lm.lm import LM
+from ratchet.agent.lm.of_candidate import lm_for
+from ratchet.agent.lm.weights import EMBEDDED_MODEL
+from ratchet.agent.memory.ranking import Embed
+from ratchet.agent.memory.snapshot import Memory
+from ratchet.agent.parts import WHOLE
+from ratchet.agent.project import Project
+
+
+def kind_of(agent: object) -> Kind:
+    """The kind of what a project names as its agent; None is the built-in one."""
+    if agent is None:
+        return "built-in"
+    if "dspy" in sys.modules and isinstance(agent, sys.modules["dspy"].Module):
+        return "module"
+    return "callable"
+
+
+def first_candidate(project: Project, model: str | None, api_base: str | None) -> Candidate:
+    """The agent of the first day: everything as the user's code has it.
+
+    Args:
+        project: whose agent.
+        model: the LM of the built-in agent; of the others what writes their reflections, None = nobody.
+        api_base: where that LM is asked.
+    """
+    kind = kind_of(project.agent)
+    told: dict[str, Any] = {"attempts": project.attempts, "api_base": api_base}
+    if kind == "built-in":
+        from ratchet.agent.kinds.program import base_candidate
+
+        return base_candidate(project.instructions, model=model or EMBEDDED_MODEL, **told)
+    told["model"] = model or IN_CODE
+    if kind == "module":
+        from ratchet.agent.kinds.module import module_candidate
+
+        return module_candidate(project.agent, **told)
+    return callable_candidate(project.parts, **told)
+
+
+def make_agent(
+    project: Project,
+    candidate: Candidate,
+    files: Mapping[str, Path],
+    *,
+    endpoint: Mapping[str, Any] | None = None,
+    embeddings: Callable[[str], Embed | None] = lambda _: None,
+) -> Agent:
+    """The candidate as the project's agent.
+
+    Args:
+        project: whose agent.
+        candidate: the version.
+        files: its files by name: `memory`, `memory.<prompt>`, `adapter`.
+        endpoint: what an endpoint's LM takes beside the model; `concurrency` is how many cases are played at once.
+        embeddings: gives the embedding that a memory names.
+
+    Raises:
+        BadInput: the candidate is of another kind than the project's agent, or lacks a file.
+    """
+    kind, settings = kind_of(project.agent), dict(endpoint or {})
+    if candidate.kind != kind:
+        raise BadInput(
+            f"candidate {candidate.candidate_id} is a {candidate.kind} agent, that of project {project.name!r} is "
+            f"a {kind} one: give a changed agent another project name"
+        )
+    if kind == "built-in":
+        from ratchet.agent.team.team import make_program
+
+        return make_program(candidate, files, endpoint=settings, embeddings=embeddings)
+    told: dict[str, Any] = {
+        "memories": _memories(candidate, files, embeddings),
+        "at_once": settings.get("concurrency", CONCURRENCY),
+        "lm": _lm(candidate, settings),
+    }
+    if kind == "module":
+        from ratchet.agent.kinds.module import ModuleAgent
+
+        return ModuleAgent(project.agent, candidate, **told)
+    assert callable(project.agent), "a project checks what it is given"
+    return CallableAgent(project.agent, candidate, **told)
+
+
+def _lm(candidate: Candidate, endpoint: dict[str, Any]) -> LM | None:
+    return None if candidate.base_model == IN_CODE else lm_for(candidate, endpoint=endpoint)
+
+
+def _memories(
+    candidate: Candidate, files: Mapping[str, Path], embeddings: Callable[[str], Embed | None]
+) -> dict[str, Memory]:
+    """By prompt, and by `WHOLE` what all share."""
+    named = {name: f"memory.{name}" for name in candidate.memories}
+    named |= {WHOLE: "memory"} if candidate.memory else {}
+    if missing := [label for label in named.values() if label not in files]:
+        raise BadInput(
+            f"candidate {candidate.candidate_id} names {missing[0]} and none was given: "
+            "pass the file that was registered with it"
+        )
+    return {name: Memory.load(files[label], embeddings=embeddings) for name, label in named.items()}

@@ -1,0 +1,43 @@
+"""From a registered version to an agent that acts: its files are fetched, its LM is the settings' one."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ratchet.agent.build import make_agent
+from ratchet.agent.candidate import Candidate
+from ratchet.agent.kinds.agent import Agent
+from ratchet.agent.project import Project
+from ratchet.infra.registry.registry import fetch_files, version_of
+from ratchet.infra.settings import Settings
+from ratchet.infra.text_embedding import embedding_named
+
+
+def load_agent(project: Project, candidate_id: str) -> Agent:
+    """The registered candidate, ready to act. Versions never change, so it is kept as long as the project's code."""
+    return _loaded(_Keyed(project), candidate_id)
+
+
+class _Keyed:
+    """A project, the same as another of its name with the same agent."""
+
+    def __init__(self, project: Project) -> None:
+        self.project = project
+        self._key: tuple[str, Any] = (project.name, id(project.agent))
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Keyed) and self._key == other._key
+
+
+@lru_cache(maxsize=8)
+def _loaded(keyed: _Keyed, candidate_id: str) -> Agent:
+    name = keyed.project.name
+    return build(keyed.project, version_of(name, candidate_id).candidate, fetch_files(name, candidate_id))
+
+
+def build(project: Project, candidate: Candidate, files: dict[str, Path]) -> Agent:
+    """An agent from a candidate and its files."""
+    return make_agent(project, candidate, files, endpoint=Settings().endpoint, embeddings=embedding_named)

@@ -73,7 +73,7 @@ def test_what_improves_one_agent_improves_every_role_of_a_team_and_is_served_fro
         *(example.case.case_id for example in training),
     }
     views = [example.view for example in evidence.examples]
-    (decision, *_) = load_agent(load_project(project.folder), candidate_id).decide(views)
+    (decision, *_) = load_agent(project, candidate_id).decide(views)
     assert [part.actor for part in decision.parts] == ["solver", "critic", "critic", "judge"]
 
 

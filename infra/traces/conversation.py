@@ -13,12 +13,12 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from ratchet.agent.case import Case
-from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.environment import RESPOND, Action, Outcome, respond
 from ratchet.agent.errors import BadInput
 from ratchet.agent.record import Json, Record
 from ratchet.agent.trace import Attempt, RunError, Step, Trace, Usage
 from ratchet.evaluation.data.labels import Source
-from ratchet.infra.traces.chat_messages import RESPOND, to_steps
+from ratchet.infra.traces.chat_messages import to_steps
 from ratchet.infra.traces.chat_parts import ChatMessage
 from ratchet.infra.traces.lm_calls import LmCall, threads
 
@@ -166,7 +166,7 @@ def _by(actor: str | None, steps: Sequence[Step]) -> list[Step]:
 
 
 def _respond(answer: Json) -> Action:
-    return Action(name=RESPOND, arguments={"content": answer})
+    return respond(answer)
 
 
 def _says(action: Action, answer: Json) -> bool:

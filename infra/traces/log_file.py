@@ -15,13 +15,13 @@ from typing import Any
 from pydantic import Field
 
 from ratchet.agent.case import Case
+from ratchet.agent.environment import RESPOND
 from ratchet.agent.errors import BadInput
 from ratchet.agent.record import Record, content_hash
 from ratchet.agent.trace import IMPORTED, Trace, Usage
 from ratchet.evaluation.data.labels import Label
 from ratchet.infra.files import cells
 from ratchet.infra.files.table import TableFile
-from ratchet.infra.traces.chat_messages import RESPOND
 from ratchet.infra.traces.conversation import Assessed, Conversation, trace_of
 from ratchet.infra.traces.formats.chat import SCORES, is_message
 from ratchet.infra.traces.formats.detect import LOOKED_AT, detect, format_named, is_record, wanted

@@ -5,6 +5,7 @@ the agent itself did wrong (arguments that are no JSON, a call that failed) is d
 not read, or not whole, is counted and said.
 """
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from ratchet.infra.traces.conversation import Assessed, Conversation, trace_of
 from ratchet.infra.traces.formats.chat import SCORES, is_message
 from ratchet.infra.traces.formats.detect import LOOKED_AT, detect, format_named, is_record, wanted
 from ratchet.infra.traces.formats.format import Format
+from ratchet.infra.traces.lm_calls import threads
 
 
 class Malformed(Record):
@@ -171,7 +173,10 @@ def imported_trace(
         BadInput: nobody acted in it.
     """
     given = conversation.inputs
-    request = conversation.request or (given if isinstance(given, str) else "")
+    is_one = (
+        bool(conversation.messages) and len(threads(conversation.lm_calls)) < 2
+    )  # of an agent of one prompt
+    request = (is_one and conversation.request) or _text_of(given) or conversation.request
     inputs = given if isinstance(given, dict) and "request" in given else {"request": request}
     return trace_of(
         conversation,
@@ -179,8 +184,15 @@ def imported_trace(
         candidate_id=f"{IMPORTED}{agent if named or not conversation.model else conversation.model}",
         seen_at=seen_at,
         case=Case(inputs=inputs, expected=conversation.expected),
-        answer=conversation.output,
+        answer=None if is_one else conversation.output,
     )
+
+
+def _text_of(given: Any) -> str:
+    """Of what was asked: the text, or the one text that it holds, else all of it as JSON."""
+    if isinstance(given, dict) and len(given) == 1:
+        (given,) = given.values()
+    return "" if given is None else given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
 
 
 def _of_format(

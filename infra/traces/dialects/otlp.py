@@ -5,10 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ratchet.infra.traces.conversation import Conversation
+from ratchet.evaluation.data.labels import Source
+from ratchet.infra.traces.conversation import Assessed, Conversation
 from ratchet.infra.traces.dialects.reading import conversation_of
-from ratchet.infra.traces.dialects.span import RawSpan
+from ratchet.infra.traces.dialects.span import RawSpan, first_of
 
+_ANNOTATION: Final = ("name", "label", "score", "explanation", "annotator_kind", "identifier")
+_ANNOTATORS: Final[Mapping[str, Source]] = {"HUMAN": "human", "LLM": "judge", "CODE": "environment"}
 _FAILED: Final = (2, "STATUS_CODE_ERROR")
 
 
@@ -32,7 +35,31 @@ def conversations(records: Iterable[Any]) -> Iterator[Conversation]:
         whole = [_with_logs(span, logged.get(span.span_id, ())) for span in found]
         conversation = conversation_of(whole)
         start = datetime.fromtimestamp(min(one.start_ns for one in whole) / 1e9, UTC)
-        yield conversation.model_copy(update={"started_at": start, "identity": ["otlp", trace_id]})
+        assessed = tuple(one for span in whole for one in _assessed(span))
+        update = {"started_at": start, "identity": ["otlp", trace_id], "assessed": assessed}
+        yield conversation.model_copy(update=update)
+
+
+def _assessed(span: RawSpan) -> Iterator[Assessed]:
+    """Evaluations by the GenAI conventions, which do not say who made them, and OpenInference's annotations."""
+    for name, said in span.events:
+        if name == "gen_ai.evaluation.result":
+            yield Assessed(
+                name=str(said.get("gen_ai.evaluation.name") or ""),
+                value=first_of(said, "gen_ai.evaluation.score.value", "gen_ai.evaluation.score.label"),
+                source="judge",
+                rater="otlp",
+                comment=str(said.get("gen_ai.evaluation.explanation") or ""),
+            )
+    if span.attributes.get("annotation.name"):
+        said = {name: span.attributes.get(f"annotation.{name}") for name in _ANNOTATION}
+        yield Assessed(
+            name=str(said["name"]),
+            value=first_of(said, "score", "label"),
+            source=_ANNOTATORS.get(str(said["annotator_kind"]), "environment"),
+            rater=str(said["identifier"] or "otlp"),
+            comment=str(said["explanation"] or ""),
+        )
 
 
 def _each(record: Any, *names: str) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from ratchet.infra.traces.formats.anthropic import ANTHROPIC
 from ratchet.infra.traces.formats.atif import ATIF
 from ratchet.infra.traces.formats.chat import OPENAI_CHAT
 from ratchet.infra.traces.formats.claude_code import CLAUDE_CODE
+from ratchet.infra.traces.formats.exports import LANGFUSE, LANGSMITH, MLFLOW, OTLP
 from ratchet.infra.traces.formats.format import Format
 from ratchet.infra.traces.formats.openai_preference import OPENAI_PREFERENCE
 from ratchet.infra.traces.formats.sharegpt import SHAREGPT
@@ -21,6 +22,10 @@ from ratchet.infra.traces.formats.swe_agent import MINI_SWE_AGENT, SWE_AGENT
 from ratchet.infra.traces.formats.tau import TAU2_BENCH, TAU_BENCH
 
 FORMATS: Final[tuple[Format, ...]] = (
+    OTLP,
+    MLFLOW,
+    LANGFUSE,
+    LANGSMITH,
     ATIF,
     CLAUDE_CODE,
     SWE_AGENT,

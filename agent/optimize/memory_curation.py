@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 from pydantic import Field
 
+from ratchet.agent.environment import RESPOND
 from ratchet.agent.kinds.decision import View
 from ratchet.agent.memory.ranking import Embed, Query, Retriever
 from ratchet.agent.memory.snapshot import Memory
@@ -95,6 +96,36 @@ def imported_steps(
             steps = kept.setdefault(found.experience.trajectory, {})
             steps |= {(s.index, s.role): s for s in (*found.before, found.experience, *found.after)}
     return [step for steps in kept.values() for step in steps.values()]
+
+
+def message_pairs(steps: Iterable[Experience]) -> list[Experience]:
+    """Each message of a user with the answer that it got, as a decision on its own, over all tools called between.
+
+    A step of which it is not known what the user had said (those before it were not recalled) gives none.
+    """
+    runs: dict[tuple[str, str], dict[int, Experience]] = {}
+    for step in steps:
+        runs.setdefault((step.trajectory, step.role), {})[step.index or 0] = step
+    pairs = []
+    for run in runs.values():
+        asked: str | None = None
+        for place, step in sorted(run.items()):
+            before = run.get(place - 1)
+            if place == 0 or (before is not None and before.action == RESPOND):
+                asked = step.observation
+            elif before is None:
+                asked = None
+            if step.action == RESPOND and asked:
+                alone = {
+                    "observation": asked,
+                    "goal": "",
+                    "index": None,
+                    "attempt": 0,
+                    "result": "",
+                    "thought": "",
+                }
+                pairs.append(step.model_copy(update=alone))
+    return pairs
 
 
 def _imports_like(view: View) -> Query:

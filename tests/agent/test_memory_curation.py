@@ -6,7 +6,13 @@ from ratchet.agent.memory.library import Library
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Credit, Experience
 from ratchet.agent.optimize.examples import as_decisions
-from ratchet.agent.optimize.memory_curation import CurationSettings, curate_memory, imported_steps, where_from
+from ratchet.agent.optimize.memory_curation import (
+    CurationSettings,
+    curate_memory,
+    imported_steps,
+    message_pairs,
+    where_from,
+)
 
 
 def trajectory(trace, *observations, source="own", **changes):
@@ -101,6 +107,27 @@ def test_imported_runs_like_what_the_agent_sees_are_taken_whole_and_only_so_many
             library, [view(asked[0].observation.text, "case " + "d" * 32)], k=2, most=1
         ) == [THEIRS[2]]
         assert imported_steps(library, asked, 0, k=2) == []
+
+
+def test_of_an_imported_run_each_message_of_the_user_is_paired_with_its_answer_over_the_tools_between():
+    def step(place, seen, action, **arguments):
+        run = {"trace_id": "a" * 32, "case_id": "c", "source": "own", "goal": "a flight?", "thought": "hm"}
+        return Experience(observation=seen, action=action, arguments=arguments, index=place, **run)
+
+    run = [
+        step(0, "a flight?", "search", to="OSL"),
+        step(1, "two flights", "respond", content="There are two."),
+        step(2, "the first", "book", flight=1),
+        step(3, "booked", "respond", content="Booked."),
+    ]
+    pairs = message_pairs(reversed(run))
+    assert [(one.observation, one.said) for one in pairs] == [
+        ("a flight?", "There are two."),
+        ("the first", "Booked."),
+    ]
+    assert {(one.action, one.index, one.goal) for one in pairs} == {("respond", None, "")}
+    assert message_pairs(run[3:]) == [], "what the user had said is not known"
+    assert [one.said for one in message_pairs(run[1:])] == ["Booked."]
 
 
 def test_a_memory_says_whose_logs_it_comes_from():

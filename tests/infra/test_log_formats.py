@@ -28,12 +28,13 @@ TABLE = {
     "tau2_bench.json": ("tau2-bench", 2, 1, 1, (140, 22), "friday", "reward 1, expected"),
     "swe_agent.traj": ("swe-agent", 0, 2, 2, (900, 60), "bell-1", "submitted"),
     "mini_swe_agent.traj.json": ("mini-swe-agent", 0, 2, 1, (900, 35), "bell-1", "Submitted"),
+    "mlflow.json": ("mlflow", 1, 1, 1, (140, 22), "shop-1", NONE),
+    "otlp.jsonl": ("otlp", 1, 1, 1, (140, 22), "shop-1", NONE),
+    "langfuse.json": ("langfuse", 1, 1, 1, (140, 22), "shop-1", NONE),
+    "langfuse_blob.jsonl": ("langfuse", 1, 1, 1, (140, 22), "shop-1", NONE),
+    "langsmith.jsonl": ("langsmith", 1, 1, 1, (140, 22), "shop-1", NONE),
     "atif.json": ("atif", 1, 1, 1, (140, 22), "shop-1", NONE),
 }
-
-
-def answer_of(trace):
-    return trace.action.arguments["content"]
 
 
 def found_in(path):
@@ -68,7 +69,7 @@ def test_the_same_conversation_has_the_same_steps_in_every_format(name):
     trace = read_log_file(LOGS / name).traces[0]
     looked = next(step for step in trace.attempts[0].steps if step.action.name == "free_bikes")
     assert (looked.action.arguments, looked.result) == ({"day": "Friday"}, FOUND)
-    assert (looked.observation, trace.case.inputs["request"], answer_of(trace)) == (ASKED, ASKED, SAID)
+    assert (looked.observation, trace.case.inputs["request"], trace.answer) == (ASKED, ASKED, SAID)
     assert ("lend bicycles" in trace.system) == (name != "claude_code.jsonl")
 
 
@@ -95,7 +96,7 @@ def test_of_a_session_of_claude_code_the_branch_that_was_given_up_is_left_out_an
     assert first.thought == second.thought == "Two lists."
     assert (first.result, second.action.name, second.result) == (FOUND, "Task", "None is in repair.")
     assert said.observation == f"{FOUND}\nNone is in repair."
-    assert (sub.case.inputs["request"], answer_of(sub)) == ("Which are in repair?", "None is in repair.")
+    assert (sub.case.inputs["request"], sub.answer) == ("Which are in repair?", "None is in repair.")
     assert (main.session_id, sub.session_id) == ("5e5510-1", "5e5510-1")
     notes = read_log_file(LOGS / "claude_code.jsonl").notes
     assert notes["message of a branch that was given up"] == 1
@@ -111,12 +112,12 @@ def test_a_session_that_goes_in_rings_or_on_after_its_file_is_read_as_far_as_it_
     rows = [line("a", "b", "user", "go"), line("b", "a", "assistant", "gone"), line("c", "x", "user", "and?")]
     (tmp_path / "ring.jsonl").write_text("\n".join(map(json.dumps, [*rows[:2], {**rows[1], "uuid": "d"}])))
     (trace,) = read_log_file(tmp_path / "ring.jsonl").traces
-    assert answer_of(trace) == "gone"
+    assert trace.answer == "gone"
     (tmp_path / "cut.jsonl").write_text(
         "\n".join(map(json.dumps, [rows[2], line("d", "c", "assistant", "y")]))
     )
     (trace,) = read_log_file(tmp_path / "cut.jsonl").traces
-    assert (trace.case.inputs["request"], answer_of(trace)) == ("and?", "y")
+    assert (trace.case.inputs["request"], trace.answer) == ("and?", "y")
 
 
 def test_tools_of_the_simulated_user_are_not_the_agents_and_are_counted():
@@ -153,7 +154,7 @@ def test_a_response_that_was_logged_beside_its_request_is_the_last_message(tmp_p
         for record in ({"request": asked, "response": reply}, {**asked, "response": reply}):
             (path := tmp_path / "log.jsonl").write_text(json.dumps(record))
             log = read_log_file(path)
-            assert (answer_of(log.traces[0]), log.traces[0].candidate_id, log.notes) == (
+            assert (log.traces[0].answer, log.traces[0].candidate_id, log.notes) == (
                 "gone",
                 "imported:m",
                 {},
@@ -178,5 +179,5 @@ def test_a_file_of_no_format_is_one_line_with_what_was_looked_for_and_what_was_f
     assert "\n" not in said
     for one in FORMATS:
         assert f"{one.name} ({one.fields})" in said
-    with pytest.raises(BadInput, match=re.escape("format 'csv' is none of atif, ")):
+    with pytest.raises(BadInput, match=re.escape("format 'csv' is none of otlp, ")):
         read_log_file(path, format_name="csv")

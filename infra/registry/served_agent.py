@@ -13,6 +13,7 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from ratchet.agent.candidate import Candidate
 from ratchet.agent.environment import Observation
+from ratchet.agent.errors import BadInput
 from ratchet.agent.kinds.program import Program, View
 from ratchet.agent.record import content_hash
 from ratchet.agent.team.team import make_program
@@ -30,8 +31,14 @@ class ServedAgent(PythonModel):
         prepare_environment()  # MLflow may be all that this process began with
         folder = Path(context.artifacts["agent"])
         manifest = folder / "candidate.json"
+        candidate = Candidate.from_json(manifest.read_text(), where=str(manifest))
+        if candidate.kind != "built-in":
+            raise BadInput(
+                f"candidate {candidate.candidate_id} holds the parts of a {candidate.kind} agent, whose code is its "
+                "owner's: there the parts are read, or `ratchet serve` answers"
+            )
         self.program = make_program(
-            Candidate.from_json(manifest.read_text(), where=str(manifest)),
+            candidate,
             _files(folder / "files"),
             endpoint=Settings().endpoint,
             embeddings=embedding_named,

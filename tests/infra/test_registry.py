@@ -12,7 +12,9 @@ from mlflow.exceptions import MlflowException
 
 from ratchet.agent.candidate import Candidate, Demo, Origin, Predictor
 from ratchet.agent.errors import BadInput, CorruptRecord, ServiceUnavailable
+from ratchet.agent.kinds.callable import callable_candidate
 from ratchet.agent.kinds.program import base_candidate
+from ratchet.agent.parts import prompt
 from ratchet.agent.record import folder_hash
 from ratchet.evaluation.data.intervals import mean_interval
 from ratchet.evaluation.gate.gate import Pair, decide
@@ -369,3 +371,15 @@ def test_without_its_digest_a_list_of_seen_cases_is_refused(project):
     connect(project).client.delete_tag(made.run_id, "seen_cases_digest")
     with pytest.raises(CorruptRecord, match="not what was registered"):
         seen_case_ids(project, made.candidate_id)
+
+
+def test_the_parts_of_a_user_s_own_agent_are_no_agent_by_themselves(project):
+    made = register(
+        project,
+        callable_candidate([prompt("desk-system", default="Name the team.")]),
+        files={},
+        seen_case_ids=[],
+        cost={},
+    )
+    with pytest.raises(BadInput, match="parts of a callable agent, whose code is its owner's"):
+        mlflow.pyfunc.load_model(f"models:/{project}/{made.number}")

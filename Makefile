@@ -14,6 +14,8 @@ ARGS =
 PYTHON =
 # Of the optional parts, such as EXTRAS=,textworld
 EXTRAS =
+# Test files at a time; each of these processes has servers of its own.
+SIDE_BY_SIDE = 2
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -e 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -23,7 +25,7 @@ demo: $(STAMP) ## the whole loop on the embedded agent, some 15 minutes
 	$(BIN)/ratchet demo --auto-approve $(ARGS)
 
 test: $(STAMP) check ## checks, then all tests with coverage of agent and evaluation
-	$(BIN)/pytest --cov --cov-report=term --cov-fail-under=85 $(ARGS)
+	$(BIN)/pytest -n $(SIDE_BY_SIDE) --dist loadfile --cov --cov-report=term --cov-fail-under=85 $(ARGS)
 
 story: $(STAMP) ## the tests that run the whole demo and look at it in a browser; tens of minutes
 	$(BIN)/pytest -m story $(ARGS)

@@ -221,7 +221,7 @@ def test_an_unknown_proposer_is_refused_before_anything_is_done(make_project):
 
 def test_only_so_many_are_asked_as_the_settings_say(make_project):
     ours = make_project(scores_itself=False)
-    ours.ask(*requests(16))
+    ours.ask(*requests(48))  # whatever the project is called, both sides have enough
     few = SelectionSettings(gate_labels=2, train_labels=3)
     report = improve(str(ours.folder), RULES.model_copy(update={"selection": few}))
     assert report.asked.n_asked == len(pending(ours.name)) == 5

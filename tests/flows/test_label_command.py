@@ -59,9 +59,8 @@ def test_url_is_that_of_the_review_page(ratchet, past):
 
 def test_ledgers_and_prompts_are_no_projects(past):
     assert past.project in known_projects()
-    assert not [
-        name for name in known_projects() if name.endswith(("-ledger", "-asked", "-watch", "-choose"))
-    ]
+    beside = (f"{past.project}-{ending}" for ending in ("ledger", "asked", "watch", "choose"))
+    assert not {*beside} & {*known_projects()}
 
 
 def _log_without_record(past):

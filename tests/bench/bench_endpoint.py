@@ -1,11 +1,14 @@
-"""Calls to an LM endpoint that answers after 50 ms: one after another, and many at once.
+"""An LM endpoint that answers after 50 ms: calls alone, and the whole `improve` of what `ratchet init` writes.
 
-python tests/bench/bench_endpoint.py [--cases 600] [--latency 0.05] [--concurrency 1,8]
-The endpoint is a local server of canned answers, in a process of its own; no LM, no network.
+python tests/bench/bench_endpoint.py [--cases 600] [--latency 0.05] [--concurrency 1,8] [--improve 1,8]
+Both one call after another, and many at once. The endpoints are local, canned for the calls and the desk's scripted
+one for `improve`, each in a process of its own; no LM, no network. A round of `improve` has a home of its own.
 """
 
 import argparse
 import json
+import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,13 +17,39 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from tempfile import TemporaryDirectory
+
+import httpx
 
 from ratchet import Action, Case, Observation, Option, Outcome
 from ratchet.agent.kinds.program import Program, base_candidate
 from ratchet.agent.rollout.loop import run
+from ratchet.flows.template.desk import scripted_llm
 from ratchet.infra.settings import prepare_environment
 
 STARTED = datetime(2026, 1, 5, tzinfo=UTC)
+ROUND = """
+import json, os, sys, time
+from pathlib import Path
+
+from ratchet.agent.lm.endpoint import Endpoint
+from ratchet.agent.lm.lm import Prompt
+from ratchet.flows.commands.init import copy_template
+from ratchet.flows.commands.run_here import start_server
+from ratchet.flows.improve import improve
+from ratchet.infra.mlflow_client import connect
+
+folder = Path(sys.argv[1])
+copy_template(folder)
+connect("my_agent")
+start_server()
+Endpoint("openai/scripted", api_base=os.environ["RATCHET_LM_API_BASE"], api_key="none").write(Prompt("Ready?", ""))
+began, busy = time.perf_counter(), time.process_time()
+report = improve(str(folder))
+took = {"seconds": time.perf_counter() - began, "busy": time.process_time() - busy}
+verdicts = [f"{one.verdict.decision} {one.verdict.gain:+.2f}" for one in report.judged]
+print(json.dumps(took | {"verdicts": ", ".join(verdicts)}))
+"""
 
 
 class World:
@@ -44,6 +73,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=600)
     parser.add_argument("--latency", type=float, default=0.05, help="seconds that an answer takes")
     parser.add_argument("--concurrency", default="1,8")
+    parser.add_argument("--improve", default="1,8", help="calls at once of whole rounds; empty = none")
     given = parser.parse_args()
     prepare_environment()  # LiteLLM reads its price list from disk
     cases = [Case(inputs={"request": f"{n}: go left"}) for n in range(given.cases)]
@@ -64,7 +94,53 @@ def main() -> int:
                 f"(ideal {ideal:.1f} s; {busy:.1f} s of processor time), {right} right",
                 flush=True,
             )
+    if settings := [int(at_once) for at_once in given.improve.split(",") if at_once]:
+        compare_rounds(given.latency, settings)
     return int(failed > 0)
+
+
+def compare_rounds(latency: float, settings: list[int]) -> None:
+    """Whole rounds, the first setting against each other one; what a round takes without waiting is told, too."""
+    rest = improve_round(0, settings[-1])
+    first, *others = [improve_round(latency, at_once) for at_once in settings]
+    for at_once, took in zip(settings[1:], others, strict=True):
+        print(
+            f"{at_once} at once instead of {settings[0]}: `improve` {first / took:.1f} × as fast, "
+            f"its waiting {(first - rest) / max(took - rest, 1e-3):.1f} ×"
+        )
+
+
+def improve_round(latency: float, at_once: int) -> float:
+    """Seconds that the first `improve` of a new project takes, without what MLflow, Prefect and LiteLLM need to start."""
+    with TemporaryDirectory() as folder, desk(latency) as address:
+        asked = {
+            "RATCHET_LM": "openai/scripted",
+            "RATCHET_LM_API_BASE": address,
+            "RATCHET_LM_API_KEY": "none",
+        }
+        asked |= {"RATCHET_LM_CONCURRENCY": str(at_once), "RATCHET_HOME": f"{folder}/home"}
+        command = [sys.executable, "-c", ROUND, f"{folder}/support"]
+        done = subprocess.run(command, env=os.environ | asked, stdout=subprocess.PIPE, check=True, text=True)
+        calls = httpx.get(address.replace("/v1", "/calls")).json()["calls"]
+    told = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"`improve` of the template, {calls} calls of {latency * 1000:.0f} ms, {at_once} at once: "
+        f"{told['seconds']:.1f} s ({told['busy']:.1f} s of processor time); {told['verdicts']}",
+        flush=True,
+    )
+    return float(told["seconds"])
+
+
+@contextmanager
+def desk(latency: float) -> Iterator[str]:
+    """Address of the template's scripted endpoint, in a process of its own."""
+    command = [sys.executable, scripted_llm.__file__, "--port", "0", "--latency-ms", str(latency * 1000)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.terminate()
 
 
 @contextmanager

@@ -141,6 +141,8 @@ def test_the_openai_client_gets_text_streams_tools_and_usage(llm):
 
 
 def test_what_it_does_not_take_is_said(llm):
+    assert httpx.get(llm.address.replace("/v1", "/calls")).json() == {"calls": llm.calls}
+    assert httpx.get(llm.address).status_code == 404
     for path, body, status in (("/nothing", {}, 404), ("/chat/completions", {"messages": 3}, 400)):
         told = httpx.post(llm.address + path, json=body)
         assert told.status_code == status

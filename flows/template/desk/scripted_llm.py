@@ -219,12 +219,14 @@ class _Handler(BaseHTTPRequestHandler):
     server: ScriptedLLM
 
     def do_GET(self) -> None:
-        """Which models there are."""
-        models = {
-            "object": "list",
-            "data": [{"id": "scripted", "object": "model", "created": 0, "owned_by": "script"}],
-        }
-        self._send(*((200, models) if self.path == "/v1/models" else (404, _error(f"no {self.path} here"))))
+        """Which models there are; how often it was asked."""
+        model = {"id": "scripted", "object": "model", "created": 0, "owned_by": "script"}
+        if self.path == "/v1/models":
+            self._send(200, {"object": "list", "data": [model]})
+        elif self.path == "/calls":
+            self._send(200, {"calls": self.server.calls})
+        else:
+            self._send(404, _error(f"no {self.path} here"))
 
     def do_POST(self) -> None:
         """Answer, whole or streamed."""

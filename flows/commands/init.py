@@ -1,11 +1,12 @@
 """`ratchet init DIR`: a project of the user's own that runs as it is, and is then theirs to change.
 
-Decision: a copy of one support desk (its requests, who solved them, a scripted endpoint) and of one agent for it, and
-not a generator: what a newcomer reads is what was tested.
+Decision: a copy of one support desk (its requests, who solved them, a scripted endpoint) and of one kind of agent for
+it, and not a generator: what a newcomer reads is what was tested.
 """
 
 import re
 import shutil
+from enum import StrEnum
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Final
@@ -13,18 +14,31 @@ from typing import Annotated, Final
 import typer
 
 from ratchet.agent.errors import BadInput
-from ratchet.agent.project import PROJECT_FILE, load_project
+from ratchet.agent.project import load_project
 from ratchet.flows.commands.options import AsJson
 from ratchet.flows.commands.terminal import console, emit_json
 
 _TEMPLATE_NAME: Final = "my_agent"
 _DESK: Final = "desk"
+_NAMED: Final = ("*.py", "*.toml", "*.md")
 _LEFT_OUT: Final = ("__pycache__", "*.pyc", ".ratchet")
+
+
+class AgentKind(StrEnum):
+    """What answers: one folder of the template each."""
+
+    options = "options"
+    """Ratchet's own agent, which picks one of the given options."""
+    callable = "callable"
+    """A Python function that calls an LM by OpenAI's client."""
+    dspy = "dspy"
+    """A `dspy.Module`."""
 
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Where the project will lie; new, or empty.")],
     name: Annotated[str | None, typer.Option(help="Name in MLflow; by default the folder's.")] = None,
+    kind: Annotated[AgentKind, typer.Option(help="What answers.")] = AgentKind.options,
     as_json: AsJson = False,
 ) -> None:
     """Make a project of your own that runs as it is.
@@ -33,23 +47,30 @@ def init(
     """
     chosen = _project_name(name, folder)
     _refuse_occupied(folder)
-    copy_template(folder)
-    path = folder / PROJECT_FILE
-    path.write_text(path.read_text().replace(f'"{_TEMPLATE_NAME}"', f'"{chosen}"'))
+    copy_template(folder, kind, chosen)
     project = load_project(folder)
     if as_json:
-        emit_json({"folder": str(folder.resolve()), "project": project.name})
+        emit_json({"folder": str(folder.resolve()), "project": project.name, "kind": kind.value})
         return
-    console.print(f"[green]✓[/] {project.name}: {len(project.traffic())} requests wait in {folder}")
-    console.print(f"next: `cd {folder} && ratchet improve`; README.md there says how to make it yours")
+    console.print(f"[green]✓[/] {project.name}: a project in {folder}; README.md there says how to run it")
+    console.print(f"next: `cd {folder}` and {_NEXT[kind]}")
 
 
-def copy_template(folder: Path) -> None:
-    """The desk, and the agent for it, as they lie in the package."""
+_NEXT: Final = {
+    AgentKind.options: "`ratchet improve`",
+    AgentKind.callable: "`python scripted_llm.py &`, `python support.py`, `ratchet improve`",
+    AgentKind.dspy: "`python scripted_llm.py &`, `python support.py`, `ratchet improve`",
+}
+
+
+def copy_template(folder: Path, kind: AgentKind = AgentKind.options, name: str = _TEMPLATE_NAME) -> None:
+    """The desk, and the agent for it, as they lie in the package, under the project's own name."""
     with as_file(files("ratchet.flows") / "template") as template:
-        for part in (_DESK, "options"):
+        for part in (_DESK, kind.value):
             ignored = shutil.ignore_patterns(*_LEFT_OUT)
             shutil.copytree(template / part, folder, dirs_exist_ok=True, ignore=ignored)
+    for path in (path for pattern in _NAMED for path in folder.glob(pattern)):
+        path.write_text(path.read_text(encoding="utf-8").replace(_TEMPLATE_NAME, name), encoding="utf-8")
 
 
 def _project_name(name: str | None, folder: Path) -> str:

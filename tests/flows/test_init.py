@@ -1,4 +1,5 @@
 import json
+import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ratchet.agent.project import load_project
 from ratchet.evaluation.data.cases import role_of
 from ratchet.evaluation.data.contamination import NEAR
 from ratchet.evaluation.data.near_text import SHINGLE
+from ratchet.flows.commands.init import AgentKind
 
 TEAMS = {"heron", "lynx", "otter", "wren"}
 
@@ -71,6 +73,24 @@ def test_experience_tells_the_teams_apart_on_requests_that_it_never_saw(made):
     assert sum(right) / len(right) > 0.7
 
 
+@pytest.mark.parametrize("kind", [kind.value for kind in AgentKind])
+def test_every_kind_loads_under_its_name_and_takes_forty_lines(ratchet, tmp_path, monkeypatch, kind):
+    for module in ("support", "tickets"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    done = ratchet("init", tmp_path / "p", "--kind", kind, "--name", f"the-{kind}", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kind"] == kind
+    assert load_project(tmp_path / "p").name == f"the-{kind}"
+    own = [path for name in ("support.py", "project.py") if (path := tmp_path / "p" / name).exists()]
+    lines = [line for path in own for line in path.read_text().splitlines() if line.strip()]
+    assert len(lines) <= 40
+    texts = [
+        path.read_text() for path in (tmp_path / "p").iterdir() if path.suffix in {".py", ".toml", ".md"}
+    ]
+    assert not any("my_agent" in text for text in texts)
+
+
 def test_the_folders_name_is_the_projects_unless_given(ratchet, tmp_path):
     assert ratchet("init", tmp_path / "My Agent!").returncode == 0
     assert load_project(tmp_path / "My Agent!").name == "my-agent"
@@ -85,6 +105,7 @@ def test_everything_that_a_project_needs_is_there(ratchet, tmp_path):
         "requests.jsonl",
         "solved.jsonl",
         "scripted_llm.py",
+        "tickets.py",
         "README.md",
         ".gitignore",
         ".env.example",

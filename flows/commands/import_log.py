@@ -54,7 +54,7 @@ def import_log(
     log = read_log_file(file, project=chosen, agent=agent, format_name=format_)
     if log.malformed and not skip_malformed:
         raise BadInput(f"{file}: {_faults(log)}; correct them, or leave them out with --skip-malformed")
-    report = {"project": chosen, "file": str(file), "format": log.format, "read": log.holds}
+    report = {"project": chosen, "file": str(file), "format": log.format, "read": log.counts | log.found}
     report |= _take(chosen, log)
     if as_json:
         emit_json(report)
@@ -66,8 +66,7 @@ def _show(log: LogFile, report: dict[str, Any]) -> None:
     for fault in log.malformed:
         name = (f"skipped {log.unit} {fault.number}  ", "yellow")
         console.print(Text.assemble(name, outside(fault.reason, 300)), soft_wrap=True)
-    holds = ", ".join(f"{times:,} {what}" for what, times in log.holds.items() if times)
-    console.print(f"read as {log.format}: {holds or 'nothing'}", soft_wrap=True)
+    _show_read(log)
     console.print(
         f"{report['new']:,} of {report['conversations']:,} conversations are new in {report['project']!r}: "
         f"{report['won']:,} won, {report['unscored']:,} without a reward, {report['sessions']:,} tasks; "
@@ -91,6 +90,17 @@ def _show(log: LogFile, report: dict[str, Any]) -> None:
         console.print(outside(f"{times:,} × {note}", 200), soft_wrap=True)
     if len(listed) > SHOWN_NOTES:
         console.print(f"and {len(listed) - SHOWN_NOTES} more; --json lists them")
+
+
+def _show_read(log: LogFile) -> None:
+    """What was found, and what was looked for and is in none of them."""
+    counted = ", ".join(f"{what} {times:,}" for what, times in log.counts.items())
+    console.print(f"read as {log.format}: {counted}", soft_wrap=True)
+    found = ", ".join(f"{what} {times:,}" for what, times in log.found.items() if times)
+    absent = ", ".join(what for what, times in log.found.items() if not times)
+    for told, what in (("conversations with", found), ("none with", absent)):
+        if what:
+            console.print(f"{told}: {what}", soft_wrap=True)
 
 
 def _faults(log: LogFile) -> str:

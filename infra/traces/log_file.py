@@ -53,22 +53,28 @@ class LogFile(Record):
     """What was not read or not kept whole, in words, with how often."""
 
     @property
-    def holds(self) -> dict[str, int]:
-        """What was read, in words, with how often."""
+    def counts(self) -> dict[str, int]:
+        """How many messages, calls and results were read."""
         steps = [step for trace in self.traces for attempt in trace.attempts for step in attempt.steps]
         called = [step for step in steps if step.action.name != RESPOND]
-        labelled = {label.trace_id for label in self.labels}
         return {
             "messages of the agent": len(steps) - len(called),
             "tool calls": len(called),
             "results": sum(step.result is not None for step in called),
-            "with a system prompt": sum(bool(trace.system) for trace in self.traces),
-            "with tool definitions": sum(bool(trace.tools) for trace in self.traces),
-            "with usage": sum(trace.usage != Usage() for trace in self.traces),
-            "in a session": sum(trace.session_id is not None for trace in self.traces),
-            "with a reward": sum(trace.score is not None for trace in self.traces),
-            "with the expected answer": sum(trace.case.expected is not None for trace in self.traces),
-            "with labels": sum(trace.trace_id in labelled for trace in self.traces),
+        }
+
+    @property
+    def found(self) -> dict[str, int]:
+        """How many conversations have each of what stands around the messages."""
+        labelled = {label.trace_id for label in self.labels}
+        return {
+            "system prompt": sum(bool(trace.system) for trace in self.traces),
+            "tool definitions": sum(bool(trace.tools) for trace in self.traces),
+            "usage": sum(trace.usage != Usage() for trace in self.traces),
+            "session": sum(trace.session_id is not None for trace in self.traces),
+            "reward": sum(trace.score is not None for trace in self.traces),
+            "expected answer": sum(trace.case.expected is not None for trace in self.traces),
+            "labels": sum(trace.trace_id in labelled for trace in self.traces),
         }
 
     @property

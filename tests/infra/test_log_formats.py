@@ -40,7 +40,7 @@ TABLE = {
 def found_in(path):
     """A row of the table, from what was read."""
     log = read_log_file(path)
-    trace, held = log.traces[0], log.holds
+    trace, held = log.traces[0], log.counts
     usage = trace.usage.input_tokens, trace.usage.output_tokens
     said = [f"reward {trace.score:g}"] if trace.score is not None else []
     said += ["expected"] if trace.case.expected is not None else []

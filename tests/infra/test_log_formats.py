@@ -144,6 +144,29 @@ def test_a_shell_agents_action_is_a_call_with_what_it_printed():
     assert log.notes == {"message of role 'exit', not of the run": 1}
 
 
+def test_a_command_in_a_fenced_block_is_a_call_and_the_next_message_its_result(tmp_path):
+    messages = [
+        {"role": "system", "content": "One command a turn."},
+        {"role": "user", "content": "Mend it."},
+        {"role": "assistant", "content": "THOUGHT: look.\n\n```bash\nls -l\n```"},
+        {"role": "user", "content": "shop.py"},
+        {"role": "assistant", "content": "```bash\na\n``` or ```bash\nb\n```"},
+        {"role": "user", "content": "One command, please."},
+    ]
+    record = {
+        "info": {"exit_status": "Submitted"},
+        "messages": messages,
+        "trajectory_format": "mini-swe-agent-1",
+    }
+    (path := tmp_path / "run.traj.json").write_text(json.dumps(record, indent=1))
+    looked, said = read_log_file(path).traces[0].attempts[0].steps
+    assert (looked.action.name, looked.action.arguments) == ("bash", {"command": "ls -l"})
+    assert (looked.thought, looked.result) == ("THOUGHT: look.", "shop.py")
+    assert (said.action.name, said.result) == ("respond", "One command, please.")
+    as_chat = read_log_file(path, format_name="openai-chat").traces[0]
+    assert read_log_file(path).traces[0].trace_id == as_chat.trace_id, "as the version before knew it"
+
+
 def test_a_response_that_was_logged_beside_its_request_is_the_last_message(tmp_path):
     asked = {"model": "m", "messages": [{"role": "user", "content": "go"}]}
     replies = [

@@ -5,6 +5,7 @@ history has tool calls, their names and arguments are the steps'; else each acti
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -16,6 +17,7 @@ from ratchet.infra.traces.formats.chat import read_chat
 from ratchet.infra.traces.formats.format import Format, object_in, of_cell, one_by_one, text_in, usage_of
 
 _MINI: Final = "mini-swe-agent"
+_COMMAND: Final = re.compile(r"```(?:bash|mswea_bash_command)\s*\n(.*?)\n?```", re.DOTALL)
 _READ: Final = ("info", "history", "environment", "replay_config", "trajectory_format", "instance_id")
 
 
@@ -100,7 +102,7 @@ def _read_mini(record: dict[str, Any]) -> Iterator[Conversation]:
     extras = [object_in(one.get("extra")) for one in given if isinstance(one, dict)]
     usages = [object_in(one.get("response")).get("usage") for one in extras]
     times = [one["timestamp"] for one in extras if isinstance(one.get("timestamp"), int | float)]
-    found = read_chat({**record, "messages": plain}, read_elsewhere=_READ)
+    found = read_chat({**record, "messages": _with_calls(plain)}, read_elsewhere=_READ)
     yield found.model_copy(
         update={
             "usage": usage_of(
@@ -117,6 +119,25 @@ def _read_mini(record: dict[str, Any]) -> Iterator[Conversation]:
             + Counter({"message of role 'exit', not of the run": len(given) - len(kept)}),
         }
     )
+
+
+def _with_calls(messages: list[Any]) -> list[Any]:
+    """In the first version the agent writes its command in a fenced block: a call, and what comes next its result."""
+    found: list[Any] = []
+    waiting: str | None = None
+    for place, message in enumerate(messages):
+        one = object_in(message)
+        if waiting is not None and one.get("role") == "user":
+            message = {"role": "tool", "tool_call_id": waiting, "content": one.get("content")}
+        waiting = None
+        blocks = _COMMAND.findall(text_in(one.get("content"))) if one.get("role") == "assistant" else []
+        if len(blocks) == 1 and not one.get("tool_calls"):
+            waiting = f"step {place}"
+            call = {"id": waiting, "name": "bash", "arguments": {"command": blocks[0].strip()}}
+            said = _COMMAND.sub("", text_in(one.get("content"))).strip()
+            message = {**one, "content": said, "tool_calls": [call]}
+        found.append(message)
+    return found
 
 
 def _name(settings: Mapping[str, Any]) -> str | None:

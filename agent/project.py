@@ -16,7 +16,8 @@ from typing import Any, Literal
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Environment
 from ratchet.agent.errors import BadInput, named
-from ratchet.agent.kinds.answering import Answering, Score
+from ratchet.agent.kinds.answering import Answering
+from ratchet.agent.kinds.scoring import as_score
 from ratchet.agent.limits import Limits
 from ratchet.agent.optimize.proposer import Proposer, check_proposers
 from ratchet.agent.parts import TextPart
@@ -54,8 +55,9 @@ class Project:
     `environment`."""
     parts: Sequence[TextPart] = ()
     """Prompts and tool descriptions of a callable that may change."""
-    score: Score | None = None
-    """What an answer to a case is worth, in [0, 1]; None, or where it gives None, people say."""
+    score: Any = None
+    """What an answer to a case is worth, in [0, 1]: `(case, answer) -> float | None`, such as `ratchet.contains`, or
+    a scorer of `mlflow.genai`; None, or where it gives None, people say."""
     effects: Literal["none", "guarded"] | None = None
     """Whether the agent's tools change anything outside: `none`, or `guarded`, which is to say that they ask
     `ratchet.is_trial()`. Left out, an agent in Python is never played again, and no challenger can be tested."""
@@ -105,7 +107,8 @@ class Project:
             raise BadInput(f"project {self.name!r}: agent {self.agent!r:.60} cannot be called")
         if self.effects not in (None, "none", "guarded"):
             raise BadInput(f"project {self.name!r}: effects = {self.effects!r}: give 'none' or 'guarded'")
-        object.__setattr__(self, "environment", partial(Answering, self.score))
+        score = None if self.score is None else as_score(self.score, self.name)
+        object.__setattr__(self, "environment", partial(Answering, score))
 
 
 def load_project(folder: Path) -> Project:

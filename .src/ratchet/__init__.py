@@ -45,6 +45,11 @@ if TYPE_CHECKING:
     from ratchet.agent.trace import Trace as Trace
     from ratchet.agent.trace import Usage as Usage
     from ratchet.evaluation.data.labels import Label as Label
+    from ratchet.evaluation.data.scorers import contains as contains
+    from ratchet.evaluation.data.scorers import exact as exact
+    from ratchet.evaluation.data.scorers import json_fields as json_fields
+    from ratchet.evaluation.data.scorers import numeric as numeric
+    from ratchet.evaluation.data.scorers import tool_call as tool_call
     from ratchet.evaluation.drift.monitor import DriftMonitor as DriftMonitor
     from ratchet.evaluation.gate.gate import Gate as Gate
     from ratchet.evaluation.gate.gate import decide as decide
@@ -71,6 +76,7 @@ _HOMES = {
     "agent.project": ("Project",),
     "agent.trace": ("Attempt", "Step", "Trace", "Usage"),
     "evaluation.data.labels": ("Label",),
+    "evaluation.data.scorers": ("contains", "exact", "json_fields", "numeric", "tool_call"),
     "evaluation.drift.monitor": ("DriftMonitor",),
     "evaluation.gate.gate": ("Gate", "decide"),
     "evaluation.gate.pairs": ("Pair",),

@@ -3,16 +3,14 @@
 Why an environment: the loop, the gate and the proposers play every kind of agent by the same three methods.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Observation, Outcome
+from ratchet.agent.kinds.scoring import Score
 from ratchet.agent.memory.steps import goal_of
 from ratchet.agent.record import Json, as_text
-
-Score = Callable[[Case, Json], float | None]
-"""What an answer to a case is worth, in [0, 1]; None = people say."""
 
 
 class Answering:
@@ -35,10 +33,7 @@ class Answering:
 
     def outcome(self) -> Outcome:
         """What the project's scorer says; nothing where it has none, or cannot tell."""
-        if self._score is None:
-            return Outcome()
-        score = self._score(self._case, self._answer)
-        return Outcome(score=None if score is None else float(score))
+        return Outcome(score=None if self._score is None else self._score(self._case, self._answer))
 
 
 def asked(inputs: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Environment, Observation, Outcome
-from ratchet.agent.errors import BadInput, LMFailure, named
+from ratchet.agent.errors import BadInput, LMFailure, RatchetError, named
 from ratchet.agent.kinds.agent import Agent
 from ratchet.agent.kinds.arguments import fill_arguments
 from ratchet.agent.kinds.program import Decision, Program, View
@@ -188,7 +188,8 @@ def _checked(kind: type[T], value: object) -> T:
 
 
 def _broken(call: str, error: Exception) -> RunError:
-    return RunError(kind="infrastructure", message=f"environment.{call}: {error!r}"[:500])
+    said = str(error) if isinstance(error, RatchetError) else repr(error)
+    return RunError(kind="infrastructure", message=f"environment.{call}: {said}"[:500])
 
 
 def _score(rollout: Rollout, stopped: Stop | None) -> None:

@@ -1,8 +1,8 @@
 """Labels as MLflow assessments, and back.
 
-Why two names only: feedback `score` and expectation `expected` are what people, judges and environments can
-say about a trace; anything else that a person wrote is reported, never guessed at and never dropped. Whether
-somebody was asked, and with which propensity, is not read from here: whoever may label may write it.
+Written are two names only, feedback `score` and expectation `expected`; read are all that the project names
+(`FeedbackNames`), and anything else is reported, never guessed at and never dropped. Whether somebody was asked, and
+with which propensity, is not read from here: whoever may label may write it.
 """
 
 from collections import defaultdict
@@ -13,15 +13,12 @@ from typing import Any, Final
 from mlflow.entities import Assessment, AssessmentSource, Expectation, Feedback, TraceInfo
 from pydantic import ValidationError
 
-from ratchet.agent.record import Json, Record
+from ratchet.agent.record import Record
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.labels import ANONYMOUS, Label, Source, one_per_rater
+from ratchet.infra.traces.feedback import COMMENT, EXPECTED, SCORE, FeedbackNames, plain_answer
 from ratchet.infra.traces.spans import mlflow_id, own_id
 
-SCORE: Final = "score"
-EXPECTED: Final = "expected"
-COMMENT: Final = "comment"
-"""What the Review page asks beside the answer."""
 OUTCOME: Final = "outcome"
 """The environment's own score, known when the trace was written; part of the trace, not a label."""
 ASKED: Final = "ratchet.asked"
@@ -91,9 +88,11 @@ def _arrived_ms(assessment: Assessment) -> int:
     return assessment.last_update_time_ms or assessment.create_time_ms or 0
 
 
-def to_labels(info: TraceInfo, *, after_ms: int = 0) -> tuple[list[Label], list[Problem]]:
+def to_labels(
+    info: TraceInfo, *, after_ms: int = 0, names: FeedbackNames | None = None
+) -> tuple[list[Label], list[Problem]]:
     """Labels in the trace's valid assessments from `after_ms` on, a person's newest only, and what is no label."""
-    trace_id = own_id(info.trace_id)
+    trace_id, known = own_id(info.trace_id), names or FeedbackNames()
     valid = [one for one in info.assessments or [] if one.valid is not False and one.name != OUTCOME]
     remarks = {one.source.source_id: str(_value(one)) for one in valid if one.name == COMMENT}
     groups: dict[str, list[Assessment]] = defaultdict(list)
@@ -101,27 +100,32 @@ def to_labels(info: TraceInfo, *, after_ms: int = 0) -> tuple[list[Label], list[
     for assessment in valid:
         if _arrived_ms(assessment) < after_ms:
             continue
-        if assessment.name in (SCORE, EXPECTED):
+        if known.kind(assessment.name) is not None:
             tie = (assessment.metadata or {}).get("label_id") or assessment.assessment_id
             groups[f"{assessment.source.source_type} {assessment.source.source_id} {tie}"].append(assessment)
-        elif assessment.source.source_type == "HUMAN" and assessment.name != COMMENT:
-            problems.append(Problem(trace_id=trace_id, reason=_unknown_name(assessment)))
+        elif assessment.name != COMMENT:
+            told = f"{assessment.source.source_id} wrote {known.unread(assessment.name, _value(assessment))}"
+            problems.append(Problem(trace_id=trace_id, reason=told))
     labels = []
     for said in groups.values():
         try:
-            labels.append(_label(trace_id, said, remarks))
+            labels.append(_label(trace_id, said, remarks, known))
         except (ValidationError, ValueError) as error:
             problems.append(Problem(trace_id=trace_id, reason=_unusable(said[0], error)))
     return one_per_rater(labels), problems
 
 
-def _label(trace_id: str, said: Sequence[Assessment], remarks: dict[str | None, str]) -> Label:
+def _label(
+    trace_id: str, said: Sequence[Assessment], remarks: dict[str | None, str], names: FeedbackNames
+) -> Label:
     first = said[0]
     metadata = first.metadata or {}
+    scores = (names.score(one.name, _value(one)) for one in said if names.kind(one.name) == "score")
+    answers = (plain_answer(_value(one)) for one in said if names.kind(one.name) == "expected")
     return Label(
         trace_id=trace_id,
-        score=next((_score(_value(one)) for one in said if one.name == SCORE), None),
-        expected=next((_plain(_value(one)) for one in said if one.name == EXPECTED), None),
+        score=next(scores, None),
+        expected=next(answers, None),
         source=_source(first),
         rater=first.source.source_id or ANONYMOUS,
         rubric_version=metadata.get("rubric_version", "1"),
@@ -145,23 +149,6 @@ def _said_at(assessment: Assessment) -> datetime:
         return arrived
     at = datetime.fromisoformat(made)
     return min(at if at.tzinfo is not None else at.replace(tzinfo=UTC), arrived)
-
-
-def _score(value: Any) -> float:
-    if isinstance(value, bool | int | float):
-        return float(value)
-    raise ValueError(f"score is {value!r}, not a number in [0, 1] or pass/fail")
-
-
-def _plain(value: Any) -> Json:
-    return value.strip() if isinstance(value, str) else value
-
-
-def _unknown_name(assessment: Assessment) -> str:
-    return (
-        f"{assessment.source.source_id} wrote {assessment.name!r} = {_value(assessment)!r}: "
-        f"only {SCORE!r} and {EXPECTED!r} are read as labels; repeat it under one of these names"
-    )
 
 
 def _unusable(assessment: Assessment, error: ValueError) -> str:

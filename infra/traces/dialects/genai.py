@@ -13,11 +13,11 @@ from ratchet.infra.traces.dialects.span import (
     RawSpan,
     SpanFacts,
     ToolRun,
-    first_of,
+    first_attribute,
     plain,
     read_messages,
     text_of,
-    usage_of,
+    tokens_of,
 )
 from ratchet.infra.traces.lm_calls import LmCall
 
@@ -73,7 +73,7 @@ def _call(said: Mapping[str, Any], asked: Any, answered: Any, notes: Counter[str
         answer=replies[0] if replies else None,
         tools=tuple(tools) if isinstance(tools, list) else (),
         model=_model(said),
-        response_id=first_of(said, "gen_ai.response.id"),
+        response_id=first_attribute(said, "gen_ai.response.id"),
     )
 
 
@@ -85,7 +85,7 @@ def _has_content(call: LmCall) -> bool:
 
 
 def _model(said: Mapping[str, Any]) -> str | None:
-    named = first_of(said, "gen_ai.request.model", "gen_ai.response.model", "model_name")
+    named = first_attribute(said, "gen_ai.request.model", "gen_ai.response.model", "model_name")
     return None if named is None else str(named)
 
 
@@ -153,11 +153,11 @@ def _as_messages(given: Any, role: str) -> list[Any]:
 
 
 def _tool(said: Mapping[str, Any], span: RawSpan) -> ToolRun:
-    result = first_of(said, "gen_ai.tool.call.result", "gen_ai.tool.output", "tool_response")
-    arguments = first_of(said, "gen_ai.tool.call.arguments", "gen_ai.tool.input", "tool_arguments")
+    result = first_attribute(said, "gen_ai.tool.call.result", "gen_ai.tool.output", "tool_response")
+    arguments = first_attribute(said, "gen_ai.tool.call.arguments", "gen_ai.tool.input", "tool_arguments")
     if result is None:
         result = next((e.get("content") or e.get("result") for n, e in span.events if n in _ROLES), None)
-    call_id = first_of(said, "gen_ai.tool.call.id")
+    call_id = first_attribute(said, "gen_ai.tool.call.id")
     return ToolRun(
         name=str(said.get("gen_ai.tool.name") or span.name.removeprefix("execute_tool ")),
         call_id=None if call_id is None else str(call_id),
@@ -167,19 +167,19 @@ def _tool(said: Mapping[str, Any], span: RawSpan) -> ToolRun:
 
 
 def _usage(said: Mapping[str, Any]) -> Any:
-    sent = first_of(
+    sent = first_attribute(
         said,
         "gen_ai.usage.input_tokens",
         "gen_ai.usage.prompt_tokens",
         "gen_ai.aggregated_usage.input_tokens",
     )
-    got = first_of(
+    got = first_attribute(
         said,
         "gen_ai.usage.output_tokens",
         "gen_ai.usage.completion_tokens",
         "gen_ai.aggregated_usage.output_tokens",
     )
-    return usage_of(None, sent, got)
+    return tokens_of(None, sent, got)
 
 
 def _session(said: Mapping[str, Any]) -> str | None:

@@ -14,7 +14,7 @@ from ratchet.infra.files.cells import parse_time
 from ratchet.infra.traces.conversation import Assessed, Conversation, LinkedPrompt
 from ratchet.infra.traces.dialects.library_values import lm_call_of
 from ratchet.infra.traces.dialects.reading import conversation_of_facts
-from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, plain, text_of, usage_of
+from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, plain, text_of, tokens_of
 
 _GENERATIONS: Final = ("GENERATION", "EMBEDDING")
 _SOURCES: Final[Mapping[str, Source]] = {"ANNOTATION": "human", "API": "environment", "EVAL": "judge"}
@@ -143,7 +143,7 @@ def _usage(one: Mapping[str, Any]) -> Usage | None:
         ),
         None,
     )
-    return usage_of(told, sent, got)
+    return tokens_of(told, sent, got)
 
 
 def _assessed(score: Mapping[str, Any]) -> Assessed:

@@ -10,7 +10,7 @@ from ratchet.infra.files.cells import parse_time
 from ratchet.infra.traces.conversation import Assessed, Conversation
 from ratchet.infra.traces.dialects.library_values import lm_call_of
 from ratchet.infra.traces.dialects.reading import conversation_of_facts
-from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, plain, text_of, usage_of
+from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, plain, text_of, tokens_of
 
 
 def looks_like(record: Any) -> bool:
@@ -115,7 +115,7 @@ def _usage(run: Mapping[str, Any], output: Any) -> Usage | None:
     counted = {**(held or {}), **(told or {})}
     sent = run.get("prompt_tokens") or counted.get("input_tokens") or counted.get("prompt_tokens")
     got = run.get("completion_tokens") or counted.get("output_tokens") or counted.get("completion_tokens")
-    return usage_of(None, sent, got)
+    return tokens_of(None, sent, got)
 
 
 def _feedback(run: Mapping[str, Any]) -> Iterator[Assessed]:

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 from ratchet.infra.traces.dialects.library_values import lm_call_of
-from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, plain, text_of, usage_of
+from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, plain, text_of, tokens_of
 
 _LM = ("LLM", "CHAT_MODEL")
 
@@ -39,7 +39,7 @@ def _usage(given: Any) -> Any:
     told = plain(given)
     if not isinstance(told, dict):
         return None
-    return usage_of(told, told.get("input_tokens"), told.get("output_tokens"))
+    return tokens_of(told, told.get("input_tokens"), told.get("output_tokens"))
 
 
 def _arguments(inputs: Any) -> Any:

@@ -12,7 +12,7 @@ from ratchet.evaluation.data.labels import ANONYMOUS, Source
 from ratchet.infra.files.cells import parse_time
 from ratchet.infra.traces.conversation import Assessed, Conversation, LinkedPrompt
 from ratchet.infra.traces.dialects.reading import conversation_of
-from ratchet.infra.traces.dialects.span import RawSpan, plain, usage_of
+from ratchet.infra.traces.dialects.span import RawSpan, plain, tokens_of
 
 LINKED_PROMPTS: Final = "mlflow.linkedPrompts"
 CANDIDATE: Final = "candidate_id"
@@ -55,7 +55,7 @@ def conversation_of_trace(
     used = plain(metadata.get("mlflow.trace.tokenUsage"))
     usage = told.usage
     if isinstance(used, dict) and not (usage.input_tokens or usage.output_tokens):
-        counted = usage_of(used, used.get("input_tokens"), used.get("output_tokens"))
+        counted = tokens_of(used, used.get("input_tokens"), used.get("output_tokens"))
         usage = counted.model_copy(update={"lm_calls": usage.lm_calls}) if counted is not None else usage
     return told.model_copy(
         update={

@@ -9,12 +9,12 @@ from ratchet.infra.traces.dialects.span import (
     RawSpan,
     SpanFacts,
     ToolRun,
-    first_of,
+    first_attribute,
     nested,
     plain,
     read_messages,
     text_of,
-    usage_of,
+    tokens_of,
 )
 from ratchet.infra.traces.lm_calls import LmCall
 
@@ -31,7 +31,7 @@ def read(span: RawSpan) -> SpanFacts | None:
         session_id=said.get("session.id"),
         user=said.get("user.id"),
     )
-    facts.usage = usage_of(None, said.get("llm.token_count.prompt"), said.get("llm.token_count.completion"))
+    facts.usage = tokens_of(None, said.get("llm.token_count.prompt"), said.get("llm.token_count.completion"))
     if kind == "LLM":
         facts.lm, facts.notes = _call(said)
     elif kind == "TOOL":
@@ -42,7 +42,7 @@ def read(span: RawSpan) -> SpanFacts | None:
 def _call(said: Mapping[str, Any]) -> tuple[LmCall | None, Counter[str]]:
     notes: Counter[str] = Counter()
     asked, answered = _all(said, "input"), _all(said, "output")
-    model = first_of(said, "llm.model_name")
+    model = first_attribute(said, "llm.model_name")
     if not asked and not answered:
         return lm_call_of(said.get("input.value"), said.get("output.value"), notes), notes
     system, given = read_messages(asked, notes, otherwise="user")
@@ -89,10 +89,10 @@ def _part(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tool(said: Mapping[str, Any], span: RawSpan) -> ToolRun:
-    arguments = first_of(said, "tool.parameters", "input.value")
-    result, call_id = said.get("output.value"), first_of(said, "tool.id", "tool_call.id")
+    arguments = first_attribute(said, "tool.parameters", "input.value")
+    result, call_id = said.get("output.value"), first_attribute(said, "tool.id", "tool_call.id")
     return ToolRun(
-        name=str(first_of(said, "tool.name") or span.name),
+        name=str(first_attribute(said, "tool.name") or span.name),
         call_id=None if call_id is None else str(call_id),
         arguments=plain(arguments),
         result=None if result is None else text_of(result),

@@ -8,12 +8,12 @@ from ratchet.infra.traces.dialects.span import (
     RawSpan,
     SpanFacts,
     ToolRun,
-    first_of,
+    first_attribute,
     nested,
     plain,
     read_messages,
     text_of,
-    usage_of,
+    tokens_of,
 )
 from ratchet.infra.traces.lm_calls import LmCall
 
@@ -30,20 +30,20 @@ def read(span: RawSpan) -> SpanFacts | None:
     inputs, output = _entity(said.get("traceloop.entity.input")), _value(said.get("traceloop.entity.output"))
     facts = SpanFacts(session_id=said.get(_SESSION), user=said.get(_USER), inputs=inputs, output=output)
     if said.get("traceloop.span.kind") == "tool":
-        name = str(first_of(said, "traceloop.entity.name") or span.name)
+        name = str(first_attribute(said, "traceloop.entity.name") or span.name)
         facts.tool = ToolRun(name, None, inputs, None if output is None else text_of(output))
     elif has_messages:
         facts.lm, facts.notes = _call(said)
-        sent = first_of(
+        sent = first_attribute(
             said, "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens", "llm.usage.prompt_tokens"
         )
-        got = first_of(
+        got = first_attribute(
             said,
             "gen_ai.usage.output_tokens",
             "gen_ai.usage.completion_tokens",
             "llm.usage.completion_tokens",
         )
-        facts.usage = usage_of(None, sent, got)
+        facts.usage = tokens_of(None, sent, got)
     return facts
 
 
@@ -57,7 +57,7 @@ def _call(said: Mapping[str, Any]) -> tuple[LmCall, Counter[str]]:
         for one in (functions if isinstance(functions, list) else [])
         if isinstance(one, dict)
     ]
-    model = first_of(said, "gen_ai.request.model", "gen_ai.response.model")
+    model = first_attribute(said, "gen_ai.request.model", "gen_ai.response.model")
     answer = replies[0] if replies else None
     return LmCall(system=system, given=tuple(given), answer=answer, tools=tuple(tools), model=model), notes
 

@@ -15,7 +15,7 @@ from ratchet.agent.trace import Usage
 from ratchet.infra.traces.chat_parts import ChatMessage
 from ratchet.infra.traces.conversation import Conversation
 from ratchet.infra.traces.dialects import genai, mlflow_autolog, openinference, openllmetry, vercel
-from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, first_of, plain
+from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, first_attribute, plain
 from ratchet.infra.traces.lm_calls import LmCall, threads
 from ratchet.infra.traces.tool_runs import with_results
 
@@ -161,7 +161,7 @@ def _told(
 ) -> str | None:
     """By an attribute of its own on any span, the outermost first; else as the dialects say it."""
     for span in ordered:
-        found: Any = first_of(span.attributes, *names)
+        found: Any = first_attribute(span.attributes, *names)
         if found is not None:
             return str(found)
     return next((str(told) for one in ordered if (told := getattr(facts[one.span_id], field))), None)

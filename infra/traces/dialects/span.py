@@ -69,7 +69,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-def first_of(attributes: Mapping[str, Any], *names: str) -> Any:
+def first_attribute(attributes: Mapping[str, Any], *names: str) -> Any:
     """The first of these attributes that says something."""
     return next((attributes[name] for name in names if attributes.get(name) not in (None, "")), None)
 
@@ -79,7 +79,7 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def usage_of(given: Any, prompts: Any, completions: Any) -> Usage | None:
+def tokens_of(given: Any, prompts: Any, completions: Any) -> Usage | None:
     """Tokens, where either number is there."""
     counted = [_count(one) for one in (prompts, completions)]
     if given is None and all(one is None for one in counted):

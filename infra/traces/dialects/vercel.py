@@ -8,11 +8,11 @@ from ratchet.infra.traces.dialects.span import (
     RawSpan,
     SpanFacts,
     ToolRun,
-    first_of,
+    first_attribute,
     plain,
     read_messages,
     text_of,
-    usage_of,
+    tokens_of,
 )
 from ratchet.infra.traces.lm_calls import LmCall
 
@@ -25,9 +25,9 @@ def read(span: RawSpan) -> SpanFacts | None:
     if not any(name.startswith("ai.") for name in said):
         return None
     facts = SpanFacts(
-        session_id=first_of(said, f"{_ABOUT}sessionId", f"{_ABOUT}session_id"),
-        user=first_of(said, f"{_ABOUT}userId", f"{_ABOUT}user_id"),
-        output=first_of(said, "ai.response.text", "ai.response.object"),
+        session_id=first_attribute(said, f"{_ABOUT}sessionId", f"{_ABOUT}session_id"),
+        user=first_attribute(said, f"{_ABOUT}userId", f"{_ABOUT}user_id"),
+        output=first_attribute(said, "ai.response.text", "ai.response.object"),
     )
     if "ai.toolCall.name" in said:
         result = plain(said.get("ai.toolCall.result"))
@@ -38,15 +38,17 @@ def read(span: RawSpan) -> SpanFacts | None:
             None if result is None else text_of(result),
         )
         return facts
-    asked = plain(first_of(said, "ai.prompt.messages"))
+    asked = plain(first_attribute(said, "ai.prompt.messages"))
     outer = plain(said.get("ai.prompt"))
     if asked is None and isinstance(outer, dict):
         asked = outer.get("messages") or outer.get("prompt")
     if asked is not None:
         facts.lm, facts.notes = _call(said, asked, outer if isinstance(outer, dict) else {})
-    sent = first_of(said, "ai.usage.promptTokens", "ai.usage.inputTokens", "gen_ai.usage.input_tokens")
-    got = first_of(said, "ai.usage.completionTokens", "ai.usage.outputTokens", "gen_ai.usage.output_tokens")
-    facts.usage = usage_of(None, sent, got)
+    sent = first_attribute(said, "ai.usage.promptTokens", "ai.usage.inputTokens", "gen_ai.usage.input_tokens")
+    got = first_attribute(
+        said, "ai.usage.completionTokens", "ai.usage.outputTokens", "gen_ai.usage.output_tokens"
+    )
+    facts.usage = tokens_of(None, sent, got)
     return facts
 
 
@@ -56,8 +58,8 @@ def _call(said: Mapping[str, Any], asked: Any, outer: Mapping[str, Any]) -> tupl
     system, messages = read_messages([_message(one) for one in given], notes, otherwise="user")
     answer = {
         "role": "assistant",
-        "content": first_of(said, "ai.response.text", "ai.response.object"),
-        "reasoning": first_of(said, "ai.response.reasoning"),
+        "content": first_attribute(said, "ai.response.text", "ai.response.object"),
+        "reasoning": first_attribute(said, "ai.response.reasoning"),
         "tool_calls": [_part(one) for one in plain(said.get("ai.response.toolCalls")) or []],
     }
     _, replies = read_messages([answer], notes, otherwise="assistant")
@@ -68,7 +70,7 @@ def _call(said: Mapping[str, Any], asked: Any, outer: Mapping[str, Any]) -> tupl
         given=tuple(messages),
         answer=replies[0] if replies[0].parts else None,
         tools=tuple(tools),
-        model=first_of(said, "ai.model.id", "gen_ai.request.model"),
+        model=first_attribute(said, "ai.model.id", "gen_ai.request.model"),
     )
     return call, notes
 

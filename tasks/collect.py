@@ -1,13 +1,18 @@
 """Collect: what is new in MLflow since the last time, added to what is on disk; nothing else is read or written."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from prefect import task
 
+from ratchet.agent.project import load_project
 from ratchet.agent.record import Record
+from ratchet.agent.seen import case_of_trace
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.labels import Label, people_said
+from ratchet.infra.registry.known_versions import known_versions
 from ratchet.infra.store.collected import (
     collected_traces,
     keep_labels,
@@ -19,7 +24,15 @@ from ratchet.infra.store.collected import (
 from ratchet.infra.store.dataset_store import DatasetVersion, read_dataset
 from ratchet.infra.store.experience import remember
 from ratchet.infra.store.project_state import ProjectState, read_state, state_lock, update_state
+from ratchet.infra.traces.assessments import Problem
+from ratchet.infra.traces.feedback import FeedbackNames
+from ratchet.infra.traces.foreign import Reading
 from ratchet.infra.traces.write import collect, flush_spool
+
+_AGAIN: Final = 300
+"""Unreadable traces that are tried again at a look, the newest; the others are only told."""
+_NAMED: Final = 20
+"""Unreadable traces that are told one by one."""
 
 
 class Collection(Record):
@@ -31,17 +44,32 @@ class Collection(Record):
     n_new_traces: int
     n_new_labels: int
     problems: tuple[str, ...] = ()
-    """What could not be read, each with its reason; it stays in MLflow."""
+    """What could not be read, each with its reason; it stays in MLflow. A trace is named at every look."""
+    n_unreadable: int = 0
+    """Traces that were found by now and cannot be read."""
 
 
 @task(name="collect", retries=2, retry_delay_seconds=5)
-def collect_new(name: str) -> Collection:
-    """Read what arrived since the watermark and append it; a run again finds nothing new."""
+def collect_new(name: str, folder: str | None = None, feedback: FeedbackNames | None = None) -> Collection:
+    """Read what arrived since the watermark and append it; a run again finds nothing new.
+
+    Args:
+        name: the project.
+        folder: where it lies; None = traces that Ratchet did not write are read by their messages alone.
+        feedback: under which names labels are read; None = the usual ones.
+    """
     with state_lock(name):
-        return _collect(name)
+        return _collect(name, _reading(name, folder, feedback))
 
 
-def _collect(name: str) -> Collection:
+def _reading(name: str, folder: str | None, feedback: FeedbackNames | None) -> Reading:
+    names, versions = feedback or FeedbackNames(), partial(known_versions, name)
+    if folder is None:
+        return Reading(versions=versions, names=names)
+    return Reading(partial(case_of_trace, load_project(Path(folder))), versions, names)
+
+
+def _collect(name: str, reading: Reading) -> Collection:
     unsent = flush_spool(name)
     state = read_state(name)
     take_over(name, state)
@@ -49,7 +77,9 @@ def _collect(name: str) -> Collection:
     lost = [
         a.name for a, b in zip((state.traces, state.labels), before, strict=True) if a and a.n_rows > b.n_rows
     ]
-    got = collect(name, None if lost else state.watermark)
+    again = (*list(state.unreadable)[-_AGAIN:], *state.unfinished)
+    got = collect(name, None if lost else state.watermark, reading, again=again)
+    unreadable = {one: why for one, why in state.unreadable.items() if one not in again} | got.unreadable
     own = [
         trace for trace in got.traces if not trace.is_imported
     ]  # another agent's cases cannot be played here
@@ -57,7 +87,14 @@ def _collect(name: str) -> Collection:
     labels = keep_labels(name, got.labels)
     told = [*got.traces, *labelled_before(name, got.traces, got.labels)]
     remember(name, told, people_said(labels_about(name, [trace.trace_id for trace in told])))
-    update_state(name, watermark=got.watermark, traces=traces, labels=labels)
+    update_state(
+        name,
+        watermark=got.watermark,
+        traces=traces,
+        labels=labels,
+        unreadable=unreadable,
+        unfinished=got.unfinished,
+    )
     return Collection(
         traces=traces,
         labels=labels,
@@ -68,9 +105,20 @@ def _collect(name: str) -> Collection:
                 f"{one} were missing below {Path(before[0].uri).parents[2]}: all were read again"
                 for one in lost
             ),
-            *(f"trace {p.trace_id}: {p.reason}" for p in (*unsent, *got.problems)),
+            *_told((*unsent, *(one for one in got.problems if one.trace_id not in unreadable))),
+            *_told([Problem(trace_id=one, reason=why) for one, why in list(unreadable.items())[-_NAMED:]]),
+            *(
+                [f"and {len(unreadable) - _NAMED:,} more traces cannot be read"]
+                if len(unreadable) > _NAMED
+                else []
+            ),
         ),
+        n_unreadable=len(unreadable),
     )
+
+
+def _told(problems: Sequence[Problem]) -> list[str]:
+    return [f"trace {one.trace_id}: {one.reason}" if one.trace_id else one.reason for one in problems]
 
 
 def take_over(name: str, state: ProjectState) -> None:

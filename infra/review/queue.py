@@ -32,7 +32,8 @@ from ratchet.agent.record import Record
 from ratchet.infra.mlflow_client import Connection, all_pages, connect, mlflow_errors
 from ratchet.infra.registry.log import append_event, read_events
 from ratchet.infra.traces.arrivals import infos_of
-from ratchet.infra.traces.assessments import ASKED, COMMENT, EXPECTED
+from ratchet.infra.traces.assessments import ASKED
+from ratchet.infra.traces.feedback import COMMENT, EXPECTED
 from ratchet.infra.traces.spans import mlflow_id, own_id
 
 QUEUE: Final = "review"

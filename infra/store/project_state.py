@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from ratchet.agent.record import Record
 from ratchet.infra.locks import held
@@ -35,6 +35,10 @@ class ProjectState(Record):
     """Newest incident of drift whose region people were asked about."""
     spent_gate_cases: tuple[str, ...] = ()
     """Cases that a gate used: they chose a champion and can never judge again."""
+    unreadable: dict[str, str] = Field(default_factory=dict)
+    """Traces in MLflow that could not be read, and why; the newest are tried again at every look."""
+    unfinished: tuple[str, ...] = ()
+    """Traces whose agent was still at work when they were looked at."""
 
 
 def project_folder(project: str) -> Path:

@@ -5,7 +5,7 @@ Written are two names only, feedback `score` and expectation `expected`; read ar
 with which propensity, is not read from here: whoever may label may write it.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -89,9 +89,20 @@ def _arrived_ms(assessment: Assessment) -> int:
 
 
 def to_labels(
-    info: TraceInfo, *, after_ms: int = 0, names: FeedbackNames | None = None
+    info: TraceInfo,
+    *,
+    after_ms: int = 0,
+    names: FeedbackNames | None = None,
+    others: Counter[str] | None = None,
 ) -> tuple[list[Label], list[Problem]]:
-    """Labels in the trace's valid assessments from `after_ms` on, a person's newest only, and what is no label."""
+    """Labels in the trace's valid assessments from `after_ms` on, a person's newest only, and what is no label.
+
+    Args:
+        info: the trace.
+        after_ms: since when, in ms since 1970.
+        names: which names are read; None = the usual ones.
+        others: counts, by name, what programs and judges wrote under names that are not read.
+    """
     trace_id, known = own_id(info.trace_id), names or FeedbackNames()
     valid = [one for one in info.assessments or [] if one.valid is not False and one.name != OUTCOME]
     remarks = {one.source.source_id: str(_value(one)) for one in valid if one.name == COMMENT}
@@ -103,6 +114,9 @@ def to_labels(
         if known.kind(assessment.name) is not None:
             tie = (assessment.metadata or {}).get("label_id") or assessment.assessment_id
             groups[f"{assessment.source.source_type} {assessment.source.source_id} {tie}"].append(assessment)
+        elif assessment.source.source_type != "HUMAN":
+            if others is not None:
+                others[assessment.name] += 1
         elif assessment.name != COMMENT:
             told = f"{assessment.source.source_id} wrote {known.unread(assessment.name, _value(assessment))}"
             problems.append(Problem(trace_id=trace_id, reason=told))

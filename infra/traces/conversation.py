@@ -6,7 +6,7 @@ is None, never a guess; what was said and is not kept whole is counted in `notes
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -104,7 +104,7 @@ def trace_of(
     seen_at: datetime,
     case: Case | None = None,
     answer: Json = None,
-    actors: Mapping[str, str] | None = None,
+    actor_of: Callable[[str], str | None] = lambda _: None,
 ) -> tuple[Trace, Counter[str]]:
     """The conversation as a trace with one attempt, and in words what of it was not kept.
 
@@ -116,12 +116,12 @@ def trace_of(
         case: what the agent was asked; None = the first thing that the user said.
         answer: what the agent gave back, where that is known apart from its messages (a function's value): it ends
             the steps unless they end with it already.
-        actors: by the text of a system message, who acts in calls under it; all others are `agent`.
+        actor_of: by the text of a system message, who acts in calls under it; None = `agent`.
 
     Raises:
         BadInput: nobody acted in it.
     """
-    steps, notes = _steps(conversation, actors or {})
+    steps, notes = _steps(conversation, actor_of)
     if answer is not None and not (steps and _says(steps[-1].action, answer)):
         steps.append(Step(observation=_seen_last(conversation, steps), action=_respond(answer)))
     if not steps and conversation.error is None:
@@ -147,16 +147,18 @@ def trace_of(
     return trace, conversation.notes + notes
 
 
-def _steps(conversation: Conversation, actors: Mapping[str, str]) -> tuple[list[Step], Counter[str]]:
+def _steps(
+    conversation: Conversation, actor_of: Callable[[str], str | None]
+) -> tuple[list[Step], Counter[str]]:
     """Of an agent with several prompts, those of each; else those of the one list of messages."""
     found = threads(conversation.lm_calls)
     if len(found) < 2:
         steps, notes = to_steps(conversation.messages)
-        return _by(actors.get(conversation.system), steps), notes
+        return _by(actor_of(conversation.system), steps), notes
     steps, notes = [], Counter[str]()
     for thread in found:
         more, told = to_steps(thread.messages)
-        steps += _by(actors.get(thread.system), more)
+        steps += _by(actor_of(thread.system), more)
         notes += told
     return steps, notes
 

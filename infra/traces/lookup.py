@@ -14,9 +14,10 @@ from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.labels import Label
 from ratchet.infra.mlflow_client import connect, mlflow_errors
 from ratchet.infra.review.answers import effective_labels
+from ratchet.infra.store.collected import collected_traces
 from ratchet.infra.traces.arrivals import infos_of, traces_of
 from ratchet.infra.traces.assessments import Problem, score_of, to_labels
-from ratchet.infra.traces.read import record_of
+from ratchet.infra.traces.read import foreign_of, is_own, record_of
 from ratchet.infra.traces.spans import mlflow_id, own_id
 
 
@@ -48,10 +49,12 @@ def look_up_traces(project: str, trace_ids: Sequence[str]) -> Lookup:
         wanted = [mlflow_id(own_id(one)) for one in dict.fromkeys(trace_ids)]
         found = traces_of(connection, wanted, include_spans=True)
     lookup = Lookup({}, {})
+    foreign = [own_id(one.info.trace_id) for one in found.values() if one.data.spans and not is_own(one)]
+    collected = {trace.trace_id: trace for trace in collected_traces(project, foreign)} if foreign else {}
     for one in found.values():
         trace_id = own_id(one.info.trace_id)
         try:
-            lookup.traces[trace_id] = _read(one)
+            lookup.traces[trace_id] = _read(one, collected.get(trace_id))
         except CorruptRecord as error:
             lookup.unreadable[trace_id] = str(error)
     said: dict[str, list[Label]] = {}
@@ -83,7 +86,9 @@ def known_traces(project: str, trace_ids: Sequence[str]) -> dict[str, KnownTrace
     return known
 
 
-def _read(found: MlflowTrace) -> FoundTrace:
-    trace = record_of(found.info.trace_id, found)
+def _read(found: MlflowTrace, collected: Trace | None) -> FoundTrace:
+    """Of a trace that Ratchet did not write: as it was collected, by what the project knows; else by its messages."""
+    own = record_of(found.info.trace_id, found) if is_own(found) or not found.data.spans else None
+    trace = own or collected or foreign_of(found)
     labels, problems = to_labels(found.info)
     return FoundTrace(trace=trace, labels=tuple(labels), problems=tuple(problems))

@@ -5,11 +5,14 @@ later; both must be found, once.
 """
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from mlflow.entities import Trace as MlflowTrace
-from mlflow.entities import TraceInfo
+from mlflow.entities import TraceInfo, TraceState
+from pydantic import Field
 
 from ratchet.agent.errors import CorruptRecord
 from ratchet.agent.record import Record
@@ -17,13 +20,19 @@ from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.labels import Label
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
 from ratchet.infra.traces.arrivals import Mark, arrived, infos_of, search_infos, traces_of
-from ratchet.infra.traces.assessments import EXPECTED, SCORE, Problem, labels_arrived_ms, to_labels
+from ratchet.infra.traces.assessments import Problem, labels_arrived_ms, to_labels
+from ratchet.infra.traces.feedback import FeedbackNames
+from ratchet.infra.traces.foreign import KnownVersions, Reading, foreign_trace
 from ratchet.infra.traces.rows import labelled_since
 from ratchet.infra.traces.service_clock import there
-from ratchet.infra.traces.spans import RECORD_ATTRIBUTE, own_id
+from ratchet.infra.traces.spans import RECORD_ATTRIBUTE, mlflow_id, own_id
 
 _LABEL_OVERLAP_MS: Final = 24 * 3600 * 1000
 """Whoever writes a label stamps it, and MLflow tells no order: what a day's wrong clock hides is read again."""
+_UNFINISHED: Final = timedelta(days=1)
+"""How long an agent may be at work on one trace; what is not ended then cannot be read."""
+_NOTES: Final = 8
+"""Kinds of what was not kept whole that are told one by one."""
 
 
 class Watermark(Record):
@@ -56,62 +65,134 @@ class Collected(Record):
     """New ones, on old traces too."""
     problems: tuple[Problem, ...]
     """Traces and assessments that could not be read, each with its reason; they stay in MLflow."""
+    unreadable: dict[str, str] = Field(default_factory=dict)
+    """The traces among them, by our id, and why."""
+    unfinished: tuple[str, ...] = ()
+    """Traces whose agent is still at work: to be read again."""
     watermark: Watermark
 
 
-def collect(project: str, since: Watermark | None = None) -> Collected:
+def collect(
+    project: str,
+    since: Watermark | None = None,
+    reading: Reading | None = None,
+    *,
+    again: Sequence[str] = (),
+) -> Collected:
     """Traces and labels that arrived after `since`; the same watermark gives the same answer again.
 
     New traces are found by when they arrived, not by when they began: one that waited in the spool is not
     overlooked (see `arrivals`). New labels are found by when they were written or changed, on traces of any age;
     behind a server, which cannot be asked that, all labelled traces are searched.
 
+    Args:
+        project: whose experiment.
+        since: where the last reading ended; None = read everything.
+        reading: by what traces that Ratchet did not write are read; None = by their messages alone.
+        again: our ids of traces that could not be read before and are tried once more.
+
     Raises:
         ServiceUnavailable: MLflow did not answer.
     """
-    start = since or Watermark(received_ms=0, labelled_ms=0)
+    start, rules = since or Watermark(received_ms=0, labelled_ms=0), reading or Reading()
     with mlflow_errors(f"collecting the traces of {project!r}"):
         connection = connect(project)
         now = there(connection)
         infos, mark, odd = arrived(connection, start.mark, now)
+        infos += infos_of(connection, sorted({*map(mlflow_id, again)} - {info.trace_id for info in infos}))
         new = {
             info.trace_id: info for info in sorted(infos, key=lambda one: (one.timestamp_ms, one.trace_id))
         }
-        traces, problems = _read(connection, new)
+        read = _read(connection, new, rules, now)
         said_after = start.labelled_ms - _LABEL_OVERLAP_MS
-        labelled = new if since is None else _labelled(connection, said_after) | new
-    problems += odd
-    labels: list[Label] = []
-    for info in labelled.values():
-        said, unusable = to_labels(info, after_ms=said_after)
-        labels += [label for label in said if label.label_id not in start.seen_labels]
-        problems += unusable
+        labelled = new if since is None else _labelled(connection, said_after, rules.names) | new
+    labels, unusable = _labels(labelled.values(), start, said_after, rules.names)
     return Collected(
-        traces=tuple(traces),
+        traces=tuple(read.traces),
         labels=tuple(sorted(labels, key=lambda label: (label.created_at, label.label_id))),
-        problems=tuple(problems),
-        watermark=_advance(start, mark, labelled.values(), int(now.timestamp() * 1000)),
+        problems=(*read.problems, *odd, *unusable),
+        unreadable={one.trace_id: one.reason for one in read.problems if one.trace_id},
+        unfinished=tuple(read.unfinished),
+        watermark=_advance(start, mark, labelled.values(), int(now.timestamp() * 1000), rules.names),
     )
 
 
-def _labelled(connection: Connection, after_ms: int) -> dict[str, TraceInfo]:
+def _labels(
+    labelled: Iterable[TraceInfo], start: Watermark, after_ms: int, names: FeedbackNames
+) -> tuple[list[Label], list[Problem]]:
+    """New labels, and what is none; of what programs and judges wrote under other names only how often."""
+    labels: list[Label] = []
+    problems: list[Problem] = []
+    others: Counter[str] = Counter()
+    for info in labelled:
+        said, unusable = to_labels(info, after_ms=after_ms, names=names, others=others)
+        labels += [label for label in said if label.label_id not in start.seen_labels]
+        problems += unusable
+    problems += [
+        Problem(trace_id="", reason=f"{times:,} × by programs or judges: {names.unread(name, None)}")
+        for name, times in others.items()
+    ]
+    return labels, problems
+
+
+def _labelled(connection: Connection, after_ms: int, names: FeedbackNames) -> dict[str, TraceInfo]:
     if not connection.is_server:
         uri = connection.settings.tracking_uri
-        ids = labelled_since(uri, connection.experiment_id, after_ms, (SCORE, EXPECTED))
+        known = (*names.all_scores, *names.all_expected)
+        ids = labelled_since(uri, connection.experiment_id, after_ms, known)
         return {info.trace_id: info for info in infos_of(connection, ids)}
-    filters = (f"feedback.{SCORE} IS NOT NULL", f"expectation.{EXPECTED} IS NOT NULL")
+    filters = [f"feedback.`{name}` IS NOT NULL" for name in (*names.all_scores, *names.all_expected)]
+    filters += [f"expectation.`{name}` IS NOT NULL" for name in names.all_expected]
     return {info.trace_id: info for one in filters for info in search_infos(connection, one)}
 
 
-def _read(connection: Connection, infos: dict[str, TraceInfo]) -> tuple[list[Trace], list[Problem]]:
+class _Read:
+    """What came of reading traces."""
+
+    def __init__(self) -> None:
+        self.traces: list[Trace] = []
+        self.problems: list[Problem] = []
+        self.unfinished: list[str] = []
+        self.notes: Counter[str] = Counter()
+
+
+def _read(connection: Connection, infos: dict[str, TraceInfo], reading: Reading, now: datetime) -> _Read:
     whole = traces_of(connection, list(infos), include_spans=True)
-    traces, problems = [], []
-    for trace_id in infos:
+    read, versions = _Read(), None
+    for trace_id, info in infos.items():
+        found = whole.get(trace_id)
         try:
-            traces.append(record_of(trace_id, whole.get(trace_id)))
+            if found is None or is_own(found):
+                read.traces.append(record_of(trace_id, found))
+                continue
+            if _is_unfinished(info, now):
+                read.unfinished.append(own_id(trace_id))
+                continue
+            versions = reading.versions() if versions is None else versions
+            trace, notes = foreign_trace(found, reading, versions)
+            read.traces.append(trace)
+            read.notes += notes
         except CorruptRecord as error:
-            problems.append(Problem(trace_id=own_id(trace_id), reason=str(error)))
-    return traces, problems
+            read.problems.append(Problem(trace_id=own_id(trace_id), reason=str(error)))
+    told = [f"{times:,} × {note}" for note, times in read.notes.most_common(_NOTES)]
+    if told:
+        read.problems.append(Problem(trace_id="", reason=f"of traces of other frameworks: {'; '.join(told)}"))
+    return read
+
+
+def _is_unfinished(info: TraceInfo, now: datetime) -> bool:
+    began = datetime.fromtimestamp(info.timestamp_ms / 1000, now.tzinfo)
+    return info.state == TraceState.IN_PROGRESS and now - began < _UNFINISHED
+
+
+def is_own(found: MlflowTrace) -> bool:
+    """Whether Ratchet wrote it."""
+    return any(RECORD_ATTRIBUTE in span.attributes for span in found.data.spans if span.parent_id is None)
+
+
+def foreign_of(found: MlflowTrace) -> Trace:
+    """A trace that Ratchet did not write, by its messages alone; raises CorruptRecord as `record_of` does."""
+    return foreign_trace(found, Reading(), KnownVersions())[0]
 
 
 def record_of(trace_id: str, found: MlflowTrace | None) -> Trace:
@@ -125,16 +206,17 @@ def record_of(trace_id: str, found: MlflowTrace | None) -> Trace:
     record: Any = root.attributes.get(RECORD_ATTRIBUTE) if root is not None else None
     where = f"MLflow trace {trace_id}"
     if record is None:
-        raise CorruptRecord(
-            f"{where}: no trace record in its root span: it was not written by Ratchet, or its spans are gone"
-        )
+        raise CorruptRecord(f"{where}: it has no spans, or they are gone: nothing can be read from it")
     return Trace.from_json(record if isinstance(record, str) else json.dumps(record), where=where)
 
 
-def _advance(since: Watermark, mark: Mark, labelled: Iterable[TraceInfo], now_ms: int) -> Watermark:
+def _advance(
+    since: Watermark, mark: Mark, labelled: Iterable[TraceInfo], now_ms: int, names: FeedbackNames
+) -> Watermark:
     newest = [min(labels_arrived_ms(info), now_ms) for info in labelled]
     labelled_ms = max([since.labelled_ms, *newest])
-    recent = (to_labels(info, after_ms=labelled_ms - _LABEL_OVERLAP_MS)[0] for info in labelled)
+    after = labelled_ms - _LABEL_OVERLAP_MS
+    recent = (to_labels(info, after_ms=after, names=names)[0] for info in labelled)
     return Watermark(
         received_ms=mark.received_ms,
         labelled_ms=labelled_ms,

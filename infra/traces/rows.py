@@ -5,17 +5,17 @@ that a trace whose writer is two hours behind would never be read; and it has no
 assessment, so that each look would read all labelled traces again. Both only read; columns of MLflow 3.17.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import NullPool, Row, create_engine, text
+from sqlalchemy import NullPool, Row, bindparam, create_engine, text
 
 _ROWS: Final = """SELECT rowid, request_id FROM trace_info WHERE experiment_id = :experiment AND rowid > :after
     ORDER BY rowid"""
 _ROW: Final = "SELECT request_id FROM trace_info WHERE rowid = :row"
 _LABELLED: Final = """SELECT DISTINCT a.trace_id FROM assessments a JOIN trace_info t ON t.request_id = a.trace_id
-    WHERE t.experiment_id = :experiment AND a.last_updated_timestamp >= :after AND a.name IN (:score, :expected)"""
+    WHERE t.experiment_id = :experiment AND a.last_updated_timestamp >= :after AND a.name IN :names"""
 
 
 def rows_after(uri: str, experiment_id: str, row: int) -> list[tuple[int, str]]:
@@ -33,10 +33,9 @@ def trace_in_row(uri: str, row: int) -> str | None:
     return str(found[0][0]) if found else None
 
 
-def labelled_since(uri: str, experiment_id: str, after_ms: int, names: tuple[str, str]) -> list[str]:
+def labelled_since(uri: str, experiment_id: str, after_ms: int, names: Sequence[str]) -> list[str]:
     """MLflow's ids of traces with an assessment of these names written or changed since."""
-    score, expected = names
-    asked = {"experiment": int(experiment_id), "after": after_ms, "score": score, "expected": expected}
+    asked = {"experiment": int(experiment_id), "after": after_ms, "names": tuple(names)}
     return [str(row[0]) for row in _read(uri, _LABELLED, asked)]
 
 
@@ -49,4 +48,7 @@ def database_now(uri: str) -> datetime:
 def _read(uri: str, statement: str, asked: Mapping[str, Any]) -> list[Row[Any]]:
     engine = create_engine(uri, poolclass=NullPool)
     with engine.connect() as database:
-        return list(database.execute(text(statement), asked))
+        query = text(statement)
+        for name in (name for name, value in asked.items() if isinstance(value, tuple)):
+            query = query.bindparams(bindparam(name, expanding=True))
+        return list(database.execute(query, asked))

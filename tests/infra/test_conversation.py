@@ -60,7 +60,7 @@ def test_each_prompt_of_an_agent_keeps_its_own_steps_where_its_text_is_known():
     plan = call(said("user", "trip"), answer="Oslo", system="Plan.")
     write = call(said("user", "Oslo"), answer="Dear all", system="Write.")
     conversation = Conversation(messages=write.messages, system="Write.", lm_calls=(plan, write))
-    steps = trace(conversation, actors={"Plan.": "planner"}).attempts[0].steps
+    steps = trace(conversation, actor_of={"Plan.": "planner"}.get).attempts[0].steps
     assert [(s.actor, s.observation, s.action.arguments["content"]) for s in steps] == [
         ("planner", "trip", "Oslo"),
         ("agent", "Oslo", "Dear all"),

@@ -203,7 +203,7 @@ def test_a_trace_that_another_program_logged_is_reported_not_dropped(project, ma
     del request.resource_spans[0].scope_spans[0].spans[0].attributes[:]
     write_spans(connect(project), request)
     (problem,) = collect(project).problems
-    assert "not written by Ratchet" in problem.reason
+    assert "no message of an LM in its spans" in problem.reason
 
 
 def test_a_person_s_remark_under_another_name_is_reported_not_dropped(project, make_trace):

@@ -63,6 +63,16 @@ def lm_call_of(asked: Any, answered: Any, notes: Counter[str], *, tools: Any = N
     )
 
 
+def answer_in(value: Any) -> Any:
+    """What was said, where the value is a library's reply or list of messages; any other value as it is."""
+    told = plain(value)
+    is_reply = isinstance(told, dict) and (
+        {"choices", "messages"} & told.keys() or told.get("type") in _LANGCHAIN or "lc" in told
+    )
+    message = _reply(told, Counter()) if is_reply else None
+    return value if message is None else message.text
+
+
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) and value else None
 

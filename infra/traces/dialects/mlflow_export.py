@@ -59,13 +59,19 @@ def conversation_of_trace(
         usage = counted.model_copy(update={"lm_calls": usage.lm_calls}) if counted is not None else usage
     return told.model_copy(
         update={
-            "session_id": session or told.session_id,
+            "session_id": _said(spans) or session or told.session_id,
             "user": user or told.user,
             "usage": usage,
             "candidate_id": tags.get(CANDIDATE),
             "prompts": _linked(tags.get(LINKED_PROMPTS) or metadata.get(LINKED_PROMPTS)),
         }
     )
+
+
+def _said(spans: Sequence[RawSpan]) -> str | None:
+    """The session by its own attribute: MLflow takes another, such as an agent's run, where both are there."""
+    found = (one.attributes.get("session.id") for one in sorted(spans, key=lambda one: one.start_ns))
+    return next((str(one) for one in found if one), None)
 
 
 def _linked(given: Any) -> tuple[LinkedPrompt, ...]:

@@ -16,8 +16,8 @@ from ratchet.infra.traces.chat_parts import ChatMessage
 from ratchet.infra.traces.conversation import Conversation
 from ratchet.infra.traces.dialects import genai, mlflow_autolog, openinference, openllmetry, vercel
 from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, first_attribute, plain
+from ratchet.infra.traces.dialects.tool_runs import with_results
 from ratchet.infra.traces.lm_calls import LmCall, threads
-from ratchet.infra.traces.tool_runs import with_results
 
 _DIALECTS: Final[tuple[Callable[[RawSpan], SpanFacts | None], ...]] = (
     openllmetry.read,

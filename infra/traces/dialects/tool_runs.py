@@ -6,17 +6,15 @@ Why by the call's id, else by name and arguments, and never by place: tools that
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ratchet.infra.traces.chat_parts import Call, ChatMessage
+from ratchet.infra.traces.dialects.span import ToolRun
 from ratchet.infra.traces.lm_calls import LmCall
-
-if TYPE_CHECKING:
-    from ratchet.infra.traces.dialects.span import ToolRun
 
 
 def with_results(
-    calls: Sequence[tuple[int, LmCall]], runs: Sequence[tuple[int, "ToolRun"]]
+    calls: Sequence[tuple[int, LmCall]], runs: Sequence[tuple[int, ToolRun]]
 ) -> tuple[list[LmCall], Counter[str]]:
     """The calls of the LM with the tools' results that no message of theirs repeats.
 
@@ -43,7 +41,7 @@ def with_results(
     return [call for _, call in sorted(told, key=lambda pair: pair[0])], notes
 
 
-def _join(told: list[tuple[int, LmCall]], start: int, run: "ToolRun") -> bool:
+def _join(told: list[tuple[int, LmCall]], start: int, run: ToolRun) -> bool:
     """Whether a call of the LM asked for this run; if nothing came back for it in the messages, it does now."""
     for place in reversed(range(len(told))):
         began, lm_call = told[place]
@@ -63,7 +61,7 @@ def _join(told: list[tuple[int, LmCall]], start: int, run: "ToolRun") -> bool:
     )
 
 
-def _asked(calls: Sequence[Call], run: "ToolRun") -> Call | None:
+def _asked(calls: Sequence[Call], run: ToolRun) -> Call | None:
     """The call that the run answers: by id, else by name and arguments, else the only one of that name."""
     if run.call_id is not None and all(one.call_id is not None for one in calls):
         return next((one for one in calls if one.call_id == run.call_id), None)
@@ -89,12 +87,12 @@ def _is_answered(told: Sequence[tuple[int, LmCall]], place: int, asked: Call) ->
     return any(answer.name == asked.name for answer in results)
 
 
-def _result(asked: Call, run: "ToolRun") -> ChatMessage:
+def _result(asked: Call, run: ToolRun) -> ChatMessage:
     part = {"type": "tool_call_response", "id": asked.call_id, "name": asked.name, "response": run.result}
     return ChatMessage("tool", (part,))
 
 
-def _pair(run: "ToolRun") -> tuple[ChatMessage, ...]:
+def _pair(run: ToolRun) -> tuple[ChatMessage, ...]:
     call = {"type": "tool_call", "id": run.call_id, "name": run.name, "arguments": run.arguments}
     asked = ChatMessage("assistant", (call,))
     if run.result is None:

@@ -1,0 +1,184 @@
+"""Traces of any framework in the project's experiment come in like our own: read from recordings of each of them."""
+
+import base64
+import json
+import uuid
+from functools import partial
+from pathlib import Path
+
+import mlflow
+import pytest
+from google.protobuf.json_format import ParseDict
+from mlflow.entities import Assessment, Trace
+from mlflow.tracing.client import TracingClient
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from ratchet.agent.environment import RESPOND
+from ratchet.agent.project import Project
+from ratchet.agent.seen import case_of_trace
+from ratchet.agent.trace import UNKNOWN
+from ratchet.infra.mlflow_client import connect
+from ratchet.infra.traces.dialects import mlflow_export, otlp
+from ratchet.infra.traces.foreign import Reading
+from ratchet.infra.traces.spans import mlflow_id
+from ratchet.infra.traces.write import collect, write_spans
+
+RECORDINGS = Path(__file__).parent / "traces" / "recordings"
+QUESTION, ANSWER = "Where are my orders 17 and 18?", "Order 17 is on its way and order 18 is late."
+SYSTEM = "You answer questions about orders."
+RESULTS = {17: "order 17: on its way", 18: "order 18: late"}
+COLUMNS = ("messages", "tool calls", "results", "usage", "session", "feedback")
+ALL, DSPY = (1, 2, 2, (22, 14)), (5, 2, 2, (44, 28))
+TABLE = {
+    "mlflow_openai": (*ALL, "session-7", 4),
+    "mlflow_openai_bare": (*ALL[:3], (11, 7), "session-7", 4),
+    "mlflow_responses": (*ALL, "session-7", 4),
+    "mlflow_langgraph": (*ALL, "session-7", 4),
+    "mlflow_langchain": (1, 0, 0, (11, 7), "session-7", 4),
+    "mlflow_pydantic_ai": (*ALL, "session-7", 4),
+    "mlflow_dspy": (*DSPY, "session-7", 4),
+    "otel_genai_events": (*ALL, "session-7", 0),
+    "otel_genai_parts": (*ALL, "session-7", 0),
+    "otel_pydantic_ai": (*ALL, "session-7", 0),
+    "openllmetry": (*ALL, "session-7", 0),
+    "openllmetry_parts": (*ALL, "session-7", 0),
+    "openinference": (*ALL, "session-7", 0),
+    "vercel": (*ALL, "session-7", 0),
+}
+"""What each recording holds; of `otel_genai_events` the messages are log records, which MLflow does not take."""
+LIVE = [name for name in TABLE if name != "otel_genai_events"]
+
+
+def support(question):
+    return ANSWER
+
+
+PROJECT = Project(name="support", agent=support)
+
+
+def logged(project, name):
+    """Log the recording's last trace under a new id, as its instrumentation would have; returns our id of it."""
+    told, new = json.loads((RECORDINGS / f"{name}.json").read_text()), uuid.uuid4().hex
+    connection = connect(project)
+    if isinstance(told, dict):
+        request = ExportTraceServiceRequest()
+        ParseDict({"resourceSpans": _base64(told["resourceSpans"])}, request)
+        merged = ExportTraceServiceRequest()
+        scope = merged.resource_spans.add().scope_spans.add()
+        for spans in (one for each in request.resource_spans for one in each.scope_spans):
+            for span in spans.spans:
+                span.trace_id = bytes.fromhex(new)
+                scope.spans.append(span)
+        write_spans(connection, merged)
+        return new
+    text = json.dumps(told[-1]).replace(told[-1]["info"]["trace_id"], mlflow_id(new))
+    text = text.replace(told[-1]["data"]["spans"][0]["trace_id"], _in_base64(new))
+    trace, assessments = Trace.from_json(text), json.loads(text)["info"].pop("assessments")
+    trace.info.trace_location.mlflow_experiment.experiment_id = connection.experiment_id
+    trace.info.assessments = []
+    client = TracingClient(connection.settings.tracking_uri)
+    client.start_trace(trace.info)
+    client.log_spans(connection.experiment_id, trace.data.spans)
+    for one in assessments:
+        mlflow.log_assessment(mlflow_id(new), Assessment.from_dictionary(one))
+    return new
+
+
+def _base64(value):
+    if isinstance(value, list):
+        return [_base64(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    ids = ("traceId", "spanId", "parentSpanId")
+    return {key: _in_base64(one) if key in ids else _base64(one) for key, one in value.items()}
+
+
+def _in_base64(hexadecimal):
+    return base64.b64encode(bytes.fromhex(hexadecimal)).decode()
+
+
+def row(trace, n_labels):
+    steps = trace.attempts[0].steps
+    called = [step for step in steps if step.action.name != RESPOND]
+    return (
+        len(steps) - len(called),
+        len(called),
+        sum(step.result is not None for step in called),
+        (trace.usage.input_tokens, trace.usage.output_tokens),
+        trace.session_id,
+        n_labels,
+    )
+
+
+@pytest.fixture
+def shown():
+    def show(rows):
+        print(f"\n{'recording':20}" + "".join(f"{name:12}" for name in COLUMNS))
+        for name, cells in rows.items():
+            print(f"{name:20}" + "".join(f"{cell!s:12}" for cell in cells))
+
+    return show
+
+
+def conversation_in(name):
+    told = json.loads((RECORDINGS / f"{name}.json").read_text())
+    records, dialect = (told[-1:], mlflow_export) if isinstance(told, list) else ([told], otlp)
+    assert all(dialect.looks_like(one) for one in records)
+    (conversation,) = dialect.conversations(records)
+    return conversation
+
+
+def test_of_each_frameworks_traces_all_that_they_hold_comes_in(project, shown):
+    ids = {name: logged(project, name) for name in LIVE}
+    reading = Reading(case_of=partial(case_of_trace, PROJECT))
+    got = collect(project, reading=reading)
+    assert got.unreadable == {}
+    traces = {trace.trace_id: trace for trace in got.traces}
+    labels = {name: [one for one in got.labels if one.trace_id == ids[name]] for name in LIVE}
+    rows = {name: row(traces[ids[name]], len(labels[name])) for name in LIVE}
+    shown(rows)
+    assert rows == {name: TABLE[name] for name in LIVE}
+    for name in set(LIVE) - {"mlflow_dspy", "mlflow_langchain"}:
+        trace = traces[ids[name]]
+        first, second, last = trace.attempts[0].steps
+        assert [(s.action.arguments, s.result) for s in (first, second)] == [
+            ({"number": number}, result) for number, result in RESULTS.items()
+        ], name
+        assert (first.observation, last.action.said) == (QUESTION, ANSWER)
+        assert (trace.system, trace.candidate_id, trace.case.inputs) == (
+            SYSTEM,
+            UNKNOWN,
+            {"question": QUESTION},
+        )
+    assert traces[ids["mlflow_dspy"]].case.inputs == {"question": QUESTION}
+    said = {
+        (one.source, one.rater): (one.score, one.expected, one.comment) for one in labels["mlflow_openai"]
+    }
+    assert said == {
+        ("human", "ada"): (1.0, None, "helped"),
+        ("judge", "j1"): (1.0, None, ""),
+        ("environment", "contains"): (0.75, None, ""),
+    } | {("human", "ada"): said["human", "ada"]}
+    assert ANSWER in [one.expected for one in labels["mlflow_openai"]]
+    assert any("'tone' = 3.0: not read as a label" in one.reason for one in got.problems)
+    assert collect(project, got.watermark, reading).traces == ()
+
+
+def test_a_file_export_of_each_recording_tells_the_same(shown):
+    found = {}
+    for name in TABLE:
+        told = conversation_in(name)
+        steps = [call for one in told.messages for call in one.calls]
+        answers = [answer for one in told.messages for answer in one.answers]
+        found[name] = (
+            len(steps),
+            len(answers),
+            (told.usage.input_tokens, told.usage.output_tokens),
+            told.session_id,
+        )
+        if name not in ("mlflow_dspy",):
+            assert told.system == SYSTEM
+            assert told.messages[-1].text == ANSWER
+            assert told.model == "scripted"
+    dspy = (0, 0, *TABLE["mlflow_dspy"][3:5])
+    assert found == {name: cells[1:5] for name, cells in TABLE.items()} | {"mlflow_dspy": dspy}

@@ -8,7 +8,7 @@ from typing import Any, Final
 from ratchet.evaluation.data.labels import Source
 from ratchet.infra.traces.conversation import Assessed, Conversation
 from ratchet.infra.traces.dialects.reading import conversation_of
-from ratchet.infra.traces.dialects.span import RawSpan, first_of
+from ratchet.infra.traces.dialects.span import RawSpan, first_attribute
 
 _ANNOTATION: Final = ("name", "label", "score", "explanation", "annotator_kind", "identifier")
 _ANNOTATORS: Final[Mapping[str, Source]] = {"HUMAN": "human", "LLM": "judge", "CODE": "environment"}
@@ -46,7 +46,7 @@ def _assessed(span: RawSpan) -> Iterator[Assessed]:
         if name == "gen_ai.evaluation.result":
             yield Assessed(
                 name=str(said.get("gen_ai.evaluation.name") or ""),
-                value=first_of(said, "gen_ai.evaluation.score.value", "gen_ai.evaluation.score.label"),
+                value=first_attribute(said, "gen_ai.evaluation.score.value", "gen_ai.evaluation.score.label"),
                 source="judge",
                 rater="otlp",
                 comment=str(said.get("gen_ai.evaluation.explanation") or ""),
@@ -55,7 +55,7 @@ def _assessed(span: RawSpan) -> Iterator[Assessed]:
         said = {name: span.attributes.get(f"annotation.{name}") for name in _ANNOTATION}
         yield Assessed(
             name=str(said["name"]),
-            value=first_of(said, "score", "label"),
+            value=first_attribute(said, "score", "label"),
             source=_ANNOTATORS.get(str(said["annotator_kind"]), "environment"),
             rater=str(said["identifier"] or "otlp"),
             comment=str(said["explanation"] or ""),

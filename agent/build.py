@@ -12,6 +12,7 @@ from ratchet.agent.candidate import IN_CODE, Candidate, Kind
 from ratchet.agent.errors import BadInput
 from ratchet.agent.kinds.agent import Agent
 from ratchet.agent.kinds.callable import CallableAgent, callable_candidate
+from ratchet.agent.kinds.chat_endpoint import Chat, chat_candidate
 from ratchet.agent.lm.endpoint import CONCURRENCY
 from ratchet.agent.lm.lm import LM
 from ratchet.agent.lm.of_candidate import lm_for
@@ -26,6 +27,8 @@ def kind_of(agent: object) -> Kind:
     """The kind of what a project names as its agent; None is the built-in one."""
     if agent is None:
         return "built-in"
+    if isinstance(agent, Chat):
+        return "chat"
     if "dspy" in sys.modules and isinstance(agent, sys.modules["dspy"].Module):
         return "module"
     return "callable"
@@ -45,6 +48,8 @@ def first_candidate(project: Project, model: str | None, api_base: str | None) -
         from ratchet.agent.kinds.program import base_candidate
 
         return base_candidate(project.instructions, model=model or EMBEDDED_MODEL, **told)
+    if kind == "chat":
+        return chat_candidate(project.agent, attempts=project.attempts)
     told["model"] = model or IN_CODE
     if kind == "module":
         from ratchet.agent.kinds.module import module_candidate
@@ -86,8 +91,13 @@ def make_agent(
     told: dict[str, Any] = {
         "memories": _memories(candidate, files, embeddings),
         "at_once": settings.get("concurrency", CONCURRENCY),
-        "lm": _lm(candidate, settings),
     }
+    if kind == "chat":
+        from ratchet.agent.kinds.chat import ChatAgent, chat_lm
+
+        lm = chat_lm(project.agent, candidate, settings)
+        return ChatAgent(project.agent, candidate, endpoint=settings, lm=lm, **told)
+    told["lm"] = _lm(candidate, settings)
     if kind == "module":
         from ratchet.agent.kinds.module import ModuleAgent
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from ratchet.agent.candidate import Candidate, Predictor
 from ratchet.agent.errors import BadInput
+from ratchet.agent.trace import Usage
 
 if TYPE_CHECKING:  # indexes take a while to import, and a process that serves may have no memory
     from ratchet.agent.memory.snapshot import Memory
@@ -61,13 +62,13 @@ class PartValues:
             exclude_case: id of the case at hand, whose own answer is not recalled.
             notes: what was concluded from failed attempts at this case, oldest first.
         """
-        self.candidate, self.memories = candidate, memories or {}
-        self._exclude, self._notes = exclude_case, notes
+        self.candidate, self.memories, self.notes = candidate, memories or {}, notes
+        self._exclude = exclude_case
 
     def prompt(self, name: str) -> str | None:
         """The prompt's text; None where the candidate knows no such prompt."""
         predictor = self.candidate.predictors.get(name)
-        return None if predictor is None else with_notes(prompt_text(predictor), self._notes)
+        return None if predictor is None else with_notes(prompt_text(predictor), self.notes)
 
     def tool_description(self, name: str) -> str | None:
         """What is said of the tool."""
@@ -107,6 +108,8 @@ class Playing:
     """Kinds and names of parts that were asked for, such as `prompt support-system`."""
     recalled: list[str] = field(default_factory=list)
     """Ids of the traces whose answers were shown as examples."""
+    usage: Usage = field(default_factory=Usage)
+    """What the answer took, as far as who gives it can tell."""
     lost: str = ""
     """A part that was read meanwhile where the context was lost."""
 

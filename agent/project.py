@@ -17,6 +17,7 @@ from ratchet.agent.case import Case
 from ratchet.agent.environment import Environment
 from ratchet.agent.errors import BadInput, named
 from ratchet.agent.kinds.answering import Answering
+from ratchet.agent.kinds.chat_endpoint import Chat
 from ratchet.agent.kinds.scoring import as_score
 from ratchet.agent.limits import Limits
 from ratchet.agent.optimize.proposer import Proposer, check_proposers
@@ -51,8 +52,8 @@ class Project:
     environment: Callable[[], Environment] = Answering
     """A fresh environment for one case; of an `agent` that answers a case whole it follows from `score`."""
     agent: Any = None
-    """What answers a case: a callable, sync or async, or a `dspy.Module`; None = the built-in agent, which acts in
-    `environment`."""
+    """What answers a case: a callable, sync or async, a `dspy.Module`, or `Chat`, an endpoint behind `ratchet serve`;
+    None = the built-in agent, which acts in `environment`."""
     parts: Sequence[TextPart] = ()
     """Prompts and tool descriptions of a callable that may change."""
     score: Any = None
@@ -103,7 +104,7 @@ class Project:
                 f"project {self.name!r} has an agent of its own: leave out environment and instructions, and let "
                 "`score` say what an answer is worth"
             )
-        if not callable(self.agent):
+        if not callable(self.agent) and not isinstance(self.agent, Chat):
             raise BadInput(f"project {self.name!r}: agent {self.agent!r:.60} cannot be called")
         if self.effects not in (None, "none", "guarded"):
             raise BadInput(f"project {self.name!r}: effects = {self.effects!r}: give 'none' or 'guarded'")

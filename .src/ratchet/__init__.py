@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ratchet.agent.errors import BadInput as BadInput
     from ratchet.agent.errors import NothingToPropose as NothingToPropose
     from ratchet.agent.errors import RatchetError as RatchetError
+    from ratchet.agent.kinds.chat_endpoint import Chat as Chat
     from ratchet.agent.limits import Limits as Limits
     from ratchet.agent.optimize.evidence import Evidence as Evidence
     from ratchet.agent.optimize.evidence import Example as Example
@@ -62,6 +63,7 @@ _HOMES = {
     "agent.case": ("Case",),
     "agent.environment": ("Action", "Environment", "Observation", "Option", "Outcome"),
     "agent.errors": ("BadInput", "NothingToPropose", "RatchetError"),
+    "agent.kinds.chat_endpoint": ("Chat",),
     "agent.limits": ("Limits",),
     "agent.optimize.evidence": ("Evidence", "Example"),
     "agent.optimize.prompts": ("Prompts",),

@@ -41,7 +41,15 @@ def asked(inputs: Mapping[str, Any]) -> str:
     messages = inputs.get("messages")
     if isinstance(messages, list):
         said = [m for m in messages if isinstance(m, dict) and m.get("role") == "user"]
-        return as_text(said[-1].get("content") or "") if said else ""
+        return text_of(said[-1].get("content")) if said else ""
     if len(inputs) == 1:
         return as_text(next(iter(inputs.values())))
     return goal_of(Case(inputs=dict(inputs))) or as_text(dict(inputs))
+
+
+def text_of(content: Json) -> str:
+    """The text of a message: of one in parts (text, images) its text parts."""
+    if isinstance(content, list):
+        texts = (part.get("text") for part in content if isinstance(part, dict))
+        return "\n".join(text for text in texts if isinstance(text, str))
+    return content if isinstance(content, str) else "" if content is None else as_text(content)

@@ -70,7 +70,8 @@ class WholeAgent(ABC):
                 f"{now.lost} was read in a thread that does not know which version is played: "
                 "hand the thread `ratchet.carried(function)`"
             )
-        return Decision(action=respond(content), recalled=tuple(dict.fromkeys(now.recalled)))
+        recalled = tuple(dict.fromkeys(now.recalled))
+        return Decision(action=respond(content), recalled=recalled, usage=now.usage)
 
     def with_attempts(self, attempts: int) -> Self:
         """The same agent with another number of tries; traces name the same candidate."""

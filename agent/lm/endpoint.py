@@ -118,12 +118,7 @@ class _Patient(dspy.LM):  # type: ignore[misc]  # dspy ships no types
 
     def __init__(self, model: str, *, tries: int, **settings: Any) -> None:
         super().__init__(model, num_retries=0, **settings)
-        self._patience: dict[str, Any] = {
-            "stop": tenacity.stop_after_attempt(tries),
-            "retry": tenacity.retry_if_exception(_may_succeed_later),
-            "wait": _pause,
-            "reraise": True,
-        }
+        self._patience = patience(tries, is_retryable_lm_error)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Ask, and ask again."""
@@ -134,9 +129,22 @@ class _Patient(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         return await tenacity.AsyncRetrying(**self._patience)(super().acall, *args, **kwargs)
 
 
-def _may_succeed_later(error: BaseException) -> bool:
-    """429, 5xx, a time-out, no connection; not where the server says to wait longer than anybody would."""
-    return is_retryable_lm_error(error) and (_told(error) or 0.0) <= LONGEST_WAIT_S
+def patience(tries: int, may_succeed_later: Callable[[BaseException], bool]) -> dict[str, Any]:
+    """How a call is repeated, as `tenacity` takes it.
+
+    Args:
+        tries: calls in all.
+        may_succeed_later: of an error (429, 5xx, a time-out, no connection); its `retry_after`, where it has one, is
+            what the server says to wait (seconds): longer than anybody would wait ends it.
+    """
+    return {
+        "stop": tenacity.stop_after_attempt(tries),
+        "retry": tenacity.retry_if_exception(
+            lambda error: may_succeed_later(error) and (_told(error) or 0.0) <= LONGEST_WAIT_S
+        ),
+        "wait": _pause,
+        "reraise": True,
+    }
 
 
 def _pause(state: tenacity.RetryCallState) -> float:

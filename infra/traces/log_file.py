@@ -7,7 +7,7 @@ not read, or not whole, is counted and said.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from ratchet.evaluation.data.labels import Label
 from ratchet.infra.files import cells
 from ratchet.infra.files.table import TableFile
 from ratchet.infra.traces.conversation import Assessed, Conversation, trace_of
+from ratchet.infra.traces.feedback import COMMENT, FeedbackNames, labels_of
 from ratchet.infra.traces.formats.chat import SCORES, is_message
 from ratchet.infra.traces.formats.detect import LOOKED_AT, detect, format_named, is_record, wanted
 from ratchet.infra.traces.formats.format import Format
@@ -84,7 +85,12 @@ class LogFile(Record):
 
 
 def read_log_file(
-    path: Path, *, project: str = "", agent: str | None = None, format_name: str | None = None
+    path: Path,
+    *,
+    project: str = "",
+    agent: str | None = None,
+    format_name: str | None = None,
+    names: FeedbackNames | None = None,
 ) -> LogFile:
     """The file's conversations as traces; the same conversation has the same id in every file, one in each project.
 
@@ -96,6 +102,7 @@ def read_log_file(
         project: whose traces they become; MLflow's trace ids are shared by all projects.
         agent: who acted; None = the record's model, or the file's name.
         format_name: what the file is read as; None = the records say it (`formats.detect`).
+        names: under which names feedback is read as labels; None = the default.
 
     Raises:
         BadInput: no such file, nothing in it, or a format that is not read.
@@ -111,7 +118,7 @@ def read_log_file(
     kind, records = _of_format(_records(table, fault), path, told)
     seen_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     traces: list[Trace] = []
-    assessed: dict[str, tuple[Assessed, ...]] = {}
+    assessed: dict[str, list[Assessed]] = {}
     notes: Counter[str] = Counter()
     for number, conversation in kind.conversations(records, fault) if kind else ():
         try:
@@ -122,42 +129,48 @@ def read_log_file(
             fault(number, str(error))
             continue
         traces.append(trace)
-        assessed[trace.trace_id] = (*assessed.get(trace.trace_id, ()), *conversation.assessed)
+        assessed.setdefault(_id_in(project, trace.trace_id), []).extend(conversation.assessed)
         notes.update(not_kept)
     if not traces and not malformed:
         raise BadInput(f"{path}: nothing in it; give a JSON array or JSON lines of conversations")
-    if table.container is not None:
-        notes[f"JSON object of which only the list {table.container!r} was read"] = 1
-    if table.mended:
-        notes["record with half a character in it, replaced by \ufffd"] = table.mended
     traces = _told_apart(traces, notes)
-    labels = {
-        label.label_id: label
-        for name, said in assessed.items()
-        for label in _labels(said, _id_in(project, name), seen_at)
-    }
+    labels = _labels(assessed, names or FeedbackNames(), seen_at, notes)
+    notes.update(_of_table(table))
     return LogFile(
         format=kind.name if kind else "",
         traces=tuple(one.model_copy(update={"trace_id": _id_in(project, one.trace_id)}) for one in traces),
-        labels=tuple(labels.values()),
+        labels=tuple({label.label_id: label for label in labels}.values()),
         malformed=tuple(sorted(malformed, key=lambda one: one.number)),
         unit=table.unit,
         notes={note: times for note, times in notes.items() if times},
     )
 
 
-def _labels(said: Sequence[Assessed], trace_id: str, seen_at: datetime) -> Iterator[Label]:
-    for one in said:
-        if one.kind in ("score", "expected"):
-            yield Label(
-                trace_id=trace_id,
-                score=one.value if one.kind == "score" else None,
-                expected=one.value if one.kind == "expected" else None,
-                source=one.source,
-                rater=one.rater,
-                comment=one.comment,
-                created_at=one.at or seen_at,
-            )
+def _of_table(table: TableFile) -> dict[str, int]:
+    """What of the file, rather than of its records, was not read as it is."""
+    container, mended = table.container, table.mended
+    return {
+        f"JSON object of which only the list {container!r} was read": int(container is not None),
+        "record with half a character in it, replaced by \ufffd": mended,
+    }
+
+
+def _labels(
+    assessed: Mapping[str, Sequence[Assessed]], names: FeedbackNames, seen_at: datetime, notes: Counter[str]
+) -> list[Label]:
+    """What was said, by trace, as labels; of other names how often, since each holds another value."""
+    labels = []
+    for trace_id, said in assessed.items():
+        known = [one for one in said if one.kind or names.kind(one.name) or one.name == COMMENT]
+        notes.update(
+            f"feedback {one.name!r} not read: name it under [feedback] in ratchet.toml"
+            for one in said
+            if one not in known
+        )
+        read, problems = labels_of(known, trace_id, names, seen_at=seen_at)
+        labels += read
+        notes.update(problems)
+    return labels
 
 
 def _id_in(project: str, trace_id: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 
 from ratchet.agent.environment import Action
 from ratchet.agent.errors import BadInput
+from ratchet.infra.traces.feedback import FeedbackNames
 from ratchet.infra.traces.formats.detect import FORMATS
 from ratchet.infra.traces.log_file import read_log_file
 
@@ -28,11 +29,11 @@ TABLE = {
     "tau2_bench.json": ("tau2-bench", 2, 1, 1, (140, 22), "friday", "reward 1, expected"),
     "swe_agent.traj": ("swe-agent", 0, 2, 2, (900, 60), "bell-1", "submitted"),
     "mini_swe_agent.traj.json": ("mini-swe-agent", 0, 2, 1, (900, 35), "bell-1", "Submitted"),
-    "mlflow.json": ("mlflow", 1, 1, 1, (140, 22), "shop-1", NONE),
-    "otlp.jsonl": ("otlp", 1, 1, 1, (140, 22), "shop-1", NONE),
-    "langfuse.json": ("langfuse", 1, 1, 1, (140, 22), "shop-1", NONE),
-    "langfuse_blob.jsonl": ("langfuse", 1, 1, 1, (140, 22), "shop-1", NONE),
-    "langsmith.jsonl": ("langsmith", 1, 1, 1, (140, 22), "shop-1", NONE),
+    "mlflow.json": ("mlflow", 1, 1, 1, (140, 22), "shop-1", "2 labels"),
+    "otlp.jsonl": ("otlp", 1, 1, 1, (140, 22), "shop-1", "1 label"),
+    "langfuse.json": ("langfuse", 1, 1, 1, (140, 22), "shop-1", "2 labels"),
+    "langfuse_blob.jsonl": ("langfuse", 1, 1, 1, (140, 22), "shop-1", "1 label"),
+    "langsmith.jsonl": ("langsmith", 1, 1, 1, (140, 22), "shop-1", "1 label"),
     "atif.json": ("atif", 1, 1, 1, (140, 22), "shop-1", NONE),
 }
 
@@ -129,6 +130,47 @@ def test_tools_of_the_simulated_user_are_not_the_agents_and_are_counted():
     wanted = {"actions": [{"name": "free_bikes", "arguments": {"day": "Friday"}}], "outputs": ["2"]}
     assert log.traces[0].case.expected == wanted
     assert (log.traces[0].latency_s, log.traces[0].usage.cost_usd) == (40, 0.01)
+
+
+def labels_in(name, **settings):
+    log = read_log_file(LOGS / name, **settings)
+    assert {label.trace_id for label in log.labels} <= {trace.trace_id for trace in log.traces}
+    return [(label.source, label.rater, label.score, label.expected) for label in log.labels], log.notes
+
+
+EXPECTED = "Two cargo bikes are free on Friday."
+
+
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("mlflow.json", [("human", "anna", 1, None), ("human", "anna", None, EXPECTED)]),
+        ("langfuse.json", [("human", "anna", 1, None), ("human", "anna", None, EXPECTED)]),
+        ("langfuse_blob.jsonl", [("human", "anna", 1, None)]),
+        ("langsmith.jsonl", [("environment", "feedback_stats", 1, None)]),
+        ("otlp.jsonl", [("judge", "otlp", 1, None)]),
+        ("openai_fine_tuning.jsonl", [("human", "fine-tuning file", None, SAID)]),
+        (
+            "openai_preference.jsonl",
+            [
+                ("human", "preference file", None, SAID),
+                ("human", "preference file", 1, None),
+                ("human", "preference file", None, SAID),
+            ],
+        ),
+    ],
+)
+def test_what_people_judges_and_programs_said_comes_along_with_who_said_it(name, labels):
+    assert labels_in(name)[0] == labels
+
+
+def test_feedback_under_another_name_is_counted_until_a_project_names_it():
+    told = "feedback 'looked_first' not read: name it under [feedback] in ratchet.toml"
+    labels, notes = labels_in("langfuse.json")
+    assert notes == {told: 1}
+    labels, notes = labels_in("langfuse.json", names=FeedbackNames(scores=("thumbs", "looked_first")))
+    assert ("environment", "API", 1, None) in labels
+    assert notes == {}
 
 
 def test_a_shell_agents_action_is_a_call_with_what_it_printed():

@@ -30,16 +30,20 @@ def looks_like(record: Any) -> bool:
 
 
 def conversations(records: Iterable[Any]) -> Iterator[Conversation]:
-    """One a trace; observations that stand alone are put together by their trace's id."""
+    """One a trace; rows that stand alone (observations, scores, traces) are put together by the trace's id."""
     loose: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
         if isinstance(record.get("observations"), list):
             about = record.get("trace") if isinstance(record.get("trace"), dict) else record
             yield _conversation(about, record["observations"])
         else:
-            loose.setdefault(str(_get(record, "traceId")), []).append(record)
-    for trace_id, observations in loose.items():
-        yield _conversation({"id": trace_id}, observations)
+            loose.setdefault(str(_get(record, "traceId") or record.get("id")), []).append(record)
+    for trace_id, rows in loose.items():
+        observations = [row for row in rows if _get(row, "startTime")]
+        others = [row for row in rows if not _get(row, "startTime")]
+        scores = [row for row in others if _get(row, "dataType")]
+        about = next((row for row in others if row not in scores), {})
+        yield _conversation({**about, "id": trace_id, "scores": scores}, observations)
 
 
 def _conversation(trace: Mapping[str, Any], observations: Iterable[Any]) -> Conversation:

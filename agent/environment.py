@@ -41,10 +41,14 @@ class Action(Record):
     """None = not filled (the option takes none, or the agent was asked for the choice alone)."""
 
     @property
+    def is_free(self) -> bool:
+        """Whether it is a free answer: a message, where others name what is done."""
+        return self.name == RESPOND and "content" in (self.arguments or {})
+
+    @property
     def said(self) -> Json:
         """The answer that it is: what a message says, text or JSON; else the action's name."""
-        arguments = self.arguments or {}
-        return arguments["content"] if self.name == RESPOND and "content" in arguments else self.name
+        return self.arguments["content"] if self.is_free and self.arguments else self.name
 
 
 def respond(content: Json) -> Action:

@@ -142,6 +142,11 @@ class Trace(Record):
         return self.attempts[-1].steps[-1].action if self.attempts and self.attempts[-1].steps else None
 
     @property
+    def is_free(self) -> bool:
+        """Whether its answer is a message, text or JSON, and not one of some options."""
+        return self.action is not None and self.action.is_free
+
+    @property
     def answer(self) -> Json:
         """What the last action says: text, JSON, or an option's name; None where nothing was done."""
         return None if self.action is None else self.action.said

@@ -69,7 +69,7 @@ def curate_round(
         imported = training_imports(
             library.imported(), traces, labelled, gate_share=gate_share, salt=salt, released=released
         )
-    disputed = len(contradictions(labels))
+    disputed = len(contradictions(labels, {trace.trace_id for trace in traces if trace.is_free}))
     weighted = [
         TrainingExample(case=c, weight=1.0 if c.source == "human" else settings.own_weight)
         for c in curated.cases

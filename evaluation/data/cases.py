@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.agent.case import Case
-from ratchet.agent.record import Json, Record
+from ratchet.agent.record import Json, Record, as_text
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.contamination import overlapping
-from ratchet.evaluation.data.labels import Label, one_per_rater
+from ratchet.evaluation.data.labels import Label, contradict, one_per_rater
 
 CaseRole = Literal["gate", "train"]
 
@@ -85,7 +85,8 @@ class LabelledCase(Record):
     """Where the case was first seen: its side, and its bet."""
     source: Literal["human", "environment"]
     answer: Json | None
-    """The right action, as a person gave it or as the agent did it with success; None = the environment knows."""
+    """What is right, an action's name, text or JSON, as a person gave it or as the agent did it with success; None =
+    the environment knows."""
 
     @property
     def case_id(self) -> str:
@@ -151,7 +152,7 @@ def _with_approved(
     traces: Sequence[Trace], labels: Sequence[Label], rejected: Collection[str]
 ) -> list[Label]:
     """The labels, a score of 1 with the answer that it approves; where the rater gave an answer, that stands."""
-    done = {t.trace_id: t.action.name for t in traces if t.action is not None and t.error is None}
+    done = {t.trace_id: t.answer for t in traces if t.action is not None and t.error is None}
     answered = {(label.trace_id, label.rater) for label in labels if label.expected is not None}
 
     def approves(label: Label) -> bool:
@@ -176,6 +177,7 @@ def _agreed(traces: Sequence[Trace], labels: Sequence[Label]) -> tuple[dict[str,
     another of its traces must not take it from the gate.
     """
     cases = {trace.trace_id: trace.case.case_id for trace in traces}
+    free = {trace.case.case_id for trace in traces if trace.is_free}
     by_case: dict[str, list[Label]] = {}
     for label in labels:
         if label.source == "human" and label.expected is not None and label.trace_id in cases:
@@ -186,7 +188,7 @@ def _agreed(traces: Sequence[Trace], labels: Sequence[Label]) -> tuple[dict[str,
     disputed = {
         case_id
         for case_id, given in by_case.items()
-        if any(other.expected != given[0].expected for other in given)
+        if any(contradict(given[0].expected, other.expected, free=case_id in free) for other in given)
     }
     answers = {label.trace_id: label for given in by_case.values() for label in reversed(given)}
     return answers, disputed
@@ -209,10 +211,10 @@ def _by_person(trace: Trace, label: Label | None, role: CaseRole) -> LabelledCas
 def _by_success(trace: Trace) -> LabelledCase | None:
     if trace.error is not None or trace.score is None or trace.score < 1 or trace.action is None:
         return None
-    return _by_environment(trace, "train", trace.action.name)
+    return _by_environment(trace, "train", trace.answer)
 
 
-def _by_environment(trace: Trace, role: CaseRole, answer: str | None) -> LabelledCase:
+def _by_environment(trace: Trace, role: CaseRole, answer: Json) -> LabelledCase:
     return LabelledCase(
         case=trace.case,
         trace_id=trace.trace_id,
@@ -276,13 +278,32 @@ def _stale(
 
 
 def case_text(case: Case) -> str:
-    """What a case asks, as one text: its `request`, `message`, `question` or `text`, else all of its inputs."""
+    """What a case asks, as one text: its `request`, `message`, `question` or `text`, what the user said in its
+    `messages`, else all of its inputs.
+    """
+    if isinstance(messages := case.inputs.get("messages"), list):
+        return "\n".join(said for message in messages if (said := _of_user(message)))
     for name in ("request", "message", "question", "text"):
         if isinstance(case.inputs.get(name), str):
             return str(case.inputs[name])
     return " ".join(str(value) for value in case.inputs.values())
 
 
-def answer_name(answer: object) -> str:
-    """The action's name in an answer: a bare name, or a record with `tool` and arguments."""
-    return str(answer.get("tool") if isinstance(answer, dict) else answer)
+def _of_user(message: Json) -> str:
+    """The text of a user's message, also where it has several parts; nothing of other messages.
+
+    What all conversations share, such as the system prompt, would make each nearly the same as any other.
+    """
+    if not isinstance(message, dict) or message.get("role") != "user":
+        return ""
+    content = message.get("content")
+    parts = content if isinstance(content, list) else [content]
+    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
+    return " ".join(text for text in texts if isinstance(text, str))
+
+
+def answer_name(answer: Json) -> str:
+    """The action's name in an answer, a bare name or a record with `tool` and arguments; a free answer as text."""
+    if isinstance(answer, dict) and "tool" in answer:
+        return str(answer["tool"])
+    return as_text(answer) if isinstance(answer, dict | list) else str(answer)

@@ -146,6 +146,11 @@ def curate(
     """
     mine = [c for c in labelled if c.role == "train" or c.case_id in released]
     left_out = {"reserved for the gate": len(labelled) - len(mine)}
+    unknown = [
+        c for c in mine if c.answer is None
+    ]  # used gate cases: the environment knows, and does not say
+    left_out["nobody said what is right"] = len(unknown)
+    mine = [c for c in mine if c.answer is not None]
     leaking = _near_the_gate({c.case_id: case_text(c.case) for c in mine}, labelled, released)
     left_out["nearly the same as a gate case"] = sum(
         c.case_id in leaking and c.source == "environment" for c in mine

@@ -13,11 +13,16 @@ from typing import Final, Literal, Self
 from pydantic import Field, model_validator
 
 from ratchet.agent.record import Json, Record, content_hash
+from ratchet.evaluation.data.scorers import same
 
 Source = Literal["human", "judge", "environment"]
 
 ANONYMOUS: Final = "default"
 """Whom MLflow names where nobody logs in: one rater, whoever that was."""
+
+
+BRIEF: Final = 3
+"""Words up to which a free answer is a value or a name, which is right or wrong as it is."""
 
 
 class Label(Record):
@@ -75,6 +80,24 @@ def one_per_rater(labels: Sequence[Label]) -> list[Label]:
         if new:
             kept.append(label.model_copy(update={kind: None for kind in says if kind not in new}))
     return kept[::-1]
+
+
+def contradict(one: Json, other: Json, *, free: bool) -> bool:
+    """Whether two right answers exclude each other.
+
+    Args:
+        one: an answer.
+        other: another person's.
+        free: they are text or JSON: two sentences may well be both right, and only values, names and JSON of which
+            each says something else contradict each other.
+    """
+    if not free:
+        return bool(one != other)
+    return not same(one, other) and _is_brief(one) and _is_brief(other)
+
+
+def _is_brief(answer: Json) -> bool:
+    return not isinstance(answer, str) or len(answer.split()) <= BRIEF
 
 
 def people_said(labels: Sequence[Label]) -> dict[str, float]:

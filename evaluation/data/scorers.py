@@ -32,8 +32,8 @@ def exact(case: Case, answer: Json) -> float | None:
     if expected is None:
         return None
     if isinstance(expected, list) and not isinstance(answer, list):
-        return float(any(_same(one, answer) for one in expected))
-    return float(_same(expected, answer))
+        return float(any(same(one, answer) for one in expected))
+    return float(same(expected, answer))
 
 
 def contains(case: Case, answer: Json) -> float | None:
@@ -75,9 +75,7 @@ def json_fields(case: Case, answer: Json) -> float | None:
     given = as_object(answer)
     if not isinstance(given, dict):
         return 0.0
-    return sum(name in given and _same(value, given[name]) for name, value in expected.items()) / len(
-        expected
-    )
+    return sum(name in given and same(value, given[name]) for name, value in expected.items()) / len(expected)
 
 
 def tool_call(case: Case, answer: Json) -> float | None:
@@ -142,13 +140,14 @@ def _braced(text: str) -> Iterator[str]:
             yield text[start : end + 1]
 
 
-def _same(wanted: Json, given: Json) -> bool:
+def same(wanted: Json, given: Json) -> bool:
+    """Whether two values are one, however they are written; objects field by field."""
     if isinstance(wanted, dict | list) or isinstance(given, dict | list):
         wanted, given = as_object(wanted), as_object(given)
     if isinstance(wanted, dict) and isinstance(given, dict):
-        return wanted.keys() == given.keys() and all(_same(wanted[name], given[name]) for name in wanted)
+        return wanted.keys() == given.keys() and all(same(wanted[name], given[name]) for name in wanted)
     if isinstance(wanted, list) and isinstance(given, list):
-        return len(wanted) == len(given) and all(map(_same, wanted, given))
+        return len(wanted) == len(given) and all(map(same, wanted, given))
     numbers = [_as_number(one) for one in (wanted, given)]
     if numbers[0] is not None and numbers[1] is not None:
         return math.isclose(numbers[0], numbers[1], rel_tol=_CLOSE, abs_tol=_CLOSE)
@@ -217,4 +216,4 @@ def _calls(value: Json) -> Iterator[tuple[str, Json]]:
 
 def _same_call(wanted: tuple[str, Json], given: tuple[str, Json]) -> bool:
     named = plain(wanted[0]) == plain(given[0])
-    return named and (wanted[1] is None or _same(wanted[1], given[1] if given[1] is not None else {}))
+    return named and (wanted[1] is None or same(wanted[1], given[1] if given[1] is not None else {}))

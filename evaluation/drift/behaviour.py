@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 from pydantic import model_validator
 
-from ratchet.agent.record import Record
+from ratchet.agent.record import Record, as_text
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.drift.attribution import Attribution
 from ratchet.evaluation.drift.message import GROUPS, Group, Message
@@ -139,8 +139,13 @@ def as_behaviour(trace: Trace) -> Message:
         latency_s=trace.latency_s,
         confidence=first.confidence if first else None,
         outcome=trace.first_score,
-        numbers={"tokens": float(trace.usage.input_tokens + trace.usage.output_tokens)},
+        numbers={"tokens": float(trace.usage.input_tokens + trace.usage.output_tokens)} | _length(trace),
     )
+
+
+def _length(trace: Trace) -> dict[str, float]:
+    """Words of a free answer: as a category each would be one of its own."""
+    return {"answer_words": float(len(as_text(trace.answer).split()))} if trace.is_free else {}
 
 
 def combined_state(asked: DriftState, behaviour: DriftState | None, since: int | None) -> DriftState:

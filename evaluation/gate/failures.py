@@ -68,8 +68,8 @@ def _is_unscored(trace: Trace) -> bool:
 
 def _nobody_scored(silent: int, n: int) -> str:
     return (
-        f"nobody can score the answers at {silent} of {n} cases: give the project a `labelled_environment` that "
-        "compares with the expected answer, or `scores_itself`"
+        f"nobody can score the answers at {silent} of {n} cases: give the project a `score` or a "
+        "`labelled_environment` that compares with the expected answer, or `scores_itself`"
     )
 
 

@@ -30,7 +30,7 @@ class Play(Record):
     """A side that failed scored 0; None = the case is no evidence, and stays free for other tests."""
     challenger: float | None = None
     expected: str | None = None
-    """The right answer's name, where one is known."""
+    """The right answer's name, where one is known; None of free answers, which have no names to be confused."""
     chosen: str | None = None
     """What the challenger did first."""
 
@@ -146,7 +146,7 @@ class Trial:
         for case, pair in zip(batch, pair_up(*sides), strict=True):
             self.gate.update(self._placed(pair, case))
             self._note_point()
-            self.plays.append(_play(pair, case, theirs[case.case_id]))
+            self.plays.append(_play(pair, case, (ours[case.case_id], theirs[case.case_id])))
         self.gate.finish()  # no batch cuts a session
         self._note_point()
         self.rest = self.rest[len(batch) :]
@@ -166,16 +166,17 @@ class Trial:
             self.path.append(point)
 
 
-def _play(pair: Pair, case: LabelledCase, theirs: Trace) -> Play:
+def _play(pair: Pair, case: LabelledCase, runs: tuple[Trace, Trace]) -> Play:
     champion, challenger = pair.labels
+    free, did = any(run.is_free for run in runs), runs[1].first_action
     known = champion is not None and challenger is not None
     return Play(
         case_id=case.case_id,
         session_id=case.session_id,
         champion=champion if known else None,
         challenger=challenger if known else None,
-        expected=None if case.answer is None else answer_name(case.answer),
-        chosen=theirs.first_action.name if theirs.first_action else None,
+        expected=None if free or case.answer is None else answer_name(case.answer),
+        chosen=None if free or did is None else did.name,
     )
 
 

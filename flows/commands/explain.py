@@ -6,7 +6,9 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from ratchet.agent.environment import Action
 from ratchet.agent.errors import BadInput
+from ratchet.agent.record import as_text
 from ratchet.agent.trace import Attempt, Trace
 from ratchet.evaluation.data.cases import case_text
 from ratchet.evaluation.data.labels import Label
@@ -74,7 +76,7 @@ def _answer(
         "project": project,
         "trace": found.trace.model_dump(mode="json"),
         "recalled": [
-            {"trace_id": key, "request": request_of(one.trace), "answer": _answer_of(one.trace)}
+            {"trace_id": key, "request": request_of(one.trace), "answer": answer_of(one.trace)}
             for key, one in recalled.items()
         ],
         "labels": [label.model_dump(mode="json") for label in found.labels],
@@ -87,8 +89,9 @@ def _answer(
     }
 
 
-def _answer_of(trace: Trace) -> str | None:
-    return None if trace.action is None else trace.action.name
+def answer_of(trace: Trace) -> str | None:
+    """What it answered: an action's name, or what a message says."""
+    return None if trace.action is None else as_text(trace.answer)
 
 
 def _show_run(trace: Trace, recalled: dict[str, FoundTrace]) -> None:
@@ -96,7 +99,7 @@ def _show_run(trace: Trace, recalled: dict[str, FoundTrace]) -> None:
     facts.add_row("trace", trace.trace_id)
     facts.add_row("when", f"{moment(trace.started_at)}, took {trace.latency_s:.2f} s")
     facts.add_row("request", outside(request_of(trace), 1000))
-    facts.add_row("answer", outside(_answer_of(trace) or "none"))
+    facts.add_row("answer", outside(answer_of(trace) or "none"))
     used = trace.usage
     facts.add_row("used", f"{used.lm_calls} LM calls, {used.input_tokens} + {used.output_tokens} tokens")
     if trace.session_id or trace.case.slice:
@@ -110,6 +113,13 @@ def _show_run(trace: Trace, recalled: dict[str, FoundTrace]) -> None:
         _show_attempt(number, attempt, recalled)
 
 
+def _did(action: Action) -> str:
+    """What a message says; of any other action its name and arguments."""
+    if action.is_free:
+        return as_text(action.said)
+    return action.name + ("" if action.arguments is None else f" {action.arguments}")
+
+
 def _show_attempt(number: int, attempt: Attempt, recalled: dict[str, FoundTrace]) -> None:
     score = attempt.outcome.score
     title = f"attempt {number}: {'not scored' if score is None else f'score {score:g}'}"
@@ -117,7 +127,6 @@ def _show_attempt(number: int, attempt: Attempt, recalled: dict[str, FoundTrace]
     for column, ratio in (("who", 1), ("saw", 4), ("did", 2), ("sure", 1), ("got", 3)):
         table.add_column(column, ratio=ratio, overflow="fold")
     for step in attempt.steps:
-        arguments = "" if step.action.arguments is None else f" {step.action.arguments}"
         thought = "" if step.thought is None else f"\n(thought: {step.thought})"
         for part in step.parts:
             about = "" if part.about is None else f" of {part.about}"
@@ -127,7 +136,7 @@ def _show_attempt(number: int, attempt: Attempt, recalled: dict[str, FoundTrace]
                 outside(part.said + about),
                 _sure(part.confidence),
             )
-        did = outside(f"{step.action.name}{arguments}")
+        did = outside(_did(step.action))
         seen, result = outside(step.observation + thought), outside(step.result or "")
         table.add_row(step.actor, seen, did, _sure(step.confidence), result)
     console.print(table)
@@ -149,7 +158,7 @@ def _remembered(trace_id: str, recalled: dict[str, FoundTrace]) -> Text:
         return Text("no longer in MLflow", style="dim")
     trace = recalled[trace_id].trace
     said = [str(label.expected) for label in recalled[trace_id].labels if label.expected is not None]
-    return outside(f"{request_of(trace)[:80]} → {said[-1] if said else _answer_of(trace)}", 160)
+    return outside(f"{request_of(trace)[:80]} → {said[-1] if said else answer_of(trace)}", 160)
 
 
 def _show_labels(found: FoundTrace) -> None:

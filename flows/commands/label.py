@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ratchet.flows.commands.explain import request_of
+from ratchet.flows.commands.explain import answer_of, request_of
 from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, outside
 from ratchet.flows.commands.which_project import which_project
@@ -47,12 +47,11 @@ def list_pending(
 
 def _row(item: ReviewItem, lookup: Lookup) -> dict[str, Any]:
     found = lookup.traces.get(item.trace_id)
-    action = found.trace.action if found is not None else None
     return {
         **item.model_dump(mode="json"),
         "request": None if found is None else request_of(found.trace),
         "problem": lookup.unreadable.get(item.trace_id),
-        "answer": None if action is None else action.name,
+        "answer": None if found is None else answer_of(found.trace),
     }
 
 

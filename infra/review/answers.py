@@ -3,12 +3,12 @@
 Why decided when labels are used and not when they are read: an item may be completed after its answer was collected.
 """
 
-import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from itertools import combinations
 
 from ratchet.agent.record import Json
-from ratchet.evaluation.data.labels import ANONYMOUS, Label, one_per_rater
+from ratchet.evaluation.data.labels import ANONYMOUS, Label, contradict, one_per_rater
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
 from ratchet.infra.review.queue import existing_queue, queue_items, read_picks
 from ratchet.infra.traces.spans import own_id
@@ -45,8 +45,13 @@ def _settle(connection: Connection, labels: Sequence[Label]) -> list[Label]:
     return one_per_rater([settle(label) for label in labels])
 
 
-def contradictions(labels: Sequence[Label]) -> dict[str, dict[str, Json]]:
-    """Trace → rater → answer (a score, where none was given) where people do not agree; all labels stand."""
+def contradictions(labels: Sequence[Label], free: Collection[str] = ()) -> dict[str, dict[str, Json]]:
+    """Trace → rater → answer (a score, where none was given) where people do not agree; all labels stand.
+
+    Args:
+        labels: what people said.
+        free: traces whose answers are text or JSON, which may say the same in other words.
+    """
     by_trace: dict[str, dict[str, Json]] = defaultdict(dict)
     for label in labels:
         if label.source == "human":
@@ -56,5 +61,5 @@ def contradictions(labels: Sequence[Label]) -> dict[str, dict[str, Json]]:
     return {
         trace_id: said
         for trace_id, said in by_trace.items()
-        if len({json.dumps(one, sort_keys=True) for one in said.values()}) > 1
+        if any(contradict(one, other, free=trace_id in free) for one, other in combinations(said.values(), 2))
     }

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
+from ratchet.flows.commands.init import AgentKind
 from ratchet.infra.stack.stack import Stack
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
@@ -125,6 +126,13 @@ def test_pytest_there_finds_both(python, repository):
 def test_the_command_there_loads_their_project(python, repository):
     told = run(repository, python.parent / "ratchet", "history")
     assert "theirs" in told
+
+
+@pytest.mark.parametrize("kind", [kind.value for kind in AgentKind])
+def test_the_command_there_writes_every_kind_of_project(python, repository, kind):
+    run(repository, python.parent / "ratchet", "init", f"desk-{kind}", "--kind", kind)
+    written = {path.name for path in (repository / f"desk-{kind}").iterdir()}
+    assert {"ratchet.toml", "README.md", ".gitignore", ".env.example", "scripted_llm.py"} <= written
 
 
 def test_a_worker_there_runs_our_flow_for_their_project(python, repository, stack: Stack):

@@ -146,3 +146,26 @@ def test_the_200_airline_trajectories_are_imported_and_84_of_them_won(ratchet, m
     assert report["library"] == report["remembered"] > 84
     again = json.loads(ratchet("import", AIRLINE, *options).stdout)
     assert (again["new"], again["remembered"], again["library"]) == (0, 0, report["library"])
+
+
+LOGS = Path(__file__).parents[1] / "infra" / "logs"
+
+
+def test_each_format_is_told_without_a_word_its_feedback_comes_along_and_a_second_time_adds_nothing(
+    ratchet, make_project
+):
+    made, labels = make_project(), 0
+    for path in sorted(LOGS.iterdir()):
+        told = ratchet("import", path, "--project", made.folder)
+        assert told.returncode == 0, told.stderr
+        again = json.loads(ratchet("import", path, "--project", made.folder, "--json").stdout)
+        assert f"read as {again['format']}: messages of the agent" in told.stderr
+        assert all(f"× {note}" in told.stderr for note in again["notes"]), told.stderr
+        assert (again["new"], again["remembered"], again["labels"]) == (0, 0, 0)
+        labels += again["read"]["labels"]
+    collected = collect(made.name)
+    assert len({label.trace_id for label in collected.labels}) == labels == 8
+    rated = {label.trace_id for label in collected.labels if label.source == "human" and label.score == 1}
+    with open_library(made.name) as library:
+        assert rated <= {step.trace_id for step in library.steps()}, "what a person approved is experience"
+    assert {trace.system for trace in collected.traces} > {""}

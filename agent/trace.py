@@ -99,6 +99,8 @@ class Trace(Record):
     candidate_id: str
     memory_id: str | None = None
     session_id: str | None = None
+    user: str | None = Field(default=None, exclude_if=lambda user: user is None)
+    """Who asked, as the trace names them; not written where it does not."""
     started_at: datetime
     latency_s: float = Field(ge=0)
     usage: Usage = Usage()

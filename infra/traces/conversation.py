@@ -131,6 +131,7 @@ def trace_of(
         case=case or Case(inputs={"request": conversation.request}, expected=conversation.expected),
         candidate_id=candidate_id,
         session_id=conversation.session_id,
+        user=conversation.user,
         started_at=conversation.started_at or seen_at,
         latency_s=conversation.latency_s,
         usage=conversation.usage,

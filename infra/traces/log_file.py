@@ -73,6 +73,7 @@ class LogFile(Record):
             "tool definitions": sum(bool(trace.tools) for trace in self.traces),
             "usage": sum(trace.usage != Usage() for trace in self.traces),
             "session": sum(trace.session_id is not None for trace in self.traces),
+            "user": sum(trace.user is not None for trace in self.traces),
             "reward": sum(trace.score is not None for trace in self.traces),
             "expected answer": sum(trace.case.expected is not None for trace in self.traces),
             "labels": sum(trace.trace_id in labelled for trace in self.traces),

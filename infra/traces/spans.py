@@ -60,6 +60,8 @@ def _add_trace(scope: ScopeSpans, trace: Trace, received: datetime, ahead_s: int
         _set(root, _TAG + name, value)
     if trace.session_id is not None:
         _set(root, "session.id", trace.session_id)
+    if trace.user is not None:
+        _set(root, "user.id", trace.user)
     _set(root, "mlflow.chat.tokenUsage", _token_usage(trace))
     if trace.error is not None:
         root.status.code = Status.STATUS_CODE_ERROR

@@ -164,6 +164,13 @@ def test_what_people_judges_and_programs_said_comes_along_with_who_said_it(name,
     assert labels_in(name)[0] == labels
 
 
+def test_who_asked_is_kept():
+    users = {name: {trace.user for trace in read_log_file(LOGS / name).traces} for name in TABLE}
+    named = {name for name, found in users.items() if found in ({"rider-7"}, {"rider_7"})}
+    vendors = {"mlflow.json", "otlp.jsonl", "langfuse.json", "langfuse_blob.jsonl", "langsmith.jsonl"}
+    assert named == {"openai_chat.jsonl", "anthropic.jsonl", "tau_bench.json"} | vendors
+
+
 def test_feedback_under_another_name_is_counted_until_a_project_names_it():
     told = "feedback 'looked_first' not read: name it under [feedback] in ratchet.toml"
     labels, notes = labels_in("langfuse.json")

@@ -7,7 +7,9 @@ from typing import Final
 
 from prefect import task
 
-from ratchet.agent.project import load_project
+from ratchet.agent.environment import Outcome, respond
+from ratchet.agent.errors import named
+from ratchet.agent.project import Project, load_project
 from ratchet.agent.record import Record
 from ratchet.agent.seen import case_of_trace
 from ratchet.agent.trace import Trace
@@ -58,18 +60,19 @@ def collect_new(name: str, folder: str | None = None, feedback: FeedbackNames | 
         folder: where it lies; None = traces that Ratchet did not write are read by their messages alone.
         feedback: under which names labels are read; None = the usual ones.
     """
+    project = None if folder is None else load_project(Path(folder))
     with state_lock(name):
-        return _collect(name, _reading(name, folder, feedback))
+        return _collect(name, project, _reading(name, project, feedback))
 
 
-def _reading(name: str, folder: str | None, feedback: FeedbackNames | None) -> Reading:
+def _reading(name: str, project: Project | None, feedback: FeedbackNames | None) -> Reading:
     names, versions = feedback or FeedbackNames(), partial(known_versions, name)
-    if folder is None:
+    if project is None:
         return Reading(versions=versions, names=names)
-    return Reading(partial(case_of_trace, load_project(Path(folder))), versions, names)
+    return Reading(partial(case_of_trace, project), versions, names)
 
 
-def _collect(name: str, reading: Reading) -> Collection:
+def _collect(name: str, project: Project | None, reading: Reading) -> Collection:
     unsent = flush_spool(name)
     state = read_state(name)
     take_over(name, state)
@@ -80,12 +83,11 @@ def _collect(name: str, reading: Reading) -> Collection:
     again = (*list(state.unreadable)[-_AGAIN:], *state.unfinished)
     got = collect(name, None if lost else state.watermark, reading, again=again)
     unreadable = {one: why for one, why in state.unreadable.items() if one not in again} | got.unreadable
-    own = [
-        trace for trace in got.traces if not trace.is_imported
-    ]  # another agent's cases cannot be played here
+    arrived, unscored = scored(project, got.traces)
+    own = [trace for trace in arrived if not trace.is_imported]  # another agent's cases cannot be played here
     traces = keep_traces(name, sorted(own, key=lambda t: (t.started_at, t.trace_id)))
     labels = keep_labels(name, got.labels)
-    told = [*got.traces, *labelled_before(name, got.traces, got.labels)]
+    told = [*arrived, *labelled_before(name, arrived, got.labels)]
     remember(name, told, people_said(labels_about(name, [trace.trace_id for trace in told])))
     update_state(
         name,
@@ -105,7 +107,7 @@ def _collect(name: str, reading: Reading) -> Collection:
                 f"{one} were missing below {Path(before[0].uri).parents[2]}: all were read again"
                 for one in lost
             ),
-            *_told((*unsent, *(one for one in got.problems if one.trace_id not in unreadable))),
+            *_told((*unsent, *unscored, *(one for one in got.problems if one.trace_id not in unreadable))),
             *_told([Problem(trace_id=one, reason=why) for one, why in list(unreadable.items())[-_NAMED:]]),
             *(
                 [f"and {len(unreadable) - _NAMED:,} more traces cannot be read"]
@@ -115,6 +117,38 @@ def _collect(name: str, reading: Reading) -> Collection:
         ),
         n_unreadable=len(unreadable),
     )
+
+
+def scored(project: Project | None, traces: Sequence[Trace]) -> tuple[list[Trace], list[Problem]]:
+    """The traces, with what the project's score says of answers that nobody scored; and where it failed.
+
+    Only of an agent that answers a case whole, and where the score needs no right answer (`Project.scores_itself`):
+    whatever made these traces did not know it.
+    """
+    if project is None or project.agent is None or not project.scores_itself:
+        return list(traces), []
+    found, problems = [], []
+    for trace in traces:
+        waits = trace.score is None and trace.error is None and not trace.is_imported
+        if waits and trace.action is not None:
+            try:
+                trace = _with_outcome(trace, _outcome(project, trace))
+            except Exception as error:  # noqa: BLE001  a user's scorer may raise anything; the trace is kept
+                problems.append(Problem(trace_id=trace.trace_id, reason=f"not scored: {named(error)}"))
+        found.append(trace)
+    return found, problems
+
+
+def _outcome(project: Project, trace: Trace) -> Outcome:
+    world = project.environment()
+    world.reset(trace.case)
+    world.step(respond(trace.answer))
+    return world.outcome()
+
+
+def _with_outcome(trace: Trace, outcome: Outcome) -> Trace:
+    last = trace.attempts[-1].model_copy(update={"outcome": outcome})
+    return trace.model_copy(update={"attempts": (*trace.attempts[:-1], last)})
 
 
 def _told(problems: Sequence[Problem]) -> list[str]:

@@ -3,9 +3,11 @@
 import shutil
 from datetime import UTC, datetime
 
+import pytest
 from sqlalchemy import create_engine, text
 
-from ratchet.agent.trace import Trace
+from ratchet.agent.environment import respond
+from ratchet.agent.trace import Attempt, Step, Trace
 from ratchet.evaluation.data.labels import Label
 from ratchet.infra.mlflow_client import connect
 from ratchet.infra.store.collected import TRACES
@@ -170,3 +172,42 @@ def test_a_persons_no_that_comes_later_takes_the_steps_back(project, make_trace)
     collect_new.fn(project)
     with open_library(project) as library:
         assert len(library) == 0
+
+
+OWN_AGENT = """
+from ratchet import Project
+
+
+def desk(request):
+    return "heron"
+
+
+def score(case, answer):
+    if "broken" in case.inputs["request"]:
+        raise OSError("the scorer's host is gone")
+    return float(answer == "heron")
+
+
+project = Project(name="__NAME__", agent=desk, score=score, scores_itself=__SCORES__, effects="none", proposers=())
+"""
+
+
+@pytest.mark.parametrize("scores", [True, False])
+def test_answers_that_nobody_scored_are_scored_by_a_score_that_needs_no_right_answer(
+    project, make_trace, tmp_path, scores
+):
+    text = OWN_AGENT.replace("__NAME__", project).replace("__SCORES__", str(scores))
+    (tmp_path / "project.py").write_text(text)
+
+    def said(request, answer):
+        step = Step(observation=request, action=respond(answer))
+        return make_trace(request, attempts=(Attempt(steps=(step,)),))
+
+    logged = [said("a", "heron"), said("b", "wren"), said("broken", "heron")]
+    log_traces(project, logged)
+    collected = collect_new.fn(project, str(tmp_path))
+    found = {trace.case.inputs["request"]: trace.score for trace in traces_by_id(project).values()}
+    assert found == {"a": 1.0 if scores else None, "b": 0.0 if scores else None, "broken": None}
+    assert (
+        any("not scored: OSError: the scorer's host is gone" in one for one in collected.problems) is scores
+    )

@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     """Seconds until an endpoint's answer is given up; the trace then carries the error."""
     lm_concurrency: int = Field(default=8, ge=1, le=100)
     """Calls to an endpoint that may be under way at the same time."""
+    serve_keys: SecretStr | None = None
+    """Who may ask `ratchet serve`: keys, separated by commas; without any, only this machine."""
+    serve_max_body: int = Field(default=8 << 20, ge=1024)
+    """Bytes of a request to `ratchet serve`; a larger one is refused."""
     embedding: str = "auto"
     """What drift reads texts by, and experience is recalled by beside its words: `minilm`, a sentence-transformers
     name or folder, or a URL (…/v1). `hashing` = drift by n-grams, recall by words alone; `auto` = the same, but
@@ -92,6 +96,12 @@ class Settings(BaseSettings):
         self.home.parent.mkdir(parents=True, exist_ok=True)
         self.home.mkdir(mode=0o700, exist_ok=True)
         return self.home
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Those of `serve_keys`, one by one."""
+        text = self.serve_keys.get_secret_value() if self.serve_keys else ""
+        return tuple(key.strip() for key in text.split(",") if key.strip())
 
     @property
     def endpoint(self) -> dict[str, Any]:

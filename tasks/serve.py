@@ -6,16 +6,14 @@ from pathlib import Path
 
 from prefect import task
 
-from ratchet.agent.build import first_candidate
 from ratchet.agent.case import Case
-from ratchet.agent.lm.of_candidate import address_of
 from ratchet.agent.project import Project, load_project
 from ratchet.agent.rollout.loop import run
+from ratchet.infra.first_day import first_day_candidate
 from ratchet.infra.registry.agents import load_agent
-from ratchet.infra.registry.promotion import require_first_day
-from ratchet.infra.registry.registry import champion, promote, register
+from ratchet.infra.registry.first_champion import serve_first
+from ratchet.infra.registry.registry import champion
 from ratchet.infra.registry.version import Version
-from ratchet.infra.settings import Settings
 from ratchet.infra.store.collected import served
 from ratchet.infra.traces.write import log_traces
 from ratchet.tasks.progress import progress
@@ -62,18 +60,7 @@ def first_champion(project: Project) -> Version:
     Raises:
         BadInput: another version served before, and the alias that said which is gone.
     """
-    require_first_day(project.name)
-    settings = Settings()
-    model = project.model or (settings.lm if project.agent is None else None)
-    address = address_of(model, settings.lm_api_base) if model else None
-    candidate = first_candidate(project, model, address)
-    register(project.name, candidate, files={}, seen_case_ids=[], cost={})
-    return promote(
-        project.name,
-        candidate.candidate_id,
-        approved_by="ratchet",
-        reason="the first version: nothing served yet",
-    )
+    return serve_first(project.name, first_day_candidate(project))
 
 
 def not_served(project: Project) -> Sequence[Case]:

@@ -36,6 +36,8 @@ __all__ = [
     "collect",
     "flush_spool",
     "log_traces",
+    "send_labels",
+    "send_traces",
     "spool_folder",
 ]
 
@@ -53,16 +55,24 @@ def log_traces(project: str, traces: Sequence[Trace]) -> None:
     """
     sent = 0
     try:
-        with mlflow_errors(f"logging {len(traces)} traces"):
-            connection = connect(project)
-            for sent in range(0, len(traces), _BATCH):
-                _send(connection, traces[sent : sent + _BATCH])
+        for sent in range(0, len(traces), _BATCH):
+            send_traces(project, traces[sent : sent + _BATCH])
     except ServiceUnavailable as error:
         path = spool_folder(project) / "traces.jsonl"
         spool_lines(path, [trace.to_json() for trace in traces[sent:]])
         raise ServiceUnavailable(
             f"{error}; {len(traces) - sent} traces are kept in {path} and sent by the next flush"
         ) from error
+
+
+def send_traces(project: str, traces: Sequence[Trace]) -> None:
+    """Write one batch, as `log_traces` does, for a caller that keeps what MLflow did not take.
+
+    Raises:
+        ServiceUnavailable: MLflow did not take them.
+    """
+    with mlflow_errors(f"logging {len(traces)} traces"):
+        _send(connect(project), traces)
 
 
 def _send(connection: Connection, traces: Sequence[Trace]) -> None:
@@ -131,6 +141,17 @@ def attach_labels(project: str, labels: Sequence[Label]) -> int:
         for start in range(0, len(labels), _BATCH):
             new += _attach(connection, labels[start : start + _BATCH])[1]
     return new
+
+
+def send_labels(project: str, labels: Sequence[Label]) -> list[Label]:
+    """Write labels for a caller that keeps what MLflow did not take; those of traces that MLflow lacks come back.
+
+    Raises:
+        ServiceUnavailable: MLflow did not answer; the same call again writes the rest.
+    """
+    with mlflow_errors(f"writing {len(labels)} labels"):
+        known, _ = _attach(connect(project), labels)
+    return [label for label in labels if label.trace_id not in known]
 
 
 def _attach(connection: Connection, labels: Sequence[Label]) -> tuple[set[str], int]:

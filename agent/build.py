@@ -49,7 +49,7 @@ def first_candidate(project: Project, model: str | None, api_base: str | None) -
 
         return base_candidate(project.instructions, model=model or EMBEDDED_MODEL, **told)
     if kind == "chat":
-        return chat_candidate(project.agent, attempts=project.attempts)
+        return chat_candidate(project.agent)
     told["model"] = model or IN_CODE
     if kind == "module":
         from ratchet.agent.kinds.module import module_candidate

@@ -1,7 +1,7 @@
 """What a user writes: one file `project.py` that says who the agent is and where it acts.
 
 Why a file and not a package: a project is loaded from its folder, by a schedule as well as by hand, without
-being installed and without touching Ratchet's source.
+being installed and without touching Ratchet's source. Of a chat endpoint `ratchet.toml` says it all.
 """
 
 import importlib.util
@@ -17,12 +17,13 @@ from ratchet.agent.case import Case
 from ratchet.agent.environment import Environment
 from ratchet.agent.errors import BadInput, named
 from ratchet.agent.kinds.answering import Answering
-from ratchet.agent.kinds.chat_endpoint import Chat
+from ratchet.agent.kinds.chat_endpoint import Chat, ChatProject, chat_project
 from ratchet.agent.kinds.scoring import as_score
 from ratchet.agent.limits import Limits
 from ratchet.agent.optimize.proposer import Proposer, check_proposers
 from ratchet.agent.parts import TextPart
 from ratchet.agent.record import content_hash
+from ratchet.agent.settings_table import SETTINGS_FILE
 
 PROJECT_FILE = "project.py"
 _NAME = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
@@ -106,23 +107,53 @@ class Project:
             )
         if not callable(self.agent) and not isinstance(self.agent, Chat):
             raise BadInput(f"project {self.name!r}: agent {self.agent!r:.60} cannot be called")
+        if isinstance(self.agent, Chat) and self.attempts > 1:
+            raise BadInput(
+                f"project {self.name!r}: attempts = {self.attempts}: a chat endpoint answers a request once, since "
+                "nobody scores an answer before it is given; leave it out"
+            )
         if self.effects not in (None, "none", "guarded"):
             raise BadInput(f"project {self.name!r}: effects = {self.effects!r}: give 'none' or 'guarded'")
         score = None if self.score is None else as_score(self.score, self.name)
         object.__setattr__(self, "environment", partial(Answering, score))
 
 
+def has_project(folder: Path) -> bool:
+    """Whether a project lies there, whatever is wrong with it."""
+    return (folder / PROJECT_FILE).exists() or chat_project(folder / SETTINGS_FILE) is not None
+
+
 def load_project(folder: Path) -> Project:
-    """Read `project.py` in `folder`; it must define `project = Project(…)`.
+    """Read `project.py` in `folder`, which must define `project = Project(…)`, or `ratchet.toml`'s table `agent`.
 
     Raises:
-        BadInput: there is no such file, it does not run, or it defines no project.
+        BadInput: there is neither, or both; it does not run, or it defines no project.
     """
-    path = (folder / PROJECT_FILE).resolve()
+    path, table = (folder / PROJECT_FILE).resolve(), chat_project((folder / SETTINGS_FILE).resolve())
+    if table is not None and path.is_file():
+        raise BadInput(
+            f"{path} and the table `agent` of {SETTINGS_FILE} both say who the agent is: remove one of them"
+        )
+    if table is not None:
+        return _of_endpoint(table)
     if not path.is_file():
         raise BadInput(
-            f"no {PROJECT_FILE} in {folder.resolve()}: go to your project, or run `ratchet init DIR`"
+            f"no {PROJECT_FILE} in {folder.resolve()}, and no table `agent` in a {SETTINGS_FILE} there: go to your "
+            "project, or run `ratchet init DIR`"
         )
+    return _of_python(path)
+
+
+def _of_endpoint(table: ChatProject) -> Project:
+    """What a `project.py` of these words would be; like one, it takes its scorer from Ratchet's public face."""
+    from ratchet.agent.optimize.replay import Replay
+
+    score = None if table.score is None else getattr(importlib.import_module("ratchet"), table.score)
+    proposers = (Replay(recalls=table.recalls),) if table.recalls else ()
+    return Project(name=table.name, agent=table.chat, score=score, proposers=proposers)
+
+
+def _of_python(path: Path) -> Project:
     name = f"ratchet_project_{content_hash(str(path))}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

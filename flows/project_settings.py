@@ -4,19 +4,17 @@ Settings are of two kinds. *What to do* is here: no secret, shown in Prefect's f
 things are* (addresses, keys, folders) is `ratchet.infra.settings`: environment and `.env`, shown nowhere.
 """
 
-import json
 import tomllib
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
+from pydantic import Field
 
 from ratchet.agent.errors import BadInput
+from ratchet.agent.kinds.chat_endpoint import ChatProject
 from ratchet.agent.record import Record, StageSettings
+from ratchet.agent.settings_table import SETTINGS_FILE, checked, read_toml
 from ratchet.evaluation.data.curate import CurateSettings
 from ratchet.evaluation.data.selection import SelectionSettings
 from ratchet.evaluation.drift.watch_state import WatchSettings
@@ -24,11 +22,9 @@ from ratchet.evaluation.gate.ledger import Ledger
 from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.infra.registry.ledger import read_ledger
 
-SETTINGS_FILE: Final = "ratchet.toml"
 RecordT = TypeVar("RecordT", bound=Record)
 _SEED: Final = """Decides every random choice: the split, whom people are asked about, training, search, drift. Set it
 before the first run: another split leaves fewer cases that no proposer saw."""
-_SIGNS: Final = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 Seed = Annotated[int, Field(ge=0, lt=2**32, description=_SEED)]
 
 
@@ -61,6 +57,9 @@ class MonitorSettings(StageSettings):
 class ProjectSettings(ImproveSettings, MonitorSettings):
     """All that `ratchet.toml` may hold."""
 
+    agent: ChatProject | None = None
+    """The agent, where it is a chat endpoint and no `project.py` says so."""
+
 
 def read_settings(folder: Path, kind: type[RecordT], given: RecordT | Sequence[str] | None = None) -> RecordT:
     """Settings of one flow: what is `given` for this run, above the project's `ratchet.toml`, above the defaults.
@@ -73,7 +72,7 @@ def read_settings(folder: Path, kind: type[RecordT], given: RecordT | Sequence[s
     Raises:
         BadInput: an unknown key, or a value of the wrong type or out of its bound; names where it stands.
     """
-    values = _set_in(given) if isinstance(given, Record) else _checked(_assigned(given or ()), kind, "--set")
+    values = _set_in(given) if isinstance(given, Record) else checked(_assigned(given or ()), kind, "--set")
     whole = ProjectSettings.model_validate(_over(in_file(folder), values))
     return kind.model_validate({name: getattr(whole, name) for name in kind.model_fields})
 
@@ -81,12 +80,7 @@ def read_settings(folder: Path, kind: type[RecordT], given: RecordT | Sequence[s
 def in_file(folder: Path) -> dict[str, Any]:
     """What the project's `ratchet.toml` sets, checked; nothing where there is none."""
     path = folder / SETTINGS_FILE
-    if not path.exists():
-        return {}
-    try:
-        return _checked(tomllib.loads(path.read_text(encoding="utf-8")), ProjectSettings, str(path))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadInput(f"{path} cannot be read as TOML: {error}; correct it") from error
+    return checked(read_toml(path), ProjectSettings, str(path))
 
 
 def ledger_as_set(name: str, folder: Path | None) -> Ledger:
@@ -133,47 +127,3 @@ def _over(base: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def _set_in(record: Record) -> dict[str, Any]:
     return record.model_dump(exclude_unset=True)
-
-
-def _checked(values: dict[str, Any], kind: type[Record], where: str) -> dict[str, Any]:
-    """The values as `kind` takes them; strict, because TOML has types."""
-    try:
-        return _set_in(kind.model_validate_json(json.dumps(values, default=str), strict=True))
-    except ValidationError as error:
-        raise BadInput(_line(where, kind, error.errors(include_url=False)[0])) from error
-
-
-def _line(where: str, kind: type[Record], error: ErrorDetails) -> str:
-    """What stands there, what may, and what to do."""
-    known = dict(_fields(kind))
-    key = ".".join(part for part in error["loc"] if isinstance(part, str))
-    if error["type"] == "extra_forbidden":
-        table = key[: key.rfind(".") + 1]
-        beside = dict.fromkeys(
-            one.removeprefix(table).split(".")[0] for one in known if one.startswith(table)
-        )
-        close = get_close_matches(key, known, n=1)
-        return f"{where}: there is no {key} here; " + (
-            f"did you mean {close[0]}?" if close else f"there is {', '.join(beside)}"
-        )
-    must = error["msg"].replace("Input should", "it must").replace("an object", "a table")
-    told = f"{where}: {key} = {json.dumps(error['input'])}: {must}"
-    field = known.get(key)
-    if field is None:
-        return f"{told}; correct it"
-    bounds = " and ".join(
-        f"{sign} {getattr(one, name)}"
-        for one in field.metadata
-        for name, sign in _SIGNS.items()
-        if hasattr(one, name)
-    )
-    return f"{told}{f' ({bounds})' if bounds else ''}; correct it, or leave it out: {field.default!r}"
-
-
-def _fields(kind: type[BaseModel], above: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """Every field that holds a value, by its dotted key."""
-    for name, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _fields(field.annotation, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", field

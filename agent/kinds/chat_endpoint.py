@@ -3,24 +3,37 @@
 Why a record and no code: whoever calls an OpenAI-compatible endpoint has nothing to rewrite but the address.
 """
 
-from typing import Final
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ratchet.agent.candidate import Candidate, Predictor
-from ratchet.agent.record import Record
+from ratchet.agent.record import Record, StageSettings
+from ratchet.agent.settings_table import checked, read_toml
 
 SYSTEM: Final = "system"
 """The prompt of such an agent."""
 MODEL: Final = "model"
 """Its model part."""
-UPSTREAM: Final = r"^https?://[^\s@?#]+$"
+ScorerName = Literal["exact", "contains", "numeric", "json_fields", "tool_call"]
+_ADDRESS: Final = r"https?://[^\s@?#]+"
+
+
+def _checked_address(upstream: str) -> str:
+    if not re.fullmatch(_ADDRESS, upstream):  # not shown: what is wrong with it may be that it holds a key
+        raise ValueError(
+            "the address is not http(s)://host/path without user, password and query: give the endpoint's, such as "
+            "http://localhost:8000/v1; a key belongs in RATCHET_LM_API_KEY"
+        )
+    return upstream
 
 
 class Chat(Record):
     """An OpenAI-compatible endpoint behind `ratchet serve`."""
 
-    upstream: str = Field(pattern=UPSTREAM)
+    upstream: Annotated[str, AfterValidator(_checked_address)]
     """Its address, such as `http://localhost:8000/v1`, without user, password and query; no other host is asked. The
     key is `RATCHET_LM_API_KEY`."""
     model: str = Field(min_length=1)
@@ -29,12 +42,45 @@ class Chat(Record):
     """The system message that clients send today, or that they are to get; empty = as they send it."""
 
 
-def chat_candidate(chat: Chat, *, attempts: int = 1) -> Candidate:
+def chat_candidate(chat: Chat) -> Candidate:
     """The agent of the first day: exactly what clients get from the endpoint today."""
     return Candidate(
         kind="chat",
         predictors={SYSTEM: Predictor(instructions=chat.system)},
         base_model=f"openai/{chat.model}",
         api_base=chat.upstream,
-        topology={"attempts": attempts},
     )
+
+
+class ChatProject(StageSettings):
+    """The table `agent` of `ratchet.toml`: a project whose agent is a chat endpoint, without a line of Python."""
+
+    name: str
+    """Lower case, digits, `-` and `_`: names the experiment and the model in MLflow; clients ask `ratchet/NAME`."""
+    upstream: Annotated[str, AfterValidator(_checked_address)]
+    """The endpoint's address, such as `http://localhost:8000/v1`; no other host is asked."""
+    model: Annotated[str, Field(min_length=1)]
+    """What the endpoint calls the LM that answers today."""
+    system: str = ""
+    """The system message that clients send today, or that they are to get; empty: as they send it."""
+    score: ScorerName | None = None
+    """What an answer is compared with the expected one by; left out: people say."""
+    recalls: Annotated[int, Field(ge=0, le=20)] = 3
+    """Answers that worked before, shown at a request that is like theirs."""
+
+    @property
+    def chat(self) -> Chat:
+        """The endpoint."""
+        return Chat(upstream=self.upstream, model=self.model, system=self.system)
+
+
+def chat_project(path: Path) -> ChatProject | None:
+    """What the settings' table `agent` says; None where there is none.
+
+    Raises:
+        BadInput: it cannot be used; says where and why.
+    """
+    table = read_toml(path).get("agent")
+    if table is None:
+        return None
+    return ChatProject(**checked(table, ChatProject, str(path), above="agent."))

@@ -12,12 +12,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from ratchet.agent.settings_table import SETTINGS_FILE
 from ratchet.evaluation.gate.ledger import Ledger
 from ratchet.flows.commands.approve import awaiting_approval
 from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import called, which_project
-from ratchet.flows.project_settings import SETTINGS_FILE, in_file, leaves, ledger_as_set
+from ratchet.flows.project_settings import in_file, leaves, ledger_as_set
 from ratchet.infra.drift.log import DriftLook, last_look
 from ratchet.infra.registry.registry import version_history
 from ratchet.infra.registry.version import Version

@@ -6,7 +6,7 @@ Why a name is enough: what was learned lies in MLflow, and must be readable wher
 from pathlib import Path
 
 from ratchet.agent.errors import BadInput
-from ratchet.agent.project import PROJECT_FILE, load_project
+from ratchet.agent.project import PROJECT_FILE, has_project, load_project
 from ratchet.flows.commands.options import CURRENT_FOLDER
 from ratchet.infra.known_projects import known_projects
 from ratchet.infra.registry.version import Version
@@ -18,7 +18,7 @@ def which_project(folder: Path, name: str | None) -> str:
     Raises:
         BadInput: no such project, or several and none was named; says which there are.
     """
-    if name is None and (folder != CURRENT_FOLDER or (folder / PROJECT_FILE).exists()):
+    if name is None and (folder != CURRENT_FOLDER or has_project(folder)):
         return load_project(folder).name
     known = known_projects()
     if name is not None and name not in known:

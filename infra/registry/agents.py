@@ -7,6 +7,7 @@ from typing import Any
 from ratchet.agent.build import make_agent
 from ratchet.agent.candidate import Candidate
 from ratchet.agent.kinds.agent import Agent
+from ratchet.agent.kinds.chat_endpoint import Chat
 from ratchet.agent.project import Project
 from ratchet.infra.registry.registry import fetch_files, version_of
 from ratchet.infra.settings import Settings
@@ -23,7 +24,8 @@ class _Keyed:
 
     def __init__(self, project: Project) -> None:
         self.project = project
-        self._key: tuple[str, Any] = (project.name, id(project.agent))
+        agent = project.agent
+        self._key: tuple[str, Any] = (project.name, agent if isinstance(agent, Chat) else id(agent))
 
     def __hash__(self) -> int:
         return hash(self._key)

@@ -56,9 +56,9 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
     proposers = who_proposes(agent, rules)
     settle_moves(agent.name)
     serving_version(agent)
-    left_over = collect_new(agent.name)
+    left_over = collect_new(agent.name, project, rules.feedback)
     served = serve_waiting(project)
-    collection = collect_new(agent.name)
+    collection = collect_new(agent.name, project, rules.feedback)
     problems = tuple(dict.fromkeys((*left_over.problems, *collection.problems)))
 
     asked = LabelRequest(n_asked=0, n_waiting=0)

@@ -18,6 +18,8 @@ class MonitorReport(Record):
 
     new_traces: int
     problems: tuple[str, ...] = ()
+    unreadable: int = 0
+    """Traces that cannot be read: nobody looked at these."""
     watched: WatchReport
     improve: str | None = None
     """Name of the `improve` run that the alarm started."""
@@ -27,7 +29,7 @@ class MonitorReport(Record):
 def monitor(project: str = ".", settings: MonitorSettings | None = None) -> MonitorReport:
     """Collect → watch; an alarm pages the on-call team and starts `improve`, which asks people where it drifted."""
     agent, rules = load_project(Path(project)), read_settings(Path(project), MonitorSettings, settings)
-    collection = collect_new(agent.name)
+    collection = collect_new(agent.name, project, rules.feedback)
     watched = watch(agent.name, collection, rules.watch, rules.seed)
     if watched.n_windows:
         log_watch_settings(agent.name, rules)
@@ -36,5 +38,9 @@ def monitor(project: str = ".", settings: MonitorSettings | None = None) -> Moni
         emit_event("ratchet.drift", resource={"prefect.resource.id": f"ratchet.project.{agent.name}"})
         started = start_improve(agent.name, project, watched.improve)
     return MonitorReport(
-        new_traces=collection.n_new_traces, problems=collection.problems, watched=watched, improve=started
+        new_traces=collection.n_new_traces,
+        problems=collection.problems,
+        unreadable=collection.n_unreadable,
+        watched=watched,
+        improve=started,
     )

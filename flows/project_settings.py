@@ -21,6 +21,7 @@ from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.evaluation.gate.ledger import Ledger
 from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.infra.registry.ledger import read_ledger
+from ratchet.infra.traces.feedback import FeedbackNames
 
 RecordT = TypeVar("RecordT", bound=Record)
 _SEED: Final = """Decides every random choice: the split, whom people are asked about, training, search, drift. Set it
@@ -35,6 +36,7 @@ class ImproveSettings(StageSettings):
     selection: SelectionSettings = SelectionSettings()
     curation: CurateSettings = CurateSettings()
     gate: GateSettings = GateSettings()
+    feedback: FeedbackNames = FeedbackNames()
     proposers: tuple[str, ...] | None = None
     """Names of the project's proposers that make challengers, the last tested first; left out: all."""
     model: str | None = None
@@ -52,6 +54,7 @@ class MonitorSettings(StageSettings):
 
     seed: Seed = 0
     watch: WatchSettings = WatchSettings()
+    feedback: FeedbackNames = FeedbackNames()
 
 
 class ProjectSettings(ImproveSettings, MonitorSettings):

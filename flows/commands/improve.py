@@ -59,7 +59,7 @@ def improve(
 def monitor(project: Folder = CURRENT_FOLDER, sets: Sets = None, as_json: AsJson = False) -> None:
     """Look for drift in what arrived since the last look.
 
-    Exit 3 while an alarm stands.
+    Exit 3 while an alarm stands, or traces cannot be read: that nobody looked at them is no all-clear.
     """
     settings = read_settings(project, MonitorSettings, sets)
     start_server()
@@ -69,11 +69,11 @@ def monitor(project: Folder = CURRENT_FOLDER, sets: Sets = None, as_json: AsJson
         emit_json(report)
     else:
         say(f"{report.new_traces} new traces")
-        show_drift(report.watched)
+        show_drift(report.watched, report.unreadable)
         if report.improve:
             say(f"the alarm started `improve` ({report.improve})")
         elif report.watched.improve:
             say("no `improve` is deployed here (`ratchet up` does): run `ratchet improve` yourself")
         for problem in report.problems:
             say(problem, "yellow")
-    raise typer.Exit(NO if report.watched.alarm else YES)
+    raise typer.Exit(NO if report.watched.alarm or report.unreadable else YES)

@@ -59,12 +59,16 @@ def show_verdicts(judged: Sequence[GateResult], versions: Sequence[Version]) -> 
     console.print(table)
 
 
-def show_drift(watched: WatchReport) -> None:
-    """Whether an alarm stands, and what changed."""
+def show_drift(watched: WatchReport, unreadable: int = 0) -> None:
+    """Whether an alarm stands, and what changed; `unreadable` traces were not looked at."""
     if watched.note:
         say(watched.note, "yellow")
+    if unreadable:
+        told = "trace was" if unreadable == 1 else "traces were"
+        say(f"{unreadable:,} {told} not looked at: they cannot be read, as said below", "red", "blind")
     if not watched.alarm:
-        say(f"drift monitor: {watched.n_windows} windows, no alarm (evidence {watched.e_value or 0:.3g})")
+        seen = "no alarm in what can be read" if unreadable else "no alarm"
+        say(f"drift monitor: {watched.n_windows} windows, {seen} (evidence {watched.e_value or 0:.3g})")
         return
     found = f"evidence {watched.e_value:.3g} after {watched.n_windows} more windows: {watched.reason}"
     say(found, "red", "drift")

@@ -38,6 +38,8 @@ class ProjectStatus:
     n_labels: int
     n_pending: int
     n_spooled: int
+    unreadable: dict[str, str]
+    """Traces in MLflow that cannot be read, and why."""
     ledger: Ledger
     look: DriftLook | None
     settings: dict[str, Any]
@@ -80,6 +82,7 @@ def _read(project: str, folder: Path | None) -> ProjectStatus:
         n_labels=collected.labels.n_rows if collected.labels else 0,
         n_pending=len(pending(project)),
         n_spooled=count_spooled(spool_folder(project)),
+        unreadable=collected.unreadable,
         ledger=ledger_as_set(project, folder),
         look=last_look(project),
         settings=dict(leaves(in_file(folder))) if folder else {},
@@ -114,6 +117,7 @@ def _answer(state: ProjectStatus) -> dict[str, Any]:
         "traces": state.n_traces,
         "labels": state.n_labels,
         "spooled": state.n_spooled,
+        "unreadable": state.unreadable,
         "ledger": {
             "summary": state.ledger.summary,
             "left": max(state.ledger.alpha - state.ledger.spent, 0.0),
@@ -141,6 +145,8 @@ def _panel(state: ProjectStatus) -> Panel:
         )
     if state.n_spooled:
         table.add_row("[yellow]not sent[/]", f"[yellow]{state.n_spooled:,} records wait for MLflow[/]")
+    if state.unreadable:
+        table.add_row("[red]not read[/]", outside(_unreadable(state.unreadable), 600))
     table.add_row("[bold]next[/]", Text(next_step(state), style="bold"))
     return Panel(table, title=state.project, expand=False)
 
@@ -165,5 +171,13 @@ def _challengers(state: ProjectStatus) -> str:
 def _drift(state: ProjectStatus) -> str:
     if state.look is None:
         return "nobody looked yet: `ratchet monitor`"
-    found = "[red]alarm[/]" if state.drifted else "no alarm"
+    seen = "no alarm in what can be read" if state.unreadable else "no alarm"
+    found = "[red]alarm[/]" if state.drifted else seen
     return f"{found} at look {state.look.step}, {moment(state.look.at)}"
+
+
+def _unreadable(unreadable: dict[str, str]) -> str:
+    """How many, and why the newest cannot be read."""
+    trace_id, why = list(unreadable.items())[-1]
+    told = f"{len(unreadable):,} in MLflow, the newest {trace_id}: {why}"
+    return f"{told}; delete there what is no agent's answer"

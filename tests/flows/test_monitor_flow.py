@@ -1,5 +1,6 @@
 """`monitor` on a scripted project: a real Prefect server and a real MLflow over SQLite."""
 
+import json
 from contextlib import contextmanager
 
 import pytest
@@ -103,3 +104,25 @@ def test_a_corrupt_trace_is_a_problem_and_the_others_are_looked_at(make_project,
     report = monitor(str(ours.folder), SETTINGS)
     assert report.new_traces == 3
     assert [corrupt in problem and "not a Trace" in problem for problem in report.problems] == [True]
+
+
+def test_what_cannot_be_read_is_said_at_every_look_and_is_no_all_clear(
+    make_project, usual, log_corrupt, ratchet
+):
+    ours = make_project()
+    log_traces(ours.name, usual(105))
+    corrupt = log_corrupt(ours.name)
+    rules = ("--set", "watch.window=20", "--set", "watch.reference=60")
+    done = ratchet("monitor", "--project", ours.folder, *rules)
+    assert done.returncode == 3
+    assert "1 trace was not looked at" in done.stderr
+    assert "no alarm in what can be read" in done.stderr
+    again = monitor(str(ours.folder), SETTINGS)
+    assert again.unreadable == 1
+    assert any(corrupt in one for one in again.problems)
+    panel = ratchet("status", "--project", ours.folder)
+    assert corrupt in panel.stdout + panel.stderr
+    told = ratchet("status", "--project", ours.folder, "--json")
+    assert list(json.loads(told.stdout)["unreadable"]) == [corrupt]
+    connect(ours.name).client.delete_traces(connect(ours.name).experiment_id, trace_ids=[f"tr-{corrupt}"])
+    assert monitor(str(ours.folder), SETTINGS).unreadable == 0

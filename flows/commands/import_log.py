@@ -16,6 +16,7 @@ from ratchet.evaluation.data.labels import people_said
 from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, outside
 from ratchet.flows.commands.which_project import which_project
+from ratchet.flows.project_settings import ProjectSettings, read_settings
 from ratchet.infra.store.experience import open_library, remember
 from ratchet.infra.traces.correction import correct_outcomes
 from ratchet.infra.traces.log_file import LogFile, read_log_file
@@ -51,7 +52,8 @@ def import_log(
     Importing twice adds nothing.
     """
     chosen = which_project(project, name)
-    log = read_log_file(file, project=chosen, agent=agent, format_name=format_)
+    names = read_settings(project, ProjectSettings).feedback
+    log = read_log_file(file, project=chosen, agent=agent, format_name=format_, names=names)
     if log.malformed and not skip_malformed:
         raise BadInput(f"{file}: {_faults(log)}; correct them, or leave them out with --skip-malformed")
     report = {"project": chosen, "file": str(file), "format": log.format, "read": log.counts | log.found}

@@ -151,6 +151,16 @@ def test_the_200_airline_trajectories_are_imported_and_84_of_them_won(ratchet, m
 LOGS = Path(__file__).parents[1] / "infra" / "logs"
 
 
+def test_feedback_is_read_under_the_names_that_the_project_sets(ratchet, make_project):
+    made, told = make_project(), "feedback 'looked_first' not read: name it under [feedback] in ratchet.toml"
+    first = ratchet("import", LOGS / "langfuse.json", "--project", made.folder)
+    assert f"1 × {told}" in first.stderr
+    (made.folder / "ratchet.toml").write_text('[feedback]\nscores = ["thumbs", "looked_first"]\n')
+    options = ("--project", made.folder, "--json")
+    report = json.loads(ratchet("import", LOGS / "langfuse.json", *options).stdout)
+    assert (report["new"], report["labels"], report["notes"]) == (0, 1, {})
+
+
 def test_each_format_is_told_without_a_word_its_feedback_comes_along_and_a_second_time_adds_nothing(
     ratchet, make_project
 ):

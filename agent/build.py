@@ -13,6 +13,7 @@ from ratchet.agent.errors import BadInput
 from ratchet.agent.kinds.agent import Agent
 from ratchet.agent.kinds.callable import CallableAgent, callable_candidate
 from ratchet.agent.kinds.chat_endpoint import Chat, chat_candidate
+from ratchet.agent.kinds.code import SECONDS
 from ratchet.agent.lm.endpoint import CONCURRENCY
 from ratchet.agent.lm.lm import LM
 from ratchet.agent.lm.of_candidate import lm_for
@@ -65,6 +66,7 @@ def make_agent(
     *,
     endpoint: Mapping[str, Any] | None = None,
     embeddings: Callable[[str], Embed | None] = lambda _: None,
+    seconds: float = SECONDS,
 ) -> Agent:
     """The candidate as the project's agent.
 
@@ -74,6 +76,7 @@ def make_agent(
         files: its files by name: `memory`, `memory.<prompt>`, `adapter`.
         endpoint: what an endpoint's LM takes beside the model; `concurrency` is how many cases are played at once.
         embeddings: gives the embedding that a memory names.
+        seconds: until a call of an agent in Python is given up.
 
     Raises:
         BadInput: the candidate is of another kind than the project's agent, or lacks a file.
@@ -97,7 +100,7 @@ def make_agent(
 
         lm = chat_lm(project.agent, candidate, settings)
         return ChatAgent(project.agent, candidate, endpoint=settings, lm=lm, **told)
-    told["lm"] = _lm(candidate, settings)
+    told |= {"lm": _lm(candidate, settings), "effects": project.effects, "seconds": seconds}
     if kind == "module":
         from ratchet.agent.kinds.module import ModuleAgent
 

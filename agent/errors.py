@@ -6,6 +6,7 @@ RatchetError
 ├── NothingToPropose     a proposer can do nothing with this agent or this evidence; says why
 ├── ServiceUnavailable   MLflow, an LM endpoint or a webhook did not answer; safe to try again
 └── LMFailure            the LM answered with something that cannot be used, or not in time
+    └── OutOfTime        the time that a limit leaves was over before there was an answer
 """
 
 
@@ -31,6 +32,10 @@ class ServiceUnavailable(RatchetError):
 
 class LMFailure(RatchetError):
     """The LM gave garbage or no answer in time; recorded as a trace with `error`."""
+
+
+class OutOfTime(LMFailure):
+    """The project's limit on seconds ended it; the trace says so in `stopped`, too."""
 
 
 def said(error: BaseException, limit: int = 300) -> str:

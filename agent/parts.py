@@ -18,9 +18,9 @@ from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
-from ratchet.agent.candidate import Candidate, Predictor
+from ratchet.agent.candidate import Candidate, Demo, Predictor
 from ratchet.agent.errors import BadInput
-from ratchet.agent.trace import Usage
+from ratchet.agent.trace import Contribution, Usage
 
 if TYPE_CHECKING:  # indexes take a while to import, and a process that serves may have no memory
     from ratchet.agent.memory.snapshot import Memory
@@ -65,10 +65,18 @@ class PartValues:
         self.candidate, self.memories, self.notes = candidate, memories or {}, notes
         self._exclude = exclude_case
 
-    def prompt(self, name: str) -> str | None:
-        """The prompt's text; None where the candidate knows no such prompt."""
+    def prompt(self, name: str, *, in_words: Callable[[Demo], bool] = lambda _: True) -> str | None:
+        """The prompt's text; None where the candidate knows no such prompt.
+
+        Args:
+            name: the prompt.
+            in_words: which of its examples the text tells; a module shows the others in its own form.
+        """
         predictor = self.candidate.predictors.get(name)
-        return None if predictor is None else with_notes(prompt_text(predictor), self.notes)
+        if predictor is None:
+            return None
+        told = predictor.model_copy(update={"demos": tuple(d for d in predictor.demos if in_words(d))})
+        return with_notes(prompt_text(told), self.notes)
 
     def tool_description(self, name: str) -> str | None:
         """What is said of the tool."""
@@ -110,6 +118,8 @@ class Playing:
     """Ids of the traces whose answers were shown as examples."""
     usage: Usage = field(default_factory=Usage)
     """What the answer took, as far as who gives it can tell."""
+    said: list[Contribution] = field(default_factory=list)
+    """What each of the agent's prompts was asked and answered, where that can be seen."""
     lost: str = ""
     """A part that was read meanwhile where the context was lost."""
 

@@ -11,13 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Environment
 from ratchet.agent.errors import BadInput, named
 from ratchet.agent.kinds.answering import Answering
 from ratchet.agent.kinds.chat_endpoint import Chat, ChatProject, chat_project
+from ratchet.agent.kinds.effects import REFUSED, Effects
 from ratchet.agent.kinds.scoring import as_score
 from ratchet.agent.limits import Limits
 from ratchet.agent.optimize.proposer import Proposer, check_proposers
@@ -60,7 +61,7 @@ class Project:
     score: Any = None
     """What an answer to a case is worth, in [0, 1]: `(case, answer) -> float | None`, such as `ratchet.contains`, or
     a scorer of `mlflow.genai`; None, or where it gives None, people say."""
-    effects: Literal["none", "guarded"] | None = None
+    effects: Effects | None = None
     """Whether the agent's tools change anything outside: `none`, or `guarded`, which is to say that they ask
     `ratchet.is_trial()`. Left out, an agent in Python is never played again, and no challenger can be tested."""
     labelled_environment: Callable[[], Environment] | None = None
@@ -81,6 +82,11 @@ class Project:
     proposers: Sequence[Proposer] = field(default_factory=_standard)
     """Who makes challengers; the last is tested first, and each test costs a smaller share of the error budget.
     `Trajectories` and `Reflections` learn from whole runs: for environments of several steps, or with retries."""
+
+    @property
+    def no_replay(self) -> str | None:
+        """Why its agent must not be played again, so that no version can be tested; None = it may be."""
+        return REFUSED if callable(self.agent) and self.effects is None else None
 
     def __post_init__(self) -> None:
         if not _NAME.match(self.name):

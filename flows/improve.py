@@ -85,7 +85,7 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
         nothing_new=proposed.nothing_new,
         judged=gated.judged,
         decision=decision,
-        problems=(*problems, *proposed.problems, *gated.problems),
+        problems=tuple(dict.fromkeys((*problems, *proposed.problems, *gated.problems))),
     )
 
 

@@ -61,7 +61,9 @@ class Settings(BaseSettings):
     lm_timeout_s: float = Field(default=120, gt=0)
     """Seconds until an endpoint's answer is given up; the trace then carries the error."""
     lm_concurrency: int = Field(default=8, ge=1, le=100)
-    """Calls to an endpoint that may be under way at the same time."""
+    """Calls to an endpoint, or of an agent in Python, that may be under way at the same time."""
+    agent_timeout_s: float = Field(default=600, gt=0)
+    """Seconds until a call of an agent in Python is given up, where the project's limits do not say less."""
     serve_keys: SecretStr | None = None
     """Who may ask `ratchet serve`: keys, separated by commas; without any, only this machine."""
     serve_max_body: int = Field(default=8 << 20, ge=1024)

@@ -113,7 +113,10 @@ def gate_candidates(
     folder: str, data: RoundData, challengers: Sequence[str], settings: GateSettings
 ) -> GateRound:
     """Spend one share of the error budget on each challenger and bet until its verdict, or until cases run out."""
-    name = load_project(Path(folder)).name
+    project = load_project(Path(folder))
+    name = project.name
+    if project.no_replay:
+        return GateRound(problems=(project.no_replay,))
     return hold(name, data, challengers, settings, Players(folder, name, data.labelled))
 
 
@@ -202,6 +205,4 @@ def _played_on(
     known, seen = set(one.scores), seen_case_ids(tests.name, one.candidate_id)
     missing = [i for i in cases if i not in known and i not in seen and i in tests.labelled]
     traces = players.at(one.candidate_id, missing)
-    return {
-        i: None if broke(trace) else 0.0 if trace.error else trace.first_score for i, trace in traces.items()
-    }
+    return {i: None if broke(trace) else 0.0 if trace.error else trace.score for i, trace in traces.items()}

@@ -56,7 +56,10 @@ def propose_each(
     folder: str, proposers: Sequence[Proposer], data: RoundData, *, seed: int, stacked: bool = False
 ) -> Proposed:
     """Let each proposer change the champion; `stacked`, what the one before it made."""
-    name = load_project(Path(folder)).name
+    project = load_project(Path(folder))
+    name = project.name
+    if project.no_replay:  # what cannot be tested need not be made
+        return Proposed(challengers=(), nothing_new={}, problems=(project.no_replay,))
     made: list[str] = []
     nothing_new: dict[str, str] = {}
     problems: list[str] = []

@@ -24,6 +24,8 @@ class View(Record):
     """Actions that already failed at this case, or that were repeated too often: not taken again."""
     done: tuple[str, ...] = ()
     """What was done last in this attempt, oldest first."""
+    seconds_left: float | None = None
+    """Of the time that the case may take; None = no limit says."""
 
 
 class Decision(Record):

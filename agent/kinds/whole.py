@@ -71,7 +71,7 @@ class WholeAgent(ABC):
                 "hand the thread `ratchet.carried(function)`"
             )
         recalled = tuple(dict.fromkeys(now.recalled))
-        return Decision(action=respond(content), recalled=recalled, usage=now.usage)
+        return Decision(action=respond(content), parts=tuple(now.said), recalled=recalled, usage=now.usage)
 
     def with_attempts(self, attempts: int) -> Self:
         """The same agent with another number of tries; traces name the same candidate."""

@@ -17,11 +17,11 @@ from typing import Any, ClassVar, Final, TypeVar
 import dspy
 import tenacity
 from dspy.lm15 import Config, Message, Request, TextPart
-from dspy.utils.exceptions import is_retryable_lm_error
 
 from ratchet.agent.candidate import ADDRESS
 from ratchet.agent.errors import BadInput
 from ratchet.agent.lm.lm import Prompt, Room, Scores, Training, Written
+from ratchet.agent.lm.patience import RETRIES, patience
 from ratchet.agent.lm.prompt_format import LARGE, in_words
 from ratchet.agent.trace import Usage
 
@@ -33,10 +33,6 @@ _REMEDY: Final = (
 )
 CONCURRENCY: Final = 8
 """Calls to an endpoint at once, unless a person says otherwise."""
-RETRIES: Final = 4
-"""After the first call: about 1 + 2 + 4 + 8 seconds, or as long as the server says."""
-LONGEST_WAIT_S: Final = 60.0
-"""A server that says to come back later than this is not waited for."""
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
@@ -118,7 +114,7 @@ class _Patient(dspy.LM):  # type: ignore[misc]  # dspy ships no types
 
     def __init__(self, model: str, *, tries: int, **settings: Any) -> None:
         super().__init__(model, num_retries=0, **settings)
-        self._patience = patience(tries, is_retryable_lm_error)
+        self._patience = patience(tries)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Ask, and ask again."""
@@ -127,37 +123,6 @@ class _Patient(dspy.LM):  # type: ignore[misc]  # dspy ships no types
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         """The same for asynchronous callers."""
         return await tenacity.AsyncRetrying(**self._patience)(super().acall, *args, **kwargs)
-
-
-def patience(tries: int, may_succeed_later: Callable[[BaseException], bool]) -> dict[str, Any]:
-    """How a call is repeated, as `tenacity` takes it.
-
-    Args:
-        tries: calls in all.
-        may_succeed_later: of an error (429, 5xx, a time-out, no connection); its `retry_after`, where it has one, is
-            what the server says to wait (seconds): longer than anybody would wait ends it.
-    """
-    return {
-        "stop": tenacity.stop_after_attempt(tries),
-        "retry": tenacity.retry_if_exception(
-            lambda error: may_succeed_later(error) and (_told(error) or 0.0) <= LONGEST_WAIT_S
-        ),
-        "wait": _pause,
-        "reraise": True,
-    }
-
-
-def _pause(state: tenacity.RetryCallState) -> float:
-    """Seconds: what the server said, else twice as long each time; with jitter, since all calls fail together."""
-    told = _told(state.outcome.exception()) if state.outcome else None
-    if told is None:
-        return tenacity.wait_exponential_jitter(max=LONGEST_WAIT_S)(state)
-    return told + tenacity.wait_random(0, 1)(state)
-
-
-def _told(error: BaseException | None) -> float | None:
-    """Seconds to wait by the server's Retry-After."""
-    return getattr(error, "retry_after", None)
 
 
 def side_by_side(ask: Callable[[Item], Answer], items: Sequence[Item], *, at_once: int) -> list[Answer]:

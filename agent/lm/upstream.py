@@ -10,7 +10,8 @@ import httpx
 import tenacity
 
 from ratchet.agent.errors import LMFailure, ServiceUnavailable, named, said
-from ratchet.agent.lm.endpoint import CONCURRENCY, RETRIES, patience
+from ratchet.agent.lm.endpoint import CONCURRENCY
+from ratchet.agent.lm.patience import RETRIES, patience
 
 TIMEOUT_S: Final = 120.0
 _LATER: Final = frozenset((408, 409, 425, 429))

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Environment, Observation, Outcome
-from ratchet.agent.errors import BadInput, LMFailure, RatchetError, named
+from ratchet.agent.errors import BadInput, LMFailure, OutOfTime, RatchetError, named
 from ratchet.agent.kinds.agent import Agent
 from ratchet.agent.kinds.arguments import fill_arguments
 from ratchet.agent.kinds.program import Decision, Program, View
@@ -74,7 +74,7 @@ def run(
         active = [rollout for rollout in batch if rollout.error is None]
         while active:
             _act(agent, active, limits, with_arguments=with_arguments)
-            _reflect(agent, [rollout for rollout in active if rollout.outcome is not None])
+            _reflect(agent, [rollout for rollout in active if rollout.outcome is not None], limits)
             active = [r for r in active if not _finished(agent, r, limits)]
         for index, rollout in enumerate(batch, start):
             traces.append(_trace(agent, rollout, at(index), session(index)))
@@ -114,6 +114,7 @@ def _attempted(rollout: Rollout, ask: Callable[[], T]) -> T | None:
         return ask()
     except LMFailure as error:
         rollout.error = RunError(kind="agent", message=str(error))
+        rollout.stopped = "seconds" if isinstance(error, OutOfTime) else None
     except Exception as error:  # noqa: BLE001  any endpoint's error: recorded as this trace's error
         rollout.error = RunError(kind="infrastructure", message=named(error))
     finally:
@@ -147,6 +148,7 @@ def _view(agent: Agent, rollout: Rollout, limits: Limits) -> View:
         reflections=rollout.reflections[-shown:] if shown else (),
         tried=rollout.tried(limits.repeats),
         done=rollout.done,
+        seconds_left=None if limits.seconds is None else max(0.0, limits.seconds - rollout.seconds),
     )
 
 
@@ -203,19 +205,24 @@ def _score(rollout: Rollout, stopped: Stop | None) -> None:
     rollout.stopped = stopped
 
 
-def _reflect(agent: Agent, ended: list[Rollout]) -> None:
+def _reflect(agent: Agent, ended: list[Rollout], limits: Limits) -> None:
     """Close the attempts that are over; what is to be learned from those that failed is asked at once."""
 
     def reflection(rollout: Rollout) -> tuple[str | None, Usage]:
         assert rollout.outcome is not None, "its attempt is over"
         if rollout.outcome.score is None or rollout.outcome.score == 1:
             return None, Usage()
-        return reflect(agent, rollout.steps, rollout.outcome, rollout.stopped)
+        goes_on = len(rollout.attempts) + 1 < _most(agent, limits)
+        return reflect(agent, rollout.steps, rollout.outcome, rollout.stopped, is_read=goes_on)
 
     said = side_by_side(reflection, ended, at_once=agent.at_once)
     for rollout, (text, usage) in zip(ended, said, strict=True):
         rollout.usage += usage
         rollout.close(text)
+
+
+def _most(agent: Agent, limits: Limits) -> int:
+    return min(agent.attempts, limits.attempts or agent.attempts)
 
 
 def _finished(agent: Agent, rollout: Rollout, limits: Limits) -> bool:
@@ -226,11 +233,10 @@ def _finished(agent: Agent, rollout: Rollout, limits: Limits) -> bool:
     if rollout.steps:
         if spent is not None:
             _score(rollout, spent)
-            _reflect(agent, [rollout])
+            _reflect(agent, [rollout], limits)
         return spent is not None
     last = rollout.attempts[-1]
-    most = min(agent.attempts, limits.attempts or agent.attempts)
-    if last.reflection is None or len(rollout.attempts) >= most:
+    if last.reflection is None or len(rollout.attempts) >= _most(agent, limits):
         return True
     if spent is not None:
         rollout.stopped = spent

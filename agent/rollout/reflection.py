@@ -51,7 +51,7 @@ def by_template(steps: Sequence[Step], outcome: Outcome, stop: Stop | None = Non
 
 
 def reflect(
-    agent: "Agent", steps: Sequence[Step], outcome: Outcome, stop: Stop | None = None
+    agent: "Agent", steps: Sequence[Step], outcome: Outcome, stop: Stop | None = None, *, is_read: bool = True
 ) -> tuple[str, Usage]:
     """The reflection on a failed attempt, and what it cost.
 
@@ -60,9 +60,10 @@ def reflect(
         steps: the attempt.
         outcome: how it ended.
         stop: the limit that cut it.
+        is_read: whether another attempt follows, so that it is worth asking an LM.
     """
     template = by_template(steps, outcome, stop)
-    unread = agent.candidate.topology.reflections == 0
+    unread = agent.candidate.topology.reflections == 0 or not is_read
     if agent.lm is None or not agent.lm.writes or stop in BUDGETS or unread:
         return template, Usage()
     try:

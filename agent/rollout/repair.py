@@ -145,7 +145,8 @@ def leaked(trace: Trace, case: Case) -> tuple[str, ...]:
     for attempt in trace.attempts:
         shown = " ".join(map(str, case.inputs.values()))
         for step in attempt.steps:
-            own = {step.action.name, *(part.said for part in step.parts if part.options)}
+            own = {step.action.name, *answer_tokens(step.action.said)}
+            own |= {part.said for part in step.parts if part.options}
             offered = " ".join(option for part in step.parts for option in part.options)
             shown = f"{shown} {step.observation} {offered}"
             private = [

@@ -42,4 +42,12 @@ def _loaded(keyed: _Keyed, candidate_id: str) -> Agent:
 
 def build(project: Project, candidate: Candidate, files: dict[str, Path]) -> Agent:
     """An agent from a candidate and its files."""
-    return make_agent(project, candidate, files, endpoint=Settings().endpoint, embeddings=embedding_named)
+    settings = Settings()
+    return make_agent(
+        project,
+        candidate,
+        files,
+        endpoint=settings.endpoint,
+        embeddings=embedding_named,
+        seconds=settings.agent_timeout_s,
+    )

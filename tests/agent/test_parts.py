@@ -36,7 +36,10 @@ def knows(case: Case, answer: object) -> float:
 
 
 def project(**changes) -> Project:
-    return Project(**{"name": "desk", "agent": desk, "parts": [SYSTEM, TOOL], "score": knows} | changes)
+    return Project(
+        **{"name": "desk", "agent": desk, "parts": [SYSTEM, TOOL], "score": knows, "effects": "none"}
+        | changes
+    )
 
 
 def play(agent, **inputs):

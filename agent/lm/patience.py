@@ -1,0 +1,132 @@
+"""Which failed calls are made again, and when: one rule for our LMs, and for agents that ask theirs by any client.
+
+Why errors are told by what they carry and by their names: the clients (OpenAI's, Anthropic's, httpx, requests,
+aiohttp) share no base class, and most of them are not installed where Ratchet is.
+"""
+
+import email.utils
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+
+import tenacity
+from dspy.utils.exceptions import (
+    LMConfigurationError,
+    LMLockTimeoutError,
+    LMRateLimitError,
+    LMServerError,
+    LMTimeoutError,
+    LMTransportError,
+)
+
+RETRIES: Final = 4
+"""After the first call: about 1 + 2 + 4 + 8 seconds, or as long as the server says."""
+LONGEST_WAIT_S: Final = 60.0
+"""A server that says to come back later than this is not waited for."""
+_LATER: Final = (408, 425, 429)
+_REFUSED: Final = (401, 402, 403, 407)
+"""A wrong key, or none, or no money: nothing that a version does well or badly."""
+_RETRYABLE: Final = (
+    LMRateLimitError,
+    LMTimeoutError,
+    LMServerError,
+    LMTransportError,
+    LMLockTimeoutError,
+)
+_TRANSPORT: Final = frozenset(
+    (
+        "APIConnectionError",
+        "TransportError",
+        "ClientConnectionError",
+        "Timeout",
+        "HTTPTimeout",
+        "TimeoutException",
+    )
+)
+"""Names of the classes, among an error's own, by which clients say that nobody answered."""
+_CAUSES: Final = 5
+
+
+def may_succeed_later(error: BaseException) -> bool:
+    """429, 5xx, a time-out, no connection; of the error, or of what it was raised from."""
+    for one in _caused_by(error):
+        status = _status(one)
+        if status is not None and (status in _LATER or status >= 500):
+            return True
+        if status is None and (isinstance(one, _RETRYABLE) or _nobody_answered(one)):
+            return True
+    return False
+
+
+def patience(
+    tries: int, may: Callable[[BaseException], bool] = may_succeed_later, *, until_s: float | None = None
+) -> dict[str, Any]:
+    """How a call is repeated, as `tenacity` takes it; a server that says to wait too long is not waited for.
+
+    Args:
+        tries: calls in all.
+        may: whether after this error another call may succeed.
+        until_s: seconds after which no further call is begun.
+    """
+    stop: Any = tenacity.stop_after_attempt(tries)
+    if until_s is not None:
+        stop |= tenacity.stop_before_delay(until_s)
+    retry = tenacity.retry_if_exception(lambda error: may(error) and (_told(error) or 0.0) <= LONGEST_WAIT_S)
+    return {"stop": stop, "retry": retry, "wait": _pause, "reraise": True}
+
+
+def is_from_outside(error: BaseException) -> bool:
+    """Whether what an agent runs on failed and not the agent: it is passing, or no key or LM was given for it."""
+    return may_succeed_later(error) or any(
+        _status(one) in _REFUSED or isinstance(one, LMConfigurationError) for one in _caused_by(error)
+    )
+
+
+def _caused_by(error: BaseException) -> Iterator[BaseException]:
+    """The error, and those that it was raised from."""
+    one: BaseException | None = error
+    for _ in range(_CAUSES):
+        if one is None:
+            return
+        yield one
+        one = one.__cause__
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that it carries, wherever its client puts it."""
+    response = getattr(error, "response", None)
+    carried = (getattr(one, name, None) for one in (error, response) for name in ("status_code", "status"))
+    return next((status for status in carried if type(status) is int), None)
+
+
+def _nobody_answered(error: BaseException) -> bool:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    return isinstance(error, ConnectionError | TimeoutError) or bool(names & _TRANSPORT)
+
+
+def _pause(state: tenacity.RetryCallState) -> float:
+    """Seconds: what the server said, else twice as long each time; with jitter, since all calls fail together."""
+    told = _told(state.outcome.exception()) if state.outcome else None
+    if told is None:
+        return tenacity.wait_exponential_jitter(max=LONGEST_WAIT_S)(state)
+    return told + tenacity.wait_random(0, 1)(state)
+
+
+def _told(error: BaseException | None) -> float | None:
+    """Seconds to wait by the server's Retry-After, which DSPy's errors carry read, others in their response."""
+    for one in _caused_by(error) if error is not None else ():
+        if isinstance(told := getattr(one, "retry_after", None), int | float):
+            return float(told)
+        headers = getattr(getattr(one, "response", None), "headers", None)
+        if isinstance(headers, Mapping) and (said := headers.get("retry-after")):
+            return _seconds(str(said))
+    return None
+
+
+def _seconds(said: str) -> float | None:
+    """`120`, or a date."""
+    try:
+        return max(0.0, float(said))
+    except ValueError:
+        moment = email.utils.parsedate_tz(said)
+        return None if moment is None else max(0.0, email.utils.mktime_tz(moment) - time.time())

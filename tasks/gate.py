@@ -59,12 +59,13 @@ def evaluate(
 ) -> list[Trace]:
     """One version at these cases; not kept where something broke, so that it is played again.
 
-    A retry needs somebody who says that it failed: where production has nobody, one attempt counts.
+    A retry needs somebody who says that it failed: where production has nobody, as behind a chat endpoint, one
+    attempt counts.
     """
     cases = {item.case_id: item.case for item in read_dataset(labelled, LabelledCase)}
     project = load_project(Path(folder))
     agent = load_agent(project, candidate_id)
-    if agent.candidate.kind == "built-in" or not project.scores_itself:
+    if agent.candidate.kind in ("built-in", "chat") or not project.scores_itself:
         agent = agent.single_attempt()
     environment = project.labelled_environment or project.environment
     now, waiting = datetime.now(UTC), [cases[i] for i in case_ids]

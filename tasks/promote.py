@@ -19,7 +19,7 @@ class RoundOutcome(Record):
 
 @task(name="promote")
 def promote_best(name: str, gated: GateRound, *, approved_by: str | None) -> RoundOutcome:
-    """Point `challenger` to the best proven one, and `champion` too if a policy approves in advance."""
+    """Point `challenger` to the best proven one, and `champion` too if a policy approves what is proven in full."""
     decision = _decide(name, gated, approved_by)
     end_round(name)  # last: a run killed before asks nobody anew, and its next promotes what this one proved
     return decision
@@ -30,8 +30,9 @@ def _decide(name: str, gated: GateRound, approved_by: str | None) -> RoundOutcom
     if best is None:
         return RoundOutcome(reason=f"{_nothing_proven(gated)}; the champion stays")
     set_alias(name, best.candidate_id, "challenger")
-    if approved_by is None:
-        reason = f"{best.reason}; waits for `ratchet approve {best.candidate_id}`"
+    if approved_by is None or best.verdict.screening:
+        nobody = f"; {approved_by} promotes nothing that was only screened" if approved_by else ""
+        reason = f"{best.reason}{nobody}; waits for `ratchet approve {best.candidate_id}`"
         return RoundOutcome(best=best.candidate_id, reason=reason)
     promote(name, best.candidate_id, approved_by=approved_by, reason=best.reason)
     return RoundOutcome(best=best.candidate_id, promoted=True, reason=best.reason)

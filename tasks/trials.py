@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from ratchet.agent.candidate import Kind
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.data.cases import LabelledCase, case_text, fresh_for_gate
 from ratchet.evaluation.gate.choice import ProvenChallenger
@@ -52,6 +53,8 @@ class GateTests:
                 f"gate.alpha = {alpha:g}, gate.spending = {spending}: without effect, because the project's first "
                 f"test fixed {ledger.alpha:g}, {ledger.spending}; set them back"
             )
+        serving = versions.get(self.champion)
+        self._kind: Kind = "built-in" if serving is None else serving.candidate.kind
         entries = [entry for entry in ledger.entries if entry.candidate in versions]
         for entry in entries:
             if entry.decision is None and entry.champion != self.champion:
@@ -125,7 +128,7 @@ class GateTests:
         state = self._stored(entry.candidate)
         if state is None or (state.champion, state.opened_at) != (self.champion, entry.opened_at):
             return None
-        return Trial.resume(state, list(self.labelled.values()), fresh, self.most)
+        return Trial.resume(state, list(self.labelled.values()), fresh, self.most, self._kind)
 
     def _stored(self, challenger: str) -> TrialState | None:
         text = read_open_test(self.name, challenger)
@@ -150,7 +153,9 @@ class GateTests:
 
     def _begin(self, entry: Entry, fresh: Sequence[LabelledCase]) -> Trial:
         policy = GatePolicy(alpha=entry.alpha_k, min_gain=self.min_gain)
-        return Trial.begin(self.champion, entry.candidate, entry.opened_at, policy, fresh, self.most)
+        return Trial.begin(
+            self.champion, entry.candidate, entry.opened_at, policy, fresh, self.most, self._kind
+        )
 
     def store(self, trial: Trial) -> None:
         """So far the test is settled."""

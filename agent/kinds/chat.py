@@ -2,7 +2,7 @@
 
 Decision: a case is one request, and its answer the assistant's message; no tool is called. Of an agent that calls
 tools, or talks for several turns, the rest of the conversation is the recorded one, made by another version: that is
-screening (`recorded`), and said so wherever the verdict is.
+screening (`screens`), said so wherever the verdict is, and no policy promotes by it.
 """
 
 import json

@@ -15,7 +15,7 @@ before the last message of the user; recalled tool calls as worked examples in t
 without its result is not a valid conversation. Whatever else the request holds goes up untouched.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from ratchet.agent.candidate import Demo, Predictor
@@ -167,12 +167,18 @@ def check_tools(values: PartValues) -> None:
             )
 
 
-def recorded(messages: Sequence[Any]) -> str:
-    """What of a conversation these messages hold beside one question, in words; empty = nothing."""
-    roles = [one.get("role") for one in messages if isinstance(one, dict)]
+def screens(inputs: Mapping[str, Json]) -> str:
+    """Why answering this request anew is no full test of an agent, in words; empty = it is one.
+
+    It is one where the request holds a single message of the user and offers no tools: the answer is the whole
+    conversation. Else what came before was made by another version, or what a called tool would say is not known.
+    """
+    roles = [one.get("role") for one in inputs.get("messages") or () if isinstance(one, dict)]
+    tools = inputs.get("tools") or inputs.get("functions")
     found = {
-        "a tool's result": any(role in ("tool", "function") for role in roles),
-        "an earlier answer": "assistant" in roles,
+        "tools that were not called": bool(tools) and inputs.get("tool_choice") != "none",
+        "results of tools": any(role in ("tool", "function") for role in roles),
+        "earlier answers": "assistant" in roles,
         "several messages of the user": roles.count("user") > 1,
     }
-    return " and ".join(words for words, there in found.items() if there)
+    return ", ".join(words for words, there in found.items() if there)

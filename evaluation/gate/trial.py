@@ -4,10 +4,16 @@ Why in one text: a test that was killed goes on exactly where it was. Bets that 
 (an agent that answers otherwise the second time would get a second chance), and the order stays its own.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 
+from pydantic import Field
+
+from ratchet.agent.candidate import Kind
+from ratchet.agent.kinds.chat_request import screens
 from ratchet.agent.record import Record
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase, answer_name
@@ -18,7 +24,10 @@ from ratchet.evaluation.gate.gate import Gate, GatePolicy
 from ratchet.evaluation.gate.order import Place, batches, go_on, in_order
 from ratchet.evaluation.gate.pairs import Pair, SideResult, pair_up
 from ratchet.evaluation.gate.provenance import Registration
-from ratchet.evaluation.gate.verdict import Verdict, WealthPoint
+from ratchet.evaluation.gate.verdict import Verdict, WealthPoint, screened
+
+_TOLD: Final = 2
+"""Kinds of cases that were no full test which a verdict names."""
 
 
 class Play(Record):
@@ -33,6 +42,8 @@ class Play(Record):
     """The right answer's name, where one is known; None of free answers, which have no names to be confused."""
     chosen: str | None = None
     """What the challenger did first."""
+    screens: str = Field(default="", exclude_if=lambda why: not why)
+    """Why this case is no full test, in words; not written where it is one."""
 
     @property
     def is_evidence(self) -> bool:
@@ -65,6 +76,8 @@ class Trial:
     rest: list[LabelledCase]
     plays: list[Play] = field(default_factory=list)
     path: list[WealthPoint] = field(default_factory=list)
+    kind: Kind = "built-in"
+    """Of the agent: of a chat endpoint a case may be one call out of a conversation."""
 
     @staticmethod
     def begin(
@@ -74,14 +87,19 @@ class Trial:
         policy: GatePolicy,
         cases: Sequence[LabelledCase],
         most: int,
+        kind: Kind = "built-in",
     ) -> "Trial":
         """A test of at most `most` cases that has not played any."""
         gate = Gate(policy, Registration(champion=champion, challenger=challenger))
-        return Trial(champion, challenger, opened_at, gate, in_order(cases)[:most])
+        return Trial(champion, challenger, opened_at, gate, in_order(cases)[:most], kind=kind)
 
     @staticmethod
     def resume(
-        state: TrialState, known: Sequence[LabelledCase], fresh: Sequence[LabelledCase], most: int
+        state: TrialState,
+        known: Sequence[LabelledCase],
+        fresh: Sequence[LabelledCase],
+        most: int,
+        kind: Kind = "built-in",
     ) -> "Trial":
         """Go on with a stored test; `fresh` cases that it does not know come last.
 
@@ -99,6 +117,7 @@ class Trial:
             rest[: max(most - len(played), 0)],
             list(state.plays),
             list(state.path),
+            kind,
         )
 
     def state(self) -> TrialState:
@@ -120,8 +139,15 @@ class Trial:
 
     @property
     def verdict(self) -> Verdict:
-        """As the evidence stands."""
-        return self.gate.verdict()
+        """As the evidence stands, and whether it is that of full runs."""
+        verdict, why = self.gate.verdict(), Counter[str]()
+        for play in self.plays:
+            if play.is_evidence and play.screens:
+                why[play.screens] += 1
+        if not why:
+            return verdict
+        told = "; ".join(f"{n} of {len(self.used)} cases with {words}" for words, n in why.most_common(_TOLD))
+        return screened(verdict, told)
 
     @property
     def used(self) -> list[str]:
@@ -146,7 +172,9 @@ class Trial:
         for case, pair in zip(batch, pair_up(*sides), strict=True):
             self.gate.update(self._placed(pair, case))
             self._note_point()
-            self.plays.append(_play(pair, case, (ours[case.case_id], theirs[case.case_id])))
+            play = _play(pair, case, (ours[case.case_id], theirs[case.case_id]))
+            why = screens(case.case.inputs) if self.kind == "chat" else ""
+            self.plays.append(play.model_copy(update={"screens": why}))
         self.gate.finish()  # no batch cuts a session
         self._note_point()
         self.rest = self.rest[len(batch) :]

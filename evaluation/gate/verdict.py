@@ -63,6 +63,9 @@ class Verdict(BaseModel):
     """Seconds."""
     reason: str
     """One sentence for a person."""
+    screening: str = ""
+    """Why this was no full test, in words; empty = it was. What is only screened serves by a person's word alone,
+    never by a policy's."""
 
 
 class WealthPoint(NamedTuple):
@@ -112,6 +115,13 @@ class Tally:
     def restore(state: dict[str, Any]) -> "Tally":
         """The inverse of `state`."""
         return Tally({what: list(totals) for what, totals in state.items()})
+
+
+def screened(verdict: Verdict, why: str) -> Verdict:
+    """The verdict of a test that was none in full, which every sentence about it says first."""
+    return verdict.model_copy(
+        update={"screening": why, "reason": f"screening, not a full test ({why}): {verdict.reason}"}
+    )
 
 
 def verdict_sentence(verdict: Verdict) -> str:

@@ -131,6 +131,7 @@ def _evidence(verdict: Verdict) -> list[tuple[str, str | Text]]:
     sides = (("cost a case", verdict.cost, ""), ("latency", verdict.latency, " s"))
     return [
         ("verdict", verdict_line(verdict)),
+        ("screening", Text(_only_screened(verdict), "yellow")),
         ("evidence", f"e = {verdict.e_value:,.4g}; needs {verdict.threshold:,.4g}"),
         ("cases", f"{verdict.n_labelled:,} labelled, {verdict.n_judged:,} judged"),
         *(
@@ -140,6 +141,16 @@ def _evidence(verdict: Verdict) -> list[tuple[str, str | Text]]:
         ),
         *(("blocked by", Text(outside(blocked).plain, "red")) for blocked in verdict.blocked_by),
     ]
+
+
+def _only_screened(verdict: Verdict) -> str:
+    """What a person who approves must know."""
+    if not verdict.screening:
+        return ""
+    return (
+        "the last model call was answered anew under recorded messages and no tool was called "
+        f"({verdict.screening}): how whole conversations go under it is not known; no policy promotes it"
+    )
 
 
 def _accuracy(version: Version) -> Text:
@@ -179,6 +190,8 @@ def _rows(candidate: Candidate) -> dict[str, str]:
         rows[f"{name}: instructions"] = predictor.instructions
         for demo in predictor.demos:
             rows[f"{name}: demo {demo.inputs[:60]!r}"] = demo.output
+    rows |= {f"model {name}": model for name, model in candidate.models.items()}
+    rows |= {f"memory of {name}": memory for name, memory in candidate.memories.items()}
     topology = candidate.topology.model_dump(mode="json", exclude={"roles"})
     rows |= {f"topology: {name}": json.dumps(value) for name, value in topology.items()}
     rows |= {f"role {role.name}": role.to_json() for role in candidate.topology.roles}

@@ -10,7 +10,7 @@ from ratchet.agent.candidate import Candidate, Demo, Predictor, ToolOverride
 from ratchet.agent.errors import BadInput
 from ratchet.agent.kinds.chat import answer_of, request_of
 from ratchet.agent.kinds.chat_endpoint import Chat
-from ratchet.agent.kinds.chat_request import case_inputs, recorded
+from ratchet.agent.kinds.chat_request import case_inputs, screens
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.project import Project
@@ -222,17 +222,19 @@ def test_a_case_is_what_is_asked_and_not_who_asks_or_how_it_is_delivered():
 
 
 @pytest.mark.parametrize(
-    ("messages", "words"),
+    ("messages", "more", "words"),
     [
-        ([told("s"), USER], ""),
-        ([told("s"), USER, told("Be brief.")], ""),
-        ([USER, told("", "assistant"), told("x", "tool")], "a tool's result and an earlier answer"),
-        ([USER, USER], "several messages of the user"),
-        ([USER, told("Hi", "assistant"), USER], "an earlier answer and several messages of the user"),
+        ([told("s"), USER], {}, ""),
+        ([told("s"), USER, told("Be brief.")], {"tools": []}, ""),
+        ([USER], {"tools": [LOOKUP], "tool_choice": "none"}, ""),
+        ([USER], {"tools": [LOOKUP]}, "tools that were not called"),
+        ([USER, told("", "assistant"), told("x", "tool")], {}, "results of tools, earlier answers"),
+        ([USER, USER], {}, "several messages of the user"),
+        ([USER, told("Hi", "assistant"), USER], {}, "earlier answers, several messages of the user"),
     ],
 )
-def test_what_of_a_conversation_was_recorded_is_said(messages, words):
-    assert recorded(messages) == words
+def test_a_request_of_one_message_is_a_whole_test_and_any_other_is_screening(messages, more, words):
+    assert screens({"messages": messages, **more}) == words
 
 
 @pytest.mark.parametrize(

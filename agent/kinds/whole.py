@@ -45,6 +45,8 @@ class WholeAgent(ABC):
         self.lm = lm
         self.at_once = at_once
         self.is_trial = True
+        self.asked: set[str] = set()
+        """Kinds and names of the parts that its code asked for until now, such as `prompt support-system`."""
 
     @abstractmethod
     def answer(self, view: View, now: Playing) -> Json:
@@ -64,7 +66,10 @@ class WholeAgent(ABC):
             notes=view.reflections[-shown:] if shown else (),
         )
         with playing(values, trial=self.is_trial) as now:
-            content = self.answer(view, now)
+            try:
+                content = self.answer(view, now)
+            finally:
+                self.asked |= now.asked
         if now.lost:
             raise BadInput(
                 f"{now.lost} was read in a thread that does not know which version is played: "

@@ -17,7 +17,7 @@ from ratchet.agent.kinds.program import CHOOSE, Program
 from ratchet.agent.lm.lean_adapter import LeanAdapter
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import shuffled
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
 from ratchet.agent.optimize.team import role_by_role
 from ratchet.agent.record import Record
 
@@ -49,6 +49,7 @@ class Prompts(Record):
 
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The parent with the prompt that led on cases no demo came from; only offered actions are learned."""
+        built_in_only(parent.candidate)
         if parent.candidate.topology.roles:
             return role_by_role(self, parent, evidence, work)
         training, validation = self.split(evidence.examples, work.seed)

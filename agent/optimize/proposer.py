@@ -124,9 +124,9 @@ class Work:
         """
         from ratchet.agent.kinds.program import Program
 
+        built_in_only(candidate)
         made = self.agent(candidate, files)
-        if not isinstance(made, Program):
-            raise NothingToPropose(f"it changes Ratchet's own agent only, and this one is a {candidate.kind}")
+        assert isinstance(made, Program), "a built-in agent is a program"
         return made
 
     def file(self, name: str) -> Path:
@@ -134,6 +134,16 @@ class Work:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def built_in_only(candidate: Candidate) -> None:
+    """Refuse an agent of another kind, for a proposer that changes what only the built-in one has.
+
+    Raises:
+        NothingToPropose: it is another's.
+    """
+    if candidate.kind != "built-in":
+        raise NothingToPropose(f"it changes Ratchet's own agent only, and this one is a {candidate.kind}")
 
 
 def made_by(proposer: Proposer, parent: Registered, evidence: "Evidence", work: Work) -> Proposal | None:

@@ -1,6 +1,7 @@
 """Experience replay: decisions that worked become a memory, and how much its vote counts is tuned.
 
-Here of examples with one right action each; `trajectories` does the same for the steps of whole runs.
+Here of examples with one right action each; `trajectories` does the same for the steps of whole runs, and
+`answer_replay` for agents that answer whole, of whose answers no two need be the same.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from ratchet.agent.environment import Option
 from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
+from ratchet.agent.optimize.answer_replay import SHOWN, remember_answers
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import as_decisions, as_experience, learned_options, spread, usable
 from ratchet.agent.optimize.memory_curation import imported_steps, where_from
@@ -25,7 +27,7 @@ class Replay(Record):
 
     name: str = "replay"
     recalls: int = Field(default=1, ge=0, le=20)
-    """Own successes shown in the prompt."""
+    """Own successes shown in the prompt; of free answers 4, unless this is set."""
     similarity: bool = False
     """Also let the lexical similarity of request and option count, if the examples say that it helps."""
     tune_on: int = Field(default=60, ge=1)
@@ -36,6 +38,16 @@ class Replay(Record):
 
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The parent with a memory of the examples, its vote and the similarity weighed; a team's roles in turn."""
+        if parent.candidate.kind != "built-in":
+            told = "recalls" in self.model_fields_set
+            return remember_answers(
+                parent,
+                evidence,
+                work,
+                shown=max(self.recalls if told else SHOWN, 1),
+                played=self.tune_on,
+                imported=self.imported,
+            )
         if parent.candidate.topology.roles:
             return role_by_role(self, parent, evidence, work)
         before, extra = parent.candidate, learned_options(evidence.examples)

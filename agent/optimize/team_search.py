@@ -16,7 +16,7 @@ from ratchet.agent.candidate import Candidate
 from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import share_right, shuffled, usable
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
 from ratchet.agent.optimize.team import WEIGHTS, best_weights, blackboard_accuracy, team_of
 from ratchet.agent.optimize.team_moves import moves
 from ratchet.agent.record import Record
@@ -42,6 +42,7 @@ class TeamSearch(Record):
 
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The best topology that was found, if it is better on the cases that chose nothing, too."""
+        built_in_only(parent.candidate)
         searched, checked = self.halves(parent.candidate, evidence.examples, work.seed)
         origin = _try("as it is", *_as_team(parent), searched, work)
         with work.progress(f"{self.name}: trying topologies", self.rounds * MOVES) as done:

@@ -20,7 +20,7 @@ from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.lm.prompt_format import data
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import share_right, shuffled
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
 from ratchet.agent.optimize.tool_failures import ToolRow, argument_errors, tool_failures
 from ratchet.agent.optimize.tool_words import Writer, readable, telling, written_by
 from ratchet.agent.record import Json, Record
@@ -43,6 +43,7 @@ class Tools(Record):
 
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The parent with better words for the tools that failed, as far as these helped."""
+        built_in_only(parent.candidate)
         if len(evidence.examples) < 2:
             raise NothingToPropose(f"it needs at least 2 labelled examples, got {len(evidence.examples)}")
         answers = {e.view.case_id: e.answer if e.call is None else e.call for e in evidence.examples}

@@ -19,7 +19,7 @@ from ratchet.agent.memory.steps import WON, Credit, Experience, goal_of, tally, 
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import spread, usable
 from ratchet.agent.optimize.memory_curation import CurationSettings, curate_memory, imported_steps, where_from
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
 from ratchet.agent.optimize.vote_weights import Grid, tune
 from ratchet.agent.record import Record
 from ratchet.agent.rollout.repair import repair
@@ -45,6 +45,7 @@ class Trajectories(Record):
 
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The parent with a curated memory of steps that won."""
+        built_in_only(parent.candidate)
         if parent.candidate.topology.roles:
             raise NothingToPropose("a team's roles learn from decisions: `replay` gives each role its memory")
         mended = self.repaired(parent, evidence.own_rollouts, work)

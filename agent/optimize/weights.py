@@ -21,7 +21,7 @@ from ratchet.agent.lm.lm import Prompt, Training
 from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import learned_options, newest_first, usable
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
 from ratchet.agent.optimize.team import role_by_role
 from ratchet.agent.optimize.vote_weights import MIN_TUNING, tune
 from ratchet.agent.record import Record, folder_hash
@@ -47,6 +47,7 @@ class Lora(Record):
 
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The parent with a fresh adapter; its prompts and memory stay. A team's roles in turn, each with its own."""
+        built_in_only(parent.candidate)
         if not lm_type(parent.candidate.base_model).is_trainable:
             raise NothingToPropose(
                 f"it trains the embedded LM, and the agent runs on {parent.candidate.base_model}"

@@ -20,6 +20,8 @@ from ratchet.infra.traces.spans import CLOCK, RECEIVED, own_id
 
 OVERLAP: Final = timedelta(minutes=10)
 """How long a write may take from its stamp to its commit without being overlooked."""
+_AT_WORK: Final = timedelta(hours=1)
+"""How long an agent whose traces are not stamped may be at work: such a trace is known by when it began."""
 _PAGE: Final = 500
 _BATCH: Final = 300
 
@@ -30,7 +32,8 @@ class Mark(Record):
     received_ms: int = 0
     """Arrival of the newest trace (ms since 1970, by MLflow's clock), never after the moment of reading."""
     seen: tuple[str, ...] = ()
-    """Those that arrived within ten minutes before `received_ms`, or after it: not returned again."""
+    """Those that arrived within ten minutes before `received_ms`, or after it, and those without a stamp that began
+    within the hour before: not returned again."""
     row: int = 0
     """Of a SQLite file: the newest row; 0 = not read by rows yet."""
     row_trace: str = ""
@@ -54,9 +57,8 @@ def arrived(
         info for info in _stamped_after(connection, since, now) if own_id(info.trace_id) not in since.seen
     ]
     received_ms = _newest(since, infos, now)
-    edge = received_ms - _ms(OVERLAP)
-    kept = since.seen if received_ms - since.received_ms < _ms(OVERLAP) else ()
-    recent = [own_id(info.trace_id) for info in infos if received(info) >= edge]
+    kept = since.seen if received_ms - since.received_ms < _ms(_AT_WORK) else ()
+    recent = [own_id(info.trace_id) for info in infos if received(info) >= _edge_ms(received_ms, info)]
     mark = Mark(received_ms=received_ms, seen=tuple(sorted({*kept, *recent})))
     return infos, mark, clock_problems(infos, since, now)
 
@@ -151,12 +153,19 @@ def _stamped_after(connection: Connection, since: Mark, now: datetime) -> list[T
     if since.received_ms == 0:
         return sorted(search_infos(connection, None), key=_by_arrival)
     edge_ms = since.received_ms - _ms(OVERLAP)
+    began_ms = since.received_ms - _ms(_AT_WORK)
     edge = datetime.fromtimestamp(edge_ms / 1000, UTC)
     days = range((now.date() - edge.date()).days + 1)
     filters = [f"tags.`{RECEIVED}` LIKE '{edge.date() + timedelta(days=day)}%'" for day in days]
-    filters.append(f"trace.timestamp_ms > {edge_ms}")
+    filters.append(f"trace.timestamp_ms > {began_ms}")
     found = {info.trace_id: info for one in filters for info in search_infos(connection, one)}
-    return sorted((info for info in found.values() if received(info) >= edge_ms), key=_by_arrival)
+    new = (info for info in found.values() if received(info) >= _edge_ms(since.received_ms, info))
+    return sorted(new, key=_by_arrival)
+
+
+def _edge_ms(received_ms: int, info: TraceInfo) -> int:
+    """Since when such a trace may have arrived unseen."""
+    return received_ms - _ms(OVERLAP if RECEIVED in info.tags else _AT_WORK)
 
 
 def _by_arrival(info: TraceInfo) -> tuple[int, str]:

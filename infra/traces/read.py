@@ -165,7 +165,7 @@ def _read(connection: Connection, infos: dict[str, TraceInfo], reading: Reading,
             if found is None or is_own(found):
                 read.traces.append(record_of(trace_id, found))
                 continue
-            if _is_unfinished(info, now):
+            if is_unfinished(info, now):
                 read.unfinished.append(own_id(trace_id))
                 continue
             versions = reading.versions() if versions is None else versions
@@ -180,7 +180,8 @@ def _read(connection: Connection, infos: dict[str, TraceInfo], reading: Reading,
     return read
 
 
-def _is_unfinished(info: TraceInfo, now: datetime) -> bool:
+def is_unfinished(info: TraceInfo, now: datetime) -> bool:
+    """Whether the agent is still at work on it: begun within a day, and not ended."""
     began = datetime.fromtimestamp(info.timestamp_ms / 1000, now.tzinfo)
     return info.state == TraceState.IN_PROGRESS and now - began < _UNFINISHED
 

@@ -12,7 +12,7 @@ from ratchet.infra.traces import service_clock
 from ratchet.infra.traces import write as trace_store
 from ratchet.infra.traces.arrivals import OVERLAP
 from ratchet.infra.traces.assessments import to_assessments
-from ratchet.infra.traces.spans import export_request, mlflow_id
+from ratchet.infra.traces.spans import RECEIVED, export_request, mlflow_id
 from ratchet.infra.traces.write import attach_label, collect, log_traces
 
 MINUTE = timedelta(minutes=1)
@@ -84,6 +84,25 @@ def test_behind_a_server_a_write_that_took_long_is_found_once(remote, make_trace
     write("took nine minutes", OVERLAP - MINUTE)
     second = collect(remote, first.watermark)
     assert [trace.case.inputs["request"] for trace in second.traces] == ["took nine minutes"]
+    assert collect(remote, second.watermark).traces == ()
+
+
+@pytest.mark.server
+def test_behind_a_server_an_agent_without_our_stamp_may_be_at_work_for_long(remote, make_trace):
+    connection, now = connect(remote), datetime.now(UTC)
+
+    def write(name, ago):
+        request = export_request([make_trace(name, started_at=now - ago)], now)
+        root = request.resource_spans[0].scope_spans[0].spans[0]
+        stamp = next(one for one in root.attributes if one.key.endswith(RECEIVED))
+        root.attributes.remove(stamp)
+        trace_store.write_spans(connection, request)
+
+    write("newest", timedelta())
+    first = collect(remote)
+    write("began fifty minutes ago", 50 * MINUTE)
+    second = collect(remote, first.watermark)
+    assert [trace.case.inputs["request"] for trace in second.traces] == ["began fifty minutes ago"]
     assert collect(remote, second.watermark).traces == ()
 
 

@@ -2,24 +2,29 @@
 
 import base64
 import json
+import time
 import uuid
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import mlflow
 import pytest
 from google.protobuf.json_format import ParseDict
-from mlflow.entities import Assessment, Trace
+from mlflow.entities import Assessment, Trace, TraceState
 from mlflow.tracing.client import TracingClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from ratchet.agent.environment import RESPOND
 from ratchet.agent.project import Project
-from ratchet.agent.seen import case_of_trace
+from ratchet.agent.seen import Asked, case_of_trace
 from ratchet.agent.trace import UNKNOWN
 from ratchet.infra.mlflow_client import connect
+from ratchet.infra.traces.conversation import Conversation, LinkedPrompt
 from ratchet.infra.traces.dialects import mlflow_export, otlp
-from ratchet.infra.traces.foreign import Reading
+from ratchet.infra.traces.foreign import KnownVersions, Reading
+from ratchet.infra.traces.lookup import look_up_traces
+from ratchet.infra.traces.read import is_unfinished
 from ratchet.infra.traces.spans import mlflow_id
 from ratchet.infra.traces.write import collect, write_spans
 
@@ -80,6 +85,7 @@ def logged(project, name):
     client.start_trace(trace.info)
     client.log_spans(connection.experiment_id, trace.data.spans)
     for one in assessments:
+        one = {key: value for key, value in one.items() if key != "assessment_id"}
         mlflow.log_assessment(mlflow_id(new), Assessment.from_dictionary(one))
     return new
 
@@ -182,3 +188,73 @@ def test_a_file_export_of_each_recording_tells_the_same(shown):
             assert told.model == "scripted"
     dspy = (0, 0, *TABLE["mlflow_dspy"][3:5])
     assert found == {name: cells[1:5] for name, cells in TABLE.items()} | {"mlflow_dspy": dspy}
+
+
+VERSIONS = KnownVersions(
+    prompts={"one": {"system": "1", "tone": "1"}, "two": {"system": "2", "tone": "1"}},
+    texts={
+        "one": {"system": "Be brief.", "tone": "Be kind."},
+        "two": {"system": "Be long.", "tone": "Be kind."},
+    },
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "maker"),
+    [
+        ({"candidate_id": "three"}, "three"),
+        ({"prompts": (("system", "2"),)}, "two"),
+        ({"prompts": (("system", "1"), ("tone", "1"), ("of another team", "4"))}, "one"),
+        ({"prompts": (("tone", "1"),)}, UNKNOWN),
+        ({"prompts": (("tone", "1"),), "system": "Be long."}, "two"),
+        ({"prompts": (("system", "9"),)}, UNKNOWN),
+        ({"system": "Be brief."}, "one"),
+        ({"system": "Be kind."}, UNKNOWN),
+        ({"system": "Be brief. And more."}, UNKNOWN),
+        ({}, UNKNOWN),
+    ],
+)
+def test_which_version_made_a_trace_is_read_and_never_guessed(told, maker):
+    linked = tuple(LinkedPrompt(name=name, version=version) for name, version in told.pop("prompts", ()))
+    assert VERSIONS.maker(Conversation(prompts=linked, **told)) == maker
+
+
+def test_a_call_is_under_the_prompt_whose_text_its_system_message_holds_the_longest_first():
+    versions = KnownVersions(
+        texts={"one": {"plan": "Given the question.", "act": "Given the question. Act now."}}
+    )
+    assert versions.actor("Your fields are x.\n  Given the   question. Act now.") == "act"
+    assert versions.actor("Given the question.") == "plan"
+    assert versions.actor("Nothing of it.") is None
+
+
+def test_a_trace_in_work_waits_and_one_that_cannot_be_read_is_tried_again(project, monkeypatch):
+    connection = connect(project)
+    trace_id = logged(project, "mlflow_openai")
+    info = connection.client.get_trace(mlflow_id(trace_id)).info
+    info.state = TraceState.IN_PROGRESS
+    monkeypatch.setattr(info, "timestamp_ms", int(time.time() * 1000))
+    assert is_unfinished(info, datetime.now(UTC))
+    assert not is_unfinished(info, datetime.now(UTC) + timedelta(days=2))
+    first = collect(project)
+    assert first.unreadable == {}
+    again = collect(project, first.watermark, again=[trace_id])
+    assert [one.trace_id for one in again.traces] == [trace_id]
+
+
+def test_a_chat_endpoints_case_is_the_request_as_it_was_sent(project):
+    trace_id, asked = logged(project, "mlflow_openai"), []
+    collect(
+        project, reading=Reading(case_of=lambda seen: asked.append(seen) or Asked({"request": seen.request}))
+    )
+    (seen,) = asked
+    assert [one["role"] for one in seen.messages] == ["system", "user", "assistant", "tool", "tool"]
+    call = seen.messages[2]["tool_calls"][0]
+    assert (call["id"], call["function"]) == (
+        "call_17",
+        {"name": "find_order", "arguments": '{"number": 17}'},
+    )
+    assert seen.messages[3] == {"role": "tool", "tool_call_id": "call_18", "content": RESULTS[18]}
+    assert [tool["function"]["name"] for tool in seen.tools] == ["find_order"]
+    found = look_up_traces(project, [trace_id])
+    assert found.traces[trace_id].trace.answer == ANSWER

@@ -5,6 +5,7 @@ event, `[DONE]`. What the upstream says, errors too, is passed on byte by byte.
 """
 
 import asyncio
+import hashlib
 import re
 import time
 import uuid
@@ -37,6 +38,8 @@ from ratchet.infra.serve.serving import Deployed, Serving
 
 WATCH_AFTER_S: Final = 0.5
 """A request that lasts longer is given up when its caller leaves."""
+SESSION_LENGTH: Final = 200
+"""A longer name of a session, which MLflow would not take, is kept as its hash."""
 CALLER_LEFT: Final = 499
 _DONE: Final = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 
@@ -85,10 +88,10 @@ class ChatRoute:
         if response.status >= 400:
             UPSTREAM_ERRORS.inc()
         await self._commit(begun, response.status)
-        await answer(send, response.status, content, begun.headers + passed_on(response.headers))
+        await answer(send, response.status, content, begun.headers + passed_on(response))
 
     async def _stream(self, begun: "_Begun", response: aiohttp.ClientResponse, send: Send) -> None:
-        headers = begun.headers + passed_on(response.headers)
+        headers = begun.headers + passed_on(response)
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         begun.has_started = True
         last = b""
@@ -189,7 +192,10 @@ def version_headers(candidate_id: str, trace_id: str) -> Headers:
 def session_of(scope: Scope, asked: dict[str, Any]) -> str | None:
     """By the header `x-ratchet-session`, else by the body's `user`."""
     user = asked.get("user")
-    return header(scope, b"x-ratchet-session") or (user if isinstance(user, str) and user else None)
+    said = header(scope, b"x-ratchet-session") or (user if isinstance(user, str) and user else None)
+    if said is None or len(said) <= SESSION_LENGTH:
+        return said
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 async def _rendered(deployed: Deployed, asked: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:

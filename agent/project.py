@@ -168,6 +168,7 @@ def _of_python(path: Path) -> Project:
     sys.modules[name] = module
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))  # as for a script: what lies beside it can be imported
+    _let_dspy_be_configured()
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -179,6 +180,12 @@ def _of_python(path: Path) -> Project:
         hint = _moved(found.__module__)
         raise BadInput(f"{path} must define `project = Project(…)`; found {found.__name__}{hint}")
     return project
+
+
+def _let_dspy_be_configured() -> None:
+    """DSPy lets the thread that first configured it do so alone; a project's file is run by whoever reads it."""
+    if (settings := sys.modules.get("dspy.dsp.utils.settings")) is not None:
+        settings.__dict__.update(config_owner_thread_id=None, config_owner_async_task=None)
 
 
 def _moved(module: str) -> str:

@@ -73,7 +73,9 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
             )
 
     data = curate_round(project, collection, rules.curation, rules.selection.gate_share, seed=rules.seed)
-    proposed = propose_each(project, proposers, data, seed=rules.seed, stacked=rules.stacked)
+    proposed = propose_each(
+        project, proposers, data, seed=rules.seed, stacked=rules.stacked, edits=not rules.model
+    )
     problems += () if rules.model else unused_model(agent, data.champion)
     gated = gate_candidates(project, data, proposed.challengers, rules.gate)
     record_settings(agent.name, {*proposed.challengers, *(one.candidate_id for one in gated.judged)}, rules)

@@ -19,7 +19,12 @@ def unused_model(project: Project, champion: str) -> tuple[str, ...]:
     """One line where `RATCHET_LM` names an LM that does not serve: it made the first champion's, and no other's."""
     settings = Settings()
     serving = version_of(project.name, champion).candidate.base_model
-    if project.model or "lm" not in settings.model_fields_set or settings.lm == serving:
+    if (
+        project.agent is not None
+        or project.model
+        or "lm" not in settings.model_fields_set
+        or settings.lm == serving
+    ):
         return ()
     return (
         f"RATCHET_LM says {settings.lm}, but the champion is on {serving}: "

@@ -26,6 +26,7 @@ from ratchet.infra.store.dataset_store import column_of, read_dataset
 from ratchet.infra.store.experience import library_view, recall_of_snapshots
 from ratchet.infra.store.project_state import project_folder
 from ratchet.tasks.caching import cached_by
+from ratchet.tasks.code_edits import edited_version
 from ratchet.tasks.curate import RoundData, TrainingExample
 from ratchet.tasks.progress import progress
 
@@ -53,9 +54,18 @@ class Proposed(Record):
 
 
 def propose_each(
-    folder: str, proposers: Sequence[Proposer], data: RoundData, *, seed: int, stacked: bool = False
+    folder: str,
+    proposers: Sequence[Proposer],
+    data: RoundData,
+    *,
+    seed: int,
+    stacked: bool = False,
+    edits: bool = False,
 ) -> Proposed:
-    """Let each proposer change the champion; `stacked`, what the one before it made."""
+    """Let each proposer change the champion, or, `stacked`, what the one before it made.
+
+    `edits`: what a developer changed in the code since is a challenger, too, and the first to be tested.
+    """
     project = load_project(Path(folder))
     name = project.name
     if project.no_replay:  # what cannot be tested need not be made
@@ -76,6 +86,8 @@ def propose_each(
             nothing_new[proposer.name] = one.nothing or NOTHING_BETTER
         else:
             made.append(one.candidate_id)
+    edited = edited_version(project, data.champion) if edits else None
+    made += [edited] if edited else []
     return Proposed(
         challengers=tuple(dict.fromkeys(reversed(made))), nothing_new=nothing_new, problems=tuple(problems)
     )
@@ -129,6 +141,7 @@ def work_of(project: Project, seed: int) -> Work:
         seed=seed,
         agent=lambda candidate, files: build(project, candidate, dict(files)),
         recall=recall_of_snapshots,
+        may_retry=project.scores_itself and (project.effects == "none" or not callable(project.agent)),
         progress=progress,
     )
 

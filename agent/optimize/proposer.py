@@ -113,6 +113,8 @@ class Work:
         None,
     )
     """How a new memory recalls, as told or as configured, and the embedding that this needs."""
+    may_retry: bool = False
+    """Whether a failed attempt is known to have failed while it serves, and another one does no harm."""
     progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = _silent
     """A title and a total → a function to call with what was done since the last call."""
 

@@ -19,8 +19,7 @@ from ratchet.agent.lm.lm import LM
 from ratchet.agent.lm.of_candidate import lm_for
 from ratchet.agent.lm.weights import EMBEDDED_MODEL
 from ratchet.agent.memory.ranking import Embed
-from ratchet.agent.memory.snapshot import Memory
-from ratchet.agent.parts import WHOLE
+from ratchet.agent.memory.snapshot import load_memories
 from ratchet.agent.project import Project
 
 
@@ -92,7 +91,7 @@ def make_agent(
 
         return make_program(candidate, files, endpoint=settings, embeddings=embeddings)
     told: dict[str, Any] = {
-        "memories": _memories(candidate, files, embeddings),
+        "memories": load_memories(candidate, files, embeddings),
         "at_once": settings.get("concurrency", CONCURRENCY),
     }
     if kind == "chat":
@@ -111,17 +110,3 @@ def make_agent(
 
 def _lm(candidate: Candidate, endpoint: dict[str, Any]) -> LM | None:
     return None if candidate.base_model == IN_CODE else lm_for(candidate, endpoint=endpoint)
-
-
-def _memories(
-    candidate: Candidate, files: Mapping[str, Path], embeddings: Callable[[str], Embed | None]
-) -> dict[str, Memory]:
-    """By prompt, and by `WHOLE` what all share."""
-    named = {name: f"memory.{name}" for name in candidate.memories}
-    named |= {WHOLE: "memory"} if candidate.memory else {}
-    if missing := [label for label in named.values() if label not in files]:
-        raise BadInput(
-            f"candidate {candidate.candidate_id} names {missing[0]} and none was given: "
-            "pass the file that was registered with it"
-        )
-    return {name: Memory.load(files[label], embeddings=embeddings) for name, label in named.items()}

@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     drift by MiniLM where it is installed."""
     embedding_model: str = ""
     """Name of the model at the URL."""
+    project: str = ""
+    """Whose parts a process that serves reads; unset, that project's which has a part of the name."""
+    parts_ttl_s: float = Field(default=15, ge=0)
+    """Seconds for which a process that serves takes what it knows of its parts for new."""
     alert_webhook: SecretStr | None = None
     """URL that alerts are POSTed to as JSON; secret because such URLs hold their own key."""
 

@@ -24,6 +24,7 @@ from ratchet.infra.registry.alias_moves import (
 )
 from ratchet.infra.registry.event_log import read_log
 from ratchet.infra.registry.ledger import ledger_of
+from ratchet.infra.registry.prompts import follow_champion
 from ratchet.infra.registry.version import (
     MOVE,
     Event,
@@ -72,11 +73,14 @@ def promote(project: str, candidate_id: str, *, approved_by: str, reason: str) -
 
         with locked(connection):
             move_in_turn(connection, plan)
+            follow_champion(connection)
         return read_version(connection, find_version(connection, candidate_id))
 
 
 def settle_moves(project: str) -> None:
     """Put back what a move of the champion that was killed had changed, before anybody reads which versions served.
+
+    The prompts' aliases follow, should a kill or a person have left one behind.
 
     Raises:
         ServiceUnavailable: MLflow did not answer.
@@ -85,6 +89,7 @@ def settle_moves(project: str) -> None:
         connection = connect(project)
         with locked(connection):
             settle(connection)
+            follow_champion(connection)
 
 
 def require_promotable(project: str, candidate_id: str) -> None:
@@ -200,6 +205,7 @@ def roll_back(project: str, *, by: str, reason: str) -> Version:
 
         with locked(connection):
             move_in_turn(connection, plan)
+            follow_champion(connection)
         return read_version(connection, find_version(connection, chosen[0]))
 
 

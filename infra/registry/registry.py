@@ -18,7 +18,7 @@ from ratchet.agent.record import Record, digest_of_ids
 from ratchet.evaluation.data.intervals import Interval
 from ratchet.evaluation.gate.verdict import Verdict
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
-from ratchet.infra.registry import version_page
+from ratchet.infra.registry import prompts, version_page
 from ratchet.infra.registry.alias_moves import CHAMPION, PREVIOUS, current_aliases, point
 from ratchet.infra.registry.promotion import promote, roll_back
 from ratchet.infra.registry.run_documents import keep
@@ -88,6 +88,7 @@ def register(
         with locked(connection):
             found = find_or_none(connection, candidate.candidate_id)
             if found is None:
+                prompts.claim_prompts(connection, candidate)
                 made = _create(connection, candidate, files, seen_case_ids, cost, dataset, digests)
                 found = _first_of(connection, made)
         return read_version(connection, found)
@@ -115,16 +116,16 @@ def _create(
     run_id = version_page.write_run(
         connection, candidate, tags=facts, seen_case_ids=seen_case_ids, cost=cost, dataset=dataset
     )
-    version_page.write_prompts(connection, candidate, run_id)
+    named = prompts.write_prompts(connection, candidate, run_id)
     model_id = version_page.write_model(connection, candidate, run_id, files)
     connection.client.set_terminated(run_id)
-    _ensure_model(connection)
+    _ensure_model(connection, candidate)
     made = connection.client.create_model_version(
         connection.project,
         source=f"models:/{model_id}",
         run_id=run_id,
         model_id=model_id,
-        tags=version_page.how_made(candidate, len(set(seen_case_ids)), cost),
+        tags=version_page.how_made(candidate, len(set(seen_case_ids)), cost, named),
         description=candidate.origin.note or f"Made by {candidate.origin.proposer}; not evaluated yet.",
     )
     return numbered(connection, int(made.version))
@@ -144,14 +145,20 @@ def _first_of(connection: Connection, made: Listing) -> Listing:
     return first
 
 
-def _ensure_model(connection: Connection) -> None:
+def _ensure_model(connection: Connection, candidate: Candidate) -> None:
+    """The project's model, which says what parts it has: so a process that serves finds it by a part."""
+    client, name, parts = connection.client, connection.project, prompts.part_tags(candidate)
     try:
-        connection.client.create_registered_model(
-            connection.project, description="Candidates of one agent; `champion` serves."
+        client.create_registered_model(
+            name, tags=parts, description="Candidates of one agent; `champion` serves."
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+        known = client.get_registered_model(name).tags if parts else {}
+        for key, value in parts.items():
+            if known.get(key) != value:
+                client.set_registered_model_tag(name, key, value)
 
 
 def seen_case_ids(project: str, candidate_id: str) -> frozenset[str]:

@@ -194,11 +194,7 @@ def read_version(connection: Connection, found: Listing) -> Version:
     Raises:
         CorruptRecord: a document, which is kept on this machine, is not what was registered.
     """
-    facts = found.facts
-    path = run_document(connection, found.run_id, "candidate.json")
-    candidate = Candidate.from_json(path.read_bytes(), where=str(path))
-    if (candidate.candidate_id, candidate.parent or "") != (found.candidate_id, facts.get("parent") or ""):
-        raise not_registered(path, f"candidate {candidate.candidate_id}", found.candidate_id)
+    facts, candidate = found.facts, read_candidate(connection, found)
     evaluation, cost = read_evaluation(connection, found), facts.get("cost", "{}")
     if not cost.startswith("{"):
         raise CorruptRecord(
@@ -216,10 +212,28 @@ def read_version(connection: Connection, found: Listing) -> Version:
         compared_with=evaluation.compared_with,
         notes=evaluation.notes,
         cost=json.loads(cost),
-        digests={k.removeprefix(DIGEST): v for k, v in facts.items() if k.startswith(DIGEST)},
+        digests=digests_of(found),
         n_seen_cases=int(facts.get("n_seen_cases", 0)),
         events=found.events,
     )
+
+
+def read_candidate(connection: Connection, found: Listing) -> Candidate:
+    """What the version is.
+
+    Raises:
+        CorruptRecord: the document, which is kept on this machine, is not what was registered.
+    """
+    path = run_document(connection, found.run_id, "candidate.json")
+    candidate = Candidate.from_json(path.read_bytes(), where=str(path))
+    if (candidate.candidate_id, candidate.parent or "") != (found.candidate_id, found.facts.get("parent") or ""):
+        raise not_registered(path, f"candidate {candidate.candidate_id}", found.candidate_id)
+    return candidate
+
+
+def digests_of(found: Listing) -> dict[str, str]:
+    """File name to content hash."""
+    return {k.removeprefix(DIGEST): v for k, v in found.facts.items() if k.startswith(DIGEST)}
 
 
 def read_evaluation(connection: Connection, found: Listing) -> Evaluation:

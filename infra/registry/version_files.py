@@ -13,7 +13,7 @@ from ratchet.agent.candidate import Candidate
 from ratchet.agent.errors import BadInput, CorruptRecord
 from ratchet.agent.record import folder_hash
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
-from ratchet.infra.registry.version import DIGEST, Version, find_version, read_version
+from ratchet.infra.registry.version import DIGEST, Listing, digests_of, find_version, read_candidate
 from ratchet.infra.registry.version_page import FILES
 
 _HASH: Final = re.compile(r"[0-9a-f]{16}")
@@ -48,26 +48,31 @@ def fetch_files(project: str, candidate_id: str) -> dict[str, Path]:
     """
     with mlflow_errors(f"fetching the files of {candidate_id}"):
         connection = connect(project)
-        version = read_version(connection, find_version(connection, candidate_id))
-        for name, digest in version.digests.items():
-            _check(version, name, digest)
-        return {
-            name: _fetch(connection, version.model_id, name, digest)
-            for name, digest in version.digests.items()
-        }
+        found = find_version(connection, candidate_id)
+        return files_of(connection, found, read_candidate(connection, found))
 
 
-def _check(version: Version, name: str, digest: str) -> None:
+def files_of(
+    connection: Connection, found: Listing, candidate: Candidate, *, below: str = ""
+) -> dict[str, Path]:
+    """As `fetch_files`, of a version that was found; only those whose name begins with `below`."""
+    digests = {name: digest for name, digest in digests_of(found).items() if name.startswith(below)}
+    for name, digest in digests.items():
+        _check(found.number, candidate, name, digest)
+    return {name: _fetch(connection, found.model_id, name, digest) for name, digest in digests.items()}
+
+
+def _check(number: int, candidate: Candidate, name: str, digest: str) -> None:
     """Both become parts of paths, and whoever may write to MLflow may write a tag."""
     if not _NAME.fullmatch(name) or not _HASH.fullmatch(digest):
         raise CorruptRecord(
-            f"tag {DIGEST}{name} of version {version.number}'s run is {digest!r:.80} instead of a plain name with "
+            f"tag {DIGEST}{name} of version {number}'s run is {digest!r:.80} instead of a plain name with "
             "16 hexadecimal digits: somebody changed it in MLflow; put it back, or register the candidate anew"
         )
-    named = _adapters(version.candidate)
+    named = _adapters(candidate)
     if name in named and digest != named[name]:
         raise CorruptRecord(
-            f"{name} is {digest} by its tag, the candidate of version {version.number} names {named[name]}: "
+            f"{name} is {digest} by its tag, the candidate of version {number} names {named[name]}: "
             "somebody changed the tag in MLflow; put it back, or register the candidate anew"
         )
 
@@ -77,7 +82,8 @@ def _fetch(connection: Connection, model_id: str, name: str, digest: str) -> Pat
     if not kept.exists():
         with tempfile.TemporaryDirectory(dir=_made(kept.parent)) as folder:
             model = connection.client.get_logged_model(model_id)
-            found = _download(f"{model.artifact_location}/artifacts/{FILES}/{name}", folder)
+            place = f"{model.artifact_location}/artifacts/{FILES}/{name}"
+            found = download_artifacts(place, dst_path=folder, tracking_uri=connection.settings.tracking_uri)
             Path(shutil.copytree(found, Path(folder) / "copy")).replace(kept)
     inside = list(kept.iterdir())
     one_file = inside[0] if len(inside) == 1 and inside[0].is_file() else None
@@ -93,7 +99,3 @@ def _fetch(connection: Connection, model_id: str, name: str, digest: str) -> Pat
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _download(uri: str, folder: str) -> Path:
-    return Path(download_artifacts(artifact_uri=uri, dst_path=folder))

@@ -14,15 +14,13 @@ from typing import Any, Final
 
 import mlflow.pyfunc
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
-from mlflow.entities.model_registry import PromptVersion
-from mlflow.exceptions import MlflowException
 
-from ratchet.agent.candidate import Candidate, Predictor
-from ratchet.agent.parts import prompt_text
+from ratchet.agent.candidate import Candidate
 from ratchet.evaluation.data.intervals import Interval
 from ratchet.evaluation.gate.verdict import SAID
 from ratchet.infra.home_id import home_id
-from ratchet.infra.mlflow_client import Connection, all_pages
+from ratchet.infra.mlflow_client import Connection
+from ratchet.infra.registry.prompts import as_tag, forget_prompts, page_text
 from ratchet.infra.registry.version import CANDIDATE, Evaluation, Listing
 from ratchet.infra.settings import DISTRIBUTION
 from ratchet.infra.store.dataset_store import DatasetVersion
@@ -31,10 +29,7 @@ FILES: Final = "agent/files"
 _SERVED: Final = Path(__file__).with_name("served_agent.py")
 _HOME: Final = "ratchet_home"
 _LONGEST_PARAMETER: Final = 6000
-_PROMPT: Final = "prompt."
-"""Prefix of the run's tags that name its prompts."""
 _ACCURACY: Final = "accuracy"
-_PAGE: Final = 100
 
 
 def write_run(
@@ -91,6 +86,12 @@ def parameters(candidate: Candidate) -> dict[str, str]:
     for name, predictor in candidate.predictors.items():
         rows[f"{name}.instructions"] = predictor.instructions
         rows[f"{name}.n_demos"] = len(predictor.demos)
+    rows |= {
+        f"tool.{name}": said if isinstance(said, str) else said.to_json()
+        for name, said in candidate.tools.items()
+    }
+    rows |= {f"model.{name}": model for name, model in candidate.models.items()}
+    rows |= {f"memory.{name}": digest for name, digest in candidate.memories.items()}
     topology = candidate.topology.model_dump(mode="json", exclude={"roles"})
     rows |= {f"topology.{name}": value for name, value in topology.items()}
     rows |= {f"role.{role.name}": role.to_json() for role in candidate.topology.roles}
@@ -106,17 +107,12 @@ def _write_documents(folder: Path, candidate: Candidate, seen_case_ids: Sequence
     (folder / "candidate.json").write_text(candidate.model_dump_json(indent=2))
     (folder / "seen_case_ids.json").write_text(json.dumps(sorted(set(seen_case_ids))))
     for name, predictor in candidate.predictors.items():
-        (folder / f"prompt_{name}.md").write_text(_page_text(predictor))
+        (folder / f"prompt_{name}.md").write_text(page_text(predictor))
         demos = [demo.model_dump(mode="json") for demo in predictor.demos]
         (folder / f"demos_{name}.json").write_text(json.dumps(demos, indent=2, ensure_ascii=False))
     if candidate.tools:
         tools = candidate.model_dump(mode="json", include={"tools"}, exclude_none=True)["tools"]
         (folder / "tools.json").write_text(json.dumps(tools, indent=2, ensure_ascii=False))
-
-
-def _page_text(predictor: Predictor) -> str:
-    """The prompt as it is served; MLflow keeps no empty one."""
-    return prompt_text(predictor) or "(no instructions)"
 
 
 def _log_dataset(connection: Connection, run_id: str, version: DatasetVersion) -> None:
@@ -133,65 +129,10 @@ def _log_dataset(connection: Connection, run_id: str, version: DatasetVersion) -
     connection.client.log_artifact(run_id, version.uri, "datasets")
 
 
-def write_prompts(connection: Connection, candidate: Candidate, run_id: str) -> None:
-    """Link the run to a prompt of the prompt registry for each predictor; a text that is there is no new version."""
-    client = connection.client
-    written = client.get_run(run_id).data.tags
-    for name, predictor in candidate.predictors.items():
-        if f"{_PROMPT}{name}" in written:
-            continue
-        page, text = f"{connection.project}-{name}", _page_text(predictor)
-        prompt = next((one for one in _prompts(connection, page) if one.template == text), None)
-        if prompt is None:
-            prompt = _register_prompt(connection, candidate, page, text, run_id)
-        client.link_prompt_version_to_run(run_id, prompt)
-        client.set_tag(run_id, f"{_PROMPT}{name}", f"{prompt.name}/{prompt.version}")
-
-
-def _prompts(connection: Connection, page: str) -> list[PromptVersion]:
-    """All versions of a prompt; none where it has no page yet."""
-    try:
-        return all_pages(connection.client.search_prompt_versions, page, max_results=_PAGE)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return []
-
-
 def forget_run(connection: Connection, run_id: str) -> None:
     """Delete a run that came to nothing, with those of its prompts that another run made as well."""
-    client = connection.client
-    for name, value in client.get_run(run_id).data.tags.items():
-        if not name.startswith(_PROMPT):
-            continue
-        page, _, number = value.rpartition("/")
-        prompts = _prompts(connection, page)
-        ours = next((one for one in prompts if str(one.version) == number), None)
-        if ours is None or ours.tags.get("run_id") != run_id:
-            continue
-        if any(one.template == ours.template for one in prompts if one is not ours):
-            client.delete_prompt_version(page, number)
-    client.delete_run(run_id)
-
-
-def _register_prompt(
-    connection: Connection, candidate: Candidate, page: str, text: str, run_id: str
-) -> PromptVersion:
-    for first in (True, False):
-        try:
-            prompt: PromptVersion = connection.client.register_prompt(
-                page,
-                text,
-                commit_message=candidate.origin.note or f"by {candidate.origin.proposer}",
-                tags={CANDIDATE: candidate.candidate_id, "run_id": run_id},
-            )
-            return prompt
-        except (
-            MlflowException
-        ) as error:  # another home made the prompt's page between MLflow's look and its write
-            if error.error_code != "RESOURCE_ALREADY_EXISTS" or not first:
-                raise
-    raise AssertionError("the second attempt returns or raises")
+    forget_prompts(connection, run_id)
+    connection.client.delete_run(run_id)
 
 
 def write_model(connection: Connection, candidate: Candidate, run_id: str, files: Mapping[str, Path]) -> str:
@@ -256,12 +197,13 @@ def write_scores(
             connection.client.log_artifacts(run_id, folder, "pictures")
 
 
-def how_made(candidate: Candidate, n_seen: int, cost: Mapping[str, float]) -> dict[str, str]:
+def how_made(
+    candidate: Candidate, n_seen: int, cost: Mapping[str, float], prompts: dict[str, int]
+) -> dict[str, str]:
     """The version's first tags, for a person; `show_evaluation` adds three, and six is all that a page shows."""
-    cases = f", {n_seen} cases" if n_seen else ""
-    spent = ", ".join(f"{value:,.3g} {name.replace('_', ' ')}" for name, value in cost.items() if value)
-    tags = {CANDIDATE: candidate.candidate_id, "how_made": candidate.origin.proposer + cases}
-    return tags | {"cost": spent} if spent else tags
+    spent = [f"{value:,.3g} {name.replace('_', ' ')}" for name, value in cost.items() if value]
+    made = [candidate.origin.proposer, *([f"{n_seen} cases"] if n_seen else []), *spent]
+    return {CANDIDATE: candidate.candidate_id, "how_made": ", ".join(made), **as_tag(prompts)}
 
 
 def show_evaluation(connection: Connection, found: Listing, now: Evaluation, said: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ from ratchet.infra.registry.registry import (
 BETTER = decide(
     [Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)], alpha=0.001
 )
-ON_THE_PAGE = {"candidate_id", "how_made", "verdict", "gain", "accuracy", "cost"}
+ON_THE_PAGE = {"candidate_id", "how_made", "verdict", "gain", "accuracy", "ratchet.prompts"}
 
 
 def candidate(instructions="Pick the tool.", **changes):
@@ -56,8 +56,8 @@ def test_a_version_s_page_shows_six_tags_that_a_person_reads(project):
     approve(project, better.candidate_id)
     tags = connect(project).client.get_model_version(project, "2").tags
     assert set(tags) == ON_THE_PAGE
-    assert tags["how_made"] == "lora, 2 cases"
-    assert tags["cost"] == "26.4 seconds, 120 lm calls"
+    assert tags["how_made"] == "lora, 2 cases, 26.4 seconds, 120 lm calls"
+    assert json.loads(tags["ratchet.prompts"]) == {f"{project}-act": 2}
     assert tags["verdict"] == "proven"
     assert tags["gain"] == f"{BETTER.gain:+.3f} [{BETTER.ci[0]:+.3f}, {BETTER.ci[1]:+.3f}]"
     assert tags["accuracy"].startswith("0.667 [")

@@ -1,0 +1,151 @@
+"""Where a process that serves learns what its parts are: the version that MLflow's alias points to, session by session.
+
+Decision: a conversation is answered by one version, and its traces name that one. A session stays with the version
+that it began with as long as that one serves or served just before; one that was rolled back or withdrawn loses its
+sessions at once. Outside a session, a trace stays with the version that its first part was read from.
+
+`share`: the arm is drawn by the hash of project and session, so that every process draws the same. Where there is no
+challenger the champion answers for certain, and the trace says so: propensity 1.
+"""
+
+import hashlib
+import logging
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from ratchet.agent.parts import PartValues, Session, declared, read_from
+from ratchet.infra.parts.follow import Follower
+from ratchet.infra.parts.serving import Asked, ServedVersion, Serving
+
+_CHAMPION: Final = "champion"
+_CHALLENGER: Final = "challenger"
+_WITHDRAWN: Final = ("unfinished_move",)
+_KEPT: Final = 10_000
+"""Sessions, and traces, whose version is remembered."""
+V = TypeVar("V")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """Which version answers, and how it came to."""
+
+    version: ServedVersion
+    arm: str
+    propensity: float
+    """Probability of this arm for a session that began then."""
+    drawn: bool
+    """Whether it belongs to a session with a share."""
+
+    def tags(self) -> dict[str, str]:
+        """As they stand on a trace."""
+        tags = {"candidate_id": self.version.candidate_id, "mlflow.linkedPrompts": self.version.linked}
+        if self.drawn:
+            tags |= {"ratchet.arm": self.arm, "ratchet.propensity": f"{self.propensity:g}"}
+        return tags
+
+
+class ServedParts:
+    """The `Source` of a process that serves. Safe for use from several threads."""
+
+    def __init__(self) -> None:
+        self._follower = Follower()
+        self._lock = threading.Lock()
+        self._sessions: OrderedDict[tuple[str, str], Assigned] = OrderedDict()
+        self._traces: OrderedDict[tuple[str, str], Assigned] = OrderedDict()
+
+    def values(self, kind: str, part: str, session: Session | None) -> PartValues | None:
+        """Those of the version that serves this session, which the active trace then names."""
+        asked = Asked(kind, part)
+        serving = self._follower.known(asked).of(asked)
+        if serving is None:
+            return None
+        trace_id = _active_trace()
+        with self._lock:
+            before = self._traces.get((serving.project, trace_id))
+            assigned = self._of_session(serving, session) if session is not None else before or _champion(serving)
+            if assigned is not None and trace_id and assigned != before:
+                _keep(self._traces, (serving.project, trace_id), assigned)
+                _mark_trace(assigned)
+        return None if assigned is None else assigned.version.values
+
+    @contextmanager
+    def around(self, session: Session) -> Iterator[None]:
+        """Traces that are made within carry the session's id and version."""
+        asked = [Asked(kind, name) for kind, name in declared()]
+        known = self._follower.known(*asked)
+        serving = {one.project: one for part in asked if (one := known.of(part)) is not None}
+        with self._lock:
+            assigned = [self._of_session(one, session) for one in serving.values()]
+        if "mlflow" not in sys.modules:
+            yield
+            return
+        from mlflow.tracing import context
+
+        tags = assigned[0].tags() if len(assigned) == 1 and assigned[0] is not None else None
+        with context(tags=tags, session_id=session.session_id):
+            yield
+
+    def _of_session(self, serving: Serving, session: Session) -> Assigned | None:
+        """What the session began with, if that still counts, else what it begins with now; the lock is held."""
+        key = serving.project, session.session_id
+        before = self._sessions.get(key)
+        if before is not None and before.version.number in serving.aliases.values():
+            self._sessions.move_to_end(key)
+            return before
+        assigned = draw(serving, session)
+        if assigned is not None:
+            _keep(self._sessions, key, assigned)
+        return assigned
+
+
+def draw(serving: Serving, session: Session) -> Assigned | None:
+    """The version for a session that begins now."""
+    champion, challenger = serving.at(_CHAMPION), serving.at(_CHALLENGER)
+    drawn = session.share > 0
+    if champion is None or not drawn or challenger is None or challenger is champion:
+        return None if champion is None else Assigned(champion, _CHAMPION, 1.0, drawn)
+    digest = hashlib.sha256(f"{serving.project}\n{session.session_id}".encode()).digest()
+    if int.from_bytes(digest[:8]) / 2**64 < session.share:
+        return Assigned(challenger, _CHALLENGER, session.share, drawn)
+    return Assigned(champion, _CHAMPION, 1 - session.share, drawn)
+
+
+def _champion(serving: Serving) -> Assigned | None:
+    champion = serving.at(_CHAMPION)
+    return None if champion is None else Assigned(champion, _CHAMPION, 1.0, drawn=False)
+
+
+def _keep(kept: "OrderedDict[tuple[str, str], V]", key: tuple[str, str], value: V) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > _KEPT:
+        kept.popitem(last=False)
+
+
+def _active_trace() -> str:
+    """Id of the trace that this code runs in; empty where there is none, or MLflow is not in use."""
+    if "mlflow.tracking" not in sys.modules:
+        return ""
+    import mlflow
+
+    return mlflow.get_active_trace_id() or ""
+
+
+def _mark_trace(assigned: Assigned) -> None:
+    import mlflow
+
+    try:
+        mlflow.update_current_trace(tags=assigned.tags())
+    except Exception:
+        logger.warning("the trace does not say that %s answers", assigned.version.candidate_id, exc_info=True)
+
+
+def install() -> None:
+    """Let this process read its parts from MLflow; nothing is asked before a part is."""
+    read_from(ServedParts())

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
 from ratchet.agent.candidate import Candidate, Demo, Predictor
@@ -23,6 +24,7 @@ from ratchet.agent.errors import BadInput
 from ratchet.agent.trace import Contribution, Usage
 
 if TYPE_CHECKING:  # indexes take a while to import, and a process that serves may have no memory
+    from ratchet.agent.memory.ranking import Embed
     from ratchet.agent.memory.snapshot import Memory
     from ratchet.agent.memory.steps import Recalled
 
@@ -98,6 +100,29 @@ class PartValues:
         return memory.recall(query, k=self.candidate.topology.recalls)
 
 
+def load_memories(
+    candidate: Candidate, files: Mapping[str, Path], embeddings: "Callable[[str], Embed | None]"
+) -> "dict[str, Memory]":
+    """A candidate's experience by prompt, and by `WHOLE` what all of its prompts share.
+
+    Raises:
+        BadInput: a file that the candidate names is not among `files`.
+        CorruptRecord: as `Memory.load` does.
+    """
+    named = {name: f"memory.{name}" for name in candidate.memories}
+    named |= {WHOLE: "memory"} if candidate.memory else {}
+    if missing := [label for label in named.values() if label not in files]:
+        raise BadInput(
+            f"candidate {candidate.candidate_id} names {missing[0]} and none was given: "
+            "pass the file that was registered with it"
+        )
+    if not named:
+        return {}
+    from ratchet.agent.memory.snapshot import Memory
+
+    return {name: Memory.load(files[label], embeddings=embeddings) for name, label in named.items()}
+
+
 def with_notes(text: str, notes: Sequence[str]) -> str:
     """A prompt with what earlier attempts at the same case taught, as data on lines of their own."""
     if not notes:
@@ -146,12 +171,31 @@ _session: ContextVar[Session | None] = ContextVar("ratchet_session", default=Non
 _plays: dict[int, Playing] = {}
 _lock = threading.Lock()
 _source: Source | None = None
+_declared: set[tuple[str, str]] = set()
+_around_play: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 def read_from(source: Source | None) -> None:
     """Let this process read its parts from there; None = defaults only."""
     global _source
     _source = source
+
+
+def declared() -> list[tuple[str, str]]:
+    """Kind and name of every part that this process has made."""
+    return sorted(_declared)
+
+
+def play_within(around: Callable[[], AbstractContextManager[None]]) -> None:
+    """Let every play run in this context: so that what an agent traces by itself is no production trace."""
+    global _around_play
+    _around_play = around
+
+
+def serving_values(kind: str, name: str) -> PartValues | None:
+    """All that the version says which is played, or else serves; None where none is known."""
+    values: PartValues | None = _value(kind, name, lambda found: found, None)
+    return values
 
 
 @contextmanager
@@ -162,7 +206,8 @@ def playing(values: PartValues, *, trial: bool) -> Iterator[Playing]:
     with _lock:
         _plays[id(now)] = now
     try:
-        yield now
+        with _around_play():
+            yield now
     finally:
         _playing.reset(token)
         with _lock:
@@ -215,6 +260,7 @@ class TextPart:
         if not name.strip() or not isinstance(default, str):
             raise BadInput(f"part {name!r} with default {default!r:.40}: give a name and a default text")
         self.name, self.default = name, default
+        _declared.add((self.kind, name))
 
     def __call__(self) -> str:
         """Its value now."""

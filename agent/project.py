@@ -106,6 +106,9 @@ class Project:
         check_proposers(self.proposers)
 
     def _check_agent(self) -> None:
+        served = sys.modules.get("ratchet.agent.kinds.served_module")
+        if served is not None and isinstance(self.agent, served.ServedModule):
+            object.__setattr__(self, "agent", self.agent.wrapped)
         if self.environment is not Answering or self.instructions:
             raise BadInput(
                 f"project {self.name!r} has an agent of its own: leave out environment and instructions, and let "

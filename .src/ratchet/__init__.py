@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ratchet.agent.errors import NothingToPropose as NothingToPropose
     from ratchet.agent.errors import RatchetError as RatchetError
     from ratchet.agent.kinds.chat_endpoint import Chat as Chat
+    from ratchet.agent.kinds.served_module import module as module
     from ratchet.agent.limits import Limits as Limits
     from ratchet.agent.optimize.evidence import Evidence as Evidence
     from ratchet.agent.optimize.evidence import Example as Example
@@ -64,6 +65,7 @@ _HOMES = {
     "agent.environment": ("Action", "Environment", "Observation", "Option", "Outcome"),
     "agent.errors": ("BadInput", "NothingToPropose", "RatchetError"),
     "agent.kinds.chat_endpoint": ("Chat",),
+    "agent.kinds.served_module": ("module",),
     "agent.limits": ("Limits",),
     "agent.optimize.evidence": ("Evidence", "Example"),
     "agent.optimize.prompts": ("Prompts",),
@@ -85,6 +87,8 @@ _HOMES = {
     "evaluation.gate.verdict": ("Verdict",),
     "infra.traces.write": ("attach_label",),
 }
+_READ_PARTS = ("agent.parts", "agent.kinds.served_module")
+"""Whoever takes a name from here has parts, which it reads from the version that serves."""
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)
 
@@ -93,6 +97,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module 'ratchet' has no attribute {name!r}")
     value = getattr(import_module(f"ratchet.{_HOME[name]}"), name)
+    if _HOME[name] in _READ_PARTS:
+        import_module("ratchet.infra.parts.source").install()
     globals()[name] = value
     return value
 

@@ -7,7 +7,7 @@ character n-grams; steps of trajectories as `ratchet.agent.memory.library` recal
 millions of steps are kept that a snapshot is chosen from.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -15,14 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from ratchet.agent.candidate import Candidate, Demo
+from ratchet.agent.candidate import Demo
 from ratchet.agent.errors import BadInput
 from ratchet.agent.memory.delexicalization import template, templates
 from ratchet.agent.memory.library import Library
 from ratchet.agent.memory.ranking import Embed, Query, RecallSettings
 from ratchet.agent.memory.similarity import CharacterIndex
 from ratchet.agent.memory.steps import Experience, Recalled
-from ratchet.agent.parts import WHOLE
 from ratchet.agent.record import Record, content_hash
 
 NEIGHBOURS = 10
@@ -156,25 +155,6 @@ class Memory:
         )
         named = settings and settings.embedding
         return cls(found, settings=settings, embed=embeddings(named) if named else None)
-
-
-def load_memories(
-    candidate: Candidate, files: Mapping[str, Path], embeddings: Callable[[str], Embed | None]
-) -> dict[str, Memory]:
-    """A candidate's experience by prompt, and by `WHOLE` what all of its prompts share.
-
-    Raises:
-        BadInput: a file that the candidate names is not among `files`.
-        CorruptRecord: as `Memory.load` does.
-    """
-    named = {name: f"memory.{name}" for name in candidate.memories}
-    named |= {WHOLE: "memory"} if candidate.memory else {}
-    if missing := [label for label in named.values() if label not in files]:
-        raise BadInput(
-            f"candidate {candidate.candidate_id} names {missing[0]} and none was given: "
-            "pass the file that was registered with it"
-        )
-    return {name: Memory.load(files[label], embeddings=embeddings) for name, label in named.items()}
 
 
 def as_demos(recalled: Sequence[Recalled]) -> list[Demo]:

@@ -1,9 +1,10 @@
-"""Keeps what a process knows of its parts new: one background thread asks MLflow, whoever reads waits a second at most.
+"""What a process knows of its parts, kept new: a background thread asks MLflow, whoever reads waits a second at most.
 
 Decision: the agent's code never waits for MLflow longer than `WAIT_S`, and not at all while MLflow is known not to
 answer. MLflow's own client gives up on a dead server only after 247 s, by limits that hold for the whole process; so
 it is used in a daemon thread, and only once the server has answered a plain request. One look is under way at a time;
-one that hangs for `STUCK_S` is left to itself. To import MLflow may take the first reader seconds more, once.
+one that hangs for `STUCK_S` is left to itself. The first reader in a process also waits, once, for MLflow to be
+imported and a local database to be opened, which takes seconds.
 """
 
 import logging
@@ -14,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -23,14 +24,16 @@ from ratchet.agent.errors import said
 from ratchet.infra.parts.serving import Asked, Known
 from ratchet.infra.settings import Settings
 
-Look = Callable[[Settings, Collection[Asked], Known], Known]
-"""Asks MLflow for these parts; given what is known, to keep what has not changed."""
-
 WAIT_S: Final = 1.0
 STUCK_S: Final = 30.0
-_IMPORT_S: Final = 60.0
-_QUIET: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
-"""Else importing MLflow or LiteLLM asks hosts that nobody configured."""
+_OPENING_S: Final = 60.0
+_SOON_S: Final = 0.3
+_QUIET: Final = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+"""Unless the user says otherwise: importing MLflow or LiteLLM asks no host that nobody configured."""
 logger = logging.getLogger(__name__)
 
 
@@ -41,8 +44,10 @@ class Follower:
         self._known = Known()
         self._asked: set[Asked] = set()
         self._fresh_until = 0.0
-        self._answers = True
-        """Whether the last look came back in time: else nobody waits for the next."""
+        self._waits = True
+        """Whether the last look came back soon, with an answer or a refusal: else nobody waits for the next."""
+        self._told = False
+        """Whether the log says that MLflow does not answer."""
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -56,11 +61,11 @@ class Follower:
         with self._lock:
             new = not self._asked.issuperset(asked)
             self._asked.update(asked)
-            if not new and time.monotonic() < self._fresh_until:
+            if not asked or (not new and time.monotonic() < self._fresh_until):
                 return self._known
-            look, waits = self._under_way(), self._answers
+            look, waits = self._under_way(), self._waits
         if waits and not look.wait():
-            self._answers = False
+            self._waits = False
         return self._known
 
     def _under_way(self) -> "_UnderWay":
@@ -78,7 +83,8 @@ class Follower:
                     if self._look is not look:
                         return
                     if covered and covered >= self._asked:
-                        self._end(look, answers=True)
+                        self._told = False
+                        self._end(look, soon=True)
                         return
                     covered = set(self._asked)
                 found = _ask(look, covered, self._known)
@@ -86,45 +92,50 @@ class Follower:
                     if self._look is look:
                         self._known = found
         except Exception as error:  # noqa: BLE001  whatever MLflow does, the agent has its last values
-            if self._answers:
+            if not self._told:
                 logger.warning("parts keep their last known values, else their defaults: %s", said(error))
+            self._told = True
             with self._lock:
                 if self._look is look:
-                    self._end(look, answers=False)
+                    self._end(look, soon=time.monotonic() - look.asked < _SOON_S)
         finally:
             look.over.set()
 
-    def _end(self, look: "_UnderWay", *, answers: bool) -> None:
-        self._answers, self._look = answers, None
-        self._fresh_until = time.monotonic() + self._known.ttl_s
+    def _end(self, look: "_UnderWay", *, soon: bool) -> None:
+        self._waits, self._look = soon, None
+        self._fresh_until = time.monotonic() + look.ttl_s
 
 
 class _UnderWay:
     """A look at MLflow that has begun."""
 
     def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.importing, self.imported, self.over = threading.Event(), threading.Event(), threading.Event()
+        self.began = self.asked = time.monotonic()
+        self.ttl_s = 15.0
+        self.opening, self.opened, self.over = threading.Event(), threading.Event(), threading.Event()
 
     def wait(self) -> bool:
-        """Until it is over, or a second; the import of MLflow comes on top. Returns whether it is over."""
-        if self.over.wait(WAIT_S) or not self.importing.is_set():
+        """Until it is over, or a second; MLflow's import and opening come on top. Returns whether it is over."""
+        if self.over.wait(WAIT_S) or not self.opening.is_set():
             return self.over.is_set()
-        self.imported.wait(_IMPORT_S)
+        self.opened.wait(_OPENING_S)
         return self.over.wait(WAIT_S)
 
 
 def _ask(look: _UnderWay, asked: Collection[Asked], known: Known) -> Known:
     settings = Settings()
+    look.asked, look.ttl_s = time.monotonic(), settings.parts_ttl_s
     require_answer(settings.tracking_uri)
-    if "mlflow.tracking" not in sys.modules:
-        for name, value in _QUIET.items():
-            os.environ.setdefault(name, value)
-        look.importing.set()
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    if "ratchet.infra.parts.look" not in sys.modules:
+        look.opening.set()
     try:
-        from ratchet.infra.parts.look import look_at_mlflow
+        from ratchet.infra.parts.look import look_at_mlflow, open_store
+
+        open_store(settings.tracking_uri)
     finally:
-        look.imported.set()
+        look.opened.set()
     return look_at_mlflow(settings, asked, known)
 
 

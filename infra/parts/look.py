@@ -16,8 +16,7 @@ from typing import Final
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from ratchet.agent.memory.snapshot import load_memories
-from ratchet.agent.parts import PartValues
+from ratchet.agent.parts import PartValues, load_memories
 from ratchet.infra.mlflow_client import Connection, all_pages
 from ratchet.infra.parts.serving import Asked, Known, ServedVersion, Serving
 from ratchet.infra.registry.alias_moves import CHALLENGER, CHAMPION, current_aliases
@@ -29,7 +28,7 @@ from ratchet.infra.text_embedding import embedding_named
 
 _ANSWER: Final = (CHAMPION, CHALLENGER)
 _BY_NAME: Final = ("model", "examples")
-"""Kinds of part that no version needs to name: they are the project's of that name, or of the process's other parts."""
+"""Kinds of part that no version needs to name: the project's of that name, or of the process's other parts."""
 logger = logging.getLogger(__name__)
 
 
@@ -39,12 +38,26 @@ def look_at_mlflow(settings: Settings, asked: Collection[Asked], known: Known) -
     projects = {one: known.projects.get(one) or _project_of(client, settings, one) for one in sorted(asked)}
     others = set(projects.values()) - {None}
     if len(others) == 1:
-        projects |= {one: next(iter(others)) for one in projects if one.kind in _BY_NAME and not projects[one]}
+        projects |= {
+            one: next(iter(others)) for one in projects if one.kind in _BY_NAME and not projects[one]
+        }
     serving = {}
     for name in others:
         if name is not None and (found := _serving(client, settings, name, known.serving.get(name))):
             serving[name] = found
-    return Known(projects, serving, settings.parts_ttl_s)
+    return Known(projects, serving)
+
+
+def open_store(uri: str) -> None:
+    """Get ready to ask: a database is looked through and set up by MLflow when it is first asked for anything."""
+    _opened(uri, os.getpid())
+
+
+@lru_cache(maxsize=2)
+def _opened(uri: str, pid: int) -> None:
+    client = _client(uri, pid)
+    if not uri.startswith("http"):
+        client.search_registered_models(max_results=1)
 
 
 @lru_cache(maxsize=2)
@@ -64,9 +77,19 @@ def _project_of(client: MlflowClient, settings: Settings, asked: Asked) -> str |
     found = [model.name for model in all_pages(client.search_registered_models, having)]
     if not found and asked.kind in _BY_NAME:
         found = [model.name for model in all_pages(client.search_registered_models, f"name = '{asked.name}'")]
+    if len(found) > 1 and (here := _experiment(client)) in found:
+        found = [here]
     if len(found) > 1:
         _warn_ambiguous(asked, tuple(sorted(found)))
     return found[0] if len(found) == 1 else None
+
+
+def _experiment(client: MlflowClient) -> str:
+    """The experiment that this process logs to, as it said in the environment or by `mlflow.set_experiment`."""
+    if name := os.environ.get("MLFLOW_EXPERIMENT_NAME"):
+        return name
+    number = os.environ.get("MLFLOW_EXPERIMENT_ID")
+    return str(client.get_experiment(number).name) if number else ""
 
 
 @lru_cache(maxsize=100)

@@ -52,7 +52,6 @@ class Known:
     """Part → project; None = no project has it, or several do."""
     serving: Mapping[str, Serving] = field(default_factory=dict)
     """By project."""
-    ttl_s: float = 15.0
 
     def of(self, asked: Asked) -> Serving | None:
         """What serves the part."""

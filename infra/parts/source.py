@@ -1,4 +1,4 @@
-"""Where a process that serves learns what its parts are: the version that MLflow's alias points to, session by session.
+"""Where a process that serves learns what its parts are: the version that MLflow's alias points to, by session.
 
 Decision: a conversation is answered by one version, and its traces name that one. A session stays with the version
 that it began with as long as that one serves or served just before; one that was rolled back or withdrawn loses its
@@ -24,10 +24,10 @@ from ratchet.infra.parts.serving import Asked, ServedVersion, Serving
 
 _CHAMPION: Final = "champion"
 _CHALLENGER: Final = "challenger"
-_WITHDRAWN: Final = ("unfinished_move",)
 _KEPT: Final = 10_000
 """Sessions, and traces, whose version is remembered."""
 V = TypeVar("V")
+_installed = False
 logger = logging.getLogger(__name__)
 
 
@@ -68,7 +68,9 @@ class ServedParts:
         trace_id = _active_trace()
         with self._lock:
             before = self._traces.get((serving.project, trace_id))
-            assigned = self._of_session(serving, session) if session is not None else before or _champion(serving)
+            assigned = (
+                self._of_session(serving, session) if session is not None else before or _champion(serving)
+            )
             if assigned is not None and trace_id and assigned != before:
                 _keep(self._traces, (serving.project, trace_id), assigned)
                 _mark_trace(assigned)
@@ -147,5 +149,8 @@ def _mark_trace(assigned: Assigned) -> None:
 
 
 def install() -> None:
-    """Let this process read its parts from MLflow; nothing is asked before a part is."""
-    read_from(ServedParts())
+    """Let this process read its parts from MLflow, once; nothing is asked before a part is."""
+    global _installed
+    if not _installed:
+        _installed = True
+        read_from(ServedParts())

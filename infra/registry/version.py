@@ -226,7 +226,10 @@ def read_candidate(connection: Connection, found: Listing) -> Candidate:
     """
     path = run_document(connection, found.run_id, "candidate.json")
     candidate = Candidate.from_json(path.read_bytes(), where=str(path))
-    if (candidate.candidate_id, candidate.parent or "") != (found.candidate_id, found.facts.get("parent") or ""):
+    if (candidate.candidate_id, candidate.parent or "") != (
+        found.candidate_id,
+        found.facts.get("parent") or "",
+    ):
         raise not_registered(path, f"candidate {candidate.candidate_id}", found.candidate_id)
     return candidate
 

@@ -19,7 +19,8 @@ from mlflow.exceptions import MlflowException
 from ratchet.agent.parts import PartValues, load_memories
 from ratchet.infra.mlflow_client import Connection, all_pages
 from ratchet.infra.parts.serving import Asked, Known, ServedVersion, Serving
-from ratchet.infra.registry.alias_moves import CHALLENGER, CHAMPION, current_aliases
+from ratchet.infra.registry.alias_moves import current_aliases
+from ratchet.infra.registry.alias_names import CHALLENGER, CHAMPION
 from ratchet.infra.registry.prompts import PART, prompts_of
 from ratchet.infra.registry.version import numbered, read_candidate
 from ratchet.infra.registry.version_files import files_of

@@ -21,9 +21,8 @@ from typing import Final, TypeVar
 from ratchet.agent.parts import PartValues, Session, declared, read_from
 from ratchet.infra.parts.follow import Follower
 from ratchet.infra.parts.serving import Asked, ServedVersion, Serving
+from ratchet.infra.registry.alias_names import CHALLENGER, CHAMPION
 
-_CHAMPION: Final = "champion"
-_CHALLENGER: Final = "challenger"
 _KEPT: Final = 10_000
 """Sessions, and traces, whose version is remembered."""
 V = TypeVar("V")
@@ -108,19 +107,19 @@ class ServedParts:
 
 def draw(serving: Serving, session: Session) -> Assigned | None:
     """The version for a session that begins now."""
-    champion, challenger = serving.at(_CHAMPION), serving.at(_CHALLENGER)
+    champion, challenger = serving.at(CHAMPION), serving.at(CHALLENGER)
     drawn = session.share > 0
     if champion is None or not drawn or challenger is None or challenger is champion:
-        return None if champion is None else Assigned(champion, _CHAMPION, 1.0, drawn)
+        return None if champion is None else Assigned(champion, CHAMPION, 1.0, drawn)
     digest = hashlib.sha256(f"{serving.project}\n{session.session_id}".encode()).digest()
     if int.from_bytes(digest[:8]) / 2**64 < session.share:
-        return Assigned(challenger, _CHALLENGER, session.share, drawn)
-    return Assigned(champion, _CHAMPION, 1 - session.share, drawn)
+        return Assigned(challenger, CHALLENGER, session.share, drawn)
+    return Assigned(champion, CHAMPION, 1 - session.share, drawn)
 
 
 def _champion(serving: Serving) -> Assigned | None:
-    champion = serving.at(_CHAMPION)
-    return None if champion is None else Assigned(champion, _CHAMPION, 1.0, drawn=False)
+    champion = serving.at(CHAMPION)
+    return None if champion is None else Assigned(champion, CHAMPION, 1.0, drawn=False)
 
 
 def _keep(kept: "OrderedDict[tuple[str, str], V]", key: tuple[str, str], value: V) -> None:

@@ -21,8 +21,9 @@ from ratchet.agent.candidate import Candidate, Predictor
 from ratchet.agent.errors import BadInput
 from ratchet.agent.parts import prompt_text
 from ratchet.infra.mlflow_client import Connection, all_pages, connect, mlflow_errors
-from ratchet.infra.registry.alias_moves import CHAMPION, current_aliases
-from ratchet.infra.registry.version import CANDIDATE, Listing, all_versions, numbered
+from ratchet.infra.registry.alias_moves import current_aliases
+from ratchet.infra.registry.alias_names import CHAMPION
+from ratchet.infra.registry.version import CANDIDATE, Listing, numbered
 
 PROMPTS: Final = "ratchet.prompts"
 """Tag of a model version: its prompts, as JSON {prompt: version}."""
@@ -124,15 +125,6 @@ def prompts_of(found: Listing) -> dict[str, int]:
     return _named(found.facts)
 
 
-def prompt_pages(found: Listing) -> dict[str, str]:
-    """Predictor → name in the prompt registry."""
-    return {
-        name.removeprefix(_PROMPT): value.rpartition("/")[0]
-        for name, value in found.facts.items()
-        if name.startswith(_PROMPT)
-    }
-
-
 def _named(tags: dict[str, str]) -> dict[str, int]:
     named = [value.rpartition("/") for name, value in tags.items() if name.startswith(_PROMPT)]
     return {page: int(number) for page, _, number in named}
@@ -213,20 +205,6 @@ def _pointed(connection: Connection, page: str) -> PromptVersion | None:
             raise
         return None
     return pointed
-
-
-def candidates_by_prompt(project: str) -> dict[tuple[str, int], list[str]]:
-    """(Prompt, version) → ids of the candidates that consist of it, oldest first.
-
-    A trace with linked prompts is one of those that are named by all of its prompts.
-    """
-    with mlflow_errors("reading which versions use which prompts"):
-        versions = all_versions(connect(project))
-    found: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for version in versions:
-        for named in prompts_of(version).items():
-            found[named].append(version.candidate_id)
-    return dict(found)
 
 
 def part_tags(candidate: Candidate) -> dict[str, str]:

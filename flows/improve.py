@@ -11,7 +11,6 @@ from pathlib import Path
 from prefect import flow
 from pydantic import Field
 
-from ratchet.agent.optimize.other_model import OtherModel
 from ratchet.agent.optimize.proposer import Proposer, named_proposers
 from ratchet.agent.project import Project, load_project
 from ratchet.agent.record import Record
@@ -24,7 +23,7 @@ from ratchet.tasks.collect import collect_new
 from ratchet.tasks.curate import RoundData, curate_round
 from ratchet.tasks.gate import GateResult, gate_candidates
 from ratchet.tasks.labels import LabelRequest, ask_for_labels
-from ratchet.tasks.other_model import require_address, unused_model
+from ratchet.tasks.other_model import other_model, unused_model
 from ratchet.tasks.promote import RoundOutcome, promote_best
 from ratchet.tasks.propose import propose_each
 from ratchet.tasks.serve import serve_waiting, serving_version
@@ -94,5 +93,5 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
 def who_proposes(agent: Project, rules: ImproveSettings) -> Sequence[Proposer]:
     """Another LM alone, where one is to be tried; else those of the project that are named, or all."""
     if rules.model:
-        return (OtherModel(model=rules.model, at=require_address(rules.model, rules.model_at)),)
+        return (other_model(agent, rules.model, rules.model_at),)
     return agent.proposers if rules.proposers is None else named_proposers(agent.proposers, rules.proposers)

@@ -15,6 +15,7 @@ from ratchet.agent.settings_table import checked, read_toml
 
 SYSTEM: Final = "system"
 """The prompt of such an agent."""
+_PREFIX: Final = "openai/"
 MODEL: Final = "model"
 """Its model part."""
 ScorerName = Literal["exact", "contains", "numeric", "json_fields", "tool_call"]
@@ -37,9 +38,24 @@ class Chat(Record):
     """Its address, such as `http://localhost:8000/v1`, without user, password and query; no other host is asked. The
     key is `RATCHET_LM_API_KEY`."""
     model: str = Field(min_length=1)
-    """What the endpoint calls the LM that answers today."""
+    """What the endpoint calls the LM that answers today; a version keeps the one that it was proven with."""
     system: str = ""
     """The system message that clients send today, or that they are to get; empty = as they send it."""
+
+    @property
+    def lm(self) -> str:
+        """The model's name in candidates, as LiteLLM says it."""
+        return lm_name(self.model)
+
+
+def lm_name(model: str) -> str:
+    """What candidates call an endpoint's model."""
+    return f"{_PREFIX}{model.removeprefix(_PREFIX)}"
+
+
+def model_name(candidate: Candidate) -> str:
+    """What the endpoint calls the model that a candidate is on."""
+    return candidate.models.get(MODEL) or candidate.base_model.removeprefix(_PREFIX)
 
 
 def chat_candidate(chat: Chat) -> Candidate:
@@ -47,7 +63,7 @@ def chat_candidate(chat: Chat) -> Candidate:
     return Candidate(
         kind="chat",
         predictors={SYSTEM: Predictor(instructions=chat.system)},
-        base_model=f"openai/{chat.model}",
+        base_model=chat.lm,
         api_base=chat.upstream,
     )
 
@@ -60,7 +76,7 @@ class ChatProject(StageSettings):
     upstream: Annotated[str, AfterValidator(_checked_address)]
     """The endpoint's address, such as `http://localhost:8000/v1`; no other host is asked."""
     model: Annotated[str, Field(min_length=1)]
-    """What the endpoint calls the LM that answers today."""
+    """What the endpoint calls the LM that answers today; later `ratchet improve --model` tries another."""
     system: str = ""
     """The system message that clients send today, or that they are to get; empty: as they send it."""
     score: ScorerName | None = None

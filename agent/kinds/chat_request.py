@@ -22,7 +22,7 @@ from ratchet.agent.candidate import Demo, Predictor
 from ratchet.agent.environment import Option
 from ratchet.agent.errors import BadInput
 from ratchet.agent.kinds.answering import text_of
-from ratchet.agent.kinds.chat_endpoint import MODEL, SYSTEM, Chat
+from ratchet.agent.kinds.chat_endpoint import SYSTEM, Chat, model_name
 from ratchet.agent.kinds.tool_overrides import overridden, override_of
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.parts import PartValues, as_messages, prompt_text, with_notes
@@ -76,7 +76,7 @@ def rendered(body: Mapping[str, Any], chat: Chat, values: PartValues) -> tuple[B
         messages[asked:asked] = pairs
     added = prompt_text(Predictor(instructions="", demos=_worked(one.experience for one in shown)))
     messages = _with_system(messages, values, chat.system.strip(), added)
-    changed: Body = {**body, "model": values.model(MODEL) or chat.model, "messages": messages}
+    changed: Body = {**body, "model": model_name(values.candidate), "messages": messages}
     return _with_tools(changed, values), tuple(dict.fromkeys(one.experience.trace_id for one in found))
 
 

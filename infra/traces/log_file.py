@@ -27,7 +27,7 @@ from ratchet.infra.traces.conversation import Assessed, Conversation, trace_of
 from ratchet.infra.traces.feedback import COMMENT, FeedbackNames, labels_of
 from ratchet.infra.traces.formats.chat import SCORES, is_message
 from ratchet.infra.traces.formats.detect import LOOKED_AT, detect, format_named, is_record, wanted
-from ratchet.infra.traces.formats.format import Format
+from ratchet.infra.traces.formats.format import Format, misshapen_told
 from ratchet.infra.traces.lm_calls import threads
 
 
@@ -123,9 +123,10 @@ def read_log_file(
     notes: Counter[str] = Counter()
     for number, conversation in kind.conversations(records, fault) if kind else ():
         try:
-            trace, not_kept = imported_trace(
-                conversation, agent=agent or path.stem, named=agent is not None, seen_at=seen_at
-            )
+            with misshapen_told():
+                trace, not_kept = imported_trace(
+                    conversation, agent=agent or path.stem, named=agent is not None, seen_at=seen_at
+                )
         except BadInput as error:
             fault(number, str(error))
             continue

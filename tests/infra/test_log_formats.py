@@ -1,8 +1,11 @@
 """Every format of log files: told by what its records hold, read whole, and what was not read is said."""
 
+import contextlib
 import json
+import random
 import re
 import shutil
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -253,3 +256,27 @@ def test_a_file_of_no_format_is_one_line_with_what_was_looked_for_and_what_was_f
         assert f"{one.name} ({one.fields})" in said
     with pytest.raises(BadInput, match=re.escape("format 'csv' is none of otlp, ")):
         read_log_file(path, format_name="csv")
+
+
+def places(value, above=()):
+    """Every place in plain data, as the keys that lead to it."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield (*above, key)
+        yield from places(one, (*above, key))
+
+
+def test_whatever_stands_anywhere_in_a_file_it_is_read_or_named_and_never_breaks_the_import(tmp_path):
+    odd = (None, 3, "x", [], {}, [3], True, {"a": [1]}, float("inf"))
+    draw = random.Random(7)
+    for name, (kind, *_) in TABLE.items():
+        text = (LOGS / name).read_text()
+        rows = [json.loads(x) for x in text.splitlines()] if name.endswith("jsonl") else json.loads(text)
+        for *above, last in draw.sample(found := list(places(rows)), min(40, len(found))):
+            changed = json.loads(json.dumps(rows))
+            holder = reduce(lambda value, key: value[key], above, changed)
+            holder[last] = draw.choice(odd)
+            (path := tmp_path / "odd.json").write_text(json.dumps(changed))
+            for forced in (kind, None):
+                with contextlib.suppress(BadInput):  # one clear line
+                    read_log_file(path, format_name=forced)

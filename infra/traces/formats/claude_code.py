@@ -15,7 +15,7 @@ from ratchet.infra.files import cells
 from ratchet.infra.files.json_records import Fault
 from ratchet.infra.traces.conversation import Conversation
 from ratchet.infra.traces.formats.chat import read_chat
-from ratchet.infra.traces.formats.format import Format, Numbered, object_in, of_cell, usage_of
+from ratchet.infra.traces.formats.format import Format, Numbered, misshapen_told, object_in, of_cell, usage_of
 
 _SPEAKERS: Final = ("user", "assistant")
 
@@ -34,9 +34,14 @@ class _Line:
         return self.given.get("type") in _SPEAKERS and self.message.get("role") in _SPEAKERS
 
     @property
-    def parent(self) -> Any:
+    def parent(self) -> str:
         """Over a compaction, too, before which the history is not repeated."""
-        return self.given.get("parentUuid") or self.given.get("logicalParentUuid")
+        return _text(self.given.get("parentUuid")) or _text(self.given.get("logicalParentUuid"))
+
+    @property
+    def answer_id(self) -> str:
+        """Of the model's answer that the line is a part of."""
+        return _text(self.message.get("id")) if self.given["type"] == "assistant" else ""
 
     @property
     def blocks(self) -> list[Any]:
@@ -44,7 +49,8 @@ class _Line:
         return content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
 
     def ids(self, kind: str, name: str) -> set[Any]:
-        return {one.get(name) for one in self.blocks if isinstance(one, dict) and one.get("type") == kind}
+        found = (one.get(name) for one in self.blocks if isinstance(one, dict) and one.get("type") == kind)
+        return {one for one in found if isinstance(one, str)}
 
 
 def _looks_like(value: Any) -> bool:
@@ -81,7 +87,9 @@ def _conversations(records: Numbered, fault: Fault) -> Iterator[tuple[int, Conve
             notes["conversation in which nobody answered"] += 1
             continue
         try:
-            yield said[0].number, _conversation(said, notes)
+            with misshapen_told():
+                found = _conversation(said, notes)
+            yield said[0].number, found
         except BadInput as error:
             fault(said[0].number, str(error))
             continue
@@ -90,10 +98,14 @@ def _conversations(records: Numbered, fault: Fault) -> Iterator[tuple[int, Conve
 
 def _group(tree: dict[str, _Line], line: _Line) -> tuple[Any, ...]:
     """Of a session its main conversation; of a subagent, its own."""
-    session = line.given.get("sessionId")
+    session = _text(line.given.get("sessionId"))
     if not line.given.get("isSidechain"):
         return (session,)
-    return session, line.given.get("agentId") or _way(tree, line)[-1].given["uuid"]
+    return session, _text(line.given.get("agentId")) or _way(tree, line)[-1].given["uuid"]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _way(tree: dict[str, _Line], line: _Line) -> list[_Line]:
@@ -107,8 +119,8 @@ def _way(tree: dict[str, _Line], line: _Line) -> list[_Line]:
 
 def _on_the_way(tree: dict[str, _Line], group: Sequence[_Line]) -> list[_Line]:
     way = {one.given["uuid"] for one in _way(tree, group[-1])}
-    answers = {one.message.get("id") for one in group if one.given["uuid"] in way} - {None}
-    split = [one for one in group if one.given["uuid"] in way or one.message.get("id") in answers]
+    answers = {one.answer_id for one in group if one.given["uuid"] in way} - {""}
+    split = [one for one in group if one.given["uuid"] in way or one.answer_id in answers]
     calls = {name for one in split for name in one.ids("tool_use", "id")}
     kept = {one.given["uuid"] for one in split}
     return [
@@ -121,8 +133,8 @@ def _conversation(lines: Sequence[_Line], notes: Counter[str]) -> Conversation:
     places: dict[Any, int] = {}
     usage: dict[Any, Any] = {}
     for line in lines:
-        name = line.message.get("id") if line.given["type"] == "assistant" else None
-        if name is not None and name in places:  # one answer of the model is several lines
+        name = line.answer_id
+        if name and name in places:  # one answer of the model is several lines
             messages[places[name]]["content"] += line.blocks
         else:
             places[name] = len(messages)

@@ -12,7 +12,14 @@ from ratchet.infra.files import cells
 from ratchet.infra.files.json_records import Fault
 from ratchet.infra.traces.conversation import Conversation
 from ratchet.infra.traces.dialects import langfuse, langsmith, mlflow_export, otlp
-from ratchet.infra.traces.formats.format import Format, Numbered, first_of, object_in, one_by_one
+from ratchet.infra.traces.formats.format import (
+    Format,
+    Numbered,
+    first_of,
+    misshapen_told,
+    object_in,
+    one_by_one,
+)
 
 _IDS: Final = ("trace_id", "traceId", "id")
 
@@ -39,11 +46,9 @@ def _by_trace(
 
 
 def _imported(read: Read, rows: Sequence[dict[str, Any]]) -> Iterator[Conversation]:
-    try:
+    with misshapen_told():
         for found in read(rows):
             yield found.model_copy(update={"identity": ["imported", found.identity]})
-    except ValueError as error:
-        raise BadInput(str(error)) from None
 
 
 def _trace_of_row(record: dict[str, Any]) -> Any:

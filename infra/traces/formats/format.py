@@ -5,15 +5,17 @@ records and not one: in some formats a record is a line of a conversation, in ot
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ratchet.agent.errors import BadInput
+from ratchet.agent.errors import BadInput, named
 from ratchet.agent.trace import Usage
 from ratchet.infra.files import cells
 from ratchet.infra.files.json_records import Fault
 from ratchet.infra.traces.conversation import Conversation
 
+_MISSHAPEN: Final = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError)
 Numbered = Iterable[tuple[int, Any]]
 """Records with their numbers."""
 _GIVEN: Final = ("input_tokens", "prompt_tokens", "input")
@@ -35,6 +37,15 @@ class Format:
     """Each conversation with the number of the record that it begins in; what cannot be read is told to `Fault`."""
 
 
+@contextmanager
+def misshapen_told() -> Iterator[None]:
+    """Within, what is not where its format has it is BadInput: a log can hold anything at any place."""
+    try:
+        yield
+    except _MISSHAPEN as error:
+        raise BadInput(f"something in it is not as its format has it ({named(error, 200)})") from error
+
+
 def one_by_one(
     read: Callable[[Any], Iterable[Conversation]],
 ) -> Callable[[Numbered, Fault], Iterator[tuple[int, Conversation]]]:
@@ -43,7 +54,9 @@ def one_by_one(
     def conversations(records: Numbered, fault: Fault) -> Iterator[tuple[int, Conversation]]:
         for number, record in records:
             try:
-                yield from [(number, one) for one in read(record)]
+                with misshapen_told():
+                    found = list(read(record))
+                yield from [(number, one) for one in found]
             except BadInput as error:
                 fault(number, str(error))
 

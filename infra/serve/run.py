@@ -1,6 +1,7 @@
 """One process, one event loop, until it is told to stop; what is under way is answered first."""
 
 import socket
+import sys
 from typing import Final
 
 import uvicorn
@@ -9,6 +10,9 @@ from ratchet.agent.errors import BadInput, said
 from ratchet.infra.serve.app import make_app
 from ratchet.infra.serve.server import Server
 
+SWITCH_S: Final = 0.0003
+"""How soon the thread that wrote the journal is heard by a busy event loop: with Python's 5 ms, 16 connections waited
+10 ms more."""
 LAST_REQUESTS_S: Final = 30
 """How long answers that are under way are waited for at the end."""
 KEPT_S: Final = 75
@@ -21,6 +25,7 @@ def run_server(server: Server, *, host: str, port: int) -> None:
     Raises:
         BadInput: the address is taken, or is none of this machine's.
     """
+    sys.setswitchinterval(SWITCH_S)
     config = uvicorn.Config(
         make_app(server),
         loop="uvloop",

@@ -214,7 +214,7 @@ def ratchet(folder: Path, address: str, **environment: str) -> Iterator[Target]:
     ]
     with process(command, place, log=place / "log", **told):
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/readyz"), f"see {place / 'log'}", 180)
+        wait_until(lambda: answers(f"{url}/readyz"), place / "log", 180)
         yield Target("ratchet", f"{url}/v1/chat/completions", f"ratchet/{NAME}")
 
 
@@ -225,10 +225,14 @@ def litellm(folder: Path, address: str, command: str) -> Iterator[Target]:
     parameters = {"model": "openai/scripted", "api_base": address, "api_key": "x"}
     config.write_text(json.dumps({"model_list": [{"model_name": "scripted", "litellm_params": parameters}]}))
     arguments = ["--config", str(config), "--host", "127.0.0.1", "--port", str(port), "--num_workers", "1"]
-    told = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_TELEMETRY": "False", "PYTHONPATH": ""}
+    told = {
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "PYTHONPATH": "",
+        "LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY": "true",
+    }
     with process([command, *arguments], folder, log=folder / "litellm.log", **told):
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/health/liveliness"), f"see {folder / 'litellm.log'}", 180)
+        wait_until(lambda: answers(f"{url}/health/liveliness"), folder / "litellm.log", 180)
         yield Target("litellm", f"{url}/v1/chat/completions", "scripted")
 
 
@@ -284,7 +288,7 @@ def mlflow_server(place: Path, port: int, **environment: str) -> Iterator[str]:
     ]
     told = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"} | environment
     with process(command, place, log=place / "mlflow.log", **told):
-        wait_until(lambda: answers(f"{uri}/health"), f"see {place / 'mlflow.log'}", 180)
+        wait_until(lambda: answers(f"{uri}/health"), place / "mlflow.log", 180)
         yield uri
 
 
@@ -373,12 +377,12 @@ def answers(url: str) -> bool:
         return False
 
 
-def wait_until(holds: Any, otherwise: str, timeout_s: float = 60) -> None:
-    """Look again and again."""
+def wait_until(holds: Any, otherwise: str | Path, timeout_s: float = 60) -> None:
+    """Look again and again; `otherwise`: what to say, or the log that says it."""
     until = time.monotonic() + timeout_s
     while not holds():
         if time.monotonic() > until:
-            raise SystemExit(otherwise)
+            raise SystemExit(otherwise if isinstance(otherwise, str) else otherwise.read_text()[-3000:])
         time.sleep(0.2)
 
 

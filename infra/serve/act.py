@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -9,7 +10,8 @@ from typing import Any, Final
 import orjson
 
 from ratchet.agent.case import Case
-from ratchet.agent.environment import RESPOND
+from ratchet.agent.environment import RESPOND, Environment
+from ratchet.agent.kinds.answering import Answering
 from ratchet.agent.project import Project
 from ratchet.agent.record import as_json
 from ratchet.agent.rollout.loop import run
@@ -92,13 +94,18 @@ class ActRoute:
         [trace] = run(
             deployed.agent,
             [case],
-            self._project.environment,
+            self._world(deployed),
             at=lambda _: now,
             session=lambda _: session_id,
             with_arguments=self._project.with_arguments,
             limits=self._project.limits,
         )
         return trace.model_copy(update={"trace_id": uuid.uuid4().hex})  # the same case may come twice at once
+
+    def _world(self, deployed: Deployed) -> Callable[[], Environment]:
+        """Where it acts; an answer that is given whole is scored while its caller waits only if it may be retried."""
+        is_whole = deployed.agent.candidate.kind != "built-in"
+        return Answering if is_whole and deployed.agent.attempts == 1 else self._project.environment
 
 
 def trace_line(trace: Trace) -> bytes:

@@ -1,11 +1,12 @@
 """What of a trace that another's instrumentation wrote is the case, and what the answer, for each kind of agent.
 
-Decision: the case is what the agent was given, so that it can be played again; where the outermost span does not tell
-it, it is what the user said last, for what stands before may be recalled examples. Nothing else is guessed.
+Decision: the case is what the agent was given, so that it can be played again; where no span tells it, it is what the
+user said last, for what stands before may be recalled examples. Nothing else is guessed.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from ratchet.agent.build import kind_of
@@ -14,17 +15,25 @@ from ratchet.agent.project import Project
 from ratchet.agent.record import Json
 
 
+class Called(NamedTuple):
+    """One span that is neither an LM's nor a tool's: a function of somebody's code."""
+
+    name: str
+    inputs: Json
+    output: Json
+
+
 class Seen(NamedTuple):
     """What a trace tells."""
 
-    inputs: Json
-    """What the outermost span was given; None = not known."""
-    output: Json
-    """What it gave back."""
+    called: tuple[Called, ...]
+    """Functions, the outermost first."""
     request: str
     """What the user said last."""
     messages: tuple[Json, ...] = ()
     """What the LM was given in its last call, as a chat endpoint takes it."""
+    reply: Json = None
+    """What it answered there, as a chat endpoint gives it; None = nothing."""
     tools: tuple[Json, ...] = ()
 
 
@@ -36,47 +45,55 @@ class Asked(NamedTuple):
 
 
 def case_of_trace(project: Project, seen: Seen) -> Asked:
-    """The case that the project's agent answered in this trace."""
+    """The case that the project's agent answered in this trace.
+
+    Raises:
+        BadInput: the agent takes several arguments, and no span was given them.
+    """
     kind = kind_of(project.agent)
-    if kind == "chat":
-        return Asked({"messages": list(seen.messages)} | ({"tools": list(seen.tools)} if seen.tools else {}))
     if kind == "callable":
-        return _called(project.agent, seen, inputs_of(project.agent, None, seen.request))
+        name = getattr(project.agent, "__name__", "")
+        found = _call_of(seen, (name,), inspect.signature(project.agent))
+        return found or Asked(inputs_of(project.agent, None, seen.request))
     if kind == "module":
         return _asked_module(project.agent, seen)
+    if kind == "chat":
+        from ratchet.agent.kinds.chat import answer_of
+
+        tools = {"tools": list(seen.tools)} if seen.tools else {}
+        answer = answer_of(seen.reply) if isinstance(seen.reply, dict) else None
+        return Asked({"messages": list(seen.messages), **tools}, answer)
     return Asked({"request": seen.request})
 
 
-def _called(function: Any, seen: Seen, otherwise: dict[str, Json]) -> Asked:
-    """With the function's own arguments where these are the outermost span's."""
-    if isinstance(seen.inputs, dict) and _takes(function, seen.inputs):
-        return Asked(dict(seen.inputs), seen.output)
-    return Asked(otherwise)
-
-
-def _takes(function: Any, given: Mapping[str, Any]) -> bool:
-    """Whether the function can be called with these, by name."""
-    try:
-        inspect.signature(function).bind(**given)
-    except (TypeError, ValueError):
-        return False
-    return bool(given)
-
-
 def _asked_module(module: Any, seen: Seen) -> Asked:
-    names = list(_fields(module))
-    is_whole = isinstance(seen.inputs, dict) and bool(seen.inputs) and set(seen.inputs) == set(names)
-    asked = _called(module.forward, seen, {names[0] if names else "request": seen.request})
-    if not is_whole and asked.answer is None:
-        return asked
-    answer = seen.output
+    from ratchet.agent.kinds.module import module_inputs  # with DSPy
+
+    kind = type(module)
+    forward: Callable[..., Any] = getattr(kind, "forward", None) or kind.aforward
+    names = tuple(f"{kind.__name__}.{way}" for way in ("forward", "aforward", "__call__", "acall"))
+    found = _call_of(seen, names, inspect.signature(partial(forward, module)))
+    if found is None:
+        return Asked(module_inputs(module, None, seen.request))
+    answer = found.answer
     if isinstance(answer, dict) and len(answer) == 1:
         answer = next(iter(answer.values()))
-    return Asked(dict(seen.inputs), answer)
+    return Asked(found.inputs, answer)
 
 
-def _fields(module: Any) -> Mapping[str, Any]:
-    """What the module is asked by name: its own signature's inputs, else those of its first predictor."""
-    named = [one.signature for _, one in module.named_predictors()]
-    own = getattr(module, "signature", None)
-    return next((one.input_fields for one in (own, *named) if hasattr(one, "input_fields")), {})
+def _call_of(seen: Seen, names: tuple[str, ...], signature: inspect.Signature) -> Asked | None:
+    """The call of the agent: the outermost span of its name, or, where none has it, the outermost of all."""
+    named = [one for one in seen.called if one.name in names] or list(seen.called[:1])
+    for one in named[:1]:
+        if isinstance(one.inputs, dict) and _takes(signature, one.inputs):
+            return Asked(dict(one.inputs), one.output)
+    return None
+
+
+def _takes(signature: inspect.Signature, given: Mapping[str, Any]) -> bool:
+    """Whether it can be called with these, by name."""
+    try:
+        signature.bind(**given)
+    except TypeError:
+        return False
+    return bool(given)

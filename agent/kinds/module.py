@@ -187,12 +187,16 @@ def as_call(module: dspy.Module, inputs: Mapping[str, Any]) -> Callable[[], Any]
 
 
 def module_inputs(module: dspy.Module, given: Mapping[str, Any] | None, request: str) -> dict[str, Any]:
-    """A case's inputs by what the module takes; one that takes anything by name is asked by its first predictor."""
+    """A case's inputs by what the module takes; where that is anything by name, the fields of its signature count.
+
+    A module without one is asked by its first predictor.
+    """
     own = type(module)
     forward = getattr(own, "forward", None) or own.aforward
     parameters = parameters_of(partial(forward, module))
     if all(p.kind is Parameter.VAR_KEYWORD for p in parameters) and module.predictors():
-        fields = module.predictors()[0].signature.input_fields
+        own_fields = getattr(getattr(module, "signature", None), "input_fields", None)
+        fields = own_fields or module.predictors()[0].signature.input_fields
         parameters = [Parameter(name, Parameter.KEYWORD_ONLY) for name in fields]
     return inputs_by(parameters, given, request)
 

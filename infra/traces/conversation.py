@@ -46,6 +46,14 @@ class LinkedPrompt(Record):
     version: str
 
 
+class FunctionCall(Record):
+    """One span that is neither an LM's nor a tool's."""
+
+    name: str
+    inputs: Json = None
+    output: Json = None
+
+
 class Conversation(Record):
     """What a trace or a file's record tells of one interaction with an agent."""
 
@@ -61,6 +69,8 @@ class Conversation(Record):
     """What the outermost span was given: a function's arguments by name, or anything else; None = not known."""
     output: Json = None
     """What it gave back."""
+    functions: tuple[FunctionCall, ...] = ()
+    """Functions of somebody's code, the outermost span first."""
     expected: Json | None = None
     """The right answer, where the record has it."""
     score: float | None = Field(default=None, ge=0, le=1)

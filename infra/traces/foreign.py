@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from ratchet.agent.case import Case
 from ratchet.agent.errors import BadInput, CorruptRecord
 from ratchet.agent.record import Json
-from ratchet.agent.seen import Asked, Seen
+from ratchet.agent.seen import Asked, Called, Seen
 from ratchet.agent.trace import UNKNOWN, Trace
 from ratchet.infra.traces.chat_parts import ChatMessage
 from ratchet.infra.traces.conversation import Conversation, LinkedPrompt, trace_of
@@ -129,8 +129,9 @@ def foreign_trace(
 
 
 def _acted(told: Conversation) -> bool:
-    """Whether an LM answered, or failed to: tools that ran by themselves are no agent."""
-    return any(call.answer is not None or (told.error is not None and call.given) for call in told.lm_calls)
+    """Whether an LM answered, or somebody's code failed: tools that ran by themselves are no agent."""
+    is_failure = told.error is not None and bool(told.functions or told.lm_calls)
+    return is_failure or any(call.answer is not None for call in told.lm_calls)
 
 
 def _nothing(told: Conversation) -> str:
@@ -141,15 +142,15 @@ def _nothing(told: Conversation) -> str:
 
 
 def _seen(told: Conversation) -> Seen:
-    last = told.lm_calls[-1] if told.lm_calls else None
+    last = next((one for one in reversed(told.lm_calls) if one.answer is not None), None)
     system, given = (told.system, told.messages) if last is None else (last.system, last.given)
     head: list[Json] = [{"role": "system", "content": system}] if system else []
     users = [one.text for one in given if one.role == "user" and one.text]
     return Seen(
-        inputs=told.inputs,
-        output=answer_in(told.output),
+        called=tuple(Called(one.name, one.inputs, answer_in(one.output)) for one in told.functions),
         request=users[-1] if users else told.last_request,
         messages=(*head, *(one for message in given for one in openai_messages(message))),
+        reply=None if last is None or last.answer is None else openai_messages(last.answer)[-1],
         tools=told.tools,
     )
 

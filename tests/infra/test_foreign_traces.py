@@ -258,3 +258,47 @@ def test_a_chat_endpoints_case_is_the_request_as_it_was_sent(project):
     assert [tool["function"]["name"] for tool in seen.tools] == ["find_order"]
     found = look_up_traces(project, [trace_id])
     assert found.traces[trace_id].trace.answer == ANSWER
+
+
+def test_of_a_module_the_case_is_its_fields_and_each_predictor_says_its_own(project):
+    import dspy
+
+    def find_order(number: int) -> str:
+        """Find an order by its number."""
+        return RESULTS[number]
+
+    module = dspy.ReAct("question -> answer", tools=[find_order], max_iters=4)
+    texts = {name: one.signature.instructions for name, one in module.named_predictors()}
+    rules = Reading(
+        case_of=partial(case_of_trace, Project(name="support", agent=module)),
+        versions=lambda: KnownVersions(texts={"one": texts}),
+    )
+    logged(project, "mlflow_dspy")
+    (trace,) = collect(project, reading=rules).traces
+    assert trace.case.inputs == {"question": QUESTION}
+    assert (trace.answer["answer"], trace.answer["reasoning"]) == (ANSWER, ANSWER)
+    actors = [step.actor for step in trace.attempts[0].steps if step.action.name == RESPOND]
+    assert actors == ["react"] * 3 + ["extract.predict", "agent"]
+
+
+def test_the_agents_own_function_is_found_below_a_handlers_and_its_failure_is_no_unreadable_trace(project):
+    @mlflow.trace
+    def support(question):
+        if "fail" in question:
+            raise ValueError("no such order")
+        return {"answer": question.upper()}
+
+    @mlflow.trace
+    def handler(path):
+        return support(question=path)
+
+    mlflow.set_experiment(experiment_id=connect(project).experiment_id)
+    handler("a")
+    with pytest.raises(ValueError, match="no such order"):
+        handler("fail")
+    mlflow.flush_trace_async_logging()
+    got = collect(project, reading=Reading(case_of=partial(case_of_trace, PROJECT)))
+    well, failed = sorted(got.traces, key=lambda one: one.error is not None)
+    assert (well.case.inputs, well.answer) == ({"question": "a"}, {"answer": "A"})
+    assert failed.case.inputs == {"question": "fail"}
+    assert (failed.error.kind, failed.error.message) == ("agent", "ValueError: no such order")

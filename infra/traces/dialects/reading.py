@@ -7,13 +7,13 @@ counts.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 from ratchet.agent.trace import Usage
 from ratchet.infra.traces.chat_parts import ChatMessage
-from ratchet.infra.traces.conversation import Conversation
+from ratchet.infra.traces.conversation import Conversation, FunctionCall
 from ratchet.infra.traces.dialects import genai, mlflow_autolog, openinference, openllmetry, vercel
 from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, first_attribute, plain
 from ratchet.infra.traces.dialects.tool_runs import with_results
@@ -65,6 +65,7 @@ def conversation_of_facts(spans: Sequence[RawSpan], facts: Mapping[str, SpanFact
         lm_calls=tuple(lm_calls),
         inputs=None if root is None else plain(facts[root.span_id].inputs),
         output=None if root is None else plain(facts[root.span_id].output),
+        functions=tuple(_functions(ordered, facts)),
         usage=_usage(ordered, calling, facts),
         model=next((call.model for _, call in reversed(calls) if call.model), None),
         session_id=_told(ordered, facts, "session_id", _SESSIONS),
@@ -136,6 +137,13 @@ def _histories(
     return [
         (span.start_ns, history) for span in ordered if (history := facts[span.span_id].history) is not None
     ]
+
+
+def _functions(ordered: Sequence[RawSpan], facts: Mapping[str, SpanFacts]) -> Iterator[FunctionCall]:
+    for span in ordered:
+        told = facts[span.span_id]
+        if told.lm is None and told.tool is None and (told.inputs is not None or told.output is not None):
+            yield FunctionCall(name=span.name, inputs=plain(told.inputs), output=plain(told.output))
 
 
 def _longest(calls: Sequence[LmCall]) -> tuple[str, tuple[ChatMessage, ...]]:

@@ -20,6 +20,7 @@ from ratchet.flows.commands.terminal import console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import called, which_project
 from ratchet.flows.project_settings import in_file, leaves, ledger_as_set
 from ratchet.infra.drift.log import DriftLook, last_look
+from ratchet.infra.registry.prompts import prompts_behind
 from ratchet.infra.registry.registry import version_history
 from ratchet.infra.registry.version import Version
 from ratchet.infra.review.queue import pending
@@ -42,6 +43,8 @@ class ProjectStatus:
     """Traces in MLflow that cannot be read, and why."""
     ledger: Ledger
     look: DriftLook | None
+    prompts_behind: dict[str, int]
+    """Prompts whose `champion` in MLflow is not what the serving version names, with that version."""
     settings: dict[str, Any]
     """What the project's `ratchet.toml` sets, by dotted key; all else is as by default."""
 
@@ -85,6 +88,7 @@ def _read(project: str, folder: Path | None) -> ProjectStatus:
         unreadable=collected.unreadable,
         ledger=ledger_as_set(project, folder),
         look=last_look(project),
+        prompts_behind=prompts_behind(project),
         settings=dict(leaves(in_file(folder))) if folder else {},
     )
 
@@ -124,6 +128,7 @@ def _answer(state: ProjectStatus) -> dict[str, Any]:
             "exhausted": state.ledger.exhausted,
         },
         "drift": state.look and state.look.model_dump(mode="json"),
+        "prompts_behind": state.prompts_behind,
         "settings": state.settings,
         "next": next_step(state),
     }
@@ -142,6 +147,11 @@ def _panel(state: ProjectStatus) -> Panel:
     if state.settings:
         table.add_row(
             SETTINGS_FILE, ", ".join(f"{key} = {json.dumps(value)}" for key, value in state.settings.items())
+        )
+    if state.prompts_behind:
+        behind = ", ".join(f"{page} is not at {n}" for page, n in state.prompts_behind.items())
+        table.add_row(
+            "[yellow]prompts[/]", outside(f"{behind}: `ratchet improve` points them to the champion")
         )
     if state.n_spooled:
         table.add_row("[yellow]not sent[/]", f"[yellow]{state.n_spooled:,} records wait for MLflow[/]")

@@ -1,6 +1,7 @@
 import json
 
 from ratchet.infra.drift.log import log_drift
+from ratchet.infra.mlflow_client import connect
 from ratchet.infra.registry.registry import promote
 from ratchet.infra.traces.spool import spool_lines
 from ratchet.infra.traces.write import spool_folder
@@ -32,6 +33,16 @@ def test_what_comes_next_follows_the_state(ratchet, own_past):
     arguments = ("--rater", "anna", "--name", own_past.project)
     ratchet("label", "answer", own_past.traces[2].trace_id, "get_weather", *arguments)
     assert "the traffic changed" in following()["next"]
+
+
+def test_a_prompt_that_is_not_what_the_champion_names_is_said(ratchet, own_past):
+    (name,) = own_past.champion.predictors
+    client, prompt = connect(own_past.project).client, f"{own_past.project}-{name}"
+    serving = client.get_prompt_version_by_alias(prompt, "champion").version
+    client.set_prompt_alias(prompt, "champion", serving % 2 + 1)
+    arguments = ("status", "--name", own_past.project)
+    assert json.loads(ratchet(*arguments, "--json").stdout)["prompts_behind"] == {prompt: serving}
+    assert f"{prompt} is not at {serving}" in " ".join(ratchet(*arguments).stderr.split())
 
 
 def test_a_project_that_never_ran_is_told_to_improve(ratchet, project, tmp_path):

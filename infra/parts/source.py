@@ -8,7 +8,6 @@ sessions at once. Outside a session, a trace stays with the version that its fir
 challenger the champion answers for certain, and the trace says so: propensity 1.
 """
 
-import hashlib
 import logging
 import sys
 import threading
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from ratchet.agent.parts import PartValues, Session, declared, read_from
+from ratchet.infra.parts.draw import place_of
 from ratchet.infra.parts.follow import Follower
 from ratchet.infra.parts.serving import Asked, ServedVersion, Serving
 from ratchet.infra.registry.alias_names import CHALLENGER, CHAMPION
@@ -111,8 +111,7 @@ def draw(serving: Serving, session: Session) -> Assigned | None:
     drawn = session.share > 0
     if champion is None or not drawn or challenger is None or challenger is champion:
         return None if champion is None else Assigned(champion, CHAMPION, 1.0, drawn)
-    digest = hashlib.sha256(f"{serving.project}\n{session.session_id}".encode()).digest()
-    if int.from_bytes(digest[:8]) / 2**64 < session.share:
+    if place_of(serving.project, session.session_id) < session.share:
         return Assigned(challenger, CHALLENGER, session.share, drawn)
     return Assigned(champion, CHAMPION, 1 - session.share, drawn)
 

@@ -17,11 +17,11 @@ from ratchet.agent.record import as_json
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.trace import Trace
 from ratchet.infra.serve.chat import session_of, version_headers
-from ratchet.infra.serve.http import JSON, Receive, Refused, Scope, Send, answer, read_body, read_object
+from ratchet.infra.serve.deployments import Deployed, Deployments
+from ratchet.infra.serve.http import JSON, Receive, Refused, Scope, Send, read_body, read_object, send_answer
 from ratchet.infra.serve.journal import Journal
-from ratchet.infra.serve.serving import Deployed, Serving
 
-WAITING: Final = 4
+QUEUED: Final = 4
 """Requests that may wait for each thread; more are sent away (503), to come again."""
 
 
@@ -31,7 +31,7 @@ class ActRoute:
     def __init__(
         self,
         project: Project,
-        serving: Serving,
+        deployments: Deployments,
         journal: Journal,
         *,
         at_once: int,
@@ -42,16 +42,16 @@ class ActRoute:
 
         Args:
             project: whose agent.
-            serving: who answers.
+            deployments: who answers.
             journal: where the traces are kept.
             at_once: cases that are played at the same time.
             timeout_s: how long a caller waits; the agent is let go on, and its trace is kept.
             max_body: bytes.
         """
-        self._project, self._serving, self._journal = project, serving, journal
+        self._project, self._deployments, self._journal = project, deployments, journal
         self._threads = ThreadPoolExecutor(at_once, thread_name_prefix="act")
         self._timeout_s, self._max_body = timeout_s, max_body
-        self._under_way, self._most = 0, at_once * (1 + WAITING)
+        self._under_way, self._most = 0, at_once * (1 + QUEUED)
         self._kept: set[asyncio.Task[Trace]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,7 +60,7 @@ class ActRoute:
         session_id = session_of(scope, asked)
         case = _case(asked)
         model = asked.get("model", f"ratchet/{self._project.name}")
-        deployed = self._serving.pick(model, session_id)
+        deployed = self._deployments.pick(model, session_id)
         if self._under_way >= self._most:
             raise Refused(503, "busy", f"{self._under_way} requests are under way: ask again later")
         task = asyncio.create_task(self._play(deployed, case, session_id))
@@ -74,9 +74,9 @@ class ActRoute:
         headers = version_headers(trace.candidate_id, trace.trace_id) + JSON
         if trace.error is not None:
             failed = Refused(500, "agent_failed", f"{trace.error.kind}: {trace.error.message}")
-            await answer(send, failed.status, failed.body, headers)
+            await send_answer(send, failed.status, failed.body, headers)
             return
-        await answer(send, 200, orjson.dumps(_said(trace)), headers)
+        await send_answer(send, 200, orjson.dumps(_said(trace)), headers)
 
     async def _play(self, deployed: Deployed, case: Case, session_id: str | None) -> Trace:
         """Play it, and keep its trace before anybody hears of it."""

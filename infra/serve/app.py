@@ -24,11 +24,11 @@ from ratchet.infra.serve.http import (
     Refused,
     Scope,
     Send,
-    answer,
     read_body,
     read_object,
+    send_answer,
 )
-from ratchet.infra.serve.metrics import IN_FLIGHT, KEPT, LATENCY, REGISTRY, REQUESTS, UNSENT
+from ratchet.infra.serve.metrics import IN_FLIGHT, LATENCY, ON_DISK, REGISTRY, REQUESTS, UNSENT
 from ratchet.infra.serve.server import Server
 
 Route = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -79,10 +79,10 @@ class Front:
                 raise Refused(404, "wrong_kind", f"this agent is asked at {other}")
             await found(scope, receive, send)
         except Refused as refused:
-            await answer(send, refused.status, refused.body, JSON)
+            await send_answer(send, refused.status, refused.body, JSON)
         except ServiceUnavailable as error:
             not_saved = Refused(503, "trace_not_saved", str(error))
-            await answer(send, not_saved.status, not_saved.body, JSON)
+            await send_answer(send, not_saved.status, not_saved.body, JSON)
         except Left:
             return
 
@@ -105,7 +105,7 @@ def make_app(server: Server) -> Route:
     async def feedback(scope: Scope, receive: Receive, send: Send) -> None:
         label = label_of(read_object(await read_body(scope, receive, server.settings.serve_max_body)))
         await server.journal.commit(label_line(label))
-        await answer(send, 202, b'{"status":"kept"}', JSON)
+        await send_answer(send, 202, b'{"status":"kept"}', JSON)
 
     routes: dict[str, Callable[[], Route | None]] = {
         CHAT: lambda: server.chat,
@@ -117,17 +117,19 @@ def make_app(server: Server) -> Route:
 
 def _readiness(server: Server) -> Response:
     """200 once a version is loaded."""
-    named = {alias: one.candidate_id for alias, one in server.serving.by_alias.items()}
-    return JSONResponse({"ready": server.serving.is_ready, **named}, 200 if server.serving.is_ready else 503)
+    named = {alias: one.candidate_id for alias, one in server.deployments.by_alias.items()}
+    return JSONResponse(
+        {"ready": server.deployments.is_ready, **named}, 200 if server.deployments.is_ready else 503
+    )
 
 
 def _metrics(server: Server) -> Response:
-    KEPT.set(server.journal.n_lines)
+    ON_DISK.set(server.journal.n_lines)
     UNSENT.set(server.n_unsent)
     return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 
 
 def _models(server: Server) -> Response:
     """What may be asked for, as OpenAI's clients list it."""
-    listed = [{"id": name, "object": "model", "owned_by": "ratchet"} for name in server.serving.models()]
+    listed = [{"id": name, "object": "model", "owned_by": "ratchet"} for name in server.deployments.models()]
     return JSONResponse({"object": "list", "data": listed})

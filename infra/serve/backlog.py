@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 
 from filelock import FileLock, Timeout
 
-from ratchet.infra.serve.journal import NEW, OWNER
+from ratchet.infra.serve.journal import NEW, WRITER
 
 SENDER: Final = "sender.lock"
 """Held by the process that sends the folder's lines, which is one at a time."""
@@ -60,7 +60,7 @@ class Backlog:
 
     def finish_if_left(self) -> None:
         """Remove it, unless its writer lives and may go on."""
-        owner = FileLock(self.folder / OWNER)
+        owner = FileLock(self.folder / WRITER)
         try:
             owner.acquire(timeout=0)
         except Timeout:
@@ -91,7 +91,7 @@ def left_behind(journals: Path, mine: Path) -> Iterator[Backlog]:
     for folder in sorted(journals.iterdir()) if journals.exists() else ():
         if folder == mine or folder.name.startswith(NEW):
             continue
-        locks = [FileLock(folder / SENDER), FileLock(folder / OWNER)]
+        locks = [FileLock(folder / SENDER), FileLock(folder / WRITER)]
         held: list[FileLock] = []
         try:
             for lock in locks:

@@ -13,7 +13,7 @@ from ratchet.infra.serve.report import Report, SenderArguments
 AGAIN_S: Final = 1.0
 LINE_BYTES: Final = 64 << 20
 """A candidate with its prompts and examples is one line."""
-LAST_S: Final = 25.0
+ENDS_WITHIN_S: Final = 25.0
 logger = logging.getLogger(__name__)
 
 
@@ -58,6 +58,6 @@ class Beside:
             return
         process.stdin.close()
         try:
-            await asyncio.wait_for(process.wait(), LAST_S)
+            await asyncio.wait_for(process.wait(), ENDS_WITHIN_S)
         except TimeoutError:
             process.kill()

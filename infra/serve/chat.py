@@ -16,6 +16,7 @@ import aiohttp
 import orjson
 
 from ratchet.agent.errors import BadInput, ServiceUnavailable, named
+from ratchet.infra.serve.deployments import Deployed, Deployments
 from ratchet.infra.serve.exchange import Exchange
 from ratchet.infra.serve.http import (
     JSON,
@@ -25,16 +26,15 @@ from ratchet.infra.serve.http import (
     Refused,
     Scope,
     Send,
-    answer,
     as_refused,
     header,
     read_body,
     read_object,
+    send_answer,
 )
 from ratchet.infra.serve.journal import Journal
 from ratchet.infra.serve.metrics import UPSTREAM_ERRORS
 from ratchet.infra.serve.relay import Relay, passed_on
-from ratchet.infra.serve.serving import Deployed, Serving
 
 WATCH_AFTER_S: Final = 0.5
 """A request that lasts longer is given up when its caller leaves."""
@@ -47,8 +47,8 @@ _DONE: Final = re.compile(rb"^data: ?\[DONE\]", re.MULTILINE)
 class ChatRoute:
     """Answers chat requests."""
 
-    def __init__(self, serving: Serving, upstream: Relay, journal: Journal, *, max_body: int) -> None:
-        self._serving, self._upstream, self._journal = serving, upstream, journal
+    def __init__(self, deployments: Deployments, upstream: Relay, journal: Journal, *, max_body: int) -> None:
+        self._deployments, self._upstream, self._journal = deployments, upstream, journal
         self._max_body = max_body
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -56,7 +56,7 @@ class ChatRoute:
         body = await read_body(scope, receive, self._max_body)
         asked = read_object(body)
         session_id = session_of(scope, asked)
-        deployed = self._serving.pick(asked.get("model"), session_id)
+        deployed = self._deployments.pick(asked.get("model"), session_id)
         begun = _Begun(deployed, session_id, body, bool(asked.get("stream")))
         sent, begun.recalled = await _rendered(deployed, asked)
         with _Watch(receive):
@@ -88,7 +88,7 @@ class ChatRoute:
         if response.status >= 400:
             UPSTREAM_ERRORS.inc()
         await self._commit(begun, response.status)
-        await answer(send, response.status, content, begun.headers + passed_on(response))
+        await send_answer(send, response.status, content, begun.headers + passed_on(response))
 
     async def _stream(self, begun: "_Begun", response: aiohttp.ClientResponse, send: Send) -> None:
         headers = begun.headers + passed_on(response)
@@ -116,7 +116,7 @@ class ChatRoute:
         if begun.has_started:
             await send({"type": "http.response.body", "body": _event(refused)})
         else:
-            await answer(send, refused.status, refused.body, begun.headers + JSON)
+            await send_answer(send, refused.status, refused.body, begun.headers + JSON)
 
     async def _commit(self, begun: "_Begun", status: int, error: str | None = None) -> None:
         """Once for each request, also where its caller leaves meanwhile."""

@@ -19,7 +19,7 @@ from ratchet.agent.errors import ServiceUnavailable
 
 SEGMENT_BYTES: Final = 8 << 20
 """A segment that has grown to this is closed; MLflow being down costs disk, never memory."""
-OWNER: Final = "owner.lock"
+WRITER: Final = "writer.lock"
 """Held by the process that writes into the folder, as long as it lives."""
 NEW: Final = "."
 """Begins the name of a folder that is not locked yet."""
@@ -45,7 +45,7 @@ class Journal:
         new = journals / f"{NEW}{name}"
         try:
             new.mkdir(parents=True, mode=0o700)
-            self._owner = FileLock(new / OWNER)
+            self._owner = FileLock(new / WRITER)
             self._owner.acquire(timeout=0)
             new.rename(
                 self.folder

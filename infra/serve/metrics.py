@@ -17,7 +17,9 @@ IN_FLIGHT: Final = Gauge("ratchet_requests_in_flight", "Requests under way.", re
 UPSTREAM_ERRORS: Final = Counter(
     "ratchet_upstream_errors", "Answers of 400 and above, and none at all.", registry=REGISTRY
 )
-KEPT: Final = Gauge("ratchet_kept", "Traces and labels that this process wrote to disk.", registry=REGISTRY)
+ON_DISK: Final = Gauge(
+    "ratchet_kept", "Traces and labels that this process wrote to disk.", registry=REGISTRY
+)
 UNSENT: Final = Gauge("ratchet_unsent", "Of these, those that MLflow does not have yet.", registry=REGISTRY)
 VERSION: Final = Gauge(
     "ratchet_version",

@@ -39,6 +39,8 @@ class Report(Record):
 
     served: dict[str, Served] | None = None
     """By alias; None = as before."""
+    pointed: tuple[int, ...] = ()
+    """With `served`: numbers of the versions that any alias names."""
     sent: int | None = None
     """Lines of this process's journal that MLflow has."""
     warning: str | None = None

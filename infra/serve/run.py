@@ -15,7 +15,7 @@ SWITCH_S: Final = 0.0003
 10 ms more."""
 LAST_REQUESTS_S: Final = 30
 """How long answers that are under way are waited for at the end."""
-KEPT_S: Final = 75
+IDLE_S: Final = 75
 """Idle connections are kept longer than the usual 60 s of a proxy before us, which must close them first."""
 
 
@@ -35,7 +35,7 @@ def run_server(server: Server, *, host: str, port: int) -> None:
         log_config=None,
         server_header=False,
         proxy_headers=False,
-        timeout_keep_alive=KEPT_S,
+        timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=LAST_REQUESTS_S,
     )
     uvicorn.Server(config).run(sockets=[_bound(host, port)])

@@ -29,7 +29,7 @@ from ratchet.infra.serve.report import Report, SenderArguments, Served, read_las
 from ratchet.infra.traces.spool import spool_lines
 from ratchet.infra.traces.write import attach_label, send_labels, send_traces
 
-BATCH: Final = 200
+LINES: Final = 200
 LAST_S: Final = 20.0
 """How long it goes on sending after the process that answered has ended; the rest waits for the next start."""
 ALIASES: Final = (CHAMPION, CANARY, CHALLENGER)
@@ -57,13 +57,14 @@ class AliasWatch:
         try:
             with mlflow_errors("reading who serves"):
                 connection = self._connection or connect(self._given.project)
-                pointed = {a: n for a, n in current_aliases(connection).items() if a in ALIASES}
+                pointed = current_aliases(connection)
                 self._connection = connection
                 if CHAMPION not in pointed and not self._told:
                     pointed[CHAMPION] = serve_first(self._given.project, self._given.first).number
                 if pointed == self._told:
                     return
-                report = Report(served={alias: self._served(connection, n) for alias, n in pointed.items()})
+                served = {a: self._served(connection, n) for a, n in pointed.items() if a in ALIASES}
+                report = Report(served=served, pointed=tuple(pointed.values()))
         except RatchetError as error:
             self._not_seen(error)
             return
@@ -110,12 +111,12 @@ class Sender:
             (threading.Event() if is_last else self._stop).wait(pause)
 
     def _send_all(self, mine: Backlog) -> None:
-        for batch in mine.batches(BATCH):
+        for batch in mine.batches(LINES):
             self._send(batch)
             self._tell(Report(sent=mine.n_sent + len(batch)))
         for backlog in left_behind(self._given.journal.parent, self._given.journal):
             try:
-                for batch in backlog.batches(BATCH):
+                for batch in backlog.batches(LINES):
                     self._send(batch)
             except ServiceUnavailable:
                 backlog.release()

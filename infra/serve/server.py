@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ratchet.agent.build import kind_of, make_agent
 from ratchet.agent.errors import RatchetError
@@ -12,11 +12,11 @@ from ratchet.infra.registry.alias_names import CHAMPION
 from ratchet.infra.serve.act import ActRoute
 from ratchet.infra.serve.beside import Beside
 from ratchet.infra.serve.chat import ChatRoute
+from ratchet.infra.serve.deployments import Deployed, Deployments
 from ratchet.infra.serve.journal import Journal, journals_folder
 from ratchet.infra.serve.metrics import VERSION
 from ratchet.infra.serve.relay import Relay
 from ratchet.infra.serve.report import Report, SenderArguments, Served
-from ratchet.infra.serve.serving import Deployed, Serving
 from ratchet.infra.settings import Settings
 from ratchet.infra.text_embedding import embedding_named
 
@@ -39,7 +39,7 @@ class Server:
         """
         self.project, self.settings = project, settings
         self.keys = settings.keys
-        self.serving = Serving(project.name, canary_share=canary_share)
+        self.deployments = Deployments(project.name, canary_share=canary_share)
         self._poll_s = poll_s
         self._built: dict[str, Deployed] = {}
         self._switching = asyncio.Lock()
@@ -71,11 +71,11 @@ class Server:
             secret = self.settings.lm_api_key
             key = secret.get_secret_value() if secret is not None else None
             self._upstream = Relay(self.project.agent.upstream, key, timeout_s=self.settings.lm_timeout_s)
-            self.chat = ChatRoute(self.serving, self._upstream, self.journal, max_body=most)
+            self.chat = ChatRoute(self.deployments, self._upstream, self.journal, max_body=most)
             return
         self.act = ActRoute(
             self.project,
-            self.serving,
+            self.deployments,
             self.journal,
             at_once=self.settings.lm_concurrency,
             timeout_s=self.settings.lm_timeout_s,
@@ -96,14 +96,14 @@ class Server:
         if report.sent is not None:
             self._n_sent = report.sent
         if report.served is not None:
-            task = asyncio.get_running_loop().create_task(self._switch(report.served))
+            task = asyncio.get_running_loop().create_task(self._switch(report.served, report.pointed))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _switch(self, served: Mapping[str, Served]) -> None:
+    async def _switch(self, served: Mapping[str, Served], pointed: Sequence[int]) -> None:
         """Build what is new aside, then let it answer; one that cannot be built leaves its alias as it was."""
         async with self._switching:  # in the order in which they were heard
-            now = dict(self.serving.by_alias)
+            now = dict(self.deployments.by_alias)
             there: dict[str, Deployed] = {}
             for alias, one in served.items():
                 try:
@@ -115,7 +115,7 @@ class Server:
             if CHAMPION not in there and CHAMPION in now:
                 logger.error("the champion's alias is gone: the last one goes on serving")
                 there[CHAMPION] = now[CHAMPION]
-            self.serving.switch(there)
+            self.deployments.switch(there, [*pointed, *(one.number for one in there.values())])
             self._built = {one.candidate_id: one for one in there.values()}
             VERSION.clear()
             for alias, deployed in there.items():

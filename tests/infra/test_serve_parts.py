@@ -10,11 +10,11 @@ import pytest
 
 from ratchet.agent.errors import BadInput, ServiceUnavailable
 from ratchet.infra.serve.backlog import left_behind, own
+from ratchet.infra.serve.deployments import Deployed, Deployments
 from ratchet.infra.serve.exchange import Exchange, as_trace
 from ratchet.infra.serve.guard import check_bind
 from ratchet.infra.serve.http import Refused
 from ratchet.infra.serve.journal import Journal
-from ratchet.infra.serve.serving import Deployed, Serving
 
 
 def exchange(**changes) -> Exchange:
@@ -35,19 +35,27 @@ def exchange(**changes) -> Exchange:
 
 
 def test_a_session_stays_with_its_version_and_the_canary_gets_its_share():
-    serving = Serving("p", canary_share=0.25)
+    deployments = Deployments("p", canary_share=0.25)
     with pytest.raises(Refused, match="no version loaded"):
-        serving.pick("ratchet/p", "s")
+        deployments.pick("ratchet/p", "s")
     one, two = (Deployed(number, None, f"id{number}", None) for number in (1, 2))
-    serving.switch({"champion": one, "canary": two})
-    picked = [serving.pick("ratchet/p", f"session {number}") for number in range(1000)]
-    assert picked == [serving.pick("ratchet/p", f"session {number}") for number in range(1000)]
+    deployments.switch({"champion": one, "canary": two}, [1, 2])
+    picked = [deployments.pick("ratchet/p", f"session {number}") for number in range(1000)]
+    assert picked == [deployments.pick("ratchet/p", f"session {number}") for number in range(1000)]
     assert 200 < picked.count(two) < 300
-    assert serving.pick("ratchet/p", None) is one
-    assert {serving.pick(f"ratchet/p@{name}", "s") for name in ("canary", "id2", "2", "v2")} == {two}
+    assert deployments.pick("ratchet/p", None) is one
+    three, began = Deployed(3, None, "id3", None), f"session {picked.index(one)}"
+    deployments.switch({"champion": three}, [3, 1])  # 1 is `previous`, 2 was withdrawn
+    assert deployments.pick("ratchet/p", began) is one
+    assert {
+        deployments.pick("ratchet/p", name) for name in (None, "new", f"session {picked.index(two)}")
+    } == {three}
+    deployments.switch({"champion": two, "canary": two}, [2])
+    assert deployments.pick("ratchet/p", began) is two, "what was rolled back loses its sessions at once"
+    assert {deployments.pick(f"ratchet/p@{name}", "s") for name in ("canary", "id2", "2", "v2")} == {two}
     for unknown in ("gpt-5", "ratchet/q", "ratchet/p@3", None, 7):
         with pytest.raises(Refused, match="is not served here"):
-            serving.pick(unknown, "s")
+            deployments.pick(unknown, "s")
 
 
 def test_a_stream_of_tool_calls_is_put_together_and_what_is_no_chat_is_kept_as_text():

@@ -29,9 +29,12 @@ import ratchet
 from ratchet.agent.build import first_candidate, make_agent
 from ratchet.agent.candidate import Candidate
 from ratchet.agent.case import Case
+from ratchet.agent.environment import RESPOND
 from ratchet.agent.memory.snapshot import Memory
+from ratchet.agent.memory.steps import Experience
 from ratchet.agent.optimize.evidence import Evidence
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work, made_by
+from ratchet.agent.optimize.proposer import Proposal, Proposer, Registered, Work, made_by
+from ratchet.agent.optimize.reflections import Reflections
 from ratchet.agent.optimize.replay import Replay
 from ratchet.agent.parts import PartValues
 from ratchet.agent.project import Project
@@ -61,7 +64,7 @@ KINDS = ("callable", "module")
 OFF = {
     "reflection": "tries again without it",
     "replay": "remembers and shows nothing",
-    "roles": "one memory for both prompts",
+    "roles": "one memory of whole answers for both prompts",
 }
 """What is left of each mechanism in its ablation."""
 
@@ -159,19 +162,18 @@ class Measured:
         assert not unscored, unscored[:1]
         return runs
 
-    def replay(self, folder: Path) -> Proposal:
-        """What `Replay` makes of it: one memory, or one for each prompt."""
+    def changed_by(self, proposer: Proposer, folder: Path) -> Proposal:
+        """What the proposer makes of the first candidate."""
         work = Work(
-            folder=folder, environment=self.project.environment, agent=partial(make_agent, self.project)
+            folder=folder,
+            environment=self.project.environment,
+            agent=partial(make_agent, self.project),
+            may_retry=True,
         )
-        made = made_by(Replay(), Registered(self.first), self.evidence, work)
+        with untraced():
+            made = made_by(proposer, Registered(self.first), self.evidence, work)
         assert made is not None
         return made
-
-    def changed(self, **topology: int) -> Proposal:
-        """The first candidate with another topology."""
-        told = self.first.topology.model_copy(update=topology)
-        return Proposal(candidate=self.first.model_copy(update={"topology": told}))
 
     def tested(self, proposal: Proposal) -> tuple[float, float, Verdict]:
         """The gate's test of it, on requests that it has not seen."""
@@ -209,13 +211,18 @@ def untraced() -> Iterator[None]:
         yield
 
 
-def one_memory(made: Proposal, folder: Path) -> Proposal:
-    """The same experience, but all prompts share it."""
-    steps = [step for path in made.files.values() for step in Memory.load(path).experiences]
-    memory = Memory(step.model_copy(update={"action": step.role, "index": None}) for step in steps)
+def one_memory(made: Proposal, evidence: Evidence, folder: Path) -> Proposal:
+    """What the whole agent answered, for all its prompts."""
     memory = Memory(
-        step.model_copy(update={"action": "respond", "index": place})
-        for place, step in enumerate(memory.experiences)
+        Experience(
+            observation=one.view.observation.text,
+            action=RESPOND,
+            arguments={"content": one.call},
+            trace_id=one.trace_id,
+            case_id=one.view.case_id,
+            source="own",
+        )
+        for one in evidence.examples
     )
     memory.save(path := folder / "shared.jsonl")
     candidate = made.candidate.model_copy(update={"memories": {}, "memory": memory.memory_id})
@@ -225,13 +232,18 @@ def one_memory(made: Proposal, folder: Path) -> Proposal:
 def challengers(mechanism: str, agent: Measured, folder: Path) -> tuple[Proposal, Proposal]:
     """With the mechanism, and with it switched off."""
     if mechanism == "reflection":
-        return agent.changed(attempts=2), agent.changed(attempts=2, reflections=0)
-    with untraced():
-        made = agent.replay(folder)
+        made = agent.changed_by(Reflections(), folder)
+        return made, without(made, reflections=0)
+    made = agent.changed_by(Replay(), folder)
     if mechanism == "roles":
-        return made, one_memory(made, folder)
-    off = made.candidate.topology.model_copy(update={"recalls": 0})
-    return made, made.model_copy(update={"candidate": made.candidate.model_copy(update={"topology": off})})
+        return made, one_memory(made, agent.evidence, folder)
+    return made, without(made, recalls=0)
+
+
+def without(made: Proposal, **topology: int) -> Proposal:
+    """The same candidate with this of its topology switched off."""
+    off = made.candidate.topology.model_copy(update=topology)
+    return made.model_copy(update={"candidate": made.candidate.model_copy(update={"topology": off})})
 
 
 def measured(
@@ -260,13 +272,13 @@ def shown(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def sample(n: int) -> list[str]:
-    """`n` requests on each side of the split, as far as there are."""
+def sample(n: int, judging: int = 128) -> list[str]:
+    """`n` requests to learn from and `judging` for the gate, as far as there are."""
     sides: dict[str, list[str]] = {"train": [], "gate": []}
     for request in sorted(topics()):
         case = Case(inputs={"request": request})
         sides[role_of(case.case_id, gate_share=GATE_SHARE, salt="bench")].append(request)
-    return [*sides["train"][:n], *sides["gate"]]
+    return [*sides["train"][:n], *sides["gate"][:judging]]
 
 
 def main() -> int:

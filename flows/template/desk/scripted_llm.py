@@ -69,7 +69,9 @@ def answer(messages: list[dict[str, Any]], field: str = "") -> str:
 
 
 def _team(request: str, topic: str, before: str, prompt: str) -> str:
-    offered = [team for team in TEAMS if re.search(rf"^- {team}\b", before, re.MULTILINE)] or list(TEAMS)
+    offered = [
+        team for team in TEAMS if re.search(rf"^- {team}\b(?! was wrong)", before, re.MULTILINE)
+    ] or list(TEAMS)
     said = _guess(request, offered)
     for learned in (_examples(before, TEAM), _rules(before)):
         said = learned.get(topic, said)

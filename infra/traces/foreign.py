@@ -27,6 +27,7 @@ from ratchet.infra.traces.dialects.library_values import answer_in
 from ratchet.infra.traces.dialects.mlflow_export import conversation_of_trace, failure
 from ratchet.infra.traces.dialects.span import RawSpan
 from ratchet.infra.traces.feedback import FeedbackNames
+from ratchet.infra.traces.formats.format import misshapen_told
 from ratchet.infra.traces.spans import own_id
 
 _SLICE: Final = "slice"
@@ -106,11 +107,11 @@ def foreign_trace(
     if not found.data.spans:
         raise CorruptRecord(f"{where}: it has no spans, or they are gone: nothing can be read from it")
     metadata = info.trace_metadata or {}
-    told = conversation_of_trace(
-        [raw_span(one) for one in found.data.spans], tags=info.tags, metadata=metadata
-    )
-    seen = _seen(told)
     try:
+        with misshapen_told():
+            spans = [raw_span(one) for one in found.data.spans]
+            told = conversation_of_trace(spans, tags=info.tags, metadata=metadata)
+            seen = _seen(told)
         asked = reading.case_of(seen)
         if asked.answer is None and not _acted(told):
             raise BadInput(_nothing(told))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from ratchet.agent.record import Json, as_json
 from ratchet.agent.trace import Usage
 from ratchet.infra.traces.chat_parts import ChatMessage
 from ratchet.infra.traces.conversation import Conversation, FunctionCall
@@ -57,15 +58,16 @@ def conversation_of_facts(spans: Sequence[RawSpan], facts: Mapping[str, SpanFact
         if (run := facts[one.span_id].tool) is not None
     ]
     lm_calls, told = with_results(calls, runs)
+    notes += told
     system, messages = _longest(lm_calls)
     return Conversation(
         messages=messages,
         system=system,
         tools=next((call.tools for _, call in reversed(calls) if call.tools), ()),
         lm_calls=tuple(lm_calls),
-        inputs=None if root is None else plain(facts[root.span_id].inputs),
-        output=None if root is None else plain(facts[root.span_id].output),
-        functions=tuple(_functions(ordered, facts)),
+        inputs=None if root is None else _value(facts[root.span_id].inputs, notes),
+        output=None if root is None else _value(facts[root.span_id].output, notes),
+        functions=tuple(_functions(ordered, facts, notes)),
         usage=_usage(ordered, calling, facts),
         model=next((call.model for _, call in reversed(calls) if call.model), None),
         session_id=_told(ordered, facts, "session_id", _SESSIONS),
@@ -74,7 +76,7 @@ def conversation_of_facts(spans: Sequence[RawSpan], facts: Mapping[str, SpanFact
         if ordered
         else 0.0,
         error=None if root is None else root.error,
-        notes=notes + told,
+        notes=notes,
     )
 
 
@@ -139,11 +141,23 @@ def _histories(
     ]
 
 
-def _functions(ordered: Sequence[RawSpan], facts: Mapping[str, SpanFacts]) -> Iterator[FunctionCall]:
+def _value(given: Any, notes: Counter[str]) -> Json:
+    """What was given or came back, where JSON can hold it."""
+    try:
+        return as_json(plain(given))
+    except ValueError:
+        notes["value of a span that JSON cannot hold, left out"] += 1
+        return None
+
+
+def _functions(
+    ordered: Sequence[RawSpan], facts: Mapping[str, SpanFacts], notes: Counter[str]
+) -> Iterator[FunctionCall]:
     for span in ordered:
         told = facts[span.span_id]
         if told.lm is None and told.tool is None and (told.inputs is not None or told.output is not None):
-            yield FunctionCall(name=span.name, inputs=plain(told.inputs), output=plain(told.output))
+            inputs, output = _value(told.inputs, notes), _value(told.output, notes)
+            yield FunctionCall(name=span.name, inputs=inputs, output=output)
 
 
 def _longest(calls: Sequence[LmCall]) -> tuple[str, tuple[ChatMessage, ...]]:

@@ -51,14 +51,23 @@ def _join(told: list[tuple[int, LmCall]], start: int, run: ToolRun) -> bool:
         if asked is None:
             continue
         if run.result is not None and not _is_answered(told, place, asked):
-            told[place] = (
-                began,
-                lm_call.model_copy(update={"results": (*lm_call.results, _result(asked, run))}),
-            )
+            named = _numbered(lm_call.answer)
+            its = named.calls[lm_call.answer.calls.index(asked)]
+            more = {"answer": named, "results": (*lm_call.results, _result(its, run))}
+            told[place] = began, lm_call.model_copy(update=more)
         return True
     return run.result is not None and any(
         answer.text == run.result for _, call in told for message in call.given for answer in message.answers
     )
+
+
+def _numbered(answer: ChatMessage) -> ChatMessage:
+    """The message, calls without an id by their number: two of one tool are told apart by nothing else."""
+    parts = tuple(
+        {**part, "id": part["id"] or f"call {number}"} if part["type"] == "tool_call" else part
+        for number, part in enumerate(answer.parts)
+    )
+    return ChatMessage(answer.role, parts, answer.name, answer.notes)
 
 
 def _asked(calls: Sequence[Call], run: ToolRun) -> Call | None:

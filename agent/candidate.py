@@ -123,6 +123,8 @@ class Candidate(Record):
     tools: dict[str, str | ToolOverride] = Field(default_factory=dict)
     """What overrides the environment's options, by their name there; a text is a description. Of a callable its
     tool descriptions."""
+    replaces: str = ""
+    """Of a chat endpoint the system message that clients sent on the first day: the prompt takes its place."""
     extra_options: tuple[Option, ...] = ()
     """Actions beside those that the environment offers, such as to abstain: learned from people's answers."""
     topology: Topology = Topology()

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from prefect import task
 
 from ratchet.agent.errors import NothingToPropose, named
+from ratchet.agent.kinds.chat_endpoint import Chat
 from ratchet.agent.kinds.program import View
 from ratchet.agent.memory.library import Library
 from ratchet.agent.memory.ranking import Retriever
@@ -141,9 +142,16 @@ def work_of(project: Project, seed: int) -> Work:
         seed=seed,
         agent=lambda candidate, files: build(project, candidate, dict(files)),
         recall=recall_of_snapshots,
-        may_retry=project.scores_itself and (project.effects == "none" or not callable(project.agent)),
+        may_retry=project.scores_itself and _tries_again(project),
         progress=progress,
     )
+
+
+def _tries_again(project: Project) -> bool:
+    """Whether another attempt is served and harms nobody; a chat endpoint passes each request on once."""
+    if isinstance(project.agent, Chat):
+        return False
+    return project.effects == "none" or not callable(project.agent)
 
 
 def memory_of(name: str, data: RoundData) -> AbstractContextManager[Retriever]:

@@ -63,6 +63,7 @@ def chat_candidate(chat: Chat) -> Candidate:
     return Candidate(
         kind="chat",
         predictors={SYSTEM: Predictor(instructions=chat.system)},
+        replaces=chat.system,
         base_model=chat.lm,
         api_base=chat.upstream,
     )
@@ -81,7 +82,7 @@ class ChatProject(StageSettings):
     """The system message that clients send today, or that they are to get; empty: as they send it."""
     score: ScorerName | None = None
     """What an answer is compared with the expected one by; left out: people say."""
-    recalls: Annotated[int, Field(ge=0, le=20)] = 3
+    recalls: Annotated[int, Field(ge=0, le=20)] = 4
     """Answers that worked before, shown at a request that is like theirs."""
 
     @property

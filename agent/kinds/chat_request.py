@@ -4,10 +4,10 @@ Decision: a version always applies, and the version of the first day changes not
 
 | what the client sends | what goes up |
 |---|---|
-| none, or the configured default | the version's prompt |
-| another, and the version's prompt is the configured default | the client's, as it is |
-| another | the version's prompt, then the client's, in one message |
+| none, or the default: that of the first day, or of now | the version's prompt |
+| another, and the version's prompt is the default of the first day | the client's, as it is |
 | one that begins with the version's prompt (it was loaded from the registry) | the client's, as it is |
+| another | the version's prompt, then the client's, in one message |
 
 Why put before and not left alone: a version that did not reach some clients would be promoted on evidence of others.
 Why in one message: many models take a single system message. Recalled answers stand as pairs of user and assistant
@@ -98,15 +98,15 @@ def _worked(shown: Iterable[Experience]) -> tuple[Demo, ...]:
 
 def _with_system(messages: list[Sent], values: PartValues, default: str, added: str) -> list[Sent]:
     """The messages under the version's prompt, with what is added to it for this request alone."""
-    predictor = values.candidate.predictors.get(SYSTEM)
-    told = default if predictor is None else prompt_text(predictor).strip()
+    predictor, first = values.candidate.predictors.get(SYSTEM), values.candidate.replaces.strip()
+    told = first if predictor is None else prompt_text(predictor).strip()
     rest = next((i for i, one in enumerate(messages) if one.get("role") not in _TOLD), len(messages))
     own = messages[:rest]
     said = "\n\n".join(text_of(one.get("content")) for one in own).strip()
     extra = with_notes(added, values.notes).strip()
-    if said in ("", default) and said != told:
+    if said in ("", default, first) and said != told:
         own = [{"role": own[0]["role"] if own else "system", "content": told}] if told else []
-    elif told != default and not said.startswith(told):
+    elif told != first and not said.startswith(told):
         own = [_joined(own[0], told, before=True), *own[1:]]
     if extra:
         own = [_joined(own[0], extra), *own[1:]] if own else [{"role": "system", "content": extra}]

@@ -62,7 +62,8 @@ def run(
         BadInput: a limit on money for a model whose price is not known.
     """
     limits = limits or Limits()
-    if limits.cost_usd is not None and (agent.lm is None or agent.lm.price_usd(1, 1) is None):
+    price = agent.lm and agent.lm.price_usd(1, 1)  # loads what asks the LM, which is no case's time
+    if limits.cost_usd is not None and price is None:
         raise BadInput(
             f"limits.cost_usd is {limits.cost_usd} but the price of {agent.candidate.base_model!r} is not known "
             "to LiteLLM: limit `tokens` instead, or register the price with litellm.register_model"

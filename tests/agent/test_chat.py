@@ -92,6 +92,21 @@ def test_a_version_always_applies_and_the_first_one_changes_nothing(default, ver
     assert messages == [*([told(sent)] if sent else []), USER]
 
 
+@pytest.mark.parametrize("client", [None, DEFAULT, OTHER])
+def test_an_edited_default_is_a_version_that_reaches_those_who_still_send_the_old_one(client):
+    edited = "You are the desk's new agent."
+    first = first_candidate(project(), None, None)
+    own = [told(client)] if client else []
+    for version, sent in (
+        (DEFAULT, client or DEFAULT),
+        (edited, f"{edited}\n\n{OTHER}" if client == OTHER else edited),
+    ):
+        candidate = first.model_copy(update=saying(version))
+        assert up(make_agent(project(edited), candidate, {}), *own) == [told(sent), USER]
+    champion = make_agent(project(edited), first.model_copy(update=saying(VERSION)), {})
+    assert up(champion, told(edited)) == [told(VERSION), USER]
+
+
 def test_the_client_s_role_and_parts_stay_and_a_later_system_message_is_left_alone():
     changed = agent(**saying(VERSION))
     assert up(changed, told(DEFAULT, "developer"))[0] == told(VERSION, "developer")

@@ -63,7 +63,7 @@ def test_every_scorer_of_ours_can_be_named(tmp_path):
         ),
         (
             TABLE + "recalls = 99",
-            r"agent.recalls = 99: it must .* \(≥ 0 and ≤ 20\); correct it, or leave it out: 3",
+            r"agent.recalls = 99: it must .* \(≥ 0 and ≤ 20\); correct it, or leave it out: 4",
         ),
         (TABLE + 'recalls = "2"', 'agent.recalls = "2": it must be a valid integer'),
         (TABLE.replace('"small"', '""'), 'agent.model = "": .* at least 1 character; correct it$'),

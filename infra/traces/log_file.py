@@ -5,7 +5,6 @@ the agent itself did wrong (arguments that are no JSON, a call that failed) is d
 not read, or not whole, is counted and said.
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,20 +14,19 @@ from typing import Any
 
 from pydantic import Field
 
-from ratchet.agent.case import Case
 from ratchet.agent.environment import RESPOND
 from ratchet.agent.errors import BadInput
 from ratchet.agent.record import Record, content_hash
-from ratchet.agent.trace import IMPORTED, Trace, Usage
+from ratchet.agent.trace import Trace, Usage
 from ratchet.evaluation.data.labels import Label
 from ratchet.infra.files import cells
 from ratchet.infra.files.table import TableFile
-from ratchet.infra.traces.conversation import Assessed, Conversation, trace_of
+from ratchet.infra.traces.conversation import Assessed
 from ratchet.infra.traces.feedback import COMMENT, FeedbackNames, labels_of
 from ratchet.infra.traces.formats.chat import SCORES, is_message
 from ratchet.infra.traces.formats.detect import LOOKED_AT, detect, format_named, is_record, wanted
 from ratchet.infra.traces.formats.format import Format, misshapen_told
-from ratchet.infra.traces.lm_calls import threads
+from ratchet.infra.traces.imported_trace import imported_trace
 
 
 class Malformed(Record):
@@ -177,43 +175,6 @@ def _labels(
 
 def _id_in(project: str, trace_id: str) -> str:
     return content_hash([project, trace_id], length=32)
-
-
-def imported_trace(
-    conversation: Conversation, *, agent: str, named: bool, seen_at: datetime
-) -> tuple[Trace, Counter[str]]:
-    """One conversation as another agent's trace with one attempt, and what of it was not kept.
-
-    Args:
-        conversation: what was read.
-        agent: who acted, where the conversation does not say it, or where it is `named`.
-        named: whether a person said who acted.
-        seen_at: when it was, where the conversation does not say it.
-
-    Raises:
-        BadInput: nobody acted in it.
-    """
-    given = conversation.inputs
-    is_one = (
-        bool(conversation.messages) and len(threads(conversation.lm_calls)) < 2
-    )  # of an agent of one prompt
-    request = (is_one and conversation.request) or _text_of(given) or conversation.request
-    inputs = given if isinstance(given, dict) and "request" in given else {"request": request}
-    return trace_of(
-        conversation,
-        trace_id=content_hash(conversation.identity, length=32),
-        candidate_id=f"{IMPORTED}{agent if named or not conversation.model else conversation.model}",
-        seen_at=seen_at,
-        case=Case(inputs=inputs, expected=conversation.expected),
-        answer=None if is_one else conversation.output,
-    )
-
-
-def _text_of(given: Any) -> str:
-    """Of what was asked: the text, or the one text that it holds, else all of it as JSON."""
-    if isinstance(given, dict) and len(given) == 1:
-        (given,) = given.values()
-    return "" if given is None else given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
 
 
 def _of_format(

@@ -32,7 +32,7 @@ from ratchet.agent.memory.steps import Experience, winning_steps
 from ratchet.agent.trace import Trace
 from ratchet.infra.text_embedding import embedding
 from ratchet.infra.traces.formats.chat import read_chat
-from ratchet.infra.traces.log_file import imported_trace
+from ratchet.infra.traces.imported_trace import imported_trace
 
 SHARED = Path(os.environ.get("RATCHET_SHARED", Path(__file__).resolve().parents[3] / "shared"))
 FILE = SHARED / "data" / "tau_bench_airline" / "gpt-4o-airline.json"

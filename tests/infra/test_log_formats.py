@@ -234,6 +234,28 @@ def test_a_response_that_was_logged_beside_its_request_is_the_last_message(tmp_p
                 "imported:m",
                 {},
             )
+    whole = {"messages": [*asked["messages"], {"role": "assistant", "content": "gone"}]}
+    path.write_text(json.dumps(whole))
+    (alone,) = read_log_file(path).traces
+    path.write_text(json.dumps({**whole, "response": "gone"}))
+    log = read_log_file(path)
+    assert (log.traces[0].trace_id, log.traces[0].n_steps) == (alone.trace_id, 1), "said once"
+    assert log.notes == {"field 'response' not read": 1}
+
+
+def test_a_field_that_says_something_else_than_its_name_is_counted_and_stops_nothing(tmp_path):
+    messages = [{"role": "user", "content": "go"}, {"role": "assistant", "content": "gone"}]
+    odd = {
+        "user": {"id": 1},
+        "expected": float("nan"),
+        "thread_id": ["x"],
+        "tools": {"a": 1},
+        "usage": {"x": 1},
+    }
+    (path := tmp_path / "log.jsonl").write_text(json.dumps({"messages": messages, **odd}))
+    log = read_log_file(path)
+    assert log.malformed == ()
+    assert log.notes == {f"field {name!r} not read": 1 for name in odd if name != "tools"}
 
 
 @pytest.mark.parametrize(

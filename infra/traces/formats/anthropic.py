@@ -1,11 +1,9 @@
 """Anthropic's Messages API: content in blocks (`thinking`, `tool_use`, `tool_result`), the system prompt apart."""
 
-from collections.abc import Iterator
 from typing import Any, Final
 
-from ratchet.infra.traces.conversation import Conversation
-from ratchet.infra.traces.formats.chat import holds_messages, messages_in, read_chat
-from ratchet.infra.traces.formats.format import Format, one_by_one
+from ratchet.infra.traces.formats.chat import EACH_CHAT, holds_messages, messages_in
+from ratchet.infra.traces.formats.format import Format
 
 _BLOCKS: Final = ("tool_use", "tool_result", "thinking", "redacted_thinking")
 
@@ -30,10 +28,6 @@ def _has_blocks(message: Any) -> bool:
     )
 
 
-def _read(record: Any) -> Iterator[Conversation]:
-    yield read_chat(record)
-
-
 ANTHROPIC: Final = Format(
-    "anthropic", "messages[{content[{type: tool_use}]}], system", _looks_like, one_by_one(_read)
+    "anthropic", "messages[{content[{type: tool_use}]}], system", _looks_like, EACH_CHAT
 )

@@ -7,7 +7,7 @@ read it the first time.
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ratchet.agent.errors import BadInput
@@ -16,6 +16,7 @@ from ratchet.agent.trace import Usage
 from ratchet.infra.files import cells
 from ratchet.infra.traces.chat_parts import ChatMessage, to_message
 from ratchet.infra.traces.conversation import Assessed, Conversation
+from ratchet.infra.traces.formats.chat_request import REQUESTS, RESPONSES, unwrapped
 from ratchet.infra.traces.formats.format import (
     Format,
     chosen_of,
@@ -38,8 +39,6 @@ _TIMES: Final = ("created_at", "timestamp", "created", "started_at")
 _EXPECTED: Final = ("expected", "expected_answer", "expected_output", "ground_truth", "reference_answer")
 _USERS: Final = ("user", "user_id", "userId")
 _TOOLS: Final = ("tools", "functions")
-_REQUESTS: Final = ("request", "body")
-_RESPONSES: Final = ("response", "completion")
 _ABOUT: Final = "metadata"
 _OTHERS: Final = ("model", "trial", "id", "parallel_tool_calls")
 
@@ -51,7 +50,7 @@ def holds_messages(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
     return any(isinstance(_parsed(value.get(name)), list) for name in MESSAGES) or any(
-        isinstance(value.get(name), dict) and holds_messages(value[name]) for name in _REQUESTS
+        isinstance(value.get(name), dict) and holds_messages(value[name]) for name in REQUESTS
     )
 
 
@@ -69,7 +68,7 @@ def messages_in(record: Any) -> list[Any]:
     given = _parsed(first_of(record, MESSAGES))
     if isinstance(given, list):
         return given
-    inner = first_of(record, _REQUESTS)
+    inner = first_of(record, REQUESTS)
     return messages_in(inner) if isinstance(inner, dict) else []
 
 
@@ -88,28 +87,22 @@ def read_chat(record: Any, *, read_elsewhere: Sequence[str] = (), system: str = 
         record = {"messages": record}
     if not isinstance(record, dict):
         raise BadInput(f"{cells.kind(record)} instead of an object with `messages`")
-    whole, reply, taken = _unwrapped(record)
-    given = _given(whole)
-    if reply is not None:
-        given = [*given, reply]
+    whole, given, taken = _with_reply(record)
     about = object_in(whole.get(_ABOUT))
     messages, notes = _messages(given)
     told, messages = _split(messages)
     task = of_cell("task", cells.identifier, first_of(whole, _TASKS))
-    session = task or of_cell(
-        "session", cells.identifier, first_of(whole, _SESSIONS) or first_of(about, (*_TASKS, *_SESSIONS))
-    )
     found = Conversation(
         messages=tuple(messages),
         system="\n".join(filter(None, (text_in(whole.get("system")) or system, told))),
         tools=_tools(whole),
-        expected=_expected(first_of(whole, _EXPECTED)),
+        expected=_json_in(whole, _EXPECTED),
         score=_score(whole),
         assessed=_weighed(given),
         usage=_usage(whole, given),
         model=whole["model"] if isinstance(whole.get("model"), str) else None,
-        session_id=session,
-        user=of_cell("user", cells.identifier, first_of(whole, _USERS) or first_of(about, _USERS)),
+        session_id=task or _name_in(whole, _SESSIONS) or _name_in(about, (*_TASKS, *_SESSIONS)),
+        user=_name_in(whole, _USERS) or _name_in(about, _USERS),
         started_at=of_cell("time", cells.parse_time, first_of(whole, _TIMES)),
     )
     inputs = {"request": found.request} | ({} if task is None else {"task": task})
@@ -118,40 +111,21 @@ def read_chat(record: Any, *, read_elsewhere: Sequence[str] = (), system: str = 
     return found.model_copy(update={"inputs": inputs, "identity": identity, "notes": notes})
 
 
-def _unwrapped(record: dict[str, Any]) -> tuple[dict[str, Any], Any, list[str]]:
-    """A logged request with what was answered to it: the fields of all, the answer as a message, what was taken."""
-    asked, answered = chosen_of(record, _REQUESTS), chosen_of(record, _RESPONSES)
-    whole, taken = record, []
-    if first_of(record, MESSAGES) is None and asked is not None and holds_messages(record[asked]):
-        whole = {**record[asked], **{name: v for name, v in record.items() if name != asked}}
-        taken = [name for name in record[asked] if name not in record and name in _SETTINGS]
-    reply = _reply(record[answered]) if answered is not None else None
-    if reply is None or answered is None:
-        return whole, None, taken
-    around = record[answered] if isinstance(record[answered], dict) else {}
-    more = {name: around[name] for name in ("usage", "model", "created") if around.get(name) is not None}
-    return {**whole, **more}, reply, [*taken, answered]
+def _with_reply(record: dict[str, Any]) -> tuple[dict[str, Any], list[Any], list[str]]:
+    """The record's fields, its messages with what was answered to them, and which fields that took."""
+    whole, reply, taken = unwrapped(record, holds_its_own=first_of(record, MESSAGES) is not None)
+    given = _given(whole)
+    if reply is None:
+        return whole, given, taken
+    if given and object_in(given[-1]).get("role") == "assistant":  # they end with it already
+        return whole, given, [name for name in taken if name not in RESPONSES]
+    return whole, [*given, reply], taken
 
 
-_SETTINGS: Final = (
-    "max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "stream", "stop", "stop_sequences",
-    "seed", "tool_choice", "n", "thinking", "response_format",
-)  # fmt: skip
-
-
-def _reply(given: Any) -> Any:
-    """The message in an answer of an LM: OpenAI's choices, Anthropic's message, or a text."""
-    if isinstance(given, str):
-        return {"role": "assistant", "content": given}
-    if not isinstance(given, dict):
-        return None
-    choices = given.get("choices")
-    if isinstance(choices, list) and choices and isinstance(choices[0], dict):
-        return choices[0].get("message")
-    if given.get("role") == "assistant" and "content" in given:
-        kept = ("role", "content", "tool_calls", "refusal", "reasoning_content")
-        return {name: given[name] for name in kept if name in given}
-    return None
+def _name_in(record: Mapping[str, Any], names: Sequence[str]) -> str | None:
+    """A name or number under the first of these; an object says more than a name, and is not read."""
+    given = first_of(record, names)
+    return cells.identifier(given) if isinstance(given, str | int) else None
 
 
 def _given(record: Mapping[str, Any]) -> list[Any]:
@@ -210,21 +184,16 @@ def _split(messages: Sequence[ChatMessage]) -> tuple[str, list[ChatMessage]]:
 
 
 def _tools(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    given = first_of(record, _TOOLS)
-    tools = _parsed(given)
-    if not isinstance(tools, list):
-        return ()
-    try:
-        return tuple(as_json(tools))
-    except ValueError as error:
-        raise BadInput(f"tools: {error}") from None
+    tools = _parsed(_json_in(record, _TOOLS))
+    return tuple(tools) if isinstance(tools, list) else ()
 
 
-def _expected(given: Any) -> Any:
+def _json_in(record: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """The first of these that JSON can hold: a table writes NaN where it has nothing."""
     try:
-        return as_json(given)
-    except ValueError as error:
-        raise BadInput(f"expected: {error}") from None
+        return as_json(first_of(record, names))
+    except ValueError:
+        return None
 
 
 def _score(record: Mapping[str, Any]) -> float | None:
@@ -262,9 +231,12 @@ def _usage(record: Mapping[str, Any], given: Sequence[Any]) -> Usage:
 
 def _unread(record: Mapping[str, Any], elsewhere: Sequence[str]) -> list[str]:
     """Fields with something in them that nothing was taken from."""
-    of_one = (MESSAGES, SCORES, _TASKS, _TIMES, _EXPECTED, _USERS, _TOOLS)
-    chosen = {chosen_of(record, names) for names in of_one}
-    chosen.add(None if first_of(record, _TASKS) is not None else chosen_of(record, _SESSIONS))
+    chosen = {chosen_of(record, names) for names in (MESSAGES, SCORES, _TASKS, _TIMES)}
+    chosen |= {
+        chosen_of(record, names) for names in (_EXPECTED, _TOOLS) if _json_in(record, names) is not None
+    }
+    named = (_USERS,) if first_of(record, _TASKS) is not None else (_USERS, _SESSIONS)
+    chosen |= {chosen_of(record, names) for names in named if _name_in(record, names) is not None}
     inside = record.get(_SCORED_IN)
     if first_of(record, SCORES) is None and isinstance(inside, dict) and chosen_of(inside, SCORES):
         chosen.add(_SCORED_IN)
@@ -280,8 +252,6 @@ def _unread(record: Mapping[str, Any], elsewhere: Sequence[str]) -> list[str]:
     ]
 
 
-def _read_one(record: Any) -> Iterator[Conversation]:
-    yield read_chat(record)
-
-
-OPENAI_CHAT: Final = Format("openai-chat", "messages[{role, content}]", holds_messages, one_by_one(_read_one))
+EACH_CHAT: Final = one_by_one(lambda record: [read_chat(record)])
+"""Of formats of which a record is one conversation."""
+OPENAI_CHAT: Final = Format("openai-chat", "messages[{role, content}]", holds_messages, EACH_CHAT)

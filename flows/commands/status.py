@@ -24,6 +24,9 @@ from ratchet.infra.registry.prompts import prompts_behind
 from ratchet.infra.registry.registry import version_history
 from ratchet.infra.registry.version import Version
 from ratchet.infra.review.queue import pending
+from ratchet.infra.serve.backlog import count_left_behind
+from ratchet.infra.serve.journal import journals_folder
+from ratchet.infra.settings import Settings
 from ratchet.infra.store.project_state import read_state
 from ratchet.infra.traces.spool import count_spooled
 from ratchet.infra.traces.write import spool_folder
@@ -84,7 +87,8 @@ def _read(project: str, folder: Path | None) -> ProjectStatus:
         n_traces=collected.traces.n_rows if collected.traces else 0,
         n_labels=collected.labels.n_rows if collected.labels else 0,
         n_pending=len(pending(project)),
-        n_spooled=count_spooled(spool_folder(project)),
+        n_spooled=count_spooled(spool_folder(project))
+        + count_left_behind(journals_folder(Settings().home, project)),
         unreadable=collected.unreadable,
         ledger=ledger_as_set(project, folder),
         look=last_look(project),

@@ -8,6 +8,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from ratchet.agent.errors import said
 from ratchet.infra.serve.report import Report, SenderArguments
 
 AGAIN_S: Final = 1.0
@@ -28,17 +29,27 @@ class Beside:
     async def run(self) -> None:
         """Start it, hand over what it says, and start it again should it end too early."""
         while not self._is_ending:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "ratchet.infra.serve.sender", self._arguments.to_json()),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                limit=LINE_BYTES,
-            )
-            await self._listen(self._process)
-            status = await self._process.wait()
+            try:
+                ended = f"ended with {await self._run_once()}"
+            except (OSError, ValueError) as error:  # no room for a process, or a line beyond all bounds
+                ended = f"is not there: {said(error)}"
             if not self._is_ending:
-                logger.error("the process that sends traces to MLflow ended with %s: started again", status)
+                logger.error("the process that sends traces to MLflow %s; it is started again", ended)
                 await asyncio.sleep(AGAIN_S)
+
+    async def _run_once(self) -> int:
+        self._process = process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "ratchet.infra.serve.sender", self._arguments.to_json()),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=LINE_BYTES,
+        )
+        try:
+            await self._listen(process)
+        except ValueError:
+            process.kill()
+            raise
+        return await process.wait()
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from ratchet.agent.build import kind_of, make_agent
 from ratchet.agent.errors import RatchetError
@@ -20,6 +22,8 @@ from ratchet.infra.serve.report import Report, SenderArguments, Served
 from ratchet.infra.settings import Settings
 from ratchet.infra.text_embedding import embedding_named
 
+SAY_AGAIN_S: Final = 60.0
+"""A warning that comes again sooner is not logged again."""
 logger = logging.getLogger(__name__)
 
 
@@ -47,6 +51,7 @@ class Server:
         self._upstream: Relay | None = None
         self.chat: ChatRoute | None = None
         self.act: ActRoute | None = None
+        self._told_at: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
@@ -92,13 +97,21 @@ class Server:
 
     def _heard(self, report: Report) -> None:
         if report.warning is not None:
-            logger.warning("%s", report.warning)
+            self._warn(report.warning)
         if report.sent is not None:
             self._n_sent = report.sent
         if report.served is not None:
             task = asyncio.get_running_loop().create_task(self._switch(report.served, report.pointed))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _warn(self, text: str) -> None:
+        """MLflow that is down is told of by every try."""
+        now = time.monotonic()
+        self._told_at = {one: at for one, at in self._told_at.items() if now - at < SAY_AGAIN_S}
+        if text not in self._told_at:
+            self._told_at[text] = now
+            logger.warning("%s", text)
 
     async def _switch(self, served: Mapping[str, Served], pointed: Sequence[int]) -> None:
         """Build what is new aside, then let it answer; one that cannot be built leaves its alias as it was."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import httpx
+import psutil
 import pytest
 from tests.infra.chat_server import TOOL_CALL, Gate, Served, Upstream, upstream, write_project
 
@@ -259,6 +260,8 @@ def test_an_agent_in_python_answers_cases_and_hears_what_people_say(tmp_path, pr
         assert served.status(CHAT, {"model": f"ratchet/{project}", "messages": []}) == 404
         assert served.status("/v1/act", {}, host="evil.example") == 403
         said = {"trace_id": answers[0].json()["trace_id"], "comment": "thanks"}
+        [sender] = psutil.Process(served.process.pid).children()
+        sender.kill()  # another takes over where it was
         assert served.status("/v1/feedback", said | {"score": 1}) == 202
         served.sent()
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.agent.errors import BadInput, ServiceUnavailable
-from ratchet.infra.serve.backlog import left_behind, own
+from ratchet.infra.serve.backlog import count_left_behind, left_behind, own
 from ratchet.infra.serve.deployments import Deployed, Deployments
 from ratchet.infra.serve.exchange import Exchange, as_trace
 from ratchet.infra.serve.guard import check_bind
@@ -103,6 +103,7 @@ def test_what_the_disk_does_not_take_is_not_acknowledged_and_what_it_took_is_rea
     folder = asyncio.run(write())
     with (folder / "000000000101-000009.jsonl").open("wb") as torn:
         torn.write(b"whole\ntor")
+    assert count_left_behind(tmp_path) == 102
     [backlog] = left_behind(tmp_path, tmp_path)
     lines = [line for batch in backlog.batches(30) for line in batch]
     assert lines == [*(b"%d\n" % number for number in range(100)), b"last\n", b"whole\n"]

@@ -5,7 +5,7 @@ Why every adapter goes through here: an MLflow that is down, locked or full must
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -13,6 +13,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.entities import PagedList
+from mlflow.tracing import context
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -102,6 +103,11 @@ def all_pages(search: Callable[..., PagedList[FoundT]], *given: Any, **asked: An
         page = search(*given, **asked, page_token=page.token)
         found += page
     return found
+
+
+def untraced() -> AbstractContextManager[None]:
+    """Within, MLflow keeps no trace, whoever makes one."""
+    return context(enabled=False)
 
 
 @contextmanager

@@ -1,10 +1,8 @@
 """From a registered version to an agent that acts: its files are fetched, its LM is the settings' one."""
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-from mlflow.tracing import context
 
 from ratchet.agent.build import make_agent
 from ratchet.agent.candidate import Candidate
@@ -12,6 +10,7 @@ from ratchet.agent.kinds.agent import Agent
 from ratchet.agent.kinds.chat_endpoint import Chat
 from ratchet.agent.parts import play_within
 from ratchet.agent.project import Project
+from ratchet.infra.mlflow_client import untraced
 from ratchet.infra.registry.registry import fetch_files, version_of
 from ratchet.infra.settings import Settings
 from ratchet.infra.text_embedding import embedding_named
@@ -45,7 +44,7 @@ def _loaded(keyed: _Keyed, candidate_id: str) -> Agent:
 
 def build(project: Project, candidate: Candidate, files: dict[str, Path]) -> Agent:
     """An agent from a candidate and its files; what its own code traces while it is played is not kept."""
-    play_within(partial(context, enabled=False))
+    play_within(untraced)
     settings = Settings()
     return make_agent(
         project,

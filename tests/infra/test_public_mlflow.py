@@ -10,8 +10,8 @@ TREES = {path: ast.parse(path.read_text()) for path in sorted(ROOM.rglob("*.py")
 MAKES_THE_TABLES = "mlflow_database.py"
 READS_THE_TABLES = "rows.py"
 IN_THE_REFERENCE = "mlflow.store.entities.PagedList"
-OF_PYTHON = {"_replace"}
-"""What a named tuple publishes with an underscore."""
+OF_PYTHON = {"_replace", "_exit"}
+"""What named tuples and `os` publish with an underscore."""
 
 
 def imported(tree):

@@ -3,6 +3,7 @@
 Why a module's kind is told by its import: a project without DSPy must not wait for it.
 """
 
+import json
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -106,6 +107,15 @@ def make_agent(
         return ModuleAgent(project.agent, candidate, **told)
     assert callable(project.agent), "a project checks what it is given"
     return CallableAgent(project.agent, candidate, **told)
+
+
+def documents_of(project: Project, candidate: Candidate) -> dict[str, str]:
+    """The version in its framework's own form, by file name: of a module `program.json`, for `module.load`."""
+    if candidate.kind != "module":
+        return {}
+    from ratchet.agent.kinds.module import program_state
+
+    return {"program.json": json.dumps(program_state(project.agent, candidate), indent=2, ensure_ascii=False)}
 
 
 def _lm(candidate: Candidate, endpoint: dict[str, Any]) -> LM | None:

@@ -5,6 +5,7 @@ interplay with the others was not tested. Ids are recorded for good, so a field 
 enters the id only where it is set.
 """
 
+import re
 from typing import Final, Literal
 
 from pydantic import Field
@@ -88,6 +89,20 @@ Kind = Literal["built-in", "callable", "module", "chat"]
 """What answers: our own program in an environment, a Python callable, a `dspy.Module`, or a chat endpoint."""
 IN_CODE: Final = "in the agent's code"
 """Instead of an LM's name: the agent's own code says which LM it asks."""
+
+
+def plain_name(part: str) -> str:
+    """A part's name for files, tags and labels: letters, digits, `_`, `-` and `.` alone; two names stay two.
+
+    A predictor of a module may be called `agents[0].predict`.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", part).strip("-.")
+    return part if plain == part else f"{plain}-{content_hash(part, length=4)}"
+
+
+def share_label(part: str) -> str:
+    """Label of the file with this prompt's own share of the experience."""
+    return f"memory.{plain_name(part)}"
 
 
 class Origin(Record):

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeVar
 
-from ratchet.agent.candidate import Candidate, Demo, Predictor
+from ratchet.agent.candidate import Candidate, Demo, Predictor, share_label
 from ratchet.agent.errors import BadInput
 from ratchet.agent.trace import Contribution, Usage
 
@@ -109,7 +109,7 @@ def load_memories(
         BadInput: a file that the candidate names is not among `files`.
         CorruptRecord: as `Memory.load` does.
     """
-    named = {name: f"memory.{name}" for name in candidate.memories}
+    named = {name: share_label(name) for name in candidate.memories}
     named |= {WHOLE: "memory"} if candidate.memory else {}
     if missing := [label for label in named.values() if label not in files]:
         raise BadInput(

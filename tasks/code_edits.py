@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ratchet.agent.build import first_candidate
+from ratchet.agent.build import documents_of, first_candidate
 from ratchet.agent.candidate import Candidate
 from ratchet.agent.optimize.code_edits import HAND, with_edits
 from ratchet.agent.project import Project
@@ -20,7 +20,9 @@ def edited_version(project: Project, champion: str) -> str | None:
         return None
     seen = sorted(seen_case_ids(project.name, champion))
     files = fetch_files(project.name, champion)
-    return register(project.name, edited, files=files, seen_case_ids=seen, cost={}).candidate_id
+    documents = documents_of(project, edited)
+    made = register(project.name, edited, files=files, seen_case_ids=seen, cost={}, documents=documents)
+    return made.candidate_id
 
 
 def _said_before(versions: Sequence[Version]) -> list[Candidate]:

@@ -8,6 +8,7 @@ from typing import Final
 import pyarrow.compute as pc
 from prefect import task
 
+from ratchet.agent.build import documents_of
 from ratchet.agent.errors import NothingToPropose, named
 from ratchet.agent.kinds.chat_endpoint import Chat
 from ratchet.agent.kinds.program import View
@@ -120,6 +121,7 @@ def _propose(folder: str, proposer: Proposer, parent: str, data: RoundData, seed
         files=proposal.files,
         seen_case_ids=proposal.seen_case_ids,
         cost=proposal.cost,
+        documents=documents_of(project, proposal.candidate),
         dataset={data.training.digest: data.training, data.rollouts.digest: data.rollouts}.get(
             proposal.candidate.origin.data_digest or ""
         ),

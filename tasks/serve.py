@@ -6,6 +6,7 @@ from pathlib import Path
 
 from prefect import task
 
+from ratchet.agent.build import documents_of
 from ratchet.agent.case import Case
 from ratchet.agent.project import Project, load_project
 from ratchet.agent.rollout.loop import run
@@ -60,7 +61,8 @@ def first_champion(project: Project) -> Version:
     Raises:
         BadInput: another version served before, and the alias that said which is gone.
     """
-    return serve_first(project.name, first_day_candidate(project))
+    candidate = first_day_candidate(project)
+    return serve_first(project.name, candidate, documents_of(project, candidate))
 
 
 def not_served(project: Project) -> Sequence[Case]:

@@ -14,6 +14,7 @@ from inspect import Parameter
 from typing import Any
 
 import dspy
+from dspy.utils.saving import get_dependency_versions
 from dspy.utils.usage_tracker import track_usage
 
 from ratchet.agent.candidate import IN_CODE, Candidate, Demo, Predictor
@@ -202,9 +203,10 @@ def module_inputs(module: dspy.Module, given: Mapping[str, Any] | None, request:
 
 
 def program_state(module: dspy.Module, candidate: Candidate) -> dict[str, Json]:
-    """What `module.load_state` takes to become this version, recalled experience aside."""
-    state: dict[str, Json] = json.loads(json.dumps(applied(module, PartValues(candidate)).dump_state()))
-    return state
+    """What `module.load` and `load_state` take to become this version, recalled experience aside."""
+    changed = applied(module, PartValues(candidate))
+    state: dict[str, Json] = json.loads(json.dumps(changed.dump_state(), default=str))
+    return {**state, "metadata": {"dependency_versions": get_dependency_versions()}}
 
 
 def module_candidate(

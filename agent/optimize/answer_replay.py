@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from ratchet.agent.candidate import Demo
+from ratchet.agent.candidate import Demo, share_label
 from ratchet.agent.case import Case
 from ratchet.agent.environment import RESPOND
 from ratchet.agent.errors import LMFailure, NothingToPropose
@@ -209,7 +209,7 @@ def _shown(
     files = {}
     for name, memory in memories.items():
         memory.save(path := work.file(f"memory/{memory.memory_id}.jsonl"))
-        files["memory" if name == WHOLE else f"memory.{name}"] = path
+        files["memory" if name == WHOLE else share_label(name)] = path
     own = {name: memory.memory_id for name, memory in memories.items() if name != WHOLE}
     changes = {
         "memory": memories[WHOLE].memory_id if WHOLE in memories else None,

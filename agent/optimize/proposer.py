@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from pydantic import BaseModel, Field
 
-from ratchet.agent.candidate import Candidate, Origin, Role
+from ratchet.agent.candidate import Candidate, Origin, Role, share_label
 from ratchet.agent.environment import Environment
 from ratchet.agent.errors import BadInput, NothingToPropose
 from ratchet.agent.limits import Limits
@@ -206,7 +206,7 @@ def _files_named(candidate: Candidate) -> dict[str, str]:
     """Label → content hash of every file that the candidate needs."""
     owners: list[tuple[str, Candidate | Role]] = [("", candidate)]
     owners += [(f".{role.name}", role) for role in candidate.topology.roles]
-    shares = {f"memory.{name}": digest for name, digest in candidate.memories.items()}
+    shares = {share_label(name): digest for name, digest in candidate.memories.items()}
     return shares | {
         f"{kind}{ending}": digest
         for ending, owner in owners

@@ -17,7 +17,7 @@ from typing import Final
 from mlflow.entities.model_registry import PromptVersion
 from mlflow.exceptions import MlflowException
 
-from ratchet.agent.candidate import Candidate, Predictor
+from ratchet.agent.candidate import Candidate, Predictor, plain_name
 from ratchet.agent.errors import BadInput
 from ratchet.agent.parts import prompt_text
 from ratchet.infra.mlflow_client import Connection, all_pages, connect, mlflow_errors
@@ -107,10 +107,10 @@ def write_prompts(connection: Connection, candidate: Candidate, run_id: str) -> 
     """Link the run to a prompt for each predictor, and return them; a text that is there is no new version."""
     client = connection.client
     written = client.get_run(run_id).data.tags
-    for name, predictor in candidate.predictors.items():
-        if f"{_PROMPT}{name}" in written:
+    for part, predictor in candidate.predictors.items():
+        if f"{_PROMPT}{(name := plain_name(part))}" in written:
             continue
-        page, text = page_of(connection.project, candidate, name), page_text(predictor)
+        page, text = page_of(connection.project, candidate, part), page_text(predictor)
         prompt = next((one for one in _versions(connection, page) if one.template == text), None)
         if prompt is None:
             prompt = _register(connection, candidate, page, text, run_id)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
 from mlflow.exceptions import MlflowException
@@ -68,6 +69,7 @@ def register(
     seen_case_ids: Sequence[str],
     cost: Mapping[str, float],
     dataset: DatasetVersion | None = None,
+    documents: Mapping[str, str] = MappingProxyType({}),
 ) -> Version:
     """Make the candidate a version; the same candidate again is the same version, whatever else is given.
 
@@ -78,6 +80,7 @@ def register(
         seen_case_ids: Cases that its proposer saw: the gate must never draw them.
         cost: What it took to make, by unit (`seconds`, `lm_calls`, `usd`).
         dataset: What its proposer learned from; logged as the run's input.
+        documents: File name to text, kept beside the candidate: the version in the form of its framework.
 
     Raises:
         BadInput: a file is missing, or the adapter's content is not what the candidate says.
@@ -89,21 +92,29 @@ def register(
             found = find_or_none(connection, candidate.candidate_id)
             if found is None:
                 prompts.claim_prompts(connection, candidate)
-                made = _create(connection, candidate, files, seen_case_ids, cost, dataset, digests)
+                facts = _facts(candidate, seen_case_ids, cost, dataset, digests)
+                run_id = version_page.write_run(
+                    connection,
+                    candidate,
+                    tags=facts,
+                    seen_case_ids=seen_case_ids,
+                    cost=cost,
+                    dataset=dataset,
+                    documents=documents,
+                )
+                made = _create(connection, candidate, run_id, files, len(set(seen_case_ids)), cost)
                 found = _first_of(connection, made)
         return read_version(connection, found)
 
 
-def _create(
-    connection: Connection,
+def _facts(
     candidate: Candidate,
-    files: Mapping[str, Path],
     seen_case_ids: Sequence[str],
     cost: Mapping[str, float],
     dataset: DatasetVersion | None,
     digests: Mapping[str, str],
-) -> Listing:
-    facts = {
+) -> dict[str, str]:
+    return {
         CANDIDATE: candidate.candidate_id,
         "proposer": candidate.origin.proposer,
         "parent": candidate.parent or "",
@@ -113,9 +124,16 @@ def _create(
         "cost": json.dumps(dict(cost)),
         **{f"{DIGEST}{name}": digest for name, digest in digests.items()},
     }
-    run_id = version_page.write_run(
-        connection, candidate, tags=facts, seen_case_ids=seen_case_ids, cost=cost, dataset=dataset
-    )
+
+
+def _create(
+    connection: Connection,
+    candidate: Candidate,
+    run_id: str,
+    files: Mapping[str, Path],
+    n_seen: int,
+    cost: Mapping[str, float],
+) -> Listing:
     named = prompts.write_prompts(connection, candidate, run_id)
     model_id = version_page.write_model(connection, candidate, run_id, files)
     connection.client.set_terminated(run_id)
@@ -125,7 +143,7 @@ def _create(
         source=f"models:/{model_id}",
         run_id=run_id,
         model_id=model_id,
-        tags=version_page.how_made(candidate, len(set(seen_case_ids)), cost, named),
+        tags=version_page.how_made(candidate, n_seen, cost, named),
         description=candidate.origin.note or f"Made by {candidate.origin.proposer}; not evaluated yet.",
     )
     return numbered(connection, int(made.version))

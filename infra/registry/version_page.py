@@ -15,7 +15,7 @@ from typing import Any, Final
 import mlflow.pyfunc
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag
 
-from ratchet.agent.candidate import Candidate
+from ratchet.agent.candidate import Candidate, plain_name, share_label
 from ratchet.evaluation.data.intervals import Interval
 from ratchet.evaluation.gate.verdict import SAID
 from ratchet.infra.home_id import home_id
@@ -40,6 +40,7 @@ def write_run(
     seen_case_ids: Sequence[str],
     cost: Mapping[str, float],
     dataset: DatasetVersion | None,
+    documents: Mapping[str, str],
 ) -> str:
     """The candidate's run; one that a crash in this home left half written is completed. Returns its id.
 
@@ -64,7 +65,7 @@ def write_run(
         tags=[RunTag(name, value) for name, value in (tags | {_HOME: home}).items()],
     )
     with tempfile.TemporaryDirectory() as folder:
-        _write_documents(Path(folder), candidate, seen_case_ids)
+        _write_documents(Path(folder), candidate, seen_case_ids, documents)
         client.log_artifacts(run_id, folder)
     if dataset is not None:
         _log_dataset(connection, run_id, dataset)
@@ -83,15 +84,15 @@ def parameters(candidate: Candidate) -> dict[str, str]:
         "data_digest": candidate.origin.data_digest or "none",
         "tools.n_overridden": len(candidate.tools),
     }
-    for name, predictor in candidate.predictors.items():
+    for name, predictor in ((plain_name(part), one) for part, one in candidate.predictors.items()):
         rows[f"{name}.instructions"] = predictor.instructions
         rows[f"{name}.n_demos"] = len(predictor.demos)
     rows |= {
-        f"tool.{name}": said if isinstance(said, str) else said.to_json()
+        f"tool.{plain_name(name)}": said if isinstance(said, str) else said.to_json()
         for name, said in candidate.tools.items()
     }
-    rows |= {f"model.{name}": model for name, model in candidate.models.items()}
-    rows |= {f"memory.{name}": digest for name, digest in candidate.memories.items()}
+    rows |= {f"model.{plain_name(name)}": model for name, model in candidate.models.items()}
+    rows |= {share_label(name): digest for name, digest in candidate.memories.items()}
     topology = candidate.topology.model_dump(mode="json", exclude={"roles"})
     rows |= {f"topology.{name}": value for name, value in topology.items()}
     rows |= {f"role.{role.name}": role.to_json() for role in candidate.topology.roles}
@@ -103,10 +104,14 @@ def _shortened(value: str) -> str:
     return value if len(value) <= _LONGEST_PARAMETER else value[: _LONGEST_PARAMETER - 1] + "…"
 
 
-def _write_documents(folder: Path, candidate: Candidate, seen_case_ids: Sequence[str]) -> None:
+def _write_documents(
+    folder: Path, candidate: Candidate, seen_case_ids: Sequence[str], documents: Mapping[str, str]
+) -> None:
     (folder / "candidate.json").write_text(candidate.model_dump_json(indent=2))
     (folder / "seen_case_ids.json").write_text(json.dumps(sorted(set(seen_case_ids))))
-    for name, predictor in candidate.predictors.items():
+    for name, text in documents.items():
+        (folder / name).write_text(text)
+    for name, predictor in ((plain_name(part), one) for part, one in candidate.predictors.items()):
         (folder / f"prompt_{name}.md").write_text(page_text(predictor))
         demos = [demo.model_dump(mode="json") for demo in predictor.demos]
         (folder / f"demos_{name}.json").write_text(json.dumps(demos, indent=2, ensure_ascii=False))

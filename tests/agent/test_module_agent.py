@@ -8,7 +8,7 @@ import dspy
 import pytest
 
 from ratchet.agent.build import first_candidate, make_agent
-from ratchet.agent.candidate import Demo, Predictor
+from ratchet.agent.candidate import Demo, Predictor, share_label
 from ratchet.agent.case import Case
 from ratchet.agent.kinds.module import module_inputs, program_state
 from ratchet.agent.memory.snapshot import Memory
@@ -146,7 +146,7 @@ def test_each_predictor_s_call_is_noted_and_its_own_share_of_experience_shown_to
             "topology": first.topology.model_copy(update={"recalls": 1}),
         }
     )
-    (trace,) = play(module, candidate, {f"memory.{TOPIC}": path, "memory": whole_path})
+    (trace,) = play(module, candidate, {share_label(TOPIC): path, "memory": whole_path})
     topic, team = trace.attempts[0].steps[0].parts
     assert (topic.actor, topic.observation, topic.recalled) == (TOPIC, REQUEST, ("t1",))
     assert set(json.loads(topic.said)) == {"reasoning", "topic"}

@@ -232,9 +232,8 @@ def _usage(record: Mapping[str, Any], given: Sequence[Any]) -> Usage:
 def _unread(record: Mapping[str, Any], elsewhere: Sequence[str]) -> list[str]:
     """Fields with something in them that nothing was taken from."""
     chosen = {chosen_of(record, names) for names in (MESSAGES, SCORES, _TASKS, _TIMES)}
-    chosen |= {
-        chosen_of(record, names) for names in (_EXPECTED, _TOOLS) if _json_in(record, names) is not None
-    }
+    chosen.add(chosen_of(record, _EXPECTED) if _json_in(record, _EXPECTED) is not None else None)
+    chosen.add(chosen_of(record, _TOOLS) if _tools(record) else None)
     named = (_USERS,) if first_of(record, _TASKS) is not None else (_USERS, _SESSIONS)
     chosen |= {chosen_of(record, names) for names in named if _name_in(record, names) is not None}
     inside = record.get(_SCORED_IN)

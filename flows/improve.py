@@ -11,6 +11,7 @@ from pathlib import Path
 from prefect import flow
 from pydantic import Field
 
+from ratchet.agent.kinds.chat_endpoint import Chat
 from ratchet.agent.optimize.proposer import Proposer, named_proposers
 from ratchet.agent.project import Project, load_project
 from ratchet.agent.record import Record
@@ -62,7 +63,8 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
 
     asked = LabelRequest(n_asked=0, n_waiting=0)
     if not agent.scores_itself:
-        asked = ask_for_labels(agent.name, collection, rules.selection, rules.seed)
+        by_call = isinstance(agent.agent, Chat)
+        asked = ask_for_labels(agent.name, collection, rules.selection, rules.seed, by_call=by_call)
         if not asked.enough:
             waiting = (
                 f"{asked.n_waiting} of {asked.n_asked} questions wait for people: answer them, then run again"

@@ -5,10 +5,12 @@ from pathlib import Path
 from prefect import task
 from pydantic import Field
 
+from ratchet.agent.kinds.chat_endpoint import Chat
 from ratchet.agent.project import load_project
 from ratchet.agent.record import Record, content_hash
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase, labelled_cases, released_by, split_salt
+from ratchet.evaluation.data.conversations import earlier_calls
 from ratchet.evaluation.data.curate import CurateSettings, curate, training_imports, training_rollouts
 from ratchet.evaluation.data.labels import Label
 from ratchet.infra.registry.gate_cases import spent_cases
@@ -53,8 +55,10 @@ def curate_round(
     labels = effective_labels(project.name, read_dataset(collection.labels, Label))
     traces = read_dataset(collection.traces, Trace)
     salt = split_salt(project.name, seed)
+    said = {label.trace_id for label in labels}
+    earlier = earlier_calls(traces) - said if isinstance(project.agent, Chat) else ()
     labelled = labelled_cases(
-        traces,
+        [trace for trace in traces if trace.trace_id not in earlier],
         labels,
         gate_share=gate_share,
         salt=salt,

@@ -93,7 +93,7 @@ def remembering(project, parent):
     return child.candidate_id
 
 
-def gate(folder, project, cases, monkeypatch):
+def gate(folder, project, cases, monkeypatch, change=remembering):
     monkeypatch.chdir(folder)
     first = first_champion(load_project(folder))
     labelled = write_dataset("labelled", cases)
@@ -101,7 +101,7 @@ def gate(folder, project, cases, monkeypatch):
         training=labelled, labelled=labelled, rollouts=labelled, imported=labelled, champion=first.candidate_id,
         n_human=len(cases), left_out={},
     )  # fmt: skip
-    better = remembering(project, first)
+    better = change(project, first)
     gated = hold(
         project, data, [better], GateSettings(min_cases=8, batch=16), Straight(str(folder), project, labelled)
     )
@@ -155,6 +155,43 @@ def test_an_agent_of_several_turns_is_only_screened_and_serves_by_a_person_s_wor
     assert "screening, not a full test" in told
     assert champion(project).candidate_id == better
     assert version_history(project)[-1].events[-1].by == "anna"
+
+
+TOOLS = dict(zip(TOPICS, ("desk_a", "desk_b", "desk_c", "desk_d"), strict=True))
+
+
+def calling(request):
+    """A request that offers four tools of which nothing is said, and the one that is to be called."""
+    asked, right = case(request), {"tool": TOOLS[topics()[request]]}
+    offered = [
+        {
+            "type": "function",
+            "function": {"name": name, "description": "Send it.", "parameters": {"properties": {}}},
+        }
+        for name in TOOLS.values()
+    ]
+    inputs = {**asked.case.inputs, "tools": offered}
+    return asked.model_copy(update={"case": Case(inputs=inputs, expected=right), "answer": right})
+
+
+def describing(project, parent):
+    """What a proposer made by hand would change: what is said of each tool."""
+    tools = {name: f"Takes {topic}." for topic, name in TOOLS.items()}
+    child = parent.candidate.model_copy(update={"tools": tools, "parent": parent.candidate_id})
+    register(project, child, files={}, seen_case_ids=[], cost={})
+    return child.candidate_id
+
+
+def test_other_descriptions_of_tools_are_screened_by_the_calls_that_they_lead_to(
+    folder, project, monkeypatch
+):
+    path = folder / "ratchet.toml"
+    path.write_text(path.read_text().replace('"contains"', '"tool_call"'))
+    gated, better, _ = gate(folder, project, [calling(one) for one in JUDGED], monkeypatch, describing)
+    (judged,) = gated.judged
+    assert (judged.candidate_id, judged.verdict.decision) == (better, "promote")
+    assert judged.accuracy.mean == 1
+    assert judged.verdict.screening.endswith("with tools that were not called")
 
 
 def test_a_version_keeps_its_model_and_another_is_a_challenger(folder, project):

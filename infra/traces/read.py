@@ -7,7 +7,9 @@ later; both must be found, once.
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, Final
 
 from mlflow.entities import Trace as MlflowTrace
@@ -143,7 +145,9 @@ def _labelled(connection: Connection, after_ms: int, names: FeedbackNames) -> di
         return {info.trace_id: info for info in infos_of(connection, ids)}
     filters = [f"feedback.`{name}` IS NOT NULL" for name in (*names.all_scores, *names.all_expected)]
     filters += [f"expectation.`{name}` IS NOT NULL" for name in names.all_expected]
-    return {info.trace_id: info for one in filters for info in search_infos(connection, one)}
+    with ThreadPoolExecutor(connection.n_parallel) as pool:
+        found = pool.map(partial(search_infos, connection), filters)
+    return {info.trace_id: info for infos in found for info in infos}
 
 
 class _Read:

@@ -2,7 +2,10 @@
 
 Why recordings: none of these libraries is a dependency, and what they write changes with their versions. The LM is
 *scripted*: a server on localhost with OpenAI's protocol, which calls two tools at once and then answers. Run it in an
-environment of its own (the packages are in `NEEDS`): `python tests/bench/record_agents.py OUT [NAME …]`.
+environment of its own (the packages are in `NEEDS`): `python tests/bench/record_agents.py OUT [NAME …]`. Two need older
+packages: `otel_genai_events` `opentelemetry-instrumentation-openai-v2==2.1b0` with `opentelemetry-sdk==1.36.0`, and
+`openllmetry`, whose messages stood in attributes by number then, `opentelemetry-instrumentation-openai==0.40.14`
+(`openllmetry_parts` is the same by 0.62). Vercel's: `record_vercel.mjs`.
 """
 
 import asyncio
@@ -18,9 +21,10 @@ from pathlib import Path
 from typing import Any, Final
 
 NEEDS: Final = (
-    "mlflow==3.17.2", "openai", "langgraph", "langchain-openai", "pydantic-ai-slim[openai]", "dspy==3.4.1",
-    "openinference-instrumentation-openai", "opentelemetry-instrumentation-openai",
-    "opentelemetry-instrumentation-openai-v2",
+    "mlflow==3.17.2", "openai", "openai-agents", "langchain", "langgraph", "langchain-openai",
+    "pydantic-ai-slim[openai]", "dspy==3.4.1", "openinference-instrumentation-openai",
+    "opentelemetry-instrumentation-openai", "opentelemetry-exporter-otlp-proto-http",
+    "opentelemetry-instrumentation-openai-v2==2.4b0", "opentelemetry-util-genai==0.4b0",
 )  # fmt: skip
 SYSTEM: Final = "You answer questions about orders."
 QUESTION: Final = "Where are my orders 17 and 18?"
@@ -58,9 +62,9 @@ class Scripted(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         reply = self._response(asked) if self.path.endswith("/responses") else self._completion(asked)
-        sent = json.dumps(reply).encode()
+        sent = _streamed(reply) if asked.get("stream") else json.dumps(reply).encode()
         self.send_response(200)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "text/event-stream" if asked.get("stream") else "application/json")
         self.send_header("Content-Length", str(len(sent)))
         self.end_headers()
         self.wfile.write(sent)
@@ -128,6 +132,54 @@ def _call(number: int) -> dict[str, Any]:
     return {"id": f"call_{number}", "type": "function", "function": function}
 
 
+def _streamed(reply: dict[str, Any]) -> bytes:
+    """A chat completion in pieces: each call's arguments in two, each word of a text by itself, then the usage."""
+    choice, calls = reply["choices"][0], reply["choices"][0]["message"].get("tool_calls") or []
+    deltas: list[dict[str, Any]] = [{"role": "assistant", "content": None if calls else ""}]
+    for index, call in enumerate(calls):
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        for part in (
+            {**call, "function": {"name": name, "arguments": ""}},
+            {"function": {"arguments": arguments}},
+        ):
+            deltas.append({"tool_calls": [{"index": index, **part}]})
+    text = choice["message"]["content"] or ""
+    deltas += [{"content": word} for word in re.findall(r"\S+\s*", text)]
+    head = {**reply, "object": "chat.completion.chunk", "usage": None}
+    chunks = [{**head, "choices": [{"index": 0, "delta": one, "finish_reason": None}]} for one in deltas]
+    chunks.append({**head, "choices": [{"index": 0, "delta": {}, "finish_reason": choice["finish_reason"]}]})
+    chunks.append({**head, "choices": [], "usage": reply["usage"]})
+    return b"".join(f"data: {json.dumps(one)}\n\n".encode() for one in chunks) + b"data: [DONE]\n\n"
+
+
+def chat_streamed(client: Any, tool: Callable[[int], str]) -> str:
+    """The same agent by a streaming client."""
+    messages: list[Any] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
+    while True:
+        text, calls = "", dict[int, dict[str, Any]]()
+        asked = {"model": "scripted", "messages": messages, "tools": [TOOL]}
+        for chunk in client.chat.completions.create(
+            **asked, stream=True, stream_options={"include_usage": True}
+        ):
+            for choice in chunk.choices:
+                text += choice.delta.content or ""
+                for part in choice.delta.tool_calls or []:
+                    call = calls.setdefault(
+                        part.index, {"id": part.id, "name": part.function.name, "arguments": ""}
+                    )
+                    call["arguments"] += part.function.arguments or ""
+        if not calls:
+            return text
+        told = [
+            {"id": c["id"], "type": "function", "function": {"name": c["name"], "arguments": c["arguments"]}}
+            for c in calls.values()
+        ]
+        messages.append({"role": "assistant", "content": None, "tool_calls": told})
+        for call in calls.values():
+            result = tool(**json.loads(call["arguments"]))
+            messages.append({"role": "tool", "tool_call_id": call["id"], "content": result})
+
+
 def chat(client: Any, *, tool: Callable[[int], str] = find_order) -> str:
     """The agent as a team writes it with OpenAI's client."""
     messages: list[Any] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
@@ -163,6 +215,31 @@ def mlflow_openai() -> None:
         return chat(_client(), tool=tool)
 
     support(QUESTION)
+
+
+def mlflow_openai_stream() -> None:
+    import mlflow
+
+    mlflow.openai.autolog()
+    tool = mlflow.trace(find_order, span_type="TOOL")
+
+    @mlflow.trace
+    def support(question: str) -> str:
+        mlflow.update_current_trace(session_id="session-7")
+        return chat_streamed(_client(), tool)
+
+    support(QUESTION)
+
+
+def mlflow_openai_agents() -> None:
+    import mlflow
+    from agents import Agent, Runner, function_tool, set_default_openai_api
+
+    mlflow.openai.autolog()
+    set_default_openai_api("chat_completions")
+    agent = Agent(name="support", instructions=SYSTEM, model="scripted", tools=[function_tool(find_order)])
+    with mlflow.tracing.context(session_id="session-7"):
+        Runner.run_sync(agent, QUESTION)
 
 
 def mlflow_openai_bare() -> None:
@@ -310,7 +387,7 @@ def _traced_chat() -> None:
 
 
 AUTOLOG: Final = (
-    mlflow_openai, mlflow_openai_bare, mlflow_responses, mlflow_langgraph, mlflow_langchain, mlflow_pydantic_ai,
+    mlflow_openai, mlflow_openai_stream, mlflow_openai_agents, mlflow_openai_bare, mlflow_responses, mlflow_langgraph, mlflow_langchain, mlflow_pydantic_ai,
     mlflow_dspy,
 )  # fmt: skip
 OTEL: Final = (otel_genai_events, otel_genai_parts, otel_pydantic_ai, openllmetry, openinference)

@@ -37,6 +37,8 @@ ALL, DSPY = (1, 2, 2, (22, 14)), (5, 2, 2, (44, 28))
 TABLE = {
     "mlflow_openai": (*ALL, "session-7", 4),
     "mlflow_openai_bare": (*ALL[:3], (11, 7), "session-7", 4),
+    "mlflow_openai_stream": (*ALL, "session-7", 4),
+    "mlflow_openai_agents": (*ALL, "session-7", 4),
     "mlflow_responses": (*ALL, "session-7", 4),
     "mlflow_langgraph": (*ALL, "session-7", 4),
     "mlflow_langchain": (1, 0, 0, (11, 7), "session-7", 4),
@@ -119,9 +121,9 @@ def row(trace, n_labels):
 @pytest.fixture
 def shown():
     def show(rows):
-        print(f"\n{'recording':20}" + "".join(f"{name:12}" for name in COLUMNS))
+        print(f"\n{'recording':22}" + "".join(f"{name:12}" for name in COLUMNS))
         for name, cells in rows.items():
-            print(f"{name:20}" + "".join(f"{cell!s:12}" for cell in cells))
+            print(f"{name:22}" + "".join(f"{cell!s:12}" for cell in cells))
 
     return show
 

@@ -7,6 +7,8 @@ from ratchet.infra.traces.dialects.library_values import lm_call_of
 from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, plain, text_of, tokens_of
 
 _LM = ("LLM", "CHAT_MODEL")
+_PIECES, _PIECE = "mlflow.chunk.item.", "mlflow.chunk.value"
+"""Names of the events, and of what each holds."""
 
 
 def read(span: RawSpan) -> SpanFacts | None:
@@ -19,7 +21,7 @@ def read(span: RawSpan) -> SpanFacts | None:
     kind = said.get("mlflow.spanType")
     if kind in _LM:
         notes: Counter[str] = Counter()
-        facts.lm = lm_call_of(inputs, output, notes, tools=said.get("mlflow.chat.tools"))
+        facts.lm = lm_call_of(inputs, _streamed(span) or output, notes, tools=said.get("mlflow.chat.tools"))
         if facts.lm is not None:
             facts.notes = notes
             model = said.get("mlflow.llm.model")
@@ -33,6 +35,27 @@ def read(span: RawSpan) -> SpanFacts | None:
     if isinstance(metadata, dict) and metadata.get("thread_id"):
         facts.session_id = str(metadata["thread_id"])
     return facts
+
+
+def _streamed(span: RawSpan) -> Any:
+    """A streamed reply that called tools, from its pieces: MLflow's own putting together leaves the calls out."""
+    calls: dict[int, dict[str, str]] = {}
+    text = ""
+    for name, event in span.events:
+        chunk = plain(event.get(_PIECE)) if name.startswith(_PIECES) else None
+        for choice in chunk.get("choices") or [] if isinstance(chunk, dict) else []:
+            delta = choice.get("delta") or {}
+            text += delta.get("content") or ""
+            for part in delta.get("tool_calls") or []:
+                call = calls.setdefault(part.get("index") or 0, {"id": "", "name": "", "arguments": ""})
+                told = {**(part.get("function") or {}), "id": part.get("id")}
+                for key in call:
+                    call[key] += told.get(key) or ""
+    if not calls:
+        return None
+    return {
+        "choices": [{"message": {"role": "assistant", "content": text, "tool_calls": list(calls.values())}}]
+    }
 
 
 def _usage(given: Any) -> Any:

@@ -15,6 +15,8 @@ import pytest
 from tests.infra.chat_server import TOOL_CALL, Gate, Served, Upstream, upstream, write_project
 
 from ratchet.agent.candidate import Predictor
+from ratchet.agent.memory.snapshot import Memory
+from ratchet.agent.memory.steps import Experience
 from ratchet.infra.mlflow_client import connect
 from ratchet.infra.registry.alias_moves import point
 from ratchet.infra.registry.registry import champion, register
@@ -173,14 +175,29 @@ def test_feedback_becomes_a_label_and_twice_is_once(service):
     assert (label.score, label.expected, label.rater, label.source) == (0.0, "two", "ada", "human")
 
 
-def test_the_champion_moves_under_load_and_every_answer_is_of_the_version_that_it_names(service):
+def test_the_champion_moves_under_load_and_every_answer_is_of_the_version_that_it_names(service, tmp_path):
     first = champion(service.name)
     changed = first.candidate.model_copy(
         update={
             "predictors": {name: Predictor(instructions="version two") for name in first.candidate.predictors}
         }
     )
-    second = register(service.name, changed, files={}, seen_case_ids=[], cost={})
+    memory = Memory(
+        [
+            Experience(
+                observation="My parcel is late",
+                action="respond",
+                arguments={"content": "Ask the lynx."},
+                trace_id="t0",
+                case_id="c0",
+                source="own",
+            )
+        ]
+    )
+    memory.save(path := tmp_path / "memory.jsonl")
+    recalling = {"memory": memory.memory_id, "topology": changed.topology.model_copy(update={"recalls": 1})}
+    changed = changed.model_copy(update=recalling)
+    second = register(service.name, changed, files={"memory": path}, seen_case_ids=[], cost={})
 
     async def asked_until_switched() -> list[tuple[str, str]]:
         answers: list[tuple[str, str]] = []
@@ -214,8 +231,14 @@ def test_the_champion_moves_under_load_and_every_answer_is_of_the_version_that_i
     says = {first.candidate_id: "version one", second.candidate_id: "version two"}
     assert {version for version, _ in answers} == set(says)
     assert all(says[version] in content for version, content in answers)
-    old = service.ask("still there?", model=f"ratchet/{service.name}@{second.number}")
-    assert old.headers["x-ratchet-version"] == second.candidate_id
+    recalled = service.ask("My parcel is late!", model=f"ratchet/{service.name}@{second.number}")
+    assert recalled.headers["x-ratchet-version"] == second.candidate_id
+    sent = [message["content"] for message in service.scripted.asked[-1]["messages"]]
+    assert sent == ["version two", "My parcel is late", "Ask the lynx.", "My parcel is late!"]
+    service.served.sent(KEY)
+    trace_id = recalled.headers["x-ratchet-trace"]
+    trace = look_up_traces(service.name, [trace_id]).traces[trace_id].trace
+    assert (trace.attempts[0].recalled, trace.memory_id) == (("t0",), memory.memory_id)
     listed = httpx.get(service.served.url + "/v1/models", headers=KEY).json()["data"]
     assert [one["id"] for one in listed][:1] == [f"ratchet/{service.name}"]
 

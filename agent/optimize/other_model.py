@@ -4,6 +4,7 @@ Why not a setting that replaces the LM: what serves was proven with the LM that 
 and has to be shown to be better. Adapters stay behind, they belong to the weights that they were trained for.
 """
 
+from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.optimize.evidence import Evidence
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 from ratchet.agent.record import Record
@@ -20,6 +21,11 @@ class OtherModel(Record):
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The parent on this LM; None if that is its LM, at this address, already."""
         before = parent.candidate
+        if before.kind == "callable":
+            raise NothingToPropose(
+                "the agent's own code says which LM it asks: try another by a candidate whose `models` name it for "
+                "the `ratchet.model` parts"
+            )
         if (before.base_model, before.api_base) == (self.model, self.at):
             return None
         roles = tuple(role.model_copy(update={"adapter": None}) for role in before.topology.roles)

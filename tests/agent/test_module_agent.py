@@ -10,9 +10,14 @@ import pytest
 from ratchet.agent.build import first_candidate, make_agent
 from ratchet.agent.candidate import Demo, Predictor, share_label
 from ratchet.agent.case import Case
+from ratchet.agent.errors import NothingToPropose
+from ratchet.agent.kinds.callable import callable_candidate
 from ratchet.agent.kinds.module import module_inputs, program_state
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
+from ratchet.agent.optimize.evidence import Evidence
+from ratchet.agent.optimize.other_model import OtherModel
+from ratchet.agent.optimize.proposer import Registered, Work
 from ratchet.agent.project import Project
 from ratchet.agent.rollout.loop import run
 from ratchet.flows.template.desk.scripted_llm import RULE, running
@@ -205,3 +210,15 @@ def test_a_module_without_an_lm_is_told_so_in_a_line():
         (trace,) = play(module, first)
     assert trace.error.kind == "infrastructure"
     assert "call dspy.configure(lm=…) in project.py" in trace.error.message
+
+
+def test_another_lm_is_a_challenger_of_a_module_and_nothing_for_a_callable_that_names_its_own(sent, tmp_path):
+    module = LaterDesk()
+    _, first = desk(module)
+    proposal = OtherModel(model="openai/other", at="http://127.0.0.1:9/v1").propose(
+        Registered(first), Evidence(), Work(folder=tmp_path)
+    )
+    assert proposal.candidate.base_model == "openai/other"
+    assert proposal.candidate.kind == "module"
+    with pytest.raises(NothingToPropose, match=r"ratchet\.model"):
+        OtherModel(model="x").propose(Registered(callable_candidate([])), Evidence(), Work(folder=tmp_path))

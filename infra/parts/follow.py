@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from ratchet.agent.errors import said
+from ratchet.agent.errors import RatchetError, said
 from ratchet.infra.parts.serving import Asked, Known
 from ratchet.infra.settings import Settings
 
@@ -95,8 +95,10 @@ class Follower:
             if not self._told:
                 logger.warning("parts keep their last known values, else their defaults: %s", said(error))
             self._told = True
+            kept = self._known if self._known.serving else _kept()
             with self._lock:
                 if self._look is look:
+                    self._known = kept
                     self._end(look, soon=time.monotonic() - look.asked < _SOON_S)
         finally:
             look.over.set()
@@ -122,6 +124,17 @@ class _UnderWay:
         return self.over.wait(WAIT_S)
 
 
+def _kept() -> Known:
+    """What this machine knew of its parts before; the settings may be what is wrong."""
+    try:
+        from ratchet.infra.parts.kept import read_kept
+
+        return read_kept(Settings())
+    except RatchetError as error:
+        logger.warning("nothing is known of the parts: %s", error)
+        return Known()
+
+
 def _ask(look: _UnderWay, asked: Collection[Asked], known: Known) -> Known:
     settings = Settings()
     look.asked, look.ttl_s = time.monotonic(), settings.parts_ttl_s
@@ -131,12 +144,15 @@ def _ask(look: _UnderWay, asked: Collection[Asked], known: Known) -> Known:
     if "ratchet.infra.parts.look" not in sys.modules:
         look.opening.set()
     try:
+        from ratchet.infra.parts.kept import keep
         from ratchet.infra.parts.look import look_at_mlflow, open_store
 
         open_store(settings.tracking_uri)
     finally:
         look.opened.set()
-    return look_at_mlflow(settings, asked, known)
+    found = look_at_mlflow(settings, asked, known)
+    keep(settings, found)
+    return found
 
 
 def require_answer(uri: str) -> None:

@@ -128,7 +128,7 @@ def _version(connection: Connection, number: int) -> ServedVersion:
     files = files_of(connection, found, candidate, below="memory")
     linked = [{"name": name, "version": str(version)} for name, version in prompts_of(found).items()]
     memories = load_memories(candidate, files, embedding_named)
-    return ServedVersion(number, PartValues(candidate, memories), json.dumps(linked))
+    return ServedVersion(number, PartValues(candidate, memories), json.dumps(linked), files)
 
 
 def _with_cache(settings: Settings) -> Settings:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from ratchet.agent.parts import PartValues
@@ -23,6 +24,8 @@ class ServedVersion:
     values: PartValues
     linked: str
     """Its prompts, as MLflow links them to a trace: JSON [{"name", "version"}]."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Its experience, by the names that it was registered with."""
 
     @property
     def candidate_id(self) -> str:

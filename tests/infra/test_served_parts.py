@@ -17,10 +17,15 @@ from ratchet.agent import parts
 from ratchet.agent.candidate import IN_CODE, Candidate, Predictor
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
+from ratchet.agent.record import content_hash
 from ratchet.evaluation.gate.gate import Pair, decide
+from ratchet.infra.parts.kept import keep
+from ratchet.infra.parts.look import look_at_mlflow
+from ratchet.infra.parts.serving import Asked, Known
 from ratchet.infra.parts.source import ServedParts
 from ratchet.infra.registry.promotion import promote, roll_back
 from ratchet.infra.registry.registry import register, set_alias
+from ratchet.infra.settings import Settings
 
 BETTER = decide(
     [Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)], alpha=0.001
@@ -210,6 +215,32 @@ def test_while_mlflow_is_gone_a_part_keeps_its_last_value_and_nobody_waits(
         while system() != "first" and time.monotonic() < until:
             time.sleep(0.05)
         assert system() == "first"
+
+
+def test_a_process_that_starts_while_mlflow_is_gone_begins_with_what_its_machine_knew(
+    project, source, monkeypatch, tmp_path
+):
+    system = parts.prompt(f"{project}-system", default="as in the code")
+    memory = Memory(
+        [Experience(case_id="c", observation="my card fails", action="heron", trace_id="t", source="human")]
+    )
+    memory.save(tmp_path / "memory.jsonl")
+    first = candidate(project, "first", memory=memory.memory_id, topology={"recalls": 1})
+    serve(project, first, memory=tmp_path / "memory.jsonl")
+    asked = [Asked("prompt", f"{project}-system"), Asked("examples", project)]
+    known = look_at_mlflow(Settings(), asked, Known())
+    with socket.socket() as gone:
+        gone.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{gone.getsockname()[1]}")
+        assert system() == "as in the code"
+        keep(Settings(), known)
+        parts.read_from(ServedParts())
+        assert system() == "first"
+        assert parts.examples(project, "the card fails")[1]["content"] == "heron"
+        (kept,) = (Settings().home / "cache").glob(f"parts-{content_hash(Settings().tracking_uri)}.json")
+        kept.write_text(kept.read_text().replace("first", "changed"))
+        parts.read_from(ServedParts())
+        assert system() == "as in the code", "what is not whole is not used"
 
 
 def _timed(call):

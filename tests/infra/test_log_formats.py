@@ -263,6 +263,10 @@ def test_a_field_that_says_something_else_than_its_name_is_counted_and_stops_not
     [
         ('{"question": "go", "answer": "gone"}\n', "its first record is an object of question, answer"),
         ("[3, 4]", "its first record is a number"),
+        (
+            '{"observations": [[0.1]], "actions": [1]}\n{}',
+            "its first record is an object of observations, actions",
+        ),
         ('{"rows": [{"a": 1}]}', "one JSON object, whose lists are rows"),
         ('{}\n{"text": "go"}\n', "its first record is an empty object"),
     ],

@@ -24,8 +24,9 @@ def looks_like(record: Any) -> bool:
     """Whether it is a trace with observations, or an observation."""
     if not isinstance(record, dict):
         return False
-    if isinstance(record.get("observations"), list):
-        return True
+    observations = record.get("observations")
+    if isinstance(observations, list):
+        return all(isinstance(one, dict) and "type" in one and _get(one, "startTime") for one in observations)
     return {"type", "traceId"} <= record.keys() or {"trace_id", "parent_observation_id"} <= record.keys()
 
 

@@ -33,6 +33,8 @@ class AgentKind(StrEnum):
     """A Python function that calls an LM by OpenAI's client."""
     dspy = "dspy"
     """A `dspy.Module`."""
+    gateway = "gateway"
+    """Any OpenAI-compatible client, by its base URL; no Python."""
 
 
 def init(
@@ -60,6 +62,7 @@ _NEXT: Final = {
     AgentKind.options: "`ratchet improve`",
     AgentKind.callable: "`python scripted_llm.py &`, `python support.py`, `ratchet improve`",
     AgentKind.dspy: "`python scripted_llm.py &`, `python support.py`, `ratchet improve`",
+    AgentKind.gateway: "`python scripted_llm.py &`, `ratchet serve`",
 }
 
 

@@ -9,7 +9,6 @@ from tickets import requests
 
 import ratchet
 
-mlflow.openai.autolog()
 client = OpenAI(base_url=os.environ.get("OPENAI_BASE_URL", "http://127.0.0.1:8399/v1"), api_key="none")
 system = ratchet.prompt("my_agent-system", default="Which team solves the request? Answer with its name.")
 
@@ -23,13 +22,14 @@ def support(request: str) -> str:
     ]
     messages += [{"role": "user", "content": request}]
     reply = client.chat.completions.create(
-        model=ratchet.model("my_agent", default="scripted"), messages=messages
+        model=ratchet.model("my_agent-lm", default="scripted"), messages=messages
     )
     return reply.choices[0].message.content or ""
 
 
 if __name__ == "__main__":  # production
     mlflow.set_experiment("my_agent")
+    mlflow.openai.autolog()
     for row in requests():
         with ratchet.session(f"ticket-{row['ticket']}"):
             print(row["request"], "→", support(row["request"]))

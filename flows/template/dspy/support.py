@@ -24,11 +24,11 @@ class Support(dspy.Module):
         return self.choose(request=request)
 
 
-mlflow.dspy.autolog()
 support = Support()
 
 if __name__ == "__main__":  # production
     mlflow.set_experiment("my_agent")
+    mlflow.dspy.autolog()
     for row in requests():
         with ratchet.session(f"ticket-{row['ticket']}"):
             print(row["request"], "→", support(request=row["request"]).team)

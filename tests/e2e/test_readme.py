@@ -21,6 +21,7 @@ from ratchet.agent.optimize.proposer import Registered, Work, made_by
 from ratchet.agent.project import load_project
 from ratchet.agent.rollout.loop import run
 from ratchet.flows.cli import COMMANDS
+from ratchet.flows.commands.init import AgentKind, copy_template
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("agent", "evaluation", "infra", "tasks", "flows")
@@ -63,6 +64,18 @@ def test_your_own_agent_loads_and_takes_twenty_lines(tmp_path):
     environment = project.environment()
     assert len(environment.reset(project.traffic()[0]).options) == 4
     assert len([line for line in code.splitlines() if line.strip()]) <= 23
+
+
+@pytest.mark.parametrize(
+    ("kind", "containing"), [("callable", "ratchet.prompt("), ("dspy", "ratchet.module(")]
+)
+def test_your_agent_after_is_what_init_writes(tmp_path, kind, containing):
+    copy_template(tmp_path, AgentKind(kind), "support")
+    written = (tmp_path / "support.py").read_text().replace(": list[Any] = ", " = ")
+    lines = block("diff", containing).splitlines()
+    after = [line[1:] for line in lines if not line.startswith("-") and line[1:].strip()]
+    assert [line for line in after if line not in written] == []
+    assert any(line.startswith("-") for line in lines)
 
 
 def test_your_own_proposer_takes_15_lines_and_makes_a_candidate(tmp_path):

@@ -16,10 +16,8 @@ system = ratchet.prompt("my_agent-system", default="Which team solves the reques
 @mlflow.trace
 def support(request: str) -> str:
     """The team that a request goes to."""
-    messages: list[Any] = [
-        {"role": "system", "content": system()},
-        *ratchet.examples("my_agent-system", request),
-    ]
+    worked = ratchet.examples("my_agent-system", request)
+    messages: list[Any] = [{"role": "system", "content": system()}, *worked]
     messages += [{"role": "user", "content": request}]
     reply = client.chat.completions.create(
         model=ratchet.model("my_agent-lm", default="scripted"), messages=messages

@@ -24,7 +24,7 @@ class Support(dspy.Module):
         return self.choose(request=request)
 
 
-support = Support()
+support = ratchet.module("my_agent", Support())
 
 if __name__ == "__main__":  # production
     mlflow.set_experiment("my_agent")

@@ -31,7 +31,7 @@ class FeedbackNames(StageSettings):
     """Under which names labels are read from traces; any other name is told and not read."""
 
     scores: tuple[str, ...] = (
-        SCORE, "thumbs", "user_feedback", "feedback", "rating", "correctness", "correct", "helpful",
+        SCORE, "thumbs", "user_feedback", "user-feedback", "feedback", "rating", "correctness", "correct", "helpful",
     )  # fmt: skip
     """Names of scores: true or false, yes or no, thumbs up or down, or a number from 0 (bad) to 1 (good)."""
     expected: tuple[str, ...] = (

@@ -108,6 +108,47 @@ def test_of_a_session_of_claude_code_the_branch_that_was_given_up_is_left_out_an
     assert notes["line of type 'summary', which is no message"] == 1
 
 
+def test_a_session_goes_on_over_a_compaction_without_its_summary(tmp_path):
+    def line(name, parent, kind, text, **more):
+        message = {"role": kind, "content": text}
+        return {
+            "type": kind,
+            "uuid": name,
+            "parentUuid": parent,
+            "sessionId": "s",
+            "message": message,
+            **more,
+        }
+
+    rows = [
+        line("a", None, "user", "a bell?"),
+        line("b", "a", "assistant", "mended"),
+        {"type": "system", "uuid": "c", "parentUuid": None, "logicalParentUuid": "b", "sessionId": "s"},
+        line("d", "c", "user", "So far: a bell was mended.", isCompactSummary=True),
+        line("e", "d", "user", "a horn?"),
+        line("f", "e", "assistant", "mended, too"),
+    ]
+    (path := tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (trace,) = read_log_file(path).traces
+    assert [step.observation for step in trace.attempts[0].steps] == ["a bell?", "a horn?"]
+
+
+@pytest.mark.parametrize("answer", ["usage_metadata", "usage"])
+def test_langsmiths_runs_of_openais_own_client_say_model_and_usage_in_their_values(tmp_path, answer):
+    run = {
+        "id": "1", "trace_id": "1", "run_type": "llm", "name": "ChatOpenAI", "start_time": "2026-03-02T09:00:00",
+        "inputs": {"model": "gpt-5-mini", "messages": [{"role": "user", "content": "go"}]},
+        "outputs": {
+            "choices": [{"message": {"role": "assistant", "content": "gone"}}],
+            answer: {"input_tokens": 3, "output_tokens": 2},
+        },
+    }  # fmt: skip
+    (path := tmp_path / "runs.jsonl").write_text(json.dumps(run))
+    (trace,) = read_log_file(path).traces
+    used = trace.usage.input_tokens, trace.usage.output_tokens
+    assert (trace.answer, trace.candidate_id, used) == ("gone", "imported:gpt-5-mini", (3, 2))
+
+
 def test_a_session_that_goes_in_rings_or_on_after_its_file_is_read_as_far_as_it_is_there(tmp_path):
     def line(name, parent, kind, text):
         message = {"role": kind, "content": text}

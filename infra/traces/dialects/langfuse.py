@@ -105,7 +105,7 @@ def _facts(one: Mapping[str, Any]) -> SpanFacts:
         facts.lm = lm_call_of(asked, output, notes, tools=tools or None)
         if facts.lm is not None:
             model = _get(one, "model") or _get(one, "providedModelName")
-            facts.lm = facts.lm.model_copy(update={"model": model and str(model)})
+            facts.lm = facts.lm.model_copy(update={"model": str(model) if model else facts.lm.model})
             facts.notes = notes
     elif kind == "TOOL":
         call_id = inputs.get("id") if isinstance(inputs, dict) else None

@@ -86,7 +86,7 @@ def _facts(run: Mapping[str, Any]) -> SpanFacts:
         facts.lm = lm_call_of(inputs, output, notes, tools=asked.get("tools"))
         model = _metadata(run).get("ls_model_name") or asked.get("model")
         if facts.lm is not None:
-            facts.lm = facts.lm.model_copy(update={"model": model and str(model)})
+            facts.lm = facts.lm.model_copy(update={"model": str(model) if model else facts.lm.model})
             facts.notes = notes
         facts.usage = _usage(run, output)
     elif run.get("run_type") == "tool":
@@ -110,7 +110,7 @@ def _unwrapped(output: Any) -> Any:
 
 
 def _usage(run: Mapping[str, Any], output: Any) -> Usage | None:
-    told = output.get("usage_metadata") if isinstance(output, dict) else None
+    told = (output.get("usage_metadata") or output.get("usage")) if isinstance(output, dict) else None
     held = (output.get("llm_output") or {}).get("token_usage") if isinstance(output, dict) else None
     counted = {**(held or {}), **(told or {})}
     sent = run.get("prompt_tokens") or counted.get("input_tokens") or counted.get("prompt_tokens")

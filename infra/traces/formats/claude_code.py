@@ -18,6 +18,8 @@ from ratchet.infra.traces.formats.chat import read_chat
 from ratchet.infra.traces.formats.format import Format, Numbered, misshapen_told, object_in, of_cell, usage_of
 
 _SPEAKERS: Final = ("user", "assistant")
+_BY_THE_PROGRAM: Final = ("isMeta", "isApiErrorMessage", "isCompactSummary")
+"""Marks of what stands in the place of a message; a summary repeats what the way to the root holds already."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def _conversations(records: Numbered, fault: Fault) -> Iterator[tuple[int, Conve
     for group in groups.values():
         kept = _on_the_way(tree, group)
         notes["message of a branch that was given up"] += len(group) - len(kept)
-        said = [one for one in kept if not (one.given.get("isMeta") or one.given.get("isApiErrorMessage"))]
+        said = [one for one in kept if not any(one.given.get(name) for name in _BY_THE_PROGRAM)]
         notes["message that neither the user nor the model wrote"] += len(kept) - len(said)
         if not any(one.given["type"] == "assistant" for one in said):
             notes["conversation in which nobody answered"] += 1

@@ -24,7 +24,7 @@ from ratchet.infra.failures import in_one_line, keep_traceback
 from ratchet.infra.registry.agents import build
 from ratchet.infra.registry.registry import fetch_files, register, seen_case_ids, version_history, version_of
 from ratchet.infra.store.collected import TRACES, collected_traces, columns_of, newest_traces
-from ratchet.infra.store.dataset_store import column_of, read_dataset
+from ratchet.infra.store.dataset_store import DatasetVersion, column_of, read_dataset
 from ratchet.infra.store.experience import library_view, recall_of_snapshots
 from ratchet.infra.store.project_state import project_folder
 from ratchet.tasks.caching import cached_by
@@ -122,11 +122,17 @@ def _propose(folder: str, proposer: Proposer, parent: str, data: RoundData, seed
         seen_case_ids=proposal.seen_case_ids,
         cost=proposal.cost,
         documents=documents_of(project, proposal.candidate),
-        dataset={data.training.digest: data.training, data.rollouts.digest: data.rollouts}.get(
-            proposal.candidate.origin.data_digest or ""
-        ),
+        dataset=_learned_from(data, proposal.candidate.origin.data_digest),
     )
     return Made(candidate_id=proposal.candidate.candidate_id)
+
+
+def _learned_from(data: RoundData, digest: str | None) -> DatasetVersion | None:
+    """The dataset of this digest; of both together the training cases."""
+    training, rollouts = data.training, data.rollouts
+    both = content_hash([training.digest, rollouts.digest])
+    known = {training.digest: training, rollouts.digest: rollouts, both: training}
+    return known.get(digest or "")
 
 
 def registered(name: str, candidate_id: str) -> Registered:

@@ -2,22 +2,19 @@
 
 Decision: a pair is remembered whatever it says, for two free answers are seldom the same, and nothing is voted on:
 those most like the request are shown, as messages, as a module's demos, or, where the agent's code never asks for
-examples, a few of them in its prompt. Of an agent with several prompts each keeps its own share of the experience:
-what it was given and what it said in runs that won, since what the whole agent answers is no example for a part of
-it. Source of roles that learn from the runs that their team won: Zhao et al., SiriuS (2025).
+examples, a few of them in its prompt. Of an agent with several prompts each keeps its own share of the experience
+(`prompt_shares`).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from ratchet.agent.candidate import Demo, share_label
-from ratchet.agent.case import Case
 from ratchet.agent.environment import RESPOND
 from ratchet.agent.errors import LMFailure, NothingToPropose
 from ratchet.agent.kinds.whole import WholeAgent
 from ratchet.agent.memory.snapshot import Memory
-from ratchet.agent.memory.steps import WON, Experience
+from ratchet.agent.memory.steps import Experience
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import newest_first, spread
 from ratchet.agent.optimize.memory_curation import (
@@ -27,11 +24,9 @@ from ratchet.agent.optimize.memory_curation import (
     message_pairs,
     where_from,
 )
+from ratchet.agent.optimize.prompt_shares import shares_of
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 from ratchet.agent.parts import WHOLE
-from ratchet.agent.record import Json, as_text
-from ratchet.agent.rollout.loop import run
-from ratchet.agent.trace import Step, Trace
 
 SHOWN: Final = 4
 """Pairs that a call is shown, unless a person says otherwise."""
@@ -39,8 +34,6 @@ MOST: Final = 1000
 """Pairs that are remembered: people's first, then those that differ most."""
 LONGEST: Final = 8000
 """Characters of a pair that is shown: four of these are about 8,000 tokens."""
-_BEGIN: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""Of a case of which it is not known when it came."""
 TRIES: Final = 3
 """Examples that are played to learn whether the agent's code asks for examples."""
 
@@ -67,7 +60,7 @@ def remember_answers(
         raise NothingToPropose(f"of {len(evidence.examples)} examples none says what is right")
     asking = _asking(parent, known, work)
     if len(prompts) > 1 and asking != [WHOLE]:
-        shares = _shares(parent, evidence, known, work, played)
+        shares = shares_of(parent, evidence, known, work, played)
         asked = {name: steps for name, steps in shares.items() if asking is None or name in asking}
         return _shown(parent, asked, work, shown) if asked else _in_prompts(parent, shares, shown)
     theirs = message_pairs(imported_steps(evidence.memory, [e.view for e in spread(known, played)], imported))
@@ -107,88 +100,6 @@ def _pair(example: Example) -> Experience:
         case_id=example.view.case_id,
         source="human" if example.source == "human" else "own",
     )
-
-
-def _shares(
-    parent: Registered, evidence: Evidence, known: Sequence[Example], work: Work, played: int
-) -> dict[str, list[Experience]]:
-    """Each prompt's share of the runs that won; what a module's predictors said is known where we played it."""
-    approved = {e.trace_id: e.answer for e in known if e.source == "human"}
-    won = [run for run in evidence.rollouts if _won(run) or approved.get(run.trace_id) == as_text(run.answer)]
-    if parent.candidate.kind == "module":
-        found = _by_prompt(won, parent.candidate.predictors, parts=True)
-        if min((len(steps) for steps in found.values()), default=0) < min(len(known), played):
-            won = [run for run in _played(parent, known, work, played) if _won(run)]
-            more = _by_prompt(won, parent.candidate.predictors, parts=True)
-            found = {name: [*found.get(name, ()), *more.get(name, ())] for name in {**found, **more}}
-    else:
-        found = _by_prompt(won, parent.candidate.predictors, parts=False)
-    if not found:
-        raise NothingToPropose(
-            f"the agent has {len(parent.candidate.predictors)} prompts, and of {len(won)} runs that won none tells "
-            "which of them said what: trace its LM calls, such as with mlflow.openai.autolog()"
-        )
-    return found
-
-
-def _won(one: Trace) -> bool:
-    return one.error is None and one.score is not None and one.score >= WON
-
-
-def _played(parent: Registered, known: Sequence[Example], work: Work, most: int) -> list[Trace]:
-    """What the parent does at training cases, with what each of its prompts says."""
-    chosen = spread(known, most)
-    cases = [Case(inputs=e.view.inputs, expected=e.call) for e in chosen]
-    times = [e.seen_at for e in chosen]
-    with work.progress("replay: playing what each prompt says", len(cases)) as done:
-        return run(
-            work.agent(parent.candidate, parent.files).single_attempt(),
-            cases,
-            work.environment,
-            at=lambda i: times[i] or _BEGIN,
-            limits=work.limits,
-            progress=done,
-        )
-
-
-def _by_prompt(
-    runs: Iterable[Trace], prompts: Mapping[str, Any], *, parts: bool
-) -> dict[str, list[Experience]]:
-    """What each prompt was given and said, by prompt; a prompt asked several times in a run keeps all of them."""
-    found: dict[str, list[Experience]] = {}
-    for one in runs:
-        said: dict[str, list[tuple[str, Json]]] = {}
-        for step in one.attempts[-1].steps if one.attempts else ():
-            for actor, seen, content in _parts(step) if parts else _own(step):
-                if actor in prompts:
-                    said.setdefault(actor, []).append((seen, content))
-        for actor, pairs in said.items():
-            # what a trace of messages says before its last answer may be examples that it was shown
-            kept = pairs if parts else pairs[-1:]
-            found.setdefault(actor, []).extend(
-                Experience(
-                    observation=seen,
-                    action=RESPOND,
-                    arguments={"content": content},
-                    trace_id=one.trace_id,
-                    case_id=one.case.case_id,
-                    source="own",
-                    role=actor,
-                    index=place if len(kept) > 1 else None,
-                )
-                for place, (seen, content) in enumerate(kept)
-            )
-    return found
-
-
-def _parts(step: Step) -> Iterator[tuple[str, str, Json]]:
-    for part in step.parts:
-        yield part.actor, part.observation or step.observation, part.said
-
-
-def _own(step: Step) -> Iterator[tuple[str, str, Json]]:
-    if step.action.is_free and step.observation:
-        yield step.actor, step.observation, step.action.said
 
 
 def _shown(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from itertools import count
 
 import pytest
+from tests.bench.bench_mechanisms import Desk
 
 import ratchet
 from ratchet.agent.build import first_candidate, make_agent
@@ -28,7 +29,7 @@ from ratchet.agent.project import Project
 from ratchet.agent.record import as_text
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.trace import Attempt, Step, Trace
-from ratchet.flows.template.desk.scripted_llm import TOPICS, answer, topics
+from ratchet.flows.template.desk.scripted_llm import TOPICS, answer, running, topics
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 REQUESTS = sorted(topics())
@@ -184,6 +185,27 @@ def test_of_an_agent_with_several_prompts_each_keeps_what_it_said_in_runs_that_w
 def test_of_several_prompts_nobody_knows_who_said_what_without_traces_of_their_calls(tmp_path):
     with pytest.raises(NothingToPropose, match=r"trace its LM calls, such as with mlflow\.openai"):
         propose(desk(of_two_prompts, parts=[TOPIC, SYSTEM]), tmp_path)
+
+
+def test_each_predictor_of_a_module_learns_from_what_it_said_when_we_play_it_and_from_what_a_retry_mends(
+    tmp_path,
+):
+    with running() as llm:
+        module = desk(Desk(llm.address, 2), parts=[])
+        failed = [
+            a_run(request, "payments", score=0).model_copy(update={"candidate_id": "unknown"})
+            for request in HELD[:12]
+        ]
+        made = propose(module, tmp_path, examples=KNOWN[:24], rollouts=failed)
+    shares = {name: Memory.load(made.files[f"memory.{name}"]).experiences for name in ("topic", "team")}
+    assert set(made.candidate.memories) == set(shares)
+    for step in shares["topic"]:
+        assert step.said == topics()[step.observation]
+    mended = {run.case.case_id for run in failed} & {step.case_id for step in shares["team"]}
+    ours = {example.view.case_id for example in KNOWN[:24]} & {step.case_id for step in shares["team"]}
+    assert mended
+    assert ours
+    assert all(json.loads(step.observation).keys() == {"request", "topic"} for step in shares["team"])
 
 
 @pytest.mark.parametrize("proposer", [Prompts(), Lora(), Tools(), TeamSearch(), Trajectories()])

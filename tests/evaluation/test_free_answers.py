@@ -1,5 +1,6 @@
 """Text and JSON as answers: what teaches, what judges, and that no answer becomes a category or a dispute of its own."""
 
+import random
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -12,6 +13,7 @@ from ratchet.evaluation.data.cases import LabelledCase, answer_name, case_text, 
 from ratchet.evaluation.data.curate import CurateSettings, curate
 from ratchet.evaluation.data.labels import Label
 from ratchet.evaluation.drift.behaviour import as_behaviour
+from ratchet.evaluation.drift.monitor import DriftMonitor
 from ratchet.evaluation.gate.gate import GatePolicy
 from ratchet.evaluation.gate.trial import Trial
 from ratchet.infra.review.answers import contradictions
@@ -131,6 +133,22 @@ def test_behaviour_knows_how_long_a_free_answer_is_and_not_its_words():
     one, other = as_behaviour(said(GATE[0], "In Oslo.")), as_behaviour(said(GATE[0], {"city": "Rome"}))
     assert (one.tool, other.tool) == ("respond", "respond")
     assert (one.numbers["answer_words"], other.numbers["answer_words"]) == (2, 2)
+
+
+@pytest.mark.parametrize(("words", "alarm"), [(30, False), (0, True), (60, True)])
+def test_answers_that_come_empty_or_twice_as_long_are_drift_and_other_words_are_not(words, alarm):
+    draw = random.Random(0)
+
+    def behaviour(words):
+        text = " ".join(
+            draw.choice("abcdef") for _ in range(max(round(draw.gauss(words, 3)), 0) if words else 0)
+        )
+        return as_behaviour(said(GATE[0], text))
+
+    monitor = DriftMonitor([behaviour(30) for _ in range(300)], alpha=0.01, seed=0)
+    for _ in range(6):
+        state = monitor.update([behaviour(words) for _ in range(50)])
+    assert state.alarm is alarm
 
 
 @pytest.mark.parametrize(

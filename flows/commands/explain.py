@@ -9,7 +9,7 @@ from rich.text import Text
 from ratchet.agent.environment import Action
 from ratchet.agent.errors import BadInput
 from ratchet.agent.record import as_text
-from ratchet.agent.trace import Attempt, Trace
+from ratchet.agent.trace import UNKNOWN, Attempt, Trace
 from ratchet.evaluation.data.cases import case_text
 from ratchet.evaluation.data.labels import Label
 from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
@@ -42,7 +42,9 @@ def explain(
         return
     _show_run(found.trace, recalled)
     _show_labels(found)
-    if version is None:
+    if found.trace.candidate_id == UNKNOWN:
+        console.print("[bold]candidate[/]  unknown: the trace does not say which version made it")
+    elif version is None:
         console.print(f"[bold]candidate[/]  {found.trace.candidate_id} is not registered: it was only tried")
     else:
         console.print(facts(version, versions))

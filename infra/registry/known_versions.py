@@ -3,6 +3,7 @@
 Why the whole history and not the champion alone: a trace may be read days later, when another version serves.
 """
 
+from ratchet.agent.candidate import Candidate
 from ratchet.agent.parts import prompt_text
 from ratchet.infra.mlflow_client import all_pages, connect, mlflow_errors
 from ratchet.infra.registry.prompts import PROMPTS
@@ -27,8 +28,13 @@ def known_versions(project: str) -> KnownVersions:
         for candidate_id, served in told.items()
         if isinstance(served, dict)
     }
-    texts = {
-        version.candidate_id: {name: prompt_text(one) for name, one in version.candidate.predictors.items()}
-        for version in version_history(project)
-    }
+    texts = {one.candidate_id: _texts(one.candidate) for one in version_history(project)}
     return KnownVersions(prompts=prompts, texts=texts)
+
+
+def _texts(candidate: Candidate) -> dict[str, str]:
+    """Of a module the instructions: DSPy puts examples into messages of their own."""
+    return {
+        name: one.instructions if candidate.kind == "module" else prompt_text(one)
+        for name, one in candidate.predictors.items()
+    }

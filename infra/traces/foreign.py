@@ -31,6 +31,8 @@ from ratchet.infra.traces.formats.format import misshapen_told
 from ratchet.infra.traces.spans import own_id
 
 _SLICE: Final = "slice"
+_OBJECTIVE: Final = "your objective is:"
+"""What DSPy writes before a predictor's instructions, which end its system message."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +51,11 @@ class KnownVersions:
         linked = [name for name, served in self.prompts.items() if _serves(served, conversation.prompts)]
         if len(linked) == 1:
             return linked[0]
-        systems = {call.system for call in conversation.lm_calls if call.system} | {conversation.system}
-        among = linked or list(self.texts)
-        said = [name for name in among if systems & set(self.texts.get(name, {}).values()) - {""}]
+        systems = {call.system for call in conversation.lm_calls} | {conversation.system}
+        told = {_even(one) for text in systems for one in (text, text.rpartition(_OBJECTIVE)[2])} - {""}
+        texts = {name: set(map(_even, prompts.values())) for name, prompts in self.texts.items()}
+        known = told & set().union(*texts.values())
+        said = [name for name in linked or texts if known and known <= texts.get(name, set())]
         return said[0] if len(said) == 1 else UNKNOWN
 
     def actor(self, system: str) -> str | None:

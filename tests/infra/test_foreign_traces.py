@@ -273,12 +273,13 @@ def test_of_a_module_the_case_is_its_fields_and_each_predictor_says_its_own(proj
     texts = {name: one.signature.instructions for name, one in module.named_predictors()}
     rules = Reading(
         case_of=partial(case_of_trace, Project(name="support", agent=module)),
-        versions=lambda: KnownVersions(texts={"one": texts}),
+        versions=lambda: KnownVersions(texts={"one": texts, "two": {**texts, "react": "Do it."}}),
     )
     logged(project, "mlflow_dspy")
     (trace,) = collect(project, reading=rules).traces
     assert trace.case.inputs == {"question": QUESTION}
     assert (trace.answer["answer"], trace.answer["reasoning"]) == (ANSWER, ANSWER)
+    assert trace.candidate_id == "one"  # DSPy's format stands around the instructions
     actors = [step.actor for step in trace.attempts[0].steps if step.action.name == RESPOND]
     assert actors == ["react"] * 3 + ["extract.predict", "agent"]
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ratchet.infra.traces.dialects.library_values import chat_messages_of
+from ratchet.infra.traces.dialects.library_messages import chat_messages_of
 from ratchet.infra.traces.dialects.span import (
     RawSpan,
     SpanFacts,

@@ -13,6 +13,7 @@ from ratchet.agent.kinds.chat_endpoint import Chat
 from ratchet.agent.kinds.chat_request import case_inputs, screens
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
+from ratchet.agent.optimize.code_edits import with_edits
 from ratchet.agent.project import Project
 
 DEFAULT, OTHER, VERSION = "You are a support agent.", "You are Bob.", "Name the team."
@@ -105,6 +106,14 @@ def test_an_edited_default_is_a_version_that_reaches_those_who_still_send_the_ol
         assert up(make_agent(project(edited), candidate, {}), *own) == [told(sent), USER]
     champion = make_agent(project(edited), first.model_copy(update=saying(VERSION)), {})
     assert up(champion, told(edited)) == [told(VERSION), USER]
+
+
+def test_an_edit_in_the_settings_is_a_challenger_that_still_knows_what_clients_sent_first():
+    first = first_candidate(project(), None, None)
+    edited = with_edits(first, first_candidate(project("New."), None, None), [])
+    assert edited.predictors["system"].instructions == "New."
+    assert edited.replaces == DEFAULT
+    assert edited.candidate_id != first.candidate_id
 
 
 def test_the_client_s_role_and_parts_stay_and_a_later_system_message_is_left_alone():

@@ -16,12 +16,13 @@ from typing import Final
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from ratchet.agent.candidate import plain_name
 from ratchet.agent.parts import PartValues, load_memories
 from ratchet.infra.mlflow_client import Connection, all_pages
 from ratchet.infra.parts.serving import Asked, Known, ServedVersion, Serving
 from ratchet.infra.registry.alias_moves import current_aliases
 from ratchet.infra.registry.alias_names import CHALLENGER, CHAMPION
-from ratchet.infra.registry.prompts import PART, prompts_of
+from ratchet.infra.registry.prompts import part_tag, prompts_of
 from ratchet.infra.registry.version import numbered, read_candidate
 from ratchet.infra.registry.version_files import files_of
 from ratchet.infra.settings import Settings
@@ -72,12 +73,13 @@ def _project_of(client: MlflowClient, settings: Settings, asked: Asked) -> str |
         return settings.project
     if asked.kind == "module":
         return asked.name
-    if any(sign in asked.name for sign in "'`\""):
-        return None
-    having = f"tags.`{PART}{asked.name}` LIKE '%'"
+    having = f"tags.`{part_tag(asked.name)}` LIKE '%'"
     found = [model.name for model in all_pages(client.search_registered_models, having)]
     if not found and asked.kind in _BY_NAME:
-        found = [model.name for model in all_pages(client.search_registered_models, f"name = '{asked.name}'")]
+        found = [
+            model.name
+            for model in all_pages(client.search_registered_models, f"name = '{plain_name(asked.name)}'")
+        ]
     if len(found) > 1 and (here := _experiment(client)) in found:
         found = [here]
     if len(found) > 1:

@@ -29,7 +29,7 @@ PROMPTS: Final = "ratchet.prompts"
 """Tag of a model version: its prompts, as JSON {prompt: version}."""
 OWNER: Final = "ratchet.project"
 """Tag of a prompt: the project whose part it is."""
-PART: Final = "ratchet.part."
+_PART: Final = "ratchet.part."
 """Prefix of the tags of a project's model that name its parts; the value says of what kinds."""
 _PROMPT: Final = "prompt."
 """Prefix of the run's tags that name its prompts."""
@@ -219,7 +219,12 @@ def part_tags(candidate: Candidate) -> dict[str, str]:
     ):
         for name in names:
             kinds[name].append(kind)
-    return {PART + name: " ".join(of) for name, of in kinds.items()}
+    return {part_tag(name): " ".join(of) for name, of in kinds.items()}
+
+
+def part_tag(part: str) -> str:
+    """The tag's name of a part, whatever characters the part's has."""
+    return _PART + plain_name(part)
 
 
 def as_tag(prompts: dict[str, int]) -> dict[str, str]:

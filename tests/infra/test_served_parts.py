@@ -203,13 +203,11 @@ def test_while_mlflow_is_gone_a_part_keeps_its_last_value_and_nobody_waits(
         if hangs:
             gone.listen(100)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{gone.getsockname()[1]}")
-        assert _timed(system) == ("first", pytest.approx(0.6, abs=0.6))
-        again = [_timed(system) for _ in range(20)]
-        assert {text for text, _ in again} == {"first"}
-        assert max(took for _, took in again) < 0.2
+        assert _within(1.5, system) == "first"
+        assert _within(5, lambda: {system() for _ in range(20)}) == {"first"}, "not a second for each"
         parts.read_from(ServedParts())
-        assert _timed(system) == ("as in the code", pytest.approx(0.6, abs=0.6))
-        assert _timed(system) == ("as in the code", pytest.approx(0.1, abs=0.1))
+        assert _within(1.5, system) == "as in the code"
+        assert _within(5, lambda: {system() for _ in range(20)}) == {"as in the code"}
         monkeypatch.delenv("MLFLOW_TRACKING_URI")
         until = time.monotonic() + 30
         while system() != "first" and time.monotonic() < until:
@@ -243,9 +241,11 @@ def test_a_process_that_starts_while_mlflow_is_gone_begins_with_what_its_machine
         assert system() == "as in the code", "what is not whole is not used"
 
 
-def _timed(call):
+def _within(seconds, call):
     began = time.monotonic()
-    return call(), time.monotonic() - began
+    answer = call()
+    assert time.monotonic() - began < seconds, "a second, and what a machine at work takes on top"
+    return answer
 
 
 def test_a_part_that_two_projects_have_keeps_its_default_and_says_what_to_do(

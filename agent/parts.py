@@ -32,6 +32,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Message = dict[str, str]
 """`role` and `content`, as chat endpoints take them."""
+NOTE = 200
+"""Characters of a refused answer, and of what is wrong with it, that the next attempt reads."""
+SESSIONS = 10_000
+"""Sessions whose refused answers are remembered."""
 WHOLE = ""
 """Name of the experience that all prompts of an agent share."""
 logger = logging.getLogger(__name__)
@@ -78,7 +82,7 @@ class PartValues:
         if predictor is None:
             return None
         told = predictor.model_copy(update={"demos": tuple(d for d in predictor.demos if in_words(d))})
-        return with_notes(prompt_text(told), self.notes)
+        return with_notes(prompt_text(told), self.notes or _said_to_fail(self.candidate))
 
     def tool_description(self, name: str) -> str | None:
         """What is said of the tool."""
@@ -171,6 +175,8 @@ _session: ContextVar[Session | None] = ContextVar("ratchet_session", default=Non
 _plays: dict[int, Playing] = {}
 _lock = threading.Lock()
 _source: Source | None = None
+_failures: dict[str, tuple[str, ...]] = {}
+"""Session → what its user refused; the sessions that were told so longest ago are forgotten first."""
 _declared: set[tuple[str, str]] = set()
 _around_play: Callable[[], AbstractContextManager[None]] = nullcontext
 
@@ -243,6 +249,42 @@ def session(session_id: str, *, share: float = 0.0) -> Iterator[None]:
             yield
     finally:
         _session.reset(token)
+
+
+def failed(answer: str, *, because: str = "") -> None:
+    """The user says that this answer failed: the session's next attempt is told, as a retry is under the gate.
+
+    Only a version that retries reads it (`topology.attempts`, proposed by `Reflections`): for no other it is proven
+    that reading it helps. Outside of a session nothing happens.
+
+    Args:
+        answer: what was answered.
+        because: what the user says is wrong with it; data, never an instruction.
+
+    Example:
+        >>> with session("conversation-18"):
+        ...     failed("heron", because="They sent me away.")
+    """
+    if (current := _session.get()) is None:
+        return
+    with _lock:
+        notes = _failures.pop(current.session_id, ())
+        _failures[current.session_id] = (*notes, f"{was_wrong(answer[:NOTE])} {because[:NOTE]}".strip())
+        while len(_failures) > SESSIONS:
+            del _failures[next(iter(_failures))]
+
+
+def was_wrong(answer: str) -> str:
+    """What a reflection says of an answer where no LM writes it."""
+    return f"{answer} was wrong here."
+
+
+def _said_to_fail(candidate: Candidate) -> Sequence[str]:
+    """What the user refused in this session, oldest first, as far as the version reads it."""
+    current, topology = _session.get(), candidate.topology
+    if current is None or topology.attempts == 1 or not topology.reflections or _playing.get() is not None:
+        return ()
+    return _failures.get(current.session_id, ())[-topology.reflections :]
 
 
 def carried(function: Callable[P, T]) -> Callable[P, T]:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ratchet.agent.optimize.weights import Lora as Lora
     from ratchet.agent.parts import carried as carried
     from ratchet.agent.parts import examples as examples
+    from ratchet.agent.parts import failed as failed
     from ratchet.agent.parts import is_trial as is_trial
     from ratchet.agent.parts import model as model
     from ratchet.agent.parts import prompt as prompt
@@ -76,7 +77,16 @@ _HOMES = {
     "agent.optimize.team_search": ("TeamSearch",),
     "agent.optimize.tools": ("Tools",),
     "agent.optimize.weights": ("Lora",),
-    "agent.parts": ("carried", "examples", "is_trial", "model", "prompt", "session", "tool_description"),
+    "agent.parts": (
+        "carried",
+        "examples",
+        "failed",
+        "is_trial",
+        "model",
+        "prompt",
+        "session",
+        "tool_description",
+    ),
     "agent.project": ("Project",),
     "agent.trace": ("Attempt", "Step", "Trace", "Usage"),
     "evaluation.data.labels": ("Label",),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ratchet.agent.environment import Outcome
 from ratchet.agent.lm.lm import Prompt
 from ratchet.agent.lm.prompt_format import ASSISTANT, USER, data
+from ratchet.agent.parts import was_wrong
 from ratchet.agent.record import as_text
 from ratchet.agent.trace import Step, Stop, Usage
 
@@ -46,7 +47,7 @@ def by_template(steps: Sequence[Step], outcome: Outcome, stop: Stop | None = Non
     if len(names) > 1:
         said = f"This did not work: {'; '.join(names[-LAST:])}."
     else:
-        said = f"{names[0]} was wrong here." if names else "Nothing was done."
+        said = was_wrong(names[0]) if names else "Nothing was done."
     return " ".join(part for part in (said, WHY[stop] if stop else "", outcome.feedback) if part).strip()
 
 

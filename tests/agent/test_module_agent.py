@@ -222,3 +222,25 @@ def test_another_lm_is_a_challenger_of_a_module_and_nothing_for_a_callable_that_
     assert proposal.candidate.kind == "module"
     with pytest.raises(NothingToPropose, match=r"ratchet\.model"):
         OtherModel(model="x").propose(Registered(callable_candidate([])), Evidence(), Work(folder=tmp_path))
+
+
+class ParallelDesk(dspy.Module):
+    """Asks in DSPy's own threads, which no context variable follows."""
+
+    def __init__(self):
+        super().__init__()
+        self.choose = dspy.Predict(dspy.Signature("request -> team", "Name the team."))
+
+    def forward(self, request: str) -> dspy.Prediction:
+        ask = dspy.Parallel(num_threads=2, disable_progress_bar=True)
+        first, second = ask([(self.choose, {"request": request}), (self.choose, {"request": f"{request}!"})])
+        return dspy.Prediction(team=first.team, again=second.team)
+
+
+def test_a_module_s_own_threads_know_the_version_that_is_played(sent):
+    module = ParallelDesk()
+    _, first = desk(module)
+    told = first.model_copy(update={"predictors": {"choose": Predictor(instructions=f"Name it. {RULE}")}})
+    (trace,) = play(module, told)
+    assert (trace.error, trace.answer) == (None, {"team": "heron", "again": "heron"})
+    assert [part.actor for part in trace.attempts[0].steps[0].parts] == ["choose", "choose"]

@@ -1,5 +1,6 @@
 """Parts of a user's own agent: what they say under a candidate, and that they never break the code that asks."""
 
+import contextlib
 import threading
 from datetime import UTC, datetime
 
@@ -179,3 +180,33 @@ def test_what_is_played_is_seen_only_while_it_is_played():
     with playing(PartValues(first, notes=("say heron",)), trial=True):
         assert SYSTEM() == "Name the team.\n\nNotes from earlier attempts at this request:\n- say heron"
     assert SYSTEM() == "Name the team."
+
+
+def test_what_the_user_refused_is_read_by_the_session_s_next_attempt_of_a_version_that_retries():
+    first = first_candidate(project(), None, None)
+    retries = first.model_copy(update={"topology": first.topology.model_copy(update={"attempts": 2})})
+
+    class Serving:
+        def __init__(self, candidate):
+            self.found = PartValues(candidate)
+
+        def values(self, kind, part, session):
+            return self.found
+
+        def around(self, session):
+            return contextlib.nullcontext()
+
+    ratchet.failed("heron")  # nobody's session
+    try:
+        for candidate, reads in ((first, False), (retries, True)):
+            read_from(Serving(candidate))
+            with ratchet.session("conversation-18"):
+                assert SYSTEM() == "Name the team." if not reads else "Notes" in SYSTEM()
+                ratchet.failed("heron", because="They sent me\naway.")
+                told = "Name the team.\n\nNotes from earlier attempts at this request:\n"
+                told += "- heron was wrong here. They sent me away."
+                assert SYSTEM().startswith(told) is reads
+            with ratchet.session("conversation-19"):
+                assert SYSTEM() == "Name the team."
+    finally:
+        read_from(None)

@@ -87,12 +87,15 @@ class Memory:
             return self._library.recall(query, k=k, settings=self.settings, now=self._newest)
         similarity = self._by_letters.similarity([query.observation])[:, 0]
         order = np.lexsort((np.arange(len(similarity)), -similarity))
-        found = (
-            Recalled(experience=self.experiences[i], similarity=min(float(similarity[i]), 1.0)) for i in order
-        )
-        return [r for r in found if r.similarity > 0 and r.experience.case_id != query.exclude_case][
-            : max(k, 0)
-        ]
+        found: list[Recalled] = []
+        for i in order:
+            if len(found) >= k or similarity[i] <= 0:
+                break
+            if self.experiences[i].case_id != query.exclude_case:
+                found.append(
+                    Recalled(experience=self.experiences[i], similarity=min(float(similarity[i]), 1.0))
+                )
+        return found
 
     @cached_property
     def _newest(self) -> datetime | None:

@@ -156,10 +156,11 @@ def version_on(trace: str) -> str:
     found = mlflow.get_trace(trace)
     if found is None:  # `ratchet serve` sends its traces in batches
         return ""
+    if "candidate_id" in found.info.tags:
+        return str(found.info.tags["candidate_id"])
     for prompt in json.loads(found.info.tags.get("mlflow.linkedPrompts", "[]")):
-        linked = mlflow.genai.load_prompt(prompt["name"], version=prompt["version"])
-        return str(linked.tags["ratchet.candidate_id"])
-    return str(found.info.tags.get("candidate_id", ""))
+        return str(mlflow.genai.load_prompt(prompt["name"], version=prompt["version"]).tags["candidate_id"])
+    return ""
 
 
 def test_a_callable(desk, ratchet):

@@ -123,14 +123,15 @@ def scored(project: Project | None, traces: Sequence[Trace]) -> tuple[list[Trace
     """The traces, with what the project's score says of answers that nobody scored; and where it failed.
 
     Only of an agent that answers a case whole, and where the score needs no right answer (`Project.scores_itself`):
-    whatever made these traces did not know it.
+    whatever made these traces did not know it. What ends with the call of a tool is a part of an answer (a trace of
+    one LM's call alone) and no failure.
     """
     if project is None or project.agent is None or not project.scores_itself:
         return list(traces), []
     found, problems = [], []
     for trace in traces:
         waits = trace.score is None and trace.error is None and not trace.is_imported
-        if waits and trace.action is not None:
+        if waits and trace.action is not None and trace.action.is_free:
             try:
                 trace = _with_outcome(trace, _outcome(project, trace))
             except Exception as error:  # noqa: BLE001  a user's scorer may raise anything; the trace is kept

@@ -19,6 +19,7 @@ from ratchet.flows.commands.terminal import NO, YES, console, emit_json, moment,
 from ratchet.flows.commands.which_project import which_project
 from ratchet.infra.drift.log import acknowledgements, add_acknowledgement
 from ratchet.infra.drift.watch_store import read_watch
+from ratchet.infra.store.project_state import read_state
 
 app = typer.Typer(help="The drift alarm: show it, silence it, accept the traffic.", no_args_is_help=True)
 
@@ -27,14 +28,21 @@ Why = Annotated[str, typer.Option("--reason", help="Why; recorded for good.")]
 
 @app.command("show")
 def show(project: Folder = CURRENT_FOLDER, name: Name = None, as_json: AsJson = False) -> None:
-    """Show whether an alarm stands, since when, what changed, and what people decided: exit 3 while one stands."""
+    """Show whether an alarm stands, since when, what changed, and what people decided.
+
+    Exit 3 while one stands, or traces cannot be read.
+    """
     chosen = which_project(project, name)
     state, ruled = read_watch(chosen), acknowledgements(chosen)
+    unreadable = len(read_state(chosen).unreadable)
     if as_json:
-        emit_json(_answer(chosen, state, ruled))
+        emit_json({**_answer(chosen, state, ruled), "unreadable": unreadable})
     else:
         _show(state, ruled)
-    raise typer.Exit(NO if state.episodes.open else YES)
+        if unreadable:
+            told = f"{unreadable:,} traces in MLflow cannot be read and were not looked at: `ratchet status` says why"
+            console.print(f"[bold red]blind[/]  {told}", soft_wrap=True)
+    raise typer.Exit(NO if state.episodes.open or unreadable else YES)
 
 
 @app.command("snooze")

@@ -122,6 +122,8 @@ def test_what_cannot_be_read_is_said_at_every_look_and_is_no_all_clear(
     assert any(corrupt in one for one in again.problems)
     panel = ratchet("status", "--project", ours.folder)
     assert corrupt in panel.stdout + panel.stderr
+    shown = ratchet("alarm", "show", "--project", ours.folder)
+    assert (shown.returncode, "1 traces in MLflow cannot be read" in shown.stdout + shown.stderr) == (3, True)
     told = ratchet("status", "--project", ours.folder, "--json")
     assert list(json.loads(told.stdout)["unreadable"]) == [corrupt]
     connect(ours.name).client.delete_traces(connect(ours.name).experiment_id, trace_ids=[f"tr-{corrupt}"])

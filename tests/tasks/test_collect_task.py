@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import create_engine, text
 
-from ratchet.agent.environment import respond
+from ratchet.agent.environment import Action, respond
+from ratchet.agent.project import Project
 from ratchet.agent.trace import Attempt, Step, Trace
 from ratchet.evaluation.data.labels import Label
 from ratchet.infra.mlflow_client import connect
@@ -18,7 +19,7 @@ from ratchet.infra.store.project_state import project_folder, update_state
 from ratchet.infra.traces import arrivals
 from ratchet.infra.traces import read as trace_reader
 from ratchet.infra.traces.write import attach_label, log_traces
-from ratchet.tasks.collect import collect_new, traces_by_id
+from ratchet.tasks.collect import collect_new, scored, traces_by_id
 
 
 def test_a_corrupt_trace_is_named_once_and_the_others_are_collected(project, make_trace, log_corrupt):
@@ -211,3 +212,17 @@ def test_answers_that_nobody_scored_are_scored_by_a_score_that_needs_no_right_an
     assert (
         any("not scored: OSError: the scorer's host is gone" in one for one in collected.problems) is scores
     )
+
+
+def test_a_part_of_an_answer_is_not_scored_as_one_that_failed(make_trace):
+    def steps(*actions):
+        return (Attempt(steps=tuple(Step(observation="where?", action=one) for one in actions)),)
+
+    agent = Project(
+        name="desk", agent=len, score=lambda case, answer: float(answer == "here"), scores_itself=True
+    )
+    find = Action(name="find", arguments={"n": 1})
+    whole = make_trace(attempts=steps(find, respond("here")))
+    part = make_trace(attempts=steps(find))
+    found, problems = scored(agent, [whole, part])
+    assert ([trace.score for trace in found], problems) == ([1.0, None], [])

@@ -2,7 +2,8 @@
 
 Decision: a conversation is answered by one version, and its traces name that one. A session stays with the version
 that it began with as long as that one serves or served just before; one that was rolled back or withdrawn loses its
-sessions at once. Outside a session, a trace stays with the version that its first part was read from.
+sessions at once, but for an answer that is under way. Outside a session, a trace stays with the version that its
+first part was read from.
 
 `share`: the arm is drawn by the hash of project and session, so that every process draws the same. Where there is no
 challenger the champion answers for certain, and the trace says so: propensity 1.
@@ -15,7 +16,8 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
+from weakref import WeakKeyDictionary
 
 from ratchet.agent.parts import PartValues, Session, declared, read_from
 from ratchet.infra.parts.draw import place_of
@@ -25,7 +27,6 @@ from ratchet.infra.registry.alias_names import CHALLENGER, CHAMPION
 
 _KEPT: Final = 10_000
 """Sessions, and traces, whose version is remembered."""
-V = TypeVar("V")
 _installed = False
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class ServedParts:
         self._lock = threading.Lock()
         self._sessions: OrderedDict[tuple[str, str], Assigned] = OrderedDict()
         self._traces: OrderedDict[tuple[str, str], Assigned] = OrderedDict()
+        self._blocks: WeakKeyDictionary[Session, dict[str, Assigned]] = WeakKeyDictionary()
 
     def values(self, kind: str, part: str, session: Session | None) -> PartValues | None:
         """Those of the version that serves this session, which the active trace then names."""
@@ -65,13 +67,12 @@ class ServedParts:
         if serving is None:
             return None
         trace_id = _active_trace()
+        key = serving.project, f"{trace_id} {session.session_id if session else ''}"
         with self._lock:
-            before = self._traces.get((serving.project, trace_id))
-            assigned = (
-                self._of_session(serving, session) if session is not None else before or _champion(serving)
-            )
-            if assigned is not None and trace_id and assigned != before:
-                _keep(self._traces, (serving.project, trace_id), assigned)
+            before = self._traces.get(key)
+            assigned = before or (self._of_block(serving, session) if session else _champion(serving))
+            if assigned is not None and trace_id and before is None:
+                _keep(self._traces, key, assigned)
                 _mark_trace(assigned)
         return None if assigned is None else assigned.version.values
 
@@ -82,7 +83,7 @@ class ServedParts:
         known = self._follower.known(*asked)
         serving = {one.project: one for part in asked if (one := known.of(part)) is not None}
         with self._lock:
-            assigned = [self._of_session(one, session) for one in serving.values()]
+            assigned = [self._of_block(one, session) for one in serving.values()]
         if "mlflow" not in sys.modules:
             yield
             return
@@ -91,6 +92,13 @@ class ServedParts:
         tags = assigned[0].tags() if len(assigned) == 1 and assigned[0] is not None else None
         with context(tags=tags, session_id=session.session_id):
             yield
+
+    def _of_block(self, serving: Serving, session: Session) -> Assigned | None:
+        """What answers from the beginning of the `with` to its end, as its traces say; the lock is held."""
+        block = self._blocks.setdefault(session, {})
+        if serving.project not in block and (assigned := self._of_session(serving, session)) is not None:
+            block[serving.project] = assigned
+        return block.get(serving.project)
 
     def _of_session(self, serving: Serving, session: Session) -> Assigned | None:
         """What the session began with, if that still counts, else what it begins with now; the lock is held."""
@@ -121,7 +129,7 @@ def _champion(serving: Serving) -> Assigned | None:
     return None if champion is None else Assigned(champion, CHAMPION, 1.0, drawn=False)
 
 
-def _keep(kept: "OrderedDict[tuple[str, str], V]", key: tuple[str, str], value: V) -> None:
+def _keep(kept: "OrderedDict[tuple[str, str], Assigned]", key: tuple[str, str], value: Assigned) -> None:
     kept[key] = value
     kept.move_to_end(key)
     if len(kept) > _KEPT:

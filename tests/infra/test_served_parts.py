@@ -132,7 +132,9 @@ def test_a_session_is_answered_by_one_version_until_that_is_rolled_back(project,
     info = mlflow.get_trace(span.trace_id).info
     assert info.tags["candidate_id"] == second.candidate_id
     assert info.trace_metadata["mlflow.trace.session"] == "after"
-    roll_back(project, by="anna", reason="worse")
+    with parts.session("after"):
+        roll_back(project, by="anna", reason="worse")
+        assert system() == "second", "what is under way ends as its trace says"
     assert (said("before"), said("after")) == ("first", "first")
 
 

@@ -43,6 +43,7 @@ class Beside:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=LINE_BYTES,
+            start_new_session=True,  # Linux shares processor time between sessions first, and within them by niceness
         )
         try:
             await self._listen(process)

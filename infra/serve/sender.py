@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 from ratchet.agent.errors import BadInput, RatchetError, ServiceUnavailable, named
@@ -33,7 +34,7 @@ LINES: Final = 200
 LAST_S: Final = 20.0
 """How long it goes on sending after the process that answered has ended; the rest waits for the next start."""
 ALIASES: Final = (CHAMPION, CANARY, CHALLENGER)
-NICE: Final = 10
+NICE: Final = 5
 """It gives way to the process that answers."""
 EVERY_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 5.0
@@ -175,10 +176,16 @@ def _read(line: bytes) -> Trace | Label:
     return Label.model_validate(held["label"])
 
 
+def _give_way() -> None:
+    os.nice(NICE)
+    with contextlib.suppress(OSError):  # where sessions are not scheduled as groups
+        Path("/proc/self/autogroup").write_text(str(NICE))
+
+
 def main() -> None:
     """Send and look until the other end closes."""
     given = SenderArguments.from_json(sys.argv[1], where="the sender's arguments")
-    os.nice(NICE)
+    _give_way()
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"  # what MLflow did not take is repeated here
     for number in (
         signal.SIGINT,

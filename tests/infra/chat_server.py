@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from aiohttp import web
 
 ROOT = Path(__file__).parents[2]
@@ -110,7 +111,7 @@ def upstream() -> Iterator[tuple[Upstream, str]]:
 
 
 class Served:
-    """`ratchet serve` as a process group of its own."""
+    """`ratchet serve`, as a user starts it."""
 
     def __init__(self, folder: Path, **environment: str) -> None:
         self.port = free_port()
@@ -160,7 +161,9 @@ class Served:
 
     def kill(self) -> None:
         """As a machine that loses its power would: both processes, at once."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        both = psutil.Process(self.process.pid)
+        for process in (*both.children(), both):
+            process.kill()
         self.process.wait(30)
 
     def stop(self) -> None:

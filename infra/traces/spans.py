@@ -136,6 +136,9 @@ def _shares(times: tuple[int, int], weights: list[int]) -> list[tuple[int, int]]
 
 
 def _answer(trace: Trace) -> Json:
+    """As a person reads it on the Review page: what a message says, else the action with its arguments."""
+    if trace.is_free:
+        return trace.answer
     if trace.action is not None:
         return trace.action.model_dump(mode="json", exclude_none=True)
     return {"error": trace.error.message} if trace.error else None

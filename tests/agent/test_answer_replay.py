@@ -16,7 +16,9 @@ from ratchet.agent.case import Case
 from ratchet.agent.environment import Observation, Outcome, respond
 from ratchet.agent.errors import LMFailure, NothingToPropose
 from ratchet.agent.kinds.decision import View
+from ratchet.agent.memory.library import Library
 from ratchet.agent.memory.snapshot import Memory
+from ratchet.agent.memory.steps import Experience
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.prompts import Prompts
 from ratchet.agent.optimize.proposer import Registered, Work, made_by
@@ -206,6 +208,23 @@ def test_each_predictor_of_a_module_learns_from_what_it_said_when_we_play_it_and
     assert mended
     assert ours
     assert all(json.loads(step.observation).keys() == {"request", "topic"} for step in shares["team"])
+
+
+def test_what_another_s_log_answered_at_requests_like_these_is_remembered_too(tmp_path):
+    def theirs(place, observation, content):
+        return Experience(
+            observation=observation, action="respond", arguments={"content": content}, trace_id="b" * 32,
+            case_id="other", source="own", goal=TRAIN[0], index=place, imported_from="imported:helpdesk",
+        )  # fmt: skip
+
+    library = Library()
+    library.add([theirs(0, TRAIN[0] + " please", "heron"), theirs(1, "and now?", "lynx")])
+    made = propose(desk(), tmp_path, examples=KNOWN[:4], memory=lambda: library)
+    assert "of them from imported logs of helpdesk" in made.note
+    kept = Memory.load(made.files["memory"]).experiences
+    assert (TRAIN[0] + " please", "heron") in {(step.observation, step.said) for step in kept}
+    none = propose(desk(), tmp_path, Replay(imported=0), examples=KNOWN[:4], memory=lambda: library)
+    assert "imported" not in none.note
 
 
 @pytest.mark.parametrize("proposer", [Prompts(), Lora(), Tools(), TeamSearch(), Trajectories()])

@@ -3,6 +3,7 @@
 The LM is scripted (`scripted_llm.answer`): right only where its prompt holds an example of the same topic.
 """
 
+import mlflow
 import pytest
 
 from ratchet.evaluation.data.selection import SelectionSettings
@@ -54,6 +55,10 @@ RULES = ImproveSettings(
 def people_answer(name):
     """The team's name, which the agent's sentence should hold; returns what people were shown of its answers."""
     items = pending(name)
+    page = mlflow.get_trace(f"tr-{items[0].trace_id}")  # what the Review page shows
+    assert page.data.spans[0].outputs == answer_of(
+        look_up_traces(name, [items[0].trace_id]).traces[items[0].trace_id].trace
+    )
     traces = look_up_traces(name, [item.trace_id for item in items]).traces
     for trace_id, found in traces.items():
         right = TOPICS[topics()[found.trace.case.inputs["request"]]]

@@ -143,7 +143,12 @@ class Server:
         if known is not None:
             return known
         agent = make_agent(
-            self.project, candidate, served.files, endpoint=self.settings.endpoint, embeddings=embedding_named
+            self.project,
+            candidate,
+            served.files,
+            endpoint=self.settings.endpoint,
+            embeddings=embedding_named,
+            seconds=self.settings.agent_timeout_s,
         )
         return Deployed(served.number, agent.serving(), candidate.candidate_id, candidate.memory)
 

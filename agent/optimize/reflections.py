@@ -81,8 +81,8 @@ class Reflections(Record):
         )
         return Proposal(
             candidate=parent.candidate.model_copy(update={"topology": topology}),
-            note=f"Up to {self.attempts} attempts, each with what the failed ones taught; "
-            f"{failed} of {len(scores)} runs failed at the first.",
+            note=f"Up to {self.attempts} attempts, each with what the failed ones taught, wherever Ratchet calls the "
+            f"agent (traffic, /v1/act); {failed} of {len(scores)} runs failed at the first.",
             parameters={"failed": failed, "runs": len(scores)},
         )
 

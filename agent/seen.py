@@ -23,7 +23,7 @@ class Called(NamedTuple):
     output: Json
 
 
-class Seen(NamedTuple):
+class SeenTrace(NamedTuple):
     """What a trace tells."""
 
     called: tuple[Called, ...]
@@ -37,14 +37,14 @@ class Seen(NamedTuple):
     tools: tuple[Json, ...] = ()
 
 
-class Asked(NamedTuple):
+class AskedCase(NamedTuple):
     """A case's inputs, and the answer where it stands apart from the messages."""
 
     inputs: dict[str, Json]
     answer: Json = None
 
 
-def case_of_trace(project: Project, seen: Seen) -> Asked:
+def case_of_trace(project: Project, seen: SeenTrace) -> AskedCase:
     """The case that the project's agent answered in this trace.
 
     Raises:
@@ -54,7 +54,7 @@ def case_of_trace(project: Project, seen: Seen) -> Asked:
     if kind == "callable":
         name = getattr(project.agent, "__name__", "")
         found = _call_of(seen, (name,), inspect.signature(project.agent))
-        return found or Asked(inputs_of(project.agent, None, seen.request))
+        return found or AskedCase(inputs_of(project.agent, None, seen.request))
     if kind == "module":
         return _asked_module(project.agent, seen)
     if kind == "chat":
@@ -62,11 +62,11 @@ def case_of_trace(project: Project, seen: Seen) -> Asked:
 
         tools = {"tools": list(seen.tools)} if seen.tools else {}
         answer = answer_of(seen.reply) if isinstance(seen.reply, dict) else None
-        return Asked({"messages": list(seen.messages), **tools}, answer)
-    return Asked({"request": seen.request})
+        return AskedCase({"messages": list(seen.messages), **tools}, answer)
+    return AskedCase({"request": seen.request})
 
 
-def _asked_module(module: Any, seen: Seen) -> Asked:
+def _asked_module(module: Any, seen: SeenTrace) -> AskedCase:
     from ratchet.agent.kinds.module import module_inputs  # with DSPy
 
     kind = type(module)
@@ -74,19 +74,19 @@ def _asked_module(module: Any, seen: Seen) -> Asked:
     names = tuple(f"{kind.__name__}.{way}" for way in ("forward", "aforward", "__call__", "acall"))
     found = _call_of(seen, names, inspect.signature(partial(forward, module)))
     if found is None:
-        return Asked(module_inputs(module, None, seen.request))
+        return AskedCase(module_inputs(module, None, seen.request))
     answer = found.answer
     if isinstance(answer, dict) and len(answer) == 1:
         answer = next(iter(answer.values()))
-    return Asked(found.inputs, answer)
+    return AskedCase(found.inputs, answer)
 
 
-def _call_of(seen: Seen, names: tuple[str, ...], signature: inspect.Signature) -> Asked | None:
+def _call_of(seen: SeenTrace, names: tuple[str, ...], signature: inspect.Signature) -> AskedCase | None:
     """The call of the agent: the outermost span of its name, or, where none has it, the outermost of all."""
     named = [one for one in seen.called if one.name in names] or list(seen.called[:1])
     for one in named[:1]:
         if isinstance(one.inputs, dict) and _takes(signature, one.inputs):
-            return Asked(dict(one.inputs), one.output)
+            return AskedCase(dict(one.inputs), one.output)
     return None
 
 

@@ -9,7 +9,7 @@ from ratchet.infra.mlflow_client import all_pages, connect, mlflow_errors
 from ratchet.infra.registry.prompts import PROMPTS
 from ratchet.infra.registry.registry import version_history
 from ratchet.infra.registry.version import CANDIDATE
-from ratchet.infra.traces.dialects.span import plain
+from ratchet.infra.traces.dialects.span import decoded
 from ratchet.infra.traces.foreign import KnownVersions
 
 
@@ -22,7 +22,7 @@ def known_versions(project: str) -> KnownVersions:
     with mlflow_errors("reading which prompts the versions serve by"):
         client = connect(project).client
         found = all_pages(client.search_model_versions, f"name = '{project}'", max_results=1000)
-        told = {one.tags[CANDIDATE]: plain(one.tags.get(PROMPTS)) for one in found if CANDIDATE in one.tags}
+        told = {one.tags[CANDIDATE]: decoded(one.tags.get(PROMPTS)) for one in found if CANDIDATE in one.tags}
     prompts = {
         candidate_id: {str(name): str(version) for name, version in served.items()}
         for candidate_id, served in told.items()

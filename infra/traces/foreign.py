@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from ratchet.agent.case import Case
 from ratchet.agent.errors import BadInput, CorruptRecord
 from ratchet.agent.record import Json
-from ratchet.agent.seen import Asked, Called, Seen
+from ratchet.agent.seen import AskedCase, Called, SeenTrace
 from ratchet.agent.trace import UNKNOWN, Trace
 from ratchet.infra.traces.chat_parts import ChatMessage
 from ratchet.infra.traces.conversation import Conversation, LinkedPrompt, trace_of
@@ -84,18 +84,18 @@ def _serves(served: Mapping[str, str], linked: Sequence[LinkedPrompt]) -> bool:
     return bool(shared) and all(served[one.name] == one.version for one in shared)
 
 
-def _by_request(seen: Seen) -> Asked:
-    return Asked({"request": seen.request})
+def _by_request(seen: SeenTrace) -> AskedCase:
+    return AskedCase({"request": seen.request})
 
 
 @dataclass(frozen=True)
 class Reading:
     """By what a project reads traces that it did not write, and assessments."""
 
-    case_of: Callable[[Seen], Asked] = _by_request
+    case_of: Callable[[SeenTrace], AskedCase] = _by_request
     """What the agent was asked."""
     versions: Callable[[], KnownVersions] = KnownVersions
-    """Asked once a reading, and only where a foreign trace came in."""
+    """AskedCase once a reading, and only where a foreign trace came in."""
     names: FeedbackNames = field(default_factory=FeedbackNames)
 
 
@@ -146,12 +146,12 @@ def _nothing(told: Conversation) -> str:
     )
 
 
-def _seen(told: Conversation) -> Seen:
+def _seen(told: Conversation) -> SeenTrace:
     last = next((one for one in reversed(told.lm_calls) if one.answer is not None), None)
     system, given = (told.system, told.messages) if last is None else (last.system, last.given)
     head: list[Json] = [{"role": "system", "content": system}] if system else []
     users = [one.text for one in given if one.role == "user" and one.text]
-    return Seen(
+    return SeenTrace(
         called=tuple(Called(one.name, one.inputs, answer_in(one.output)) for one in told.functions),
         request=users[-1] if users else told.last_request,
         messages=(*head, *(one for message in given for one in openai_messages(message))),

@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from ratchet.agent.environment import RESPOND
 from ratchet.agent.project import Project
-from ratchet.agent.seen import Asked, case_of_trace
+from ratchet.agent.seen import AskedCase, case_of_trace
 from ratchet.agent.trace import UNKNOWN
 from ratchet.infra.mlflow_client import connect
 from ratchet.infra.traces.conversation import Conversation, LinkedPrompt
@@ -247,7 +247,8 @@ def test_a_trace_in_work_waits_and_one_that_cannot_be_read_is_tried_again(projec
 def test_a_chat_endpoints_case_is_the_request_as_it_was_sent(project):
     trace_id, asked = logged(project, "mlflow_openai"), []
     collect(
-        project, reading=Reading(case_of=lambda seen: asked.append(seen) or Asked({"request": seen.request}))
+        project,
+        reading=Reading(case_of=lambda seen: asked.append(seen) or AskedCase({"request": seen.request})),
     )
     (seen,) = asked
     assert [one["role"] for one in seen.messages] == ["system", "user", "assistant", "tool", "tool"]

@@ -8,15 +8,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
+from ratchet.agent.record import as_text
 from ratchet.infra.traces.dialects.library_messages import chat_messages_of
 from ratchet.infra.traces.dialects.span import (
     RawSpan,
     SpanFacts,
     ToolRun,
+    decoded,
     first_attribute,
-    plain,
     read_messages,
-    text_of,
     tokens_of,
 )
 from ratchet.infra.traces.lm_calls import LmCall
@@ -52,10 +52,10 @@ def read(span: RawSpan) -> SpanFacts | None:
             facts.history = call
         elif _has_content(call):
             facts.lm = call
-    whole = plain(said.get("pydantic_ai.all_messages") or said.get("all_messages_events"))
+    whole = decoded(said.get("pydantic_ai.all_messages") or said.get("all_messages_events"))
     if facts.history is None and isinstance(whole, list):
         facts.history = _call(said, whole, [], notes)
-    facts.output = plain(said.get("final_result"))
+    facts.output = decoded(said.get("final_result"))
     facts.notes = notes
     if facts.lm is None and said.get("gen_ai.operation.name") in _LM:
         facts.notes[_NOT_RECORDED] += 1
@@ -63,10 +63,10 @@ def read(span: RawSpan) -> SpanFacts | None:
 
 
 def _call(said: Mapping[str, Any], asked: Any, answered: Any, notes: Counter[str]) -> LmCall:
-    told = _instructions(plain(said.get(_SYSTEM)))
+    told = _instructions(decoded(said.get(_SYSTEM)))
     system, given = read_messages(_known(asked), notes, otherwise="user")
     _, replies = read_messages(_known(answered), notes, otherwise="assistant")
-    tools = plain(said.get("gen_ai.tool.definitions"))
+    tools = decoded(said.get("gen_ai.tool.definitions"))
     return LmCall(
         system="\n".join(filter(None, (told, system))),
         given=tuple(given),
@@ -90,10 +90,10 @@ def _model(said: Mapping[str, Any]) -> str | None:
 
 
 def _known(given: Any) -> list[Any]:
-    found = plain(given)
+    found = decoded(given)
     if isinstance(found, dict):
         found = [found]
-    return [one for message in found or [] for one in chat_messages_of(plain(message))]
+    return [one for message in found or [] for one in chat_messages_of(decoded(message))]
 
 
 def _instructions(given: Any) -> str:
@@ -105,39 +105,39 @@ def _instructions(given: Any) -> str:
 def _messages(said: Mapping[str, Any], span: RawSpan) -> tuple[Any, Any]:
     """What the LM was asked and answered, by whatever name."""
     if said.get(_IN) is not None or said.get(_OUT) is not None:
-        return plain(said.get(_IN)) or [], plain(said.get(_OUT)) or []
+        return decoded(said.get(_IN)) or [], decoded(said.get(_OUT)) or []
     events = [*span.events, *_events_attribute(said.get("events"))]
     if any(name in _ROLES or name == _CHOICE for name, _ in events):
         asked = [_event_message(_ROLES[name], event) for name, event in events if name in _ROLES]
         replies = [_choice(event) for name, event in events if name == _CHOICE]
         return asked, replies
-    prompt, completion = plain(said.get("gen_ai.prompt")), plain(said.get("gen_ai.completion"))
+    prompt, completion = decoded(said.get("gen_ai.prompt")), decoded(said.get("gen_ai.completion"))
     for _, event in events:  # before 1.28
-        prompt = plain(event.get("gen_ai.prompt")) or prompt
-        completion = plain(event.get("gen_ai.completion")) or completion
+        prompt = decoded(event.get("gen_ai.prompt")) or prompt
+        completion = decoded(event.get("gen_ai.completion")) or completion
     return _as_messages(prompt, "user"), _as_messages(completion, "assistant")
 
 
 def _events_attribute(given: Any) -> list[tuple[str, Mapping[str, Any]]]:
     """PydanticAI's first way: the events as one attribute in JSON."""
-    events = plain(given)
+    events = decoded(given)
     if not isinstance(events, list):
         return []
     return [(str(one.get("event.name")), one) for one in events if isinstance(one, dict)]
 
 
 def _event_message(role: str, event: Mapping[str, Any]) -> dict[str, Any]:
-    message = {key: plain(event[key]) for key in ("tool_calls",) if event.get(key)}
+    message = {key: decoded(event[key]) for key in ("tool_calls",) if event.get(key)}
     message |= {"role": event.get("role") or role, "content": event.get("content")}
     if role == "tool":
         message |= {"role": "tool", "tool_call_id": event.get("id"), "name": event.get("name")}
     if message["content"] is not None and not isinstance(message["content"], str | list):
-        message["content"] = text_of(message["content"])
+        message["content"] = as_text(message["content"])
     return message
 
 
 def _choice(event: Mapping[str, Any]) -> dict[str, Any]:
-    message = plain(event.get("message"))
+    message = decoded(event.get("message"))
     if not isinstance(message, dict):
         message = {"content": message if message is not None else event.get("content")}
     calls = message.get("tool_calls") or event.get("tool_calls")
@@ -149,7 +149,7 @@ def _as_messages(given: Any, role: str) -> list[Any]:
         return []
     if isinstance(given, list):
         return given
-    return [given] if isinstance(given, dict) else [{"role": role, "content": text_of(given)}]
+    return [given] if isinstance(given, dict) else [{"role": role, "content": as_text(given)}]
 
 
 def _tool(said: Mapping[str, Any], span: RawSpan) -> ToolRun:
@@ -161,8 +161,8 @@ def _tool(said: Mapping[str, Any], span: RawSpan) -> ToolRun:
     return ToolRun(
         name=str(said.get("gen_ai.tool.name") or span.name.removeprefix("execute_tool ")),
         call_id=None if call_id is None else str(call_id),
-        arguments=plain(arguments),
-        result=None if result is None else text_of(result),
+        arguments=decoded(arguments),
+        result=None if result is None else as_text(result),
     )
 
 

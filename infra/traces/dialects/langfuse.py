@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from ratchet.agent.record import as_text
 from ratchet.agent.trace import Usage
 from ratchet.evaluation.data.labels import Source
 from ratchet.infra.files.cells import parse_time
 from ratchet.infra.traces.conversation import Assessed, Conversation, LinkedPrompt
 from ratchet.infra.traces.dialects.library_values import lm_call_of
 from ratchet.infra.traces.dialects.reading import conversation_of_facts
-from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, plain, text_of, tokens_of
+from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, decoded, tokens_of
 
 _GENERATIONS: Final = ("GENERATION", "EMBEDDING")
 _SOURCES: Final[Mapping[str, Source]] = {"ANNOTATION": "human", "API": "environment", "EVAL": "judge"}
@@ -109,7 +110,7 @@ def _facts(one: Mapping[str, Any]) -> SpanFacts:
             facts.notes = notes
     elif kind == "TOOL":
         call_id = inputs.get("id") if isinstance(inputs, dict) else None
-        result = None if output is None else text_of(output)
+        result = None if output is None else as_text(output)
         facts.tool = ToolRun(str(one.get("name") or ""), call_id and str(call_id), inputs, result)
     return facts
 
@@ -129,12 +130,12 @@ def _without_definitions(inputs: Any) -> tuple[Any, list[Any]]:
 def _is_definition(one: Any) -> bool:
     if not isinstance(one, dict) or one.get("role") != "tool" or one.get("tool_call_id"):
         return False
-    held = plain(one.get("content"))
+    held = decoded(one.get("content"))
     return isinstance(held, dict) and ("function" in held or {"name", "parameters"} <= held.keys())
 
 
 def _usage(one: Mapping[str, Any]) -> Usage | None:
-    told = plain(_get(one, "usageDetails") or one.get("usage"))
+    told = decoded(_get(one, "usageDetails") or one.get("usage"))
     if not isinstance(told, dict):
         return None
     sent = next(
@@ -170,7 +171,7 @@ def _assessed(score: Mapping[str, Any]) -> Assessed:
 
 
 def _twice(value: Any) -> Any:
-    return plain(plain(value))
+    return decoded(decoded(value))
 
 
 def _nanoseconds(value: Any) -> int:

@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from ratchet.agent.record import as_text
 from ratchet.agent.trace import Usage
 from ratchet.infra.files.cells import parse_time
 from ratchet.infra.traces.conversation import Assessed, Conversation
 from ratchet.infra.traces.dialects.library_values import lm_call_of
 from ratchet.infra.traces.dialects.reading import conversation_of_facts
-from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, plain, text_of, tokens_of
+from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, decoded, tokens_of
 
 
 def looks_like(record: Any) -> bool:
@@ -76,7 +77,7 @@ def _span(run: Mapping[str, Any]) -> RawSpan:
 
 
 def _facts(run: Mapping[str, Any]) -> SpanFacts:
-    inputs, output = plain(run.get("inputs")), plain(run.get("outputs"))
+    inputs, output = decoded(run.get("inputs")), decoded(run.get("outputs"))
     facts = SpanFacts(inputs=inputs, output=_unwrapped(output))
     if run.get("run_type") == "llm":
         extra = run.get("extra")
@@ -91,12 +92,12 @@ def _facts(run: Mapping[str, Any]) -> SpanFacts:
         facts.usage = _usage(run, output)
     elif run.get("run_type") == "tool":
         call_id = inputs.get("tool_call_id") or inputs.get("id") if isinstance(inputs, dict) else None
-        told = plain(inputs.get("input", inputs)) if isinstance(inputs, dict) else inputs
+        told = decoded(inputs.get("input", inputs)) if isinstance(inputs, dict) else inputs
         result = _unwrapped(output)
         if isinstance(result, dict):
             call_id = call_id or result.get("tool_call_id")
             result = result.get("content", result)
-        text = None if result is None else text_of(result)
+        text = None if result is None else as_text(result)
         facts.tool = ToolRun(str(run.get("name") or ""), call_id and str(call_id), told, text)
     return facts
 

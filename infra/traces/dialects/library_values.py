@@ -16,13 +16,13 @@ from ratchet.infra.traces.dialects.library_messages import (
     of_items,
     one_list_deep,
 )
-from ratchet.infra.traces.dialects.span import plain, read_messages
+from ratchet.infra.traces.dialects.span import decoded, read_messages
 from ratchet.infra.traces.lm_calls import LmCall
 
 
 def lm_call_of(asked: Any, answered: Any, notes: Counter[str], *, tools: Any = None) -> LmCall | None:
     """The call; None where the values are no LM's request and reply."""
-    asked, answered = plain(asked), plain(answered)
+    asked, answered = decoded(asked), decoded(answered)
     given = _request(asked)
     if given is None:
         return None
@@ -45,7 +45,7 @@ def lm_call_of(asked: Any, answered: Any, notes: Counter[str], *, tools: Any = N
 
 def answer_in(value: Any) -> Any:
     """What was said, where the value is a library's reply or list of messages; any other value as it is."""
-    told = plain(value)
+    told = decoded(value)
     is_reply = isinstance(told, dict) and (
         {"choices", "messages"} & told.keys() or told.get("type") in LANGCHAIN or "lc" in told
     )

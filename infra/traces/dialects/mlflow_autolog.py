@@ -3,8 +3,9 @@
 from collections import Counter
 from typing import Any
 
+from ratchet.agent.record import as_text
 from ratchet.infra.traces.dialects.library_values import lm_call_of
-from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, plain, text_of, tokens_of
+from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, decoded, tokens_of
 
 _LM = ("LLM", "CHAT_MODEL")
 _PIECES, _PIECE = "mlflow.chunk.item.", "mlflow.chunk.value"
@@ -31,7 +32,7 @@ def read(span: RawSpan) -> SpanFacts | None:
         call_id = said.get("tool_call_id") or said.get("gen_ai.tool.call.id")
         name = str(said.get("mlflow.spanFunctionName") or span.name).removeprefix("Tool.")
         facts.tool = ToolRun(name, call_id and str(call_id), _arguments(inputs), _result(output))
-    metadata = plain(said.get("metadata"))
+    metadata = decoded(said.get("metadata"))
     if isinstance(metadata, dict) and metadata.get("thread_id"):
         facts.session_id = str(metadata["thread_id"])
     return facts
@@ -42,7 +43,7 @@ def _streamed(span: RawSpan) -> Any:
     calls: dict[int, dict[str, str]] = {}
     text = ""
     for name, event in span.events:
-        chunk = plain(event.get(_PIECE)) if name.startswith(_PIECES) else None
+        chunk = decoded(event.get(_PIECE)) if name.startswith(_PIECES) else None
         for choice in chunk.get("choices") or [] if isinstance(chunk, dict) else []:
             delta = choice.get("delta") or {}
             text += delta.get("content") or ""
@@ -59,7 +60,7 @@ def _streamed(span: RawSpan) -> Any:
 
 
 def _usage(given: Any) -> Any:
-    told = plain(given)
+    told = decoded(given)
     if not isinstance(told, dict):
         return None
     return tokens_of(told, told.get("input_tokens"), told.get("output_tokens"))
@@ -67,7 +68,7 @@ def _usage(given: Any) -> Any:
 
 def _arguments(inputs: Any) -> Any:
     """DSPy and MLflow's own decorator write the arguments by name, some under `kwargs`."""
-    told = plain(inputs)
+    told = decoded(inputs)
     if isinstance(told, dict) and set(told) <= {"args", "kwargs"} and isinstance(told.get("kwargs"), dict):
         return told["kwargs"] if not told.get("args") else told
     return told
@@ -78,5 +79,5 @@ def _result(output: Any) -> str | None:
     if output is None:
         return None
     if isinstance(output, dict) and output.get("type") == "tool" and "content" in output:
-        return text_of(output["content"])
-    return text_of(output)
+        return as_text(output["content"])
+    return as_text(output)

@@ -12,10 +12,10 @@ from ratchet.evaluation.data.labels import ANONYMOUS, Source
 from ratchet.infra.files.cells import parse_time
 from ratchet.infra.traces.conversation import Assessed, Conversation, LinkedPrompt
 from ratchet.infra.traces.dialects.reading import conversation_of
-from ratchet.infra.traces.dialects.span import RawSpan, plain, tokens_of
+from ratchet.infra.traces.dialects.span import RawSpan, decoded, tokens_of
 
 LINKED_PROMPTS: Final = "mlflow.linkedPrompts"
-CANDIDATE: Final = "candidate_id"
+MADE_BY: Final = "candidate_id"
 """Tag: the version that made the trace."""
 _SOURCES: Final[Mapping[str, Source]] = {
     "HUMAN": "human", "LLM_JUDGE": "judge", "AI_JUDGE": "judge", "CODE": "environment",
@@ -52,7 +52,7 @@ def conversation_of_trace(
     """What the spans tell, and what tags and metadata say of session, user, version and prompts."""
     told = conversation_of(spans)
     session, user = metadata.get("mlflow.trace.session"), metadata.get("mlflow.trace.user")
-    used = plain(metadata.get("mlflow.trace.tokenUsage"))
+    used = decoded(metadata.get("mlflow.trace.tokenUsage"))
     usage = told.usage
     if isinstance(used, dict) and not (usage.input_tokens or usage.output_tokens):
         counted = tokens_of(used, used.get("input_tokens"), used.get("output_tokens"))
@@ -62,7 +62,7 @@ def conversation_of_trace(
             "session_id": _said(spans) or session or told.session_id,
             "user": user or told.user,
             "usage": usage,
-            "candidate_id": tags.get(CANDIDATE),
+            "candidate_id": tags.get(MADE_BY),
             "prompts": _linked(tags.get(LINKED_PROMPTS) or metadata.get(LINKED_PROMPTS)),
         }
     )
@@ -75,7 +75,7 @@ def _said(spans: Sequence[RawSpan]) -> str | None:
 
 
 def _linked(given: Any) -> tuple[LinkedPrompt, ...]:
-    found = plain(given)
+    found = decoded(given)
     return tuple(
         LinkedPrompt(name=str(one["name"]), version=str(one["version"]))
         for one in (found if isinstance(found, list) else [])
@@ -128,7 +128,7 @@ def _assessed(one: Mapping[str, Any]) -> Assessed:
     held = one.get("expectation") if is_expected else one.get("feedback")
     value = held.get("value") if isinstance(held, dict) else None
     if value is None and isinstance(held, dict):
-        value = plain((held.get("serialized_value") or {}).get("value"))
+        value = decoded((held.get("serialized_value") or {}).get("value"))
     source = one.get("source") or {}
     at = one.get("last_update_time") or one.get("create_time")
     return Assessed(

@@ -4,16 +4,16 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from ratchet.agent.record import as_text
 from ratchet.infra.traces.dialects.library_values import lm_call_of
 from ratchet.infra.traces.dialects.span import (
     RawSpan,
     SpanFacts,
     ToolRun,
+    decoded,
     first_attribute,
     nested,
-    plain,
     read_messages,
-    text_of,
     tokens_of,
 )
 from ratchet.infra.traces.lm_calls import LmCall
@@ -26,8 +26,8 @@ def read(span: RawSpan) -> SpanFacts | None:
     if kind is None and "input.value" not in said:
         return None
     facts = SpanFacts(
-        inputs=plain(said.get("input.value")),
-        output=plain(said.get("output.value")),
+        inputs=decoded(said.get("input.value")),
+        output=decoded(said.get("output.value")),
         session_id=said.get("session.id"),
         user=said.get("user.id"),
     )
@@ -49,7 +49,7 @@ def _call(said: Mapping[str, Any]) -> tuple[LmCall | None, Counter[str]]:
     _, replies = read_messages(answered, notes, otherwise="assistant")
     tools = nested(said, "llm.tools.")
     defined = (
-        [plain(one.get("tool", {}).get("json_schema")) for one in tools] if isinstance(tools, list) else []
+        [decoded(one.get("tool", {}).get("json_schema")) for one in tools] if isinstance(tools, list) else []
     )
     answer = replies[0] if replies else None
     tools_given = tuple(one for one in defined if one is not None)
@@ -94,6 +94,6 @@ def _tool(said: Mapping[str, Any], span: RawSpan) -> ToolRun:
     return ToolRun(
         name=str(first_attribute(said, "tool.name") or span.name),
         call_id=None if call_id is None else str(call_id),
-        arguments=plain(arguments),
-        result=None if result is None else text_of(result),
+        arguments=decoded(arguments),
+        result=None if result is None else as_text(result),
     )

@@ -4,15 +4,15 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from ratchet.agent.record import as_text
 from ratchet.infra.traces.dialects.span import (
     RawSpan,
     SpanFacts,
     ToolRun,
+    decoded,
     first_attribute,
     nested,
-    plain,
     read_messages,
-    text_of,
     tokens_of,
 )
 from ratchet.infra.traces.lm_calls import LmCall
@@ -31,7 +31,7 @@ def read(span: RawSpan) -> SpanFacts | None:
     facts = SpanFacts(session_id=said.get(_SESSION), user=said.get(_USER), inputs=inputs, output=output)
     if said.get("traceloop.span.kind") == "tool":
         name = str(first_attribute(said, "traceloop.entity.name") or span.name)
-        facts.tool = ToolRun(name, None, inputs, None if output is None else text_of(output))
+        facts.tool = ToolRun(name, None, inputs, None if output is None else as_text(output))
     elif has_messages:
         facts.lm, facts.notes = _call(said)
         sent = first_attribute(
@@ -53,7 +53,7 @@ def _call(said: Mapping[str, Any]) -> tuple[LmCall, Counter[str]]:
     _, replies = read_messages([_message(m) for m in _all(said, "completion")], notes, otherwise="assistant")
     functions = nested(said, "llm.request.functions.")
     tools = [
-        {"type": "function", "function": {**one, "parameters": plain(one.get("parameters"))}}
+        {"type": "function", "function": {**one, "parameters": decoded(one.get("parameters"))}}
         for one in (functions if isinstance(functions, list) else [])
         if isinstance(one, dict)
     ]
@@ -68,7 +68,7 @@ def _all(said: Mapping[str, Any], what: str) -> list[Any]:
 
 
 def _message(one: Mapping[str, Any]) -> dict[str, Any]:
-    content = plain(one.get("content"))
+    content = decoded(one.get("content"))
     message = {"role": one.get("role"), "tool_call_id": one.get("tool_call_id")}
     message["content"] = content if isinstance(content, list) else one.get("content")
     calls = one.get("tool_calls")
@@ -80,12 +80,12 @@ def _message(one: Mapping[str, Any]) -> dict[str, Any]:
 
 def _entity(given: Any) -> Any:
     """What a decorated function was given: its arguments by name, where all have one."""
-    told = plain(given)
+    told = decoded(given)
     if isinstance(told, dict) and isinstance(told.get("kwargs"), dict) and not told.get("args"):
         return told["kwargs"]
     return told.get("inputs", told) if isinstance(told, dict) else told
 
 
 def _value(given: Any) -> Any:
-    told = plain(given)
+    told = decoded(given)
     return told.get("outputs", told) if isinstance(told, dict) else told

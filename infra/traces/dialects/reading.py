@@ -16,7 +16,7 @@ from ratchet.agent.trace import Usage
 from ratchet.infra.traces.chat_parts import ChatMessage
 from ratchet.infra.traces.conversation import Conversation, FunctionCall
 from ratchet.infra.traces.dialects import genai, mlflow_autolog, openinference, openllmetry, vercel
-from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, first_attribute, plain
+from ratchet.infra.traces.dialects.span import RawSpan, SpanFacts, ToolRun, decoded, first_attribute
 from ratchet.infra.traces.dialects.tool_runs import with_results
 from ratchet.infra.traces.lm_calls import LmCall, threads
 
@@ -96,7 +96,7 @@ def _facts(span: RawSpan) -> SpanFacts:
     if chosen is None:
         facts.notes = sum((one.notes for one in read), Counter[str]())
     if facts.tool is not None:
-        facts.tool = _completed(facts.tool, ToolRun("", None, plain(facts.inputs), None))
+        facts.tool = _completed(facts.tool, ToolRun("", None, decoded(facts.inputs), None))
     return facts
 
 
@@ -144,7 +144,7 @@ def _histories(
 def _value(given: Any, notes: Counter[str]) -> Json:
     """What was given or came back, where JSON can hold it."""
     try:
-        return as_json(plain(given))
+        return as_json(decoded(given))
     except ValueError:
         notes["value of a span that JSON cannot hold, left out"] += 1
         return None

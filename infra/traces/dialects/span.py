@@ -59,7 +59,7 @@ class SpanFacts:
     notes: Counter[str] = field(default_factory=Counter)
 
 
-def plain(value: Any) -> Any:
+def decoded(value: Any) -> Any:
     """The value in text that is JSON (an object, a list or quoted text), once; any other as it is."""
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "[", '"'):
         try:
@@ -72,11 +72,6 @@ def plain(value: Any) -> Any:
 def first_attribute(attributes: Mapping[str, Any], *names: str) -> Any:
     """The first of these attributes that says something."""
     return next((attributes[name] for name in names if attributes.get(name) not in (None, "")), None)
-
-
-def text_of(value: Any) -> str:
-    """A value as a tool's result: text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def tokens_of(given: Any, prompts: Any, completions: Any) -> Usage | None:

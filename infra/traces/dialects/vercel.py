@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from ratchet.agent.record import as_text
 from ratchet.infra.traces.dialects.span import (
     RawSpan,
     SpanFacts,
     ToolRun,
+    decoded,
     first_attribute,
-    plain,
     read_messages,
-    text_of,
     tokens_of,
 )
 from ratchet.infra.traces.lm_calls import LmCall
@@ -30,16 +30,16 @@ def read(span: RawSpan) -> SpanFacts | None:
         output=first_attribute(said, "ai.response.text", "ai.response.object"),
     )
     if "ai.toolCall.name" in said:
-        result = plain(said.get("ai.toolCall.result"))
+        result = decoded(said.get("ai.toolCall.result"))
         facts.tool = ToolRun(
             str(said["ai.toolCall.name"]),
             said.get("ai.toolCall.id"),
-            plain(said.get("ai.toolCall.args")),
-            None if result is None else text_of(result),
+            decoded(said.get("ai.toolCall.args")),
+            None if result is None else as_text(result),
         )
         return facts
-    asked = plain(first_attribute(said, "ai.prompt.messages"))
-    outer = plain(said.get("ai.prompt"))
+    asked = decoded(first_attribute(said, "ai.prompt.messages"))
+    outer = decoded(said.get("ai.prompt"))
     if asked is None and isinstance(outer, dict):
         asked = outer.get("messages") or outer.get("prompt")
     if asked is not None:
@@ -60,11 +60,11 @@ def _call(said: Mapping[str, Any], asked: Any, outer: Mapping[str, Any]) -> tupl
         "role": "assistant",
         "content": first_attribute(said, "ai.response.text", "ai.response.object"),
         "reasoning": first_attribute(said, "ai.response.reasoning"),
-        "tool_calls": [_part(one) for one in plain(said.get("ai.response.toolCalls")) or []],
+        "tool_calls": [_part(one) for one in decoded(said.get("ai.response.toolCalls")) or []],
     }
     _, replies = read_messages([answer], notes, otherwise="assistant")
     told = outer.get("system")
-    tools = [plain(one) for one in said.get("ai.prompt.tools") or []]
+    tools = [decoded(one) for one in said.get("ai.prompt.tools") or []]
     call = LmCall(
         system="\n".join(filter(None, (told if isinstance(told, str) else "", system))),
         given=tuple(messages),
@@ -91,11 +91,11 @@ def _part(part: Any) -> Any:
         if isinstance(output, dict) and set(output) == {"type", "value"}:
             output = output["value"]
         told = {"id": part.get("toolCallId"), "name": part.get("toolName")}
-        return {"type": "tool_call_response", **told, "response": text_of(output)}
+        return {"type": "tool_call_response", **told, "response": as_text(output)}
     if isinstance(part, dict) and "toolName" in part:
         arguments = part.get("input", part.get("args"))
         told = {"id": part.get("toolCallId"), "name": part["toolName"]}
-        return {"type": "tool_call", **told, "arguments": plain(arguments)}
+        return {"type": "tool_call", **told, "arguments": decoded(arguments)}
     if of == "reasoning":
         return {"type": "reasoning", "content": part.get("text")}
     return part

@@ -130,8 +130,7 @@ def _kept() -> Known:
         from ratchet.infra.parts.kept import read_kept
 
         return read_kept(Settings())
-    except RatchetError as error:
-        logger.warning("nothing is known of the parts: %s", error)
+    except RatchetError:  # the look failed by the same, and said so
         return Known()
 
 

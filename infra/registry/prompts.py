@@ -10,6 +10,7 @@ stay as they are, ours are added. Where `champion` stands already on a version t
 """
 
 import json
+import logging
 import re
 from collections import defaultdict
 from typing import Final
@@ -37,6 +38,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _MISSING: Final = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"}
 """What MLflow says, by its kind of store, of an alias or a prompt that is not there."""
 _PAGE: Final = 100
+logger = logging.getLogger(__name__)
 
 
 def page_of(project: str, candidate: Candidate, predictor: str) -> str:
@@ -176,7 +178,17 @@ def follow_champion(connection: Connection) -> dict[str, int]:
     """Point `champion` of each prompt to what the serving version names; returns those that were behind."""
     behind = _behind(connection)
     for page, number in behind.items():
-        connection.client.set_prompt_alias(page, CHAMPION, number)
+        try:
+            connection.client.set_prompt_alias(page, CHAMPION, number)
+        except MlflowException as error:
+            if error.error_code not in _MISSING:
+                raise
+            logger.warning(
+                "prompt %s has no version %s any more, somebody deleted it in MLflow: who reads it by `load_prompt` "
+                "does not see what serves",
+                page,
+                number,
+            )
     return behind
 
 

@@ -94,6 +94,17 @@ def test_a_prompt_that_a_person_moved_is_seen_and_mended(project, two):
     assert (pointed(project, plan).version, prompts_behind(project)) == (1, {})
 
 
+def test_a_prompt_that_a_person_deleted_stops_no_run(project, two, caplog):
+    _, second = two
+    plan = f"{project}-plan"
+    connect(project).client.delete_prompt_version(plan, "2")
+    approve(project, second)
+    settle_moves(project)
+    assert champion(project).candidate_id == second
+    assert prompts_behind(project) == {plan: 2}
+    assert f"prompt {plan} has no version 2 any more" in caplog.text
+
+
 def test_a_promotion_whose_prompts_could_not_follow_says_so_and_is_ended_by_the_same_command(
     project, two, monkeypatch
 ):

@@ -23,7 +23,7 @@ from ratchet.agent.kinds.callable import arguments_of, inputs_by, parameters_of
 from ratchet.agent.kinds.code import CodeAgent
 from ratchet.agent.kinds.decision import View
 from ratchet.agent.kinds.module_copy import copied
-from ratchet.agent.kinds.module_fields import as_examples, fields_of, first_predictor, text_of_fields
+from ratchet.agent.kinds.module_fields import demo_fields, dspy_examples, first_predictor, text_of_fields
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Recalled
 from ratchet.agent.parts import PartValues, Playing, prompt_text
@@ -106,11 +106,11 @@ def _say(predictor: dspy.Predict, name: str, values: PartValues) -> None:
     if said is None:
         return
     signature = predictor.signature
-    text = values.prompt(name, in_words=lambda demo: fields_of(signature, demo) is None)
+    text = values.prompt(name, in_words=lambda demo: demo_fields(signature, demo) is None)
     if (
         said.demos != first_predictor(predictor).demos
     ):  # else the code's own, whatever JSON cannot say of them
-        predictor.demos = as_examples(signature, said.demos)
+        predictor.demos = dspy_examples(signature, said.demos)
     predictor.signature = signature.with_instructions(text)
 
 
@@ -131,11 +131,11 @@ def _shown(
     if not found:
         return kwargs, []
     demos = [Demo(inputs=one.experience.observation, output=one.experience.said) for one in reversed(found)]
-    words = tuple(demo for demo in demos if fields_of(signature, demo) is None)
+    words = tuple(demo for demo in demos if demo_fields(signature, demo) is None)
     if words:
         text = prompt_text(Predictor(instructions=signature.instructions, demos=words))
         kwargs = {**kwargs, "signature": signature.with_instructions(text)}
-    shown = [*kwargs.get("demos", predictor.demos), *as_examples(signature, demos)]
+    shown = [*kwargs.get("demos", predictor.demos), *dspy_examples(signature, demos)]
     return {**kwargs, "demos": shown}, found
 
 

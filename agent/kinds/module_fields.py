@@ -21,7 +21,7 @@ def text_of_fields(values: Mapping[str, Any], names: Iterable[str]) -> str:
     return as_text(next(iter(kept.values())) if len(kept) == 1 else kept)
 
 
-def fields_of(signature: type[dspy.Signature], demo: Demo) -> dict[str, Json] | None:
+def demo_fields(signature: type[dspy.Signature], demo: Demo) -> dict[str, Json] | None:
     """The example as the signature's fields; None where it does not fit them."""
     given = _read(demo.inputs, list(signature.input_fields))
     said = _read(demo.output, list(signature.output_fields))
@@ -36,9 +36,9 @@ def demo_of_fields(signature: type[dspy.Signature], example: Mapping[str, Any]) 
     )
 
 
-def as_examples(signature: type[dspy.Signature], demos: Iterable[Demo]) -> list[dspy.Example]:
+def dspy_examples(signature: type[dspy.Signature], demos: Iterable[Demo]) -> list[dspy.Example]:
     """Those of the examples that fit the signature, as DSPy shows them."""
-    fitting = (fields_of(signature, demo) for demo in demos)
+    fitting = (demo_fields(signature, demo) for demo in demos)
     return [dspy.Example(**fields).with_inputs(*signature.input_fields) for fields in fitting if fields]
 
 

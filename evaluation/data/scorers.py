@@ -13,8 +13,6 @@ from collections.abc import Iterator
 from typing import Final
 
 from ratchet.agent.case import Case
-from ratchet.agent.errors import BadInput
-from ratchet.agent.kinds.scoring import Score
 from ratchet.agent.record import Json, as_text
 
 _EDGES: Final = " \t\n.,;:!?\"'`“”„’*_"
@@ -89,27 +87,6 @@ def tool_call(case: Case, answer: Json) -> float | None:
         return None
     given = list(_calls(answer))
     return float(len(given) == len(wanted) and all(map(_same_call, wanted, given)))
-
-
-SCORERS: Final[dict[str, Score]] = {
-    "exact": exact,
-    "contains": contains,
-    "numeric": numeric,
-    "json_fields": json_fields,
-    "tool_call": tool_call,
-}
-"""By the name that `ratchet.toml` says."""
-
-
-def scorer_named(name: str) -> Score:
-    """The scorer of this name.
-
-    Raises:
-        BadInput: there is none.
-    """
-    if name not in SCORERS:
-        raise BadInput(f"score = {name!r} is no scorer: name one of {', '.join(SCORERS)}")
-    return SCORERS[name]
 
 
 def plain(text: str) -> str:

@@ -1,15 +1,17 @@
 """`ratchet.toml` alone as a project: what it makes, and what is wrong with it in one line."""
 
+from typing import get_args
+
 import pytest
 
+import ratchet
 from ratchet.agent.case import Case
 from ratchet.agent.environment import respond
 from ratchet.agent.errors import BadInput
-from ratchet.agent.kinds.chat_endpoint import Chat, ChatProject
+from ratchet.agent.kinds.chat_endpoint import Chat, ChatProject, ScorerName
 from ratchet.agent.optimize.replay import Replay
 from ratchet.agent.project import Project, has_project, load_project
 from ratchet.agent.settings_table import SETTINGS_FILE
-from ratchet.evaluation.data.scorers import SCORERS
 from ratchet.flows.project_settings import ImproveSettings, ProjectSettings, read_settings
 
 TABLE = """
@@ -45,8 +47,8 @@ def test_the_table_alone_is_a_project_and_the_settings_beside_it_count(tmp_path)
 
 
 def test_every_scorer_of_ours_can_be_named(tmp_path):
-    for name in SCORERS:
-        assert load_project(write(tmp_path, f'{TABLE}score = "{name}"')).score is SCORERS[name]
+    for name in get_args(ScorerName):
+        assert load_project(write(tmp_path, f'{TABLE}score = "{name}"')).score is getattr(ratchet, name)
 
 
 @pytest.mark.parametrize(

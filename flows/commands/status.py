@@ -28,6 +28,7 @@ from ratchet.infra.serve.backlog import count_left_behind
 from ratchet.infra.serve.journal import journals_folder
 from ratchet.infra.settings import Settings
 from ratchet.infra.store.project_state import read_state
+from ratchet.infra.traces.read import IGNORE
 from ratchet.infra.traces.spool import count_spooled
 from ratchet.infra.traces.write import spool_folder
 
@@ -194,4 +195,4 @@ def _unreadable(unreadable: dict[str, str]) -> str:
     """How many, and why the newest cannot be read."""
     trace_id, why = list(unreadable.items())[-1]
     told = f"{len(unreadable):,} in MLflow, the newest {trace_id}: {why}"
-    return f"{told}; delete there what is no agent's answer"
+    return f"{told}; what is no agent's answer, delete there or give the tag {IGNORE!r}"

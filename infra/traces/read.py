@@ -33,6 +33,8 @@ _LABEL_OVERLAP_MS: Final = 24 * 3600 * 1000
 """Whoever writes a label stamps it, and MLflow tells no order: what a day's wrong clock hides is read again."""
 _UNFINISHED: Final = timedelta(days=1)
 """How long an agent may be at work on one trace; what is not ended then cannot be read."""
+IGNORE: Final = "ratchet.ignore"
+"""Tag of a trace that is no agent's answer, such as of a job in the same experiment: it is not read, nor missed."""
 _NOTES: Final = 8
 """Kinds of what was not kept whole that are told one by one."""
 
@@ -164,6 +166,8 @@ def _read(connection: Connection, infos: dict[str, TraceInfo], reading: Reading,
     whole = traces_of(connection, list(infos), include_spans=True)
     read, versions = _Read(), None
     for trace_id, info in infos.items():
+        if info.tags.get(IGNORE):
+            continue
         found = whole.get(trace_id)
         try:
             if found is None or is_own(found):

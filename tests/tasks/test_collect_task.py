@@ -18,11 +18,14 @@ from ratchet.infra.store.experience import open_library
 from ratchet.infra.store.project_state import project_folder, update_state
 from ratchet.infra.traces import arrivals
 from ratchet.infra.traces import read as trace_reader
+from ratchet.infra.traces.spans import mlflow_id
 from ratchet.infra.traces.write import attach_label, log_traces
 from ratchet.tasks.collect import collect_new, scored, traces_by_id
 
 
-def test_a_corrupt_trace_is_named_once_and_the_others_are_collected(project, make_trace, log_corrupt):
+def test_a_corrupt_trace_is_named_at_every_look_until_it_is_set_aside_and_the_others_are_collected(
+    project, make_trace, log_corrupt
+):
     good = make_trace()
     log_traces(project, [good])
     corrupt = log_corrupt(project)
@@ -31,7 +34,11 @@ def test_a_corrupt_trace_is_named_once_and_the_others_are_collected(project, mak
     (problem,) = first.problems
     assert corrupt in problem
     assert "not a Trace" in problem
-    assert collect_new.fn(project).n_new_traces == 0
+    again = collect_new.fn(project)
+    assert (again.n_new_traces, again.n_unreadable) == (0, 1)
+    assert corrupt in again.problems[0]
+    connect(project).client.set_trace_tag(mlflow_id(corrupt), "ratchet.ignore", "a job of ours")
+    assert (collect_new.fn(project).n_unreadable, collect_new.fn(project).problems) == (0, ())
 
 
 def test_a_trace_without_an_outcome_is_collected_as_not_scored(project, make_trace):

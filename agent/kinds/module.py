@@ -9,7 +9,7 @@ a pickle.
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from inspect import Parameter
 from typing import Any
 
@@ -111,12 +111,18 @@ def _say(predictor: dspy.Predict, name: str, values: PartValues) -> None:
         said.demos != first_predictor(predictor).demos
     ):  # else the code's own, whatever JSON cannot say of them
         predictor.demos = dspy_examples(signature, said.demos)
-    predictor.signature = signature.with_instructions(text)
+    predictor.signature = _told(signature, text)
 
 
 def _recalled(values: PartValues, name: str, request: str, *, alone: bool) -> list[Recalled]:
     """The prompt's own share; what the whole agent answered is no example for one of several predictors."""
     return values.recalled(name, request) if alone or name in values.memories else []
+
+
+@lru_cache(maxsize=512)
+def _told(signature: type[dspy.Signature], text: str) -> type[dspy.Signature]:
+    """The signature with these instructions: DSPy makes a class of it, which takes a millisecond."""
+    return signature if signature.instructions == text else signature.with_instructions(text)
 
 
 Recall = Callable[[str], list[Recalled]]
@@ -134,7 +140,7 @@ def _shown(
     words = tuple(demo for demo in demos if demo_fields(signature, demo) is None)
     if words:
         text = prompt_text(Predictor(instructions=signature.instructions, demos=words))
-        kwargs = {**kwargs, "signature": signature.with_instructions(text)}
+        kwargs = {**kwargs, "signature": _told(signature, text)}
     shown = [*kwargs.get("demos", predictor.demos), *dspy_examples(signature, demos)]
     return {**kwargs, "demos": shown}, found
 

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from ratchet.agent.build import kind_of
-from ratchet.agent.kinds.callable import inputs_of
 from ratchet.agent.project import Project
 from ratchet.agent.record import Json
 
@@ -50,6 +48,10 @@ def case_of_trace(project: Project, seen: SeenTrace) -> AskedCase:
     Raises:
         BadInput: the agent takes several arguments, and no span was given them.
     """
+    # with DSPy, which a command that reads no trace need not wait for
+    from ratchet.agent.build import kind_of
+    from ratchet.agent.kinds.callable import inputs_of
+
     kind = kind_of(project.agent)
     if kind == "callable":
         name = getattr(project.agent, "__name__", "")

@@ -25,7 +25,7 @@ COMMANDS: Final = {
     "init": ("init:init", "Make a project of your own that runs as it is."),
     "improve": ("improve:improve", "Collect, ask people, curate, propose, gate and promote."),
     "monitor": ("improve:monitor", "Look for drift in what arrived since the last look."),
-    "serve": ("serve:serve", "Serve the champion: an OpenAI-compatible endpoint, or /v1/act."),
+    "serve": ("serve:serve", "Serve the champion to OpenAI clients, or at /v1/act."),
     "up": ("up:up", "Start MLflow, Prefect, a worker and the scheduled flows."),
     "status": ("status:status", "The state of play in one panel, and what to do next."),
     "history": ("history:history", "All versions, a line each, and what is left to spend."),

@@ -5,7 +5,9 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-Folder: TypeAlias = Annotated[Path, typer.Option("--project", help="Folder with project.py.")]
+Folder: TypeAlias = Annotated[
+    Path, typer.Option("--project", help="Folder with project.py, or ratchet.toml.")
+]
 Name: TypeAlias = Annotated[
     str | None, typer.Option("--name", help="Name in MLflow, instead of a folder; the demo's is `demo`.")
 ]

@@ -25,7 +25,10 @@ def serve(
         float, typer.Option(min=0.05, help="Seconds between two looks at who is champion.")
     ] = 2.0,
 ) -> None:
-    """Serve the champion: /v1/chat/completions, or /v1/act for an agent in Python; keys in RATCHET_SERVE_KEYS."""
+    """Serve the champion to OpenAI clients, or at /v1/act.
+
+    /v1/act is for an agent in Python. Keys of those who may ask stand in RATCHET_SERVE_KEYS.
+    """
     from ratchet.infra.serve.guard import check_bind
     from ratchet.infra.serve.run import run_server
     from ratchet.infra.serve.server import Server

@@ -63,7 +63,7 @@ class Upstream:
                 self.left.set()
         if body.get("stream"):
             return await self._stream(request, body)
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1 if said == "slow" else 0.01)
         message: dict[str, Any] = {"role": "assistant", "content": body["messages"][0]["content"]}
         if body.get("tools"):
             message = {"role": "assistant", "content": None, "tool_calls": [TOOL_CALL]}

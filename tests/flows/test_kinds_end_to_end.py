@@ -228,27 +228,6 @@ def serving(desk: Desk) -> Iterator[str]:
             process.terminate()
 
 
-DEMOS = '''
-from ratchet.agent.candidate import Demo
-from ratchet import Proposal
-
-
-class Worked:
-    """Shows what went well as worked examples in the prompt itself."""
-
-    name = "worked"
-
-    def propose(self, parent, evidence, work):
-        demos = tuple(
-            Demo(inputs=one.view.observation.text, output=one.call.said, case_id=one.view.case_id)
-            for one in evidence.examples[:16]
-        )
-        (name, prompt), = parent.candidate.predictors.items()
-        new = {name: prompt.model_copy(update={"demos": demos})}
-        return Proposal(candidate=parent.candidate.model_copy(update={"predictors": new}), note="worked examples")
-
-
-project = Project('''
 ALONE = """
 sys.modules["ratchet"] = None  # none of it is there
 import openai
@@ -265,8 +244,17 @@ def support(request):
 
 def test_an_agent_that_only_loads_its_prompt_in_a_process_without_ratchet(desk, ratchet):
     made = desk("callable")
-    text = (made.folder / "project.py").read_text().replace("Replay(recalls=4)", "Worked()")
-    (made.folder / "project.py").write_text(text.replace("project = Project(", DEMOS))
+    for file, old, new in (
+        (
+            "support.py",
+            f'ratchet.examples("{made.name}-system", request)',
+            "[]",
+        ),  # so they go into the prompt
+        ("project.py", "recalls=4", "recalls=16"),
+    ):
+        text = (made.folder / file).read_text()
+        assert old in text
+        (made.folder / file).write_text(text.replace(old, new))
     assert ratchet("improve", "--project", made.folder, "--json").returncode == 3  # its prompts are there now
     with made.production(ALONE.format(name=made.name), "answer = support(asked['request'])") as ask:
         before_and_after(ratchet, made, ask)

@@ -242,7 +242,7 @@ def support(request):
 """
 
 
-def test_an_agent_that_only_loads_its_prompt_in_a_process_without_ratchet(desk, ratchet):
+def test_an_agent_that_only_loads_its_prompt_in_a_process_without_ratchet(desk, ratchet, monkeypatch):
     made = desk("callable")
     for file, old, new in (
         (
@@ -255,6 +255,7 @@ def test_an_agent_that_only_loads_its_prompt_in_a_process_without_ratchet(desk, 
         text = (made.folder / file).read_text()
         assert old in text
         (made.folder / file).write_text(text.replace(old, new))
+    monkeypatch.delitem(sys.modules, "support")  # `init` has loaded the project as it was
     assert ratchet("improve", "--project", made.folder, "--json").returncode == 3  # its prompts are there now
     with made.production(ALONE.format(name=made.name), "answer = support(asked['request'])") as ask:
         before_and_after(ratchet, made, ask)

@@ -35,7 +35,11 @@ def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test reads or writes the checkout's own `.ratchet`, `.env` settings or a person's MLflow."""
     for name in [name for name in os.environ if name.startswith("RATCHET_") and name not in KEPT]:
         monkeypatch.delenv(name)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in (
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_EXPERIMENT_ID",
+    ):  # `mlflow.set_experiment` leaves the second behind
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
 
 

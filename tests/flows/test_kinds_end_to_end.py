@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import httpx
 import mlflow
@@ -24,7 +24,14 @@ from ratchet.flows.template.desk.scripted_llm import TOPICS, ScriptedLLM, runnin
 from ratchet.infra.registry.registry import champion
 from ratchet.infra.review.queue import answer, pending
 
-pytestmark = [pytest.mark.server, pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.slow,
+    pytest.mark.usefixtures("prefect_server"),
+    # LiteLLM's and the user's own clients keep their connections as long as the process lives
+    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 DAYS, FRESH = 64, 8
 """Requests of the days before, and of the day after."""
@@ -38,7 +45,8 @@ mlflow.set_experiment({name!r})
 for line in sys.stdin:
     asked = json.loads(line)
     {call}
-    mlflow.flush_trace_async_logging()
+    if asked["flush"]:  # a second each
+        mlflow.flush_trace_async_logging()
     print(json.dumps({{"answer": answer, "trace": mlflow.get_last_active_trace_id()}}), flush=True)
 """
 
@@ -48,6 +56,10 @@ class Answer(NamedTuple):
     trace: str
 
 
+class Ask(Protocol):
+    def __call__(self, request: str, *, flush: bool = False) -> Answer: ...
+
+
 class Desk(NamedTuple):
     """A project that `ratchet init` made."""
 
@@ -55,18 +67,19 @@ class Desk(NamedTuple):
     name: str
 
     @contextmanager
-    def production(self, begin: str, call: str) -> Iterator[Callable[[str], Answer]]:
-        """The user's own process, which answers until the block ends."""
+    def production(self, begin: str, call: str) -> Iterator["Ask"]:
+        """The user's own process, which answers until the block ends; `flush`: all its traces are in MLflow then."""
         code = PRODUCTION.format(begin=begin.format(name=self.name), name=self.name, call=call)
         command = [sys.executable, "-c", code]
         with subprocess.Popen(
             command, cwd=self.folder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:
 
-            def ask(request: str) -> Answer:
+            def ask(request: str, *, flush: bool = False) -> Answer:
                 assert process.stdin is not None
                 assert process.stdout is not None
-                process.stdin.write(json.dumps({"request": request, "session": f"ticket: {request}"}) + "\n")
+                asked = {"request": request, "session": f"ticket: {request}", "flush": flush}
+                process.stdin.write(json.dumps(asked) + "\n")
                 process.stdin.flush()
                 return Answer(**json.loads(process.stdout.readline()))
 
@@ -129,21 +142,21 @@ def improved(ratchet: Callable[..., Any], desk: Desk) -> str:
 def before_and_after(
     ratchet: Callable[..., Any],
     desk: Desk,
-    ask: Callable[[str], Answer],
+    ask: Ask,
     people: Callable[[Desk, dict[str, str]], None] | None = None,
 ) -> None:
     """Days of traffic, a better version, and what the same process answers then."""
     past, fresh = REQUESTS[:DAYS], REQUESTS[DAYS : DAYS + FRESH]
-    answers = [ask(request) for request in past]
+    answers = [ask(request, flush=request == past[-1]) for request in past]
     assert share_right(past, answers) < 0.5
     if people is not None:
         assert "wait for people" in ratchet("improve", "--project", desk.folder).stderr
         people(desk, {one.trace: request for request, one in zip(past, answers, strict=True)})
     best = improved(ratchet, desk)
     for _ in range(100):  # until this process, which asks at most so often, has seen the alias move
-        if version_on(ask(fresh[0]).trace) == best:
+        if version_on(ask(fresh[0], flush=True).trace) == best:
             break
-    answers = [ask(request) for request in fresh]
+    answers = [ask(request, flush=request == fresh[-1]) for request in fresh]
     waits = tenacity.Retrying(stop=tenacity.stop_after_delay(20), wait=tenacity.wait_fixed(0.2))
     for attempt in waits:
         with attempt:
@@ -187,7 +200,7 @@ def test_the_gateway(desk, ratchet, llm):
     with serving(made) as address:
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="none")
 
-        def ask(request: str) -> Answer:
+        def ask(request: str, *, flush: bool = False) -> Answer:
             messages = [{"role": "user", "content": request}]
             raw = client.chat.completions.with_raw_response.create(
                 model=f"ratchet/{made.name}", messages=messages

@@ -26,7 +26,7 @@ def test_a_queued_trace_that_ratchet_did_not_write_hides_none_of_the_others(ratc
     answer = json.loads(ratchet("label", "list", "--name", own_past.project, "--json").stdout)
     told = {item["trace_id"]: item for item in answer["items"]}
     assert told[own_past.traces[2].trace_id]["request"].startswith("weather in town 2?")
-    assert "not written by Ratchet" in told[foreign]["problem"]
+    assert "no message of an LM in its spans" in told[foreign]["problem"]
     done = ratchet("explain", foreign, "--name", own_past.project)
     assert (done.returncode, "not written by Ratchet" in done.stderr) == (2, True)
 

@@ -35,7 +35,7 @@ class Lookup(NamedTuple):
 
     traces: dict[str, FoundTrace]
     unreadable: dict[str, str]
-    """Why: it was not written by Ratchet, or its record is damaged; it is still in MLflow."""
+    """Why: no conversation can be read from it, or its record is damaged; it is still in MLflow."""
 
 
 def look_up_traces(project: str, trace_ids: Sequence[str]) -> Lookup:

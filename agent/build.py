@@ -20,7 +20,7 @@ from ratchet.agent.lm.lm import LM
 from ratchet.agent.lm.of_candidate import lm_for
 from ratchet.agent.lm.weights import EMBEDDED_MODEL
 from ratchet.agent.memory.ranking import Embed
-from ratchet.agent.parts import load_memories
+from ratchet.agent.part_values import load_memories
 from ratchet.agent.project import Project
 
 

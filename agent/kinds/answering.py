@@ -50,6 +50,6 @@ def asked(inputs: Mapping[str, Any]) -> str:
 def text_of(content: Json) -> str:
     """The text of a message: of one in parts (text, images) its text parts."""
     if isinstance(content, list):
-        texts = (part.get("text") for part in content if isinstance(part, dict))
+        texts = (part.get("text") if isinstance(part, dict) else part for part in content)
         return "\n".join(text for text in texts if isinstance(text, str))
     return content if isinstance(content, str) else "" if content is None else as_text(content)

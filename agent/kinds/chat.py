@@ -18,7 +18,8 @@ from ratchet.agent.kinds.whole import WholeAgent
 from ratchet.agent.lm.endpoint import Endpoint
 from ratchet.agent.lm.upstream import Upstream
 from ratchet.agent.memory.snapshot import Memory
-from ratchet.agent.parts import PartValues, Playing
+from ratchet.agent.part_values import PartValues
+from ratchet.agent.parts import Playing
 from ratchet.agent.record import Json, as_json
 from ratchet.agent.trace import Usage
 

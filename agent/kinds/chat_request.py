@@ -25,7 +25,8 @@ from ratchet.agent.kinds.answering import text_of
 from ratchet.agent.kinds.chat_endpoint import SYSTEM, Chat, model_name
 from ratchet.agent.kinds.tool_overrides import overridden, override_of
 from ratchet.agent.memory.steps import Experience
-from ratchet.agent.parts import PartValues, as_messages, prompt_text, with_notes
+from ratchet.agent.part_values import PartValues, prompt_text, with_notes
+from ratchet.agent.parts import as_messages
 from ratchet.agent.record import Json
 
 Body = dict[str, Any]

@@ -26,7 +26,8 @@ from ratchet.agent.kinds.module_copy import copied
 from ratchet.agent.kinds.module_fields import demo_fields, dspy_examples, first_predictor, text_of_fields
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Recalled
-from ratchet.agent.parts import PartValues, Playing, prompt_text
+from ratchet.agent.part_values import PartValues, prompt_text
+from ratchet.agent.parts import Playing
 from ratchet.agent.record import Json
 from ratchet.agent.trace import Contribution, Usage
 

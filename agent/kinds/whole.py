@@ -16,7 +16,8 @@ from ratchet.agent.kinds.decision import Decision, View
 from ratchet.agent.lm.endpoint import CONCURRENCY
 from ratchet.agent.lm.lm import LM
 from ratchet.agent.memory.snapshot import Memory
-from ratchet.agent.parts import PartValues, Playing, playing
+from ratchet.agent.part_values import PartValues
+from ratchet.agent.parts import Playing, playing
 from ratchet.agent.record import Json
 
 
@@ -35,7 +36,7 @@ class WholeAgent(ABC):
 
         Args:
             candidate: the version.
-            memories: its experience by prompt; `ratchet.agent.parts.WHOLE` is what all prompts share.
+            memories: its experience by prompt; `ratchet.agent.part_values.WHOLE` is what all prompts share.
             at_once: cases that may be played at the same time.
             lm: what writes reflections; None = a template stands in.
         """

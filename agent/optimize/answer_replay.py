@@ -26,7 +26,7 @@ from ratchet.agent.optimize.memory_curation import (
 )
 from ratchet.agent.optimize.prompt_shares import shares_of
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work
-from ratchet.agent.parts import WHOLE
+from ratchet.agent.part_values import WHOLE
 
 SHOWN: Final = 4
 """Pairs that a call is shown, unless a person says otherwise."""

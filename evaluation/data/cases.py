@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratchet.agent.case import Case
+from ratchet.agent.kinds.answering import text_of
 from ratchet.agent.record import Json, Record, as_text
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.contamination import overlapping
@@ -279,27 +280,15 @@ def _stale(
 
 def case_text(case: Case) -> str:
     """What a case asks, as one text: its `request`, `message`, `question` or `text`, what the user said in its
-    `messages`, else all of its inputs.
+    `messages` (what all conversations share would make each nearly the same as any other), else all of its inputs.
     """
     if isinstance(messages := case.inputs.get("messages"), list):
-        return "\n".join(said for message in messages if (said := _of_user(message)))
+        users = (m for m in messages if isinstance(m, dict) and m.get("role") == "user")
+        return "\n".join(text_of(message.get("content")) for message in users)
     for name in ("request", "message", "question", "text"):
         if isinstance(case.inputs.get(name), str):
             return str(case.inputs[name])
     return " ".join(str(value) for value in case.inputs.values())
-
-
-def _of_user(message: Json) -> str:
-    """The text of a user's message, also where it has several parts; nothing of other messages.
-
-    What all conversations share, such as the system prompt, would make each nearly the same as any other.
-    """
-    if not isinstance(message, dict) or message.get("role") != "user":
-        return ""
-    content = message.get("content")
-    parts = content if isinstance(content, list) else [content]
-    texts = (part.get("text") if isinstance(part, dict) else part for part in parts)
-    return " ".join(text for text in texts if isinstance(text, str))
 
 
 def answer_name(answer: Json) -> str:

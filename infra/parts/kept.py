@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from ratchet.agent.candidate import Candidate
 from ratchet.agent.errors import CorruptRecord
-from ratchet.agent.parts import PartValues, load_memories
+from ratchet.agent.part_values import PartValues, load_memories
 from ratchet.agent.record import Record, content_hash
 from ratchet.infra.parts.serving import Asked, Known, ServedVersion, Serving
 from ratchet.infra.settings import Settings

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from ratchet.agent.candidate import plain_name
-from ratchet.agent.parts import PartValues, load_memories
+from ratchet.agent.part_values import PartValues, load_memories
 from ratchet.infra.mlflow_client import Connection, all_pages
 from ratchet.infra.parts.serving import Asked, Known, ServedVersion, Serving
 from ratchet.infra.registry.alias_moves import current_aliases

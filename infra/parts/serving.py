@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ratchet.agent.parts import PartValues
+from ratchet.agent.part_values import PartValues
 
 
 class Asked(NamedTuple):

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from ratchet.agent.parts import PartValues, Session, declared, read_from
+from ratchet.agent.part_values import PartValues
+from ratchet.agent.parts import Session, declared, read_from
 from ratchet.infra.parts.draw import place_of
 from ratchet.infra.parts.follow import Follower
 from ratchet.infra.parts.serving import Asked, ServedVersion, Serving

@@ -21,10 +21,6 @@ from mlflow.exceptions import MlflowException
 from ratchet.agent.errors import ServiceUnavailable
 from ratchet.infra.home_id import home_id
 from ratchet.infra.mlflow_client import Connection
-from ratchet.infra.registry.alias_names import CANARY as CANARY
-from ratchet.infra.registry.alias_names import CHALLENGER as CHALLENGER
-from ratchet.infra.registry.alias_names import CHAMPION as CHAMPION
-from ratchet.infra.registry.alias_names import PREVIOUS as PREVIOUS
 from ratchet.infra.registry.event_log import LedgerEvent, Log, append, now, read_log
 
 PATIENCE_S: Final = 30.0

@@ -4,7 +4,7 @@ Why the whole history and not the champion alone: a trace may be read days later
 """
 
 from ratchet.agent.candidate import Candidate
-from ratchet.agent.parts import prompt_text
+from ratchet.agent.part_values import prompt_text
 from ratchet.infra.mlflow_client import all_pages, connect, mlflow_errors
 from ratchet.infra.registry.prompts import PROMPTS
 from ratchet.infra.registry.registry import version_history

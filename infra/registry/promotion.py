@@ -12,16 +12,8 @@ from ratchet.agent.errors import BadInput
 from ratchet.evaluation.gate.ledger import last_test
 from ratchet.evaluation.gate.verdict import SAID
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
-from ratchet.infra.registry.alias_moves import (
-    CANARY,
-    CHALLENGER,
-    CHAMPION,
-    PREVIOUS,
-    Move,
-    current_aliases,
-    move_in_turn,
-    settle,
-)
+from ratchet.infra.registry.alias_moves import Move, current_aliases, move_in_turn, settle
+from ratchet.infra.registry.alias_names import CANARY, CHALLENGER, CHAMPION, PREVIOUS
 from ratchet.infra.registry.event_log import read_log
 from ratchet.infra.registry.ledger import ledger_of
 from ratchet.infra.registry.prompts import follow_champion

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 
 from ratchet.agent.candidate import Candidate, Predictor, plain_name
 from ratchet.agent.errors import BadInput
-from ratchet.agent.parts import prompt_text
+from ratchet.agent.part_values import prompt_text
 from ratchet.infra.mlflow_client import Connection, all_pages, connect, mlflow_errors
 from ratchet.infra.registry.alias_moves import current_aliases
 from ratchet.infra.registry.alias_names import CHAMPION

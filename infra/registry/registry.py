@@ -20,7 +20,8 @@ from ratchet.evaluation.data.intervals import Interval
 from ratchet.evaluation.gate.verdict import Verdict
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
 from ratchet.infra.registry import prompts, version_page
-from ratchet.infra.registry.alias_moves import CHAMPION, PREVIOUS, current_aliases, point
+from ratchet.infra.registry.alias_moves import current_aliases, point
+from ratchet.infra.registry.alias_names import CHAMPION, PREVIOUS
 from ratchet.infra.registry.promotion import promote, roll_back
 from ratchet.infra.registry.run_documents import keep
 from ratchet.infra.registry.version import (

@@ -133,7 +133,7 @@ def trace_of(
     """
     steps, notes = _steps(conversation, actor_of)
     if answer is not None and not (steps and _says(steps[-1].action, answer)):
-        steps.append(Step(observation=_seen_last(conversation, steps), action=_respond(answer)))
+        steps.append(Step(observation=_seen_last(conversation, steps), action=respond(answer)))
     if not steps and conversation.error is None:
         raise BadInput("no message of the assistant: nobody acted")
     trace = Trace(
@@ -176,10 +176,6 @@ def _steps(
 
 def _by(actor: str | None, steps: Sequence[Step]) -> list[Step]:
     return [one if actor is None else one.model_copy(update={"actor": actor}) for one in steps]
-
-
-def _respond(answer: Json) -> Action:
-    return respond(answer)
 
 
 def _says(action: Action, answer: Json) -> bool:

@@ -4,13 +4,12 @@ Why the text and not the inputs that the other agent had: it was called in its o
 have in common.
 """
 
-import json
 from collections import Counter
 from datetime import datetime
 from typing import Any
 
 from ratchet.agent.case import Case
-from ratchet.agent.record import content_hash
+from ratchet.agent.record import as_text, content_hash
 from ratchet.agent.trace import IMPORTED, Trace
 from ratchet.infra.traces.conversation import Conversation, trace_of
 from ratchet.infra.traces.lm_calls import threads
@@ -50,4 +49,4 @@ def _text_of(given: Any) -> str:
     """Of what was asked: the text, or the one text that it holds, else all of it as JSON."""
     if isinstance(given, dict) and len(given) == 1:
         (given,) = given.values()
-    return "" if given is None else given if isinstance(given, str) else json.dumps(given, ensure_ascii=False)
+    return "" if given is None else as_text(given)

@@ -14,7 +14,8 @@ from ratchet.agent.case import Case
 from ratchet.agent.errors import BadInput
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
-from ratchet.agent.parts import PartValues, playing, read_from
+from ratchet.agent.part_values import PartValues
+from ratchet.agent.parts import playing, read_from
 from ratchet.agent.project import Project
 from ratchet.agent.rollout.loop import run
 

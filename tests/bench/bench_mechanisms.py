@@ -36,7 +36,7 @@ from ratchet.agent.optimize.evidence import Evidence
 from ratchet.agent.optimize.proposer import Proposal, Proposer, Registered, Work, made_by
 from ratchet.agent.optimize.reflections import Reflections
 from ratchet.agent.optimize.replay import Replay
-from ratchet.agent.parts import PartValues
+from ratchet.agent.part_values import PartValues
 from ratchet.agent.project import Project
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.seen import case_of_trace

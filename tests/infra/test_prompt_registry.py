@@ -9,7 +9,7 @@ from tests.evidence import give_verdict
 
 from ratchet.agent.candidate import IN_CODE, Candidate, Demo, Predictor
 from ratchet.agent.errors import BadInput, ServiceUnavailable
-from ratchet.agent.parts import prompt_text
+from ratchet.agent.part_values import prompt_text
 from ratchet.evaluation.gate.gate import Pair, decide
 from ratchet.infra.mlflow_client import connect
 from ratchet.infra.registry.promotion import promote, roll_back, settle_moves

@@ -16,6 +16,7 @@ from ratchet.agent.kinds.chat_endpoint import ChatProject
 from ratchet.agent.record import Record, StageSettings
 from ratchet.agent.settings_table import SETTINGS_FILE, checked, read_toml
 from ratchet.evaluation.data.curate import CurateSettings
+from ratchet.evaluation.data.raters import RaterSettings
 from ratchet.evaluation.data.selection import SelectionSettings
 from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.evaluation.gate.ledger import Ledger
@@ -36,6 +37,7 @@ class ImproveSettings(StageSettings):
     selection: SelectionSettings = SelectionSettings()
     curation: CurateSettings = CurateSettings()
     gate: GateSettings = GateSettings()
+    raters: RaterSettings = RaterSettings()
     feedback: FeedbackNames = FeedbackNames()
     proposers: tuple[str, ...] | None = None
     """Names of the project's proposers that make challengers, the last tested first; left out: all."""

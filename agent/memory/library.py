@@ -11,10 +11,11 @@ matches, 444 ms (3.4 ms with words in 3,000 postings alone). The budget of `word
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Self
 
 import numpy as np
@@ -33,7 +34,7 @@ from ratchet.agent.memory.ranking import (
     scaled,
     select_recalled,
 )
-from ratchet.agent.memory.steps import Experience, Recalled
+from ratchet.agent.memory.steps import Credit, Experience, Recalled
 from ratchet.agent.memory.store import DAY, StepRow, StepStore
 from ratchet.agent.memory.vector_index import VectorIndex
 from ratchet.agent.memory.word_index import FIELDS, TEXTS, WordIndex
@@ -117,18 +118,44 @@ class Library:
                 self._store.about("indexed", str(self._words.last), replace=True)
         return len(gone)
 
-    def credit(self, traces: Iterable[Trace]) -> int:
+    def credit(self, traces: Iterable[Trace], verdicts: Mapping[str, float] = MappingProxyType({})) -> int:
         """Count which exemplars were shown to these runs, and which runs won; a trace is counted once.
+
+        Args:
+            traces: runs of any outcome; one that comes again counts as it stands now.
+            verdicts: people's scores in [0, 1] by trace id, which outrank the environment's.
 
         Returns:
             How many of the traces had not been counted yet.
         """
         with self._lock, self._only_writer():
-            return self._store.credit(traces)
+            return self._store.credit(traces, verdicts)
+
+    def credits(self, entries: Sequence[str]) -> dict[str, Credit]:
+        """What came of showing the steps of these traces; what no scored run was shown is left out."""
+        return self._store.credits(entries)
+
+    def recalls(self, entry: str) -> dict[str, Credit]:
+        """The runs that were shown steps of this trace, and what came of it."""
+        return self._store.recalls(entry)
 
     def steps(self) -> Iterator[Experience]:
         """Every step with its credit, in the order in which they came."""
         return self._store.steps()
+
+    def begin_with(self, text: str) -> list[Experience]:
+        """Every step of the traces whose id begins with this, in their order."""
+        return self._store.begin_with(text)
+
+    def worst(self, n: int, text: str = "") -> tuple[list[Experience], int]:
+        """All steps of the `n` traces that led to success least, and how many traces there are.
+
+        Args:
+            n: how many.
+            text: only those that have it in a first step, in whatever case (ASCII).
+        """
+        chosen, total = self._store.worst(n, text)
+        return [step for trace_id in chosen for step in self._store.begin_with(trace_id)], total
 
     def imported(self) -> list[Experience]:
         """The first step of every trajectory that another agent's log brought in."""

@@ -147,17 +147,26 @@ class Memory:
             CorruptRecord: a line does not parse; names the line.
             BadInput: it recalls by an embedding and none is given.
         """
-        # only \n ends a record: splitlines would also break at U+2028 and the like inside a text
-        lines = path.read_bytes().removesuffix(b"\n").split(b"\n") if path.stat().st_size else []
-        settings, first = None, 1
-        if lines and lines[0].startswith(b'{"recall":'):
-            settings, first = _Header.from_json(lines[0], where=f"{path.name}:1").recall, 2
-        found = (
-            Experience.from_json(line, where=f"{path.name}:{n}")
-            for n, line in enumerate(lines[first - 1 :], first)
-        )
+        settings, found = read_snapshot(path)
         named = settings and settings.embedding
         return cls(found, settings=settings, embed=embeddings(named) if named else None)
+
+
+def read_snapshot(path: Path) -> tuple[RecallSettings | None, list[Experience]]:
+    """How a saved snapshot recalls, and what it holds; no index is made and no embedding needed.
+
+    Raises:
+        CorruptRecord: a line does not parse; names the line.
+    """
+    # only \n ends a record: splitlines would also break at U+2028 and the like inside a text
+    lines = path.read_bytes().removesuffix(b"\n").split(b"\n") if path.stat().st_size else []
+    settings, first = None, 1
+    if lines and lines[0].startswith(b'{"recall":'):
+        settings, first = _Header.from_json(lines[0], where=f"{path.name}:1").recall, 2
+    return settings, [
+        Experience.from_json(line, where=f"{path.name}:{n}")
+        for n, line in enumerate(lines[first - 1 :], first)
+    ]
 
 
 def as_demos(recalled: Sequence[Recalled]) -> list[Demo]:
@@ -176,5 +185,5 @@ def _place(step: Experience) -> tuple[str, str, str, int, str]:
 
 
 def _content(step: Experience) -> Any:
-    provenance = {"trace_id"} if step.index is None else None
+    provenance = {"trace_id", "supersedes"} if step.index is None else {"supersedes"}
     return step.model_dump(mode="json", exclude=provenance)

@@ -7,6 +7,7 @@ Source: Sarukkai et al., Self-Generated In-Context Examples (2025).
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import Field, model_serializer
@@ -48,6 +49,8 @@ class Experience(Record):
     """Conversation of the run, by which the split into training and gate goes; a snapshot leaves it out."""
     imported_from: str = ""
     """The agent whose log it stood in; empty = one of ours did it."""
+    supersedes: tuple[str, ...] = ()
+    """Traces whose answer to the same request this one replaced: a person said so later."""
     shown: int = Field(default=0, ge=0)
     """Scored runs that were shown this as an example."""
     led_to_success: int = Field(default=0, ge=0)
@@ -148,18 +151,30 @@ class Credit(Record):
     shown: int = Field(default=0, ge=0)
     led_to_success: int = Field(default=0, ge=0)
 
+    @property
+    def led_to_failure(self) -> int:
+        """How often a run that was shown it lost."""
+        return self.shown - self.led_to_success
 
-def tally(traces: Iterable[Trace]) -> dict[str, Credit]:
-    """Credit by the id of the recalled trace, from `Attempt.recalled`; attempts without a score say nothing."""
+
+def tally(traces: Iterable[Trace], verdicts: Mapping[str, float] = MappingProxyType({})) -> dict[str, Credit]:
+    """Credit by the id of the recalled trace, from `Attempt.recalled`; attempts without a score say nothing.
+
+    Args:
+        traces: runs of any outcome.
+        verdicts: people's scores in [0, 1] by trace id, which outrank the environment's of the last attempt.
+    """
     counts: dict[str, list[int]] = {}
     for trace in traces:
         for attempt in trace.attempts:
-            if attempt.outcome.score is None:
+            last = attempt is trace.attempts[-1]
+            score = verdicts.get(trace.trace_id, attempt.outcome.score) if last else attempt.outcome.score
+            if score is None:
                 continue
             for recalled in dict.fromkeys(attempt.recalled):
                 count = counts.setdefault(recalled, [0, 0])
                 count[0] += 1
-                count[1] += attempt.outcome.score >= WON
+                count[1] += score >= WON
     return {name: Credit(shown=shown, led_to_success=won) for name, (shown, won) in counts.items()}
 
 

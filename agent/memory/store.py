@@ -6,13 +6,14 @@ writer, and a step, its neighbours and its credit are one look-up each. Nothing 
 
 import hashlib
 import json
+import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from ratchet.agent.memory.steps import Experience, tally
+from ratchet.agent.memory.steps import Credit, Experience, tally
 from ratchet.agent.trace import Trace
 
 DAY: Final = 86_400
@@ -29,6 +30,9 @@ CREATE TABLE IF NOT EXISTS vectors (id INTEGER PRIMARY KEY, value BLOB NOT NULL)
 CREATE TABLE IF NOT EXISTS credit (
   trace_id TEXT PRIMARY KEY, shown INTEGER NOT NULL, led_to_success INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS counted (trace_id TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS recalls (
+  entry TEXT NOT NULL, run TEXT NOT NULL, shown INTEGER NOT NULL, led_to_success INTEGER NOT NULL,
+  PRIMARY KEY (entry, run)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
 _READ: Final = (
@@ -114,20 +118,52 @@ class StepStore:
         once = self._rows("SELECT value FROM about WHERE name = ?", _FORGOTTEN)
         return max(now, int(once[0][0])) if once else now
 
-    def credit(self, traces: Iterable[Trace]) -> int:
-        """Count what recalled exemplars led to, each trace once; returns how many had not been counted."""
+    def credit(self, traces: Iterable[Trace], verdicts: Mapping[str, float]) -> int:
+        """Count what recalled exemplars led to, each trace once; returns how many had not been counted.
+
+        A trace that comes again, since a person judged it meanwhile, counts as it stands now.
+        """
+        fresh = 0
         with self._db:
-            fresh = [
-                trace
-                for trace in traces
-                if self._db.execute("INSERT OR IGNORE INTO counted VALUES (?)", (trace.trace_id,)).rowcount
-            ]
-            self._db.executemany(
-                "INSERT INTO credit VALUES (?, ?, ?) ON CONFLICT (trace_id) DO UPDATE SET "
-                "shown = shown + excluded.shown, led_to_success = led_to_success + excluded.led_to_success",
-                [(name, c.shown, c.led_to_success) for name, c in tally(fresh).items()],
-            )
-        return len(fresh)
+            for trace in traces:
+                new = self._db.execute("INSERT OR IGNORE INTO counted VALUES (?)", (trace.trace_id,)).rowcount
+                fresh += new
+                led_to = tally([trace], verdicts)
+                for entry in dict.fromkeys(e for attempt in trace.attempts for e in attempt.recalled):
+                    self._count(entry, trace.trace_id, led_to.get(entry, Credit()), new=bool(new))
+        return fresh
+
+    def _count(self, entry: str, run: str, now: Credit, *, new: bool) -> None:
+        found = self._rows(
+            "SELECT shown, led_to_success FROM recalls WHERE entry = ? AND run = ?", entry, run
+        )
+        if not found and not new:
+            return  # counted by an older version, which did not keep as what
+        before = Credit(shown=found[0][0], led_to_success=found[0][1]) if found else Credit()
+        self._db.execute(
+            "INSERT OR REPLACE INTO recalls VALUES (?, ?, ?, ?)", (entry, run, now.shown, now.led_to_success)
+        )
+        if found and now == before:
+            return
+        self._db.execute(
+            "INSERT INTO credit VALUES (?, ?, ?) ON CONFLICT (trace_id) DO UPDATE SET "
+            "shown = shown + excluded.shown, led_to_success = led_to_success + excluded.led_to_success",
+            (entry, now.shown - before.shown, now.led_to_success - before.led_to_success),
+        )
+
+    def credits(self, entries: Sequence[str]) -> dict[str, Credit]:
+        """What came of showing these, by trace id; what no scored run was shown is left out."""
+        rows = self._rows(
+            "SELECT trace_id, shown, led_to_success FROM credit "
+            "WHERE shown > 0 AND trace_id IN (SELECT value FROM json_each(?))",
+            json.dumps(list(entries)),
+        )
+        return {entry: Credit(shown=shown, led_to_success=won) for entry, shown, won in rows}
+
+    def recalls(self, entry: str) -> dict[str, Credit]:
+        """The runs that were shown this, with what came of it; one that nobody scored has a credit of nothing."""
+        rows = self._rows("SELECT run, shown, led_to_success FROM recalls WHERE entry = ?", entry)
+        return {run: Credit(shown=shown, led_to_success=won) for run, shown, won in rows}
 
     def about(self, name: str, value: str, *, replace: bool = False) -> str:
         """What is noted under a name; `value` where nothing is yet, or where it replaces what was."""
@@ -170,6 +206,24 @@ class StepStore:
         """The first steps of all trajectories of these cases."""
         of_these = "s.case_id IN (SELECT value FROM json_each(?))"
         return self._steps(f"WHERE +s.place <= 0 AND {of_these} ORDER BY +s.id", json.dumps(list(case_ids)))
+
+    def begin_with(self, text: str) -> list[Experience]:
+        """Every step of the traces whose id begins with this."""
+        return self._steps("WHERE s.trajectory >= ? AND s.trajectory < ? ORDER BY s.id", text, f"{text}~")
+
+    def worst(self, n: int, text: str) -> tuple[list[str], int]:
+        """The `n` traces whose steps led to success least of those that have the text, and how many have it."""
+        has = "%" + re.sub("([%_!])", r"!\1", text) + "%"
+        which = "WHERE s.place <= 0 AND s.record LIKE ? ESCAPE '!'"
+        rows = self._rows(
+            f"SELECT s.trace_id FROM steps s LEFT JOIN credit c ON c.trace_id = s.trace_id {which} "
+            "GROUP BY s.trace_id ORDER BY "
+            "(coalesce(c.led_to_success, 0) + 1.0) / (coalesce(c.shown, 0) + 2), min(s.id) LIMIT ?",
+            has,
+            n,
+        )
+        total = self._one(f"SELECT count(DISTINCT s.trace_id) FROM steps s {which}", has)
+        return [trace_id for (trace_id,) in rows], int(total)
 
     def compared(self, numbers: Sequence[int]) -> list[StepRow]:
         """Number, case, trajectory, what was said, day, shown, led to success, vector, whether imported, of each."""

@@ -15,7 +15,7 @@ from ratchet.agent.errors import CorruptRecord, ServiceUnavailable
 from ratchet.agent.record import content_hash
 from ratchet.infra.mlflow_client import Connection, all_pages
 
-LogName = Literal["ledger", "asked", "watch"]
+LogName = Literal["ledger", "asked", "watch", "forgotten"]
 """Every log that a project has."""
 
 _EVENT: Final = "event"

@@ -84,7 +84,7 @@ def remember(
     with open_library(project) as library:
         taken_back = library.forget(lost)
         added = library.add(step for t in traces for step in winning_steps(t, person=said.get(t.trace_id)))
-        library.credit(traces)
+        library.credit(traces, said)
     return Remembered(added, taken_back)
 
 

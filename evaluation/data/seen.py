@@ -42,6 +42,12 @@ class SeenKeys:
             self._settle(self._fresh())
         return True
 
+    def copy(self) -> "SeenKeys":
+        """Another set that grows from here."""
+        twin = SeenKeys()
+        twin._settled, twin._touched, twin._recent = self._settled, self._touched[:], set(self._recent)
+        return twin
+
     def state(self) -> str:
         """Base64 of the sorted little-endian digests."""
         everything = np.sort(np.concatenate([self._settled, self._fresh()]))

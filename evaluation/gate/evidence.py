@@ -8,8 +8,8 @@ a = ξD/π, c = F(ξ/π − 1).
 Sources: Angelopoulos et al., PPI++ (2023); Zrnic & Candès, active inference (2024); Csillag et al. (2025).
 """
 
-from copy import copy
-from dataclasses import asdict, dataclass, field
+from copy import copy, deepcopy
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from ratchet.agent.errors import BadInput
@@ -241,6 +241,17 @@ class Intake:
             c = f - self.unlabelled_sum / self.unlabelled
             self.unlabelled, self.unlabelled_sum = 0, 0.0
         return [Bet(d, c, parts)]
+
+    def copy(self) -> "Intake":
+        """Another one that goes on from here."""
+        return replace(
+            self,
+            excluded=dict(self.excluded),
+            slices=dict(self.slices),
+            open=deepcopy(self.open),
+            cases=self.cases.copy(),
+            clusters=self.clusters.copy(),
+        )
 
     def state(self) -> dict[str, Any]:
         """Everything as plain JSON."""

@@ -2,28 +2,31 @@
 
 Guarantee. If the challenger's true gain is at most `min_gain`, then the probability that this gate ever says
 `promote`, however often it is asked and whenever it stops, is at most `alpha` (an e-process and Ville's
-inequality; the theorem stands in `ratchet.evaluation.gate.betting`). Slices, exclusions and a person can only take a
-promotion away; a judge changes how many labels it takes, never how often it is wrong. Needs: cases drawn
-alike, and labels that are a random sample of them, or picked with the stated propensities; see
+inequality; the theorems stand in `ratchet.evaluation.gate.betting` and `.horizon`). Slices, exclusions and a
+person can only take a promotion away; a judge changes how many labels it takes, never how often it is wrong.
+Needs: cases drawn alike, and labels that are a random sample of them, or picked with the stated propensities; see
 `ratchet.evaluation.gate.evidence`.
 
 The interval beside the verdict is a two-sided confidence sequence, intersected over every bet. What that
 guarantees: where alpha ≤ (1 − confidence)/2, a promotion's interval lies above `min_gain`, for the bet that
 promoted refuted it there, too. At a larger alpha the one-sided test needs less evidence than either end of the
-interval; where the two then seem to disagree the sentence says so.
+interval, as does a test with a horizon; where the two then seem to disagree the sentence says so.
 """
 
 import json
 import math
 from collections.abc import Iterable, Iterator
-from typing import Annotated, Any, Final
+from copy import deepcopy
+from typing import Annotated, Any, Final, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.agent.errors import BadInput, CorruptRecord
+from ratchet.evaluation.data.arrays import Floats
 from ratchet.evaluation.gate.betting import (
     EVERYTHING,
+    KAPPA,
     Run,
     Wealth,
     bet,
@@ -33,6 +36,7 @@ from ratchet.evaluation.gate.betting import (
     narrowed,
 )
 from ratchet.evaluation.gate.evidence import Bet, Intake
+from ratchet.evaluation.gate.horizon import Counts, Horizon, SignTest
 from ratchet.evaluation.gate.pairs import Pair
 from ratchet.evaluation.gate.provenance import Provenance, Registration
 from ratchet.evaluation.gate.slices import SliceEvidence, Slices
@@ -49,7 +53,9 @@ __all__ = ["Gate", "GatePolicy", "Pair", "Registration", "SideBySide", "SliceEvi
 
 BLOCK: Final = 512
 """Bets per vectorized step: bounded memory on input of any length, and it fits into the cache."""
-STATE_SCHEMA: Final = 2
+STATE_SCHEMA: Final = 3
+_BEFORE_HORIZONS: Final = 2
+"""A state of this schema has none, and goes on as it began."""
 _LARGEST_LOG: Final = 690.0
 """e-values are shown up to e^690, just below the largest float."""
 
@@ -74,6 +80,21 @@ class GatePolicy(BaseModel):
     """Smallest propensity that any pair may have; set = labels were chosen, unset = a plain random sample."""
     max_excluded: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Share of the labelled pairs that may be excluded for a fault; above it nothing is promoted."""
+    horizon: Horizon | None = None
+    """Decisive labels until which the verdict is wanted (`plan_horizon`); None: as many as it takes."""
+
+    @model_validator(mode="after")
+    def _horizon_fits(self) -> Self:
+        if self.horizon is None:
+            return self
+        if self.min_gain or self.min_propensity is not None:
+            raise ValueError("a horizon's sign test needs min_gain = 0 and labels that are a plain sample")
+        if not self.horizon.size < self.alpha:
+            raise ValueError(
+                f"the horizon's sign test takes {self.horizon.size:.3g} of alpha = {self.alpha:.3g}: "
+                "plan it from the test's own share"
+            )
+        return self
 
     @property
     def slice_floor(self) -> float:
@@ -110,6 +131,7 @@ class Gate:
         self._slices = Slices()
         self._tally = Tally()
         self._wealth = Wealth.start()
+        self._sign_test = SignTest.start(self.policy.alpha, self.policy.horizon)
         self._ends = EVERYTHING
         self._crossing: tuple[VerdictKind, int, float] | None = None
         self._bounds = self._intake.bounds
@@ -184,16 +206,34 @@ class Gate:
         if not bets:
             return None
         (low, high), _ = self._interval()
-        above = log_e_above(self._wealth, self.policy.min_gain, self._bounds)
-        below = log_e_below(self._wealth, self.policy.min_gain, self._bounds)
+        above, below = self._log_e_now()
         return WealthPoint(
             n_bets=bets,
-            e_value=math.exp(min(float(above), _LARGEST_LOG)),
-            harm_e_value=math.exp(min(float(below), _LARGEST_LOG)),
+            e_value=math.exp(min(above, _LARGEST_LOG)),
+            harm_e_value=math.exp(min(below, _LARGEST_LOG)),
             gain=float(self._wealth.mean),
             low=low,
             high=high,
         )
+
+    def log_e_after(self, wins: Counts, losses: Counts) -> Floats:
+        """Ln e for promotion if so many more wins and losses came, whole numbers, each [N]; [N]."""
+        up, down = (count[:, None] * np.log1p(sign * KAPPA) for count, sign in ((wins, 1), (losses, -1)))
+        n = (wins + losses)[:, None]
+        sums = np.concatenate([self._wealth.bets + n, np.zeros((n.size, 3))], axis=-1)
+        more = Wealth(self._wealth.up + up + down, self._wealth.down, sums)
+        return self._sign_test.log_e(log_e_above(more, self.policy.min_gain), wins, losses)
+
+    def copy(self) -> "Gate":
+        """Another gate that goes on from here: what it takes changes nothing here."""
+        twin = Gate(self.policy)
+        twin._provenance = deepcopy(self._provenance)
+        twin._intake = self._intake.copy()
+        twin._slices = Slices(dict(self._slices.wealth))
+        twin._tally = Tally.restore(self._tally.state())
+        twin._wealth, twin._sign_test = self._wealth, self._sign_test
+        twin._ends, twin._crossing = self._ends, self._crossing
+        return twin
 
     def to_json(self) -> str:
         """The whole state; `from_json` gives a gate that goes on exactly as this one would."""
@@ -206,6 +246,7 @@ class Gate:
                 "slices": self._slices.state(),
                 "tally": self._tally.state(),
                 "wealth": {name: value.tolist() for name, value in vars(self._wealth).items()},
+                "sign_test": self._sign_test.state(),
                 "ends": self._ends,
                 "crossing": self._crossing,
             }
@@ -222,7 +263,7 @@ class Gate:
 
     @staticmethod
     def _restore(parts: dict[str, Any]) -> "Gate":
-        if parts.get("schema") != STATE_SCHEMA:
+        if parts.get("schema") not in (STATE_SCHEMA, _BEFORE_HORIZONS):
             raise BadInput(
                 f"gate state has schema {parts.get('schema')!r}, expected {STATE_SCHEMA}: start a new test"
             )
@@ -232,6 +273,8 @@ class Gate:
         gate._slices = Slices.restore(parts["slices"])
         gate._tally = Tally.restore(parts["tally"])
         gate._wealth = Wealth(**{name: np.array(value) for name, value in parts["wealth"].items()})
+        if parts["schema"] != _BEFORE_HORIZONS:
+            gate._sign_test = gate._sign_test.restore(parts["sign_test"])
         low, high = parts["ends"]
         gate._ends = (float(low), float(high))
         crossing = parts["crossing"]
@@ -252,14 +295,15 @@ class Gate:
         self._wealth = run.wealth
         self._ends = narrowed(self._ends, run.path, confidence=self.policy.confidence, bounds=self._bounds)
         self._slices.bet((part for b in bets for part in b.parts), self._bounds)
+        self._sign_test, log_e = self._sign_test.after(a, c, run.log_up)
         if self._crossing is None:
-            self._crossing = self._first_crossing(run, before)
+            self._crossing = self._first_crossing(run, log_e, before)
 
-    def _first_crossing(self, run: Run, before: int) -> tuple[VerdictKind, int, float] | None:
-        up = np.flatnonzero(run.log_up >= -math.log(self.policy.alpha))
+    def _first_crossing(self, run: Run, log_e: Floats, before: int) -> tuple[VerdictKind, int, float] | None:
+        up = np.flatnonzero(log_e >= -math.log(self.policy.alpha))
         down = np.flatnonzero(run.log_down >= -math.log(self.policy.reject_alpha))
         if up.size and (not down.size or up[0] <= down[0]):
-            return "promote", before + int(up[0]) + 1, float(run.log_up[up[0]])
+            return "promote", before + int(up[0]) + 1, float(log_e[up[0]])
         if down.size:
             return "reject", before + int(down[0]) + 1, float(run.log_down[down[0]])
         return None
@@ -274,13 +318,17 @@ class Gate:
 
     def _log_e(self) -> tuple[float, float]:
         """Ln e for promotion and for harm: now, or at the crossing for the side that crossed."""
-        above = float(log_e_above(self._wealth, self.policy.min_gain, self._bounds))
-        below = float(log_e_below(self._wealth, self.policy.min_gain, self._bounds))
+        above, below = self._log_e_now()
         if self._crossing and self._crossing[0] == "promote":
             above = self._crossing[2]
         elif self._crossing:
             below = self._crossing[2]
         return above, below
+
+    def _log_e_now(self) -> tuple[float, float]:
+        above = log_e_above(self._wealth, self.policy.min_gain, self._bounds)
+        below = log_e_below(self._wealth, self.policy.min_gain, self._bounds)
+        return float(self._sign_test.log_e(above)), float(below)
 
 
 def _blocks(slices: Iterable[SliceEvidence], seen: Intake, rules: GatePolicy) -> Iterator[str]:

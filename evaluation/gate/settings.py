@@ -15,6 +15,8 @@ class GateSettings(StageSettings):
     """What alpha bounds: any false promotion, or with e-LOND the share of false ones; fixed by the first test."""
     min_gain: float = Field(default=0.0, gt=-1, lt=1)
     """Promote only above this mean gain in score; negative: as good will do."""
+    gain_worth_finding: float = Field(default=0.1, ge=0, lt=1)
+    """True gain that a test shall prove with the fewest labels: its horizon, where `min_gain` is 0; 0: no horizon."""
     batch: int = Field(default=16, ge=1)
     """Cases between two looks; a session is not cut."""
     max_cases: int = Field(default=400, ge=1)

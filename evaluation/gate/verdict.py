@@ -35,7 +35,7 @@ class Verdict(BaseModel):
     """Estimated mean of challenger − champion on the human scale; None before the first bet."""
     ci: tuple[float, float]
     """Confidence sequence for the gain, intersected over every bet: covers at every n at once with probability ≥
-    confidence. Above `min_gain` in every promotion at alpha ≤ (1 − confidence)/2."""
+    confidence. Above `min_gain` in every promotion at alpha ≤ (1 − confidence)/2 that no horizon helped."""
     steady: bool = True
     """False = what early bets refuted, later ones call likely: the gain moved during the test (or the promised
     1 − confidence happened), no single value fits, and `ci` is that of all bets together."""

@@ -19,6 +19,7 @@ from ratchet.evaluation.data.curate import CurateSettings
 from ratchet.evaluation.data.raters import RaterSettings
 from ratchet.evaluation.data.selection import SelectionSettings
 from ratchet.evaluation.drift.watch_state import WatchSettings
+from ratchet.evaluation.gate.approval import ApprovalSettings
 from ratchet.evaluation.gate.ledger import Ledger
 from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.infra.registry.ledger import read_ledger
@@ -64,6 +65,8 @@ class ProjectSettings(ImproveSettings, MonitorSettings):
 
     agent: ChatProject | None = None
     """The agent, where it is a chat endpoint and no `project.py` says so."""
+    approval: ApprovalSettings = ApprovalSettings()
+    """Who may approve what; of the file alone, so that no form and no option of one run can change it."""
 
 
 def read_settings(folder: Path, kind: type[RecordT], given: RecordT | Sequence[str] | None = None) -> RecordT:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from ratchet.agent.candidate import Kind
 from ratchet.agent.kinds.chat_request import screens
-from ratchet.agent.record import Record
+from ratchet.agent.record import Record, as_text
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase, answer_name
 from ratchet.evaluation.data.intervals import Interval
@@ -26,6 +26,7 @@ from ratchet.evaluation.gate.pairs import Pair, SideResult, pair_up
 from ratchet.evaluation.gate.provenance import Registration
 from ratchet.evaluation.gate.verdict import Verdict, WealthPoint, screened
 
+_LONGEST_ANSWER: Final = 2000
 _TOLD: Final = 2
 """Kinds of cases that were no full test which a verdict names."""
 
@@ -44,6 +45,10 @@ class Play(Record):
     """What the challenger did first."""
     screens: str = Field(default="", exclude_if=lambda why: not why)
     """Why this case is no full test, in words; not written where it is one."""
+    trace_id: str = Field(default="", exclude_if=lambda trace_id: not trace_id)
+    """Production trace in which the case came up."""
+    said: tuple[str, str] | None = Field(default=None, exclude_if=lambda said: said is None)
+    """The champion's and the challenger's answer as a person reads them, cut where long; empty = none came."""
 
     @property
     def is_evidence(self) -> bool:
@@ -205,7 +210,15 @@ def _play(pair: Pair, case: LabelledCase, runs: tuple[Trace, Trace]) -> Play:
         challenger=challenger if known else None,
         expected=None if free or case.answer is None else answer_name(case.answer),
         chosen=None if free or did is None else did.name,
+        trace_id=case.trace_id,
+        said=(_readable(runs[0]), _readable(runs[1])),
     )
+
+
+def _readable(run: Trace) -> str:
+    if run.error is not None:
+        return f"failed: {run.error.message}"[:_LONGEST_ANSWER]
+    return "" if run.answer is None else as_text(run.answer)[:_LONGEST_ANSWER]
 
 
 def side_result(trace: Trace) -> SideResult:

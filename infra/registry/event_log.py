@@ -1,4 +1,4 @@
-"""The log of what decides in a project: tests, spent cases, moves, questions; the same for every home.
+"""The log of what decides in a project: tests, spent cases, approvals, moves, questions; the same for every home.
 
 A place's meaning follows from the log alone; an event that the rules refuse at its place has no effect.
 
@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, Field
 
 from ratchet.agent.errors import CorruptRecord
 from ratchet.agent.record import Record, content_hash
+from ratchet.evaluation.gate.approval import ApprovalSettings
 from ratchet.evaluation.gate.ledger import Spending
 from ratchet.evaluation.gate.verdict import VerdictKind
 from ratchet.infra.mlflow_client import Connection
@@ -29,13 +30,16 @@ _ABOUT: Final = (
     "What decides: tests, spent cases, moves, questions; each version is one event, none is deleted."
 )
 _PORTION: Final = 2000
-_NOT_SAID: Final = {"kind", "at", "cases", "picks", "after", "before"}
+_NOT_SAID: Final = {"kind", "at", "cases", "picks", "policy", "after", "before"}
 
 
 class LedgerEvent(Record):
     """One line of the log."""
 
-    kind: Literal["begin", "open", "close", "refresh", "spend", "claim", "ask", "round"]
+    kind: Literal[
+        "begin", "open", "close", "refresh", "spend", "claim", "ask", "round",
+        "policy", "approve", "decline", "remind",
+    ]  # fmt: skip
     at: AwareDatetime
     candidate: str = ""
     champion: str = ""
@@ -45,8 +49,12 @@ class LedgerEvent(Record):
     decision: VerdictKind | None = None
     e_value: float | None = None
     reason: str = ""
-    """Verdict's sentence, or why a new budget was granted."""
+    """Verdict's sentence, or why a new budget was granted, or why a person approved or declined."""
     by: str = ""
+    via: Literal["", "terminal", "prefect", "code"] = ""
+    """Where a person approved or declined."""
+    policy: ApprovalSettings | None = None
+    """Who may approve from here on."""
     alpha: float | None = None
     spending: Spending | None = None
     cases: tuple[str, ...] = ()

@@ -5,16 +5,16 @@ challenger without evidence against the champion that serves *now*.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from ratchet.agent.errors import BadInput
+from ratchet.evaluation.gate.approval import Approval, one_each
 from ratchet.evaluation.gate.ledger import last_test
 from ratchet.evaluation.gate.verdict import SAID
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
 from ratchet.infra.registry.alias_moves import Move, current_aliases, move_in_turn, settle
 from ratchet.infra.registry.alias_names import CANARY, CHALLENGER, CHAMPION, PREVIOUS
-from ratchet.infra.registry.event_log import read_log
+from ratchet.infra.registry.event_log import now, read_log
 from ratchet.infra.registry.ledger import ledger_of
 from ratchet.infra.registry.prompts import follow_champion
 from ratchet.infra.registry.version import (
@@ -31,6 +31,7 @@ from ratchet.infra.registry.version import (
     read_evaluation,
     read_version,
 )
+from ratchet.infra.registry.waiting import waiting_for
 
 _LEAVES: Final = {CHALLENGER, CANARY}
 _COMES: Final = {"promoted", "restored"}
@@ -45,7 +46,8 @@ def promote(project: str, candidate_id: str, *, approved_by: str, reason: str) -
     Raises:
         BadInput: no verdict says `promote`, or the one that does compared it with another champion, or the
             ledger holds no closed test that bears it out (the very first champion needs none), or one served
-            before and none does now, or nobody's name or no reason was given.
+            before and none does now, or nobody's name or no reason was given; or the project's policy names other
+            people, or one more, or the proof lapsed.
     """
     _refuse_anonymous(approved_by, reason)
     with mlflow_errors(f"promoting {candidate_id}"):
@@ -58,9 +60,10 @@ def promote(project: str, candidate_id: str, *, approved_by: str, reason: str) -
             if serving == chosen.number:
                 return None
             old = _refuse_unpromotable(connection, chosen, serving)
+            names = _refuse_unapproved(connection, chosen, old, approved_by) if old else approved_by
             moves = {PREVIOUS: serving, CHAMPION: chosen.number}
             moves |= {alias: None for alias in _LEAVES if aliases.get(alias) == chosen.number}
-            tags = _events(chosen, old, ("promoted", "replaced"), approved_by, reason)
+            tags = _events(chosen, old, ("promoted", "replaced"), names, reason)
             return Move(candidate_id, moves, tags, "promote")
 
         with locked(connection):
@@ -84,18 +87,27 @@ def settle_moves(project: str) -> None:
             follow_champion(connection)
 
 
-def require_promotable(project: str, candidate_id: str) -> None:
+def require_promotable(project: str, candidate_id: str, *, by: str = "") -> None:
     """Do nothing if `promote` would accept the candidate as the evidence stands now; moves nothing.
 
+    Args:
+        project: Registered model.
+        candidate_id: What is to serve.
+        by: Whose yes is to count; left out, nobody's is looked at.
+
     Raises:
-        BadInput: what `promote` would raise.
+        BadInput: what `promote` would raise, but for a yes that is still missing.
     """
     with mlflow_errors(f"looking at the evidence of {candidate_id}"):
         connection = connect(project)
         chosen = find_version(connection, candidate_id)
         serving = current_aliases(connection).get(CHAMPION)
-        if serving != chosen.number:
-            _refuse_unpromotable(connection, chosen, serving)
+        if serving == chosen.number:
+            return
+        old = _refuse_unpromotable(connection, chosen, serving)
+        waiting = old and waiting_for(connection, read_log(connection), chosen, old)
+        if waiting:
+            waiting.require(by or None, now())
 
 
 def require_first_day(project: str) -> None:
@@ -175,6 +187,20 @@ def _refuse_unproven(connection: Connection, chosen: Listing, old: Listing) -> N
         )
 
 
+def _refuse_unapproved(connection: Connection, chosen: Listing, old: Listing, by: str) -> str:
+    """Everybody who approved, of whom the policy may want two."""
+    waiting = waiting_for(connection, read_log(connection), chosen, old)
+    if waiting is None:
+        return by
+    waiting.require(by, now())
+    if missing := waiting.missing(by):
+        raise BadInput(
+            f"candidate {chosen.candidate_id} is not promoted: {missing} more must approve a change of "
+            f"{waiting.risk} ({waiting.policy.who(waiting.risk)}): `ratchet approve`"
+        )
+    return ", ".join(one.by for one in one_each([*waiting.approvals, Approval(by=by, at=now())]))
+
+
 def roll_back(project: str, *, by: str, reason: str) -> Version:
     """Put the champion before the present one back; again, and the one before that.
 
@@ -236,10 +262,10 @@ def _events(
     forward: Listing, back: Listing | None, words: tuple[MoveKind, MoveKind], by: str, reason: str
 ) -> dict[str, dict[str, str]]:
     """This move as a tag of both versions' runs."""
-    now = datetime.now(UTC)
+    at = now()
     tags = {}
     for version, action, other in ((forward, words[0], back), (back, words[1], forward)):
         if version is not None:
-            event = Event(action=action, at=now, by=by, reason=reason, other=other and other.candidate_id)
+            event = Event(action=action, at=at, by=by, reason=reason, other=other and other.candidate_id)
             tags[version.run_id] = {f"{MOVE}{len(version.events) + 1:04d}": event.to_json()}
     return tags

@@ -10,12 +10,19 @@ its rater is who completed the item; behind MLflow's login that is the account, 
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import mlflow
 from mlflow.entities import AssessmentSource, Expectation, TraceInfo
 from mlflow.exceptions import MlflowException
-from mlflow.genai.label_schemas import InputText, create_label_schema, list_label_schemas
+from mlflow.genai.label_schemas import (
+    InputCategorical,
+    InputNumeric,
+    InputPassFail,
+    InputText,
+    create_label_schema,
+    list_label_schemas,
+)
 from mlflow.genai.review_queues import (
     ReviewQueue,
     ReviewQueueItem,
@@ -39,14 +46,27 @@ from ratchet.infra.traces.spans import mlflow_id, own_id
 QUEUE: Final = "review"
 PICKS: Final = "asked"
 """Name of the log of picks."""
-_QUESTIONS: Final[tuple[tuple[str, Literal["expectation", "feedback"], str], ...]] = (
-    (
+InputType = InputCategorical | InputNumeric | InputPassFail | InputText
+
+
+class Asked(NamedTuple):
+    """One thing that the Review page asks; its name is that under which the answer is stored."""
+
+    name: str
+    kind: Literal["expectation", "feedback"]
+    input: InputType
+    instruction: str
+
+
+_QUESTIONS: Final = (
+    Asked(
         EXPECTED,
         "expectation",
+        InputText(),
         "What should the agent have answered? Write the tool's name, or the answer itself. "
         "The request and the agent's own answer stand in the trace.",
     ),
-    (COMMENT, "feedback", "Anything that the next person should know (optional)."),
+    Asked(COMMENT, "feedback", InputText(), "Anything that the next person should know (optional)."),
 )
 Status = Literal["pending", "complete"]
 _PAGE: Final = 500
@@ -76,7 +96,7 @@ def ask_people(project: str, items: Sequence[ReviewItem]) -> None:
         raise BadInput(f"trace {by_hand[0]} has no propensity: say with which probability it was picked")
     with mlflow_errors(f"queueing {len(items)} traces for review"):
         connection = connect(project)
-        queue = _queue(connection)
+        queue = ensure_queue(connection, QUEUE, _QUESTIONS)
         there = {own_id(item_id) for item_id in _item_ids(queue)}
         new = {item.trace_id: item for item in items if item.trace_id not in there}
         known = trace_infos(connection, list(new))
@@ -88,32 +108,38 @@ def ask_people(project: str, items: Sequence[ReviewItem]) -> None:
         if new:
             _log_picks(connection, list(new.values()))
             _mark(connection, list(new.values()))
-            _queue_up(queue, [mlflow_id(trace_id) for trace_id in new])
+            queue_up(queue, [mlflow_id(trace_id) for trace_id in new])
 
 
-def _queue(connection: Connection) -> ReviewQueue:
-    found = existing_queue(connection)
+def ensure_queue(connection: Connection, name: str, questions: Sequence[Asked]) -> ReviewQueue:
+    """The project's queue of that name, made where it is not there; it keeps the questions that it was made with."""
+    found = find_queue(connection, name)
     if found is not None:
         return found
     try:
         made: ReviewQueue = create_review_queue(
-            QUEUE,
+            name,
             queue_type="custom",
             users=["default"],
-            schema_ids=_schema_ids(connection),
+            schema_ids=_schema_ids(connection, questions),
             experiment_id=connection.experiment_id,
         )
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        made = get_review_queue(name=QUEUE, experiment_id=connection.experiment_id)
+        made = get_review_queue(name=name, experiment_id=connection.experiment_id)
     return made
 
 
 def existing_queue(connection: Connection) -> ReviewQueue | None:
-    """The project's queue; None where nobody was ever asked."""
+    """The project's queue of traces; None where nobody was ever asked."""
+    return find_queue(connection, QUEUE)
+
+
+def find_queue(connection: Connection, name: str) -> ReviewQueue | None:
+    """The project's queue of that name; None where there is none."""
     try:
-        found: ReviewQueue = get_review_queue(name=QUEUE, experiment_id=connection.experiment_id)
+        found: ReviewQueue = get_review_queue(name=name, experiment_id=connection.experiment_id)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -121,18 +147,18 @@ def existing_queue(connection: Connection) -> ReviewQueue | None:
     return found
 
 
-def _schema_ids(connection: Connection) -> list[str]:
-    """The page's two questions; their names are those under which the answers are stored.
+def _schema_ids(connection: Connection, questions: Sequence[Asked]) -> list[str]:
+    """The page's questions; the newest stands first on it.
 
     The comment is a question of its own because MLflow reads an expectation back without its rationale.
     """
     known = {one.name: one for one in list_label_schemas(connection.experiment_id)}
     ids = []
-    for name, kind, instruction in _QUESTIONS:
+    for name, kind, of, instruction in questions:
         schema = known.get(name) or create_label_schema(
             name,
             type=kind,
-            input=InputText(),
+            input=of,
             instruction=instruction,
             experiment_id=connection.experiment_id,
         )
@@ -145,8 +171,11 @@ def _item_ids(queue: ReviewQueue, status: Status | None = None) -> list[str]:
     return [item.item_id for item in queue_items(queue, status)]
 
 
-def _queue_up(queue: ReviewQueue, item_ids: Sequence[str]) -> None:
-    """In portions: 5,000 in one call take a minute, and MLflow's client waits no longer than two."""
+def queue_up(queue: ReviewQueue, item_ids: Sequence[str]) -> None:
+    """Put traces into the queue; one that is there keeps its place.
+
+    In portions: 5,000 in one call take a minute, and MLflow's client waits no longer than two.
+    """
     for start in range(0, len(item_ids), _PAGE):
         add_items_to_review_queue(queue.queue_id, item_ids=list(item_ids[start : start + _PAGE]))
 

@@ -16,7 +16,7 @@ from ratchet.infra.mlflow_client import Connection, all_pages
 from ratchet.infra.traces.assessments import Problem
 from ratchet.infra.traces.rows import rows_after, trace_in_row
 from ratchet.infra.traces.service_clock import OFF_S
-from ratchet.infra.traces.spans import CLOCK, RECEIVED, own_id
+from ratchet.infra.traces.spans import CLOCK, RECEIVED, is_comparison, own_id
 
 OVERLAP: Final = timedelta(minutes=10)
 """How long a write may take from its stamp to its commit without being overlooked."""
@@ -49,12 +49,14 @@ def arrived(
     """
     if connection.is_sqlite:
         rows, is_known = _rows_after(connection, since)
-        infos = infos_of(connection, [trace_id for _, trace_id in rows])
+        infos = infos_of(connection, [trace_id for _, trace_id in rows if not is_comparison(trace_id)])
         row, row_trace = rows[-1] if rows else (since.row, since.row_trace) if is_known else (0, "")
         mark = Mark(received_ms=_newest(since, infos, now), row=row, row_trace=row_trace)
         return infos, mark, clock_problems(infos, since, now) if is_known else [_gone(since, len(infos))]
     infos = [
-        info for info in _stamped_after(connection, since, now) if own_id(info.trace_id) not in since.seen
+        info
+        for info in _stamped_after(connection, since, now)
+        if own_id(info.trace_id) not in since.seen and not is_comparison(info.trace_id)
     ]
     received_ms = _newest(since, infos, now)
     kept = since.seen if received_ms - since.received_ms < _ms(_AT_WORK) else ()

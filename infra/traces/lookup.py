@@ -18,7 +18,7 @@ from ratchet.infra.store.collected import collected_traces
 from ratchet.infra.traces.arrivals import infos_of, traces_of
 from ratchet.infra.traces.assessments import Problem, score_of, to_labels
 from ratchet.infra.traces.read import foreign_of, is_own, record_of
-from ratchet.infra.traces.spans import mlflow_id, own_id
+from ratchet.infra.traces.spans import is_comparison, mlflow_id, own_id
 
 
 class FoundTrace(Record):
@@ -46,7 +46,7 @@ def look_up_traces(project: str, trace_ids: Sequence[str]) -> Lookup:
     """
     with mlflow_errors(f"reading {len(trace_ids)} traces"):
         connection = connect(project)
-        wanted = [mlflow_id(own_id(one)) for one in dict.fromkeys(trace_ids)]
+        wanted = [mlflow_id(own_id(one)) for one in dict.fromkeys(trace_ids) if not is_comparison(one)]
         found = traces_of(connection, wanted, include_spans=True)
     lookup = Lookup({}, {})
     foreign = [own_id(one.info.trace_id) for one in found.values() if one.data.spans and not is_own(one)]

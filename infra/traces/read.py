@@ -27,7 +27,7 @@ from ratchet.infra.traces.feedback import FeedbackNames
 from ratchet.infra.traces.foreign import KnownVersions, Reading, foreign_trace
 from ratchet.infra.traces.rows import labelled_since
 from ratchet.infra.traces.service_clock import there
-from ratchet.infra.traces.spans import RECORD_ATTRIBUTE, mlflow_id, own_id
+from ratchet.infra.traces.spans import RECORD_ATTRIBUTE, is_comparison, mlflow_id, own_id
 
 _LABEL_OVERLAP_MS: Final = 24 * 3600 * 1000
 """Whoever writes a label stamps it, and MLflow tells no order: what a day's wrong clock hides is read again."""
@@ -110,6 +110,7 @@ def collect(
         read = _read(connection, new, rules, now)
         said_after = start.labelled_ms - _LABEL_OVERLAP_MS
         labelled = new if since is None else _labelled(connection, said_after, rules.names) | new
+        labelled = {one: info for one, info in labelled.items() if not is_comparison(one)}
     labels, unusable = _labels(labelled.values(), start, said_after, rules.names)
     return Collected(
         traces=tuple(read.traces),

@@ -15,7 +15,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 
-from ratchet.agent.record import Json
+from ratchet.agent.record import Json, content_hash
 from ratchet.agent.trace import Attempt, Trace
 
 RECORD_ATTRIBUTE: Final = "ratchet.trace"
@@ -24,6 +24,8 @@ RECEIVED: Final = "ratchet.received"
 """Tag: when MLflow was handed the trace (ISO, UTC, by MLflow's clock where it can be asked)."""
 CLOCK: Final = "ratchet.clock_ahead_s"
 """Tag of a trace whose writer's clock is not MLflow's: by how many seconds it is ahead (negative: behind)."""
+_COMPARISON: Final = "c0ffee00a5cedb10"
+"""Begins the ids of traces that show people a question; a trace of an agent has it once in 2⁶⁴."""
 _TAG: Final = "mlflow.traceTag."
 
 
@@ -35,6 +37,20 @@ def mlflow_id(trace_id: str) -> str:
 def own_id(mlflow_trace_id: str) -> str:
     """Our id of MLflow's trace."""
     return mlflow_trace_id.removeprefix("tr-")
+
+
+def comparison_id(project: str, question_id: str) -> str:
+    """Our id of the trace that shows people a question of a project's gate.
+
+    Why the id says what it is: a tag may be written and deleted by whoever may label, and then a question would be
+    collected as an answer of the agent.
+    """
+    return _COMPARISON + content_hash([project, question_id], length=32 - len(_COMPARISON))
+
+
+def is_comparison(trace_id: str) -> bool:
+    """Whether this, our id or MLflow's, is that of a question of the gate and not of an answer of the agent."""
+    return own_id(trace_id).startswith(_COMPARISON)
 
 
 def export_request(

@@ -1,5 +1,6 @@
 """What tests share: a home of their own, one real MLflow over SQLite, and one real MLflow server."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -50,10 +51,16 @@ def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(mlflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def project_name(request: pytest.FixtureRequest) -> str:
+    """A name that no other test has and each run has again: it decides which cases judge and which teach."""
+    return f"test-{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:12]}"
+
+
+@pytest.fixture
+def project(project_name: str, mlflow_home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A project that nobody else uses, in a real MLflow over SQLite."""
     monkeypatch.setenv("RATCHET_HOME", str(mlflow_home))
-    return f"test-{uuid.uuid4().hex[:12]}"
+    return project_name
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Who writes with a wrong clock loses nothing of its own and nothing of others; what comes late comes once."""
 
-import uuid
 from datetime import UTC, datetime, timedelta
 
 import mlflow
@@ -33,9 +32,9 @@ def clock(monkeypatch):
 
 
 @pytest.fixture
-def remote(mlflow_server, monkeypatch):
+def remote(mlflow_server, project_name, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
-    return f"test-{uuid.uuid4().hex[:12]}"
+    return project_name
 
 
 def wrong_and_right_writers(name, clock, make_trace, hours):

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,7 +41,7 @@ class Service(NamedTuple):
 @pytest.fixture(scope="module")
 def service(mlflow_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One process for all tests that do not kill it."""
-    name = f"test-{uuid.uuid4().hex[:12]}"
+    name = "test-serve"
     folder = tmp_path_factory.mktemp("served")
     with upstream() as (scripted, address):
         write_project(folder, name, address)

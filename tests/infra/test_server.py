@@ -1,7 +1,5 @@
 """The same adapters against a real MLflow server: traces over OTLP, labels, a queue, an alias that moves."""
 
-import uuid
-
 import pytest
 from tests.evidence import finished, give_verdict
 from tests.infra.test_trace_store import label
@@ -27,9 +25,9 @@ pytestmark = pytest.mark.server
 
 
 @pytest.fixture
-def remote(mlflow_server, monkeypatch):
+def remote(mlflow_server, project_name, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
-    return f"test-{uuid.uuid4().hex[:12]}"
+    return project_name
 
 
 def test_traces_and_labels_go_through_a_server(remote, make_trace):

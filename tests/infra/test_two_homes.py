@@ -2,7 +2,6 @@
 
 import json
 import os
-import uuid
 
 import pytest
 from tests.evidence import give_verdict, ledger_events
@@ -27,13 +26,13 @@ BETTER = decide(
 
 
 @pytest.fixture(params=["database", pytest.param("server", marks=pytest.mark.server)])
-def shared(request, mlflow_home, monkeypatch):
+def shared(request, project_name, mlflow_home, monkeypatch):
     """A project on an MLflow that several homes share."""
     uri = f"sqlite:///{mlflow_home}/mlflow.db"
     if request.param == "server":
         uri = request.getfixturevalue("mlflow_server")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    return f"test-{uuid.uuid4().hex[:12]}"
+    return project_name
 
 
 @pytest.fixture

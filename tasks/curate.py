@@ -7,12 +7,19 @@ from pydantic import Field
 
 from ratchet.agent.kinds.chat_endpoint import Chat
 from ratchet.agent.project import load_project
-from ratchet.agent.record import Record, content_hash
+from ratchet.agent.record import Record, as_text, content_hash
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase, labelled_cases, released_by, split_salt
 from ratchet.evaluation.data.conversations import earlier_calls
-from ratchet.evaluation.data.curate import CurateSettings, curate, training_imports, training_rollouts
+from ratchet.evaluation.data.curate import (
+    CurateSettings,
+    curate,
+    training_imports,
+    training_rollouts,
+    without_forgotten,
+)
 from ratchet.evaluation.data.labels import Label
+from ratchet.infra.registry.forgotten import forgotten
 from ratchet.infra.registry.gate_cases import spent_cases
 from ratchet.infra.registry.registry import champion
 from ratchet.infra.review.answers import contradictions, effective_labels
@@ -65,19 +72,29 @@ def curate_round(
         self_scoring=project.scores_itself,
     )
     released = released_by(labelled, spent_cases(project.name))
-    curated = curate(labelled, settings, released=released, seed=seed)
+    gone = forgotten(project.name)
+    teaching = without_forgotten(labelled, gone, released)
+    curated = curate(teaching, settings, released=released, seed=seed)
     rollouts = training_rollouts(
         traces, labelled, labels, gate_share=gate_share, salt=salt, released=released
     )
+    rollouts = [
+        one for one in rollouts if not gone.covers(one.trace_id, one.case.case_id, _whole_answer(one))
+    ]
     with open_library(project.name) as library:
         imported = training_imports(
             library.imported(), traces, labelled, gate_share=gate_share, salt=salt, released=released
         )
+        imported = [step for step in imported if not gone.covers(step.trace_id, step.case_id)]
     disputed = len(contradictions(labels, {trace.trace_id for trace in traces if trace.is_free}))
     weighted = [
         TrainingExample(case=c, weight=1.0 if c.source == "human" else settings.own_weight)
         for c in curated.cases
     ]
+    left_out = {
+        "people contradict each other": disputed,
+        "people had it forgotten": len(labelled) - len(teaching),
+    }
     serving = champion(project.name)
     assert serving is not None, "a champion is registered before the first trace"
     return RoundData(
@@ -87,8 +104,13 @@ def curate_round(
         imported=write_dataset("imported", imported),
         champion=serving.candidate_id,
         n_human=curated.n_human,
-        left_out=curated.left_out | ({"people contradict each other": disputed} if disputed else {}),
+        left_out=curated.left_out | {why: n for why, n in left_out.items() if n},
     )
+
+
+def _whole_answer(run: Trace) -> str | None:
+    """What a run of one step answered, as text; None of a longer one."""
+    return as_text(run.answer) if run.n_steps == 1 else None
 
 
 class TrainingExample(Record):

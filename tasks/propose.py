@@ -15,6 +15,7 @@ from ratchet.agent.kinds.program import View
 from ratchet.agent.memory.library import Library
 from ratchet.agent.memory.ranking import Retriever
 from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.forgetting import Forget, would_forget
 from ratchet.agent.optimize.proposer import Proposer, Registered, Work, made_by, recipe_of
 from ratchet.agent.project import Project, load_project
 from ratchet.agent.record import Record, content_hash
@@ -22,6 +23,7 @@ from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import answer_name
 from ratchet.infra.failures import in_one_line, keep_traceback
 from ratchet.infra.registry.agents import build
+from ratchet.infra.registry.forgotten import forgotten
 from ratchet.infra.registry.registry import fetch_files, register, seen_case_ids, version_history, version_of
 from ratchet.infra.store.collected import TRACES, collected_traces, columns_of, newest_traces
 from ratchet.infra.store.dataset_store import DatasetVersion, column_of, read_dataset
@@ -66,7 +68,8 @@ def propose_each(
 ) -> Proposed:
     """Let each proposer change the champion, or, `stacked`, what the one before it made.
 
-    `edits`: what a developer changed in the code since is a challenger, too, and the first to be tested.
+    `edits`: what people changed themselves is tested first: the code's own parts, and the champion without what they
+    had it forget.
     """
     project = load_project(Path(folder))
     name = project.name
@@ -88,11 +91,22 @@ def propose_each(
             nothing_new[proposer.name] = one.nothing or NOTHING_BETTER
         else:
             made.append(one.candidate_id)
+    made += forgetting_version(folder, name, data, seed) if edits else []
     edited = edited_version(project, data.champion) if edits else None
     made += [edited] if edited else []
     return Proposed(
         challengers=tuple(dict.fromkeys(reversed(made))), nothing_new=nothing_new, problems=tuple(problems)
     )
+
+
+def forgetting_version(folder: str, name: str, data: RoundData, seed: int) -> list[str]:
+    """The champion without the entries that people had it forget; nothing where it has none of them."""
+    gone = forgotten(name)
+    serving = registered(name, data.champion)
+    if not would_forget(serving.candidate, serving.files, gone):
+        return []
+    made = propose(folder, Forget(forgotten=gone.entries), data.champion, data, seed)
+    return [made.candidate_id] if made.candidate_id not in (None, data.champion) else []
 
 
 def propose(folder: str, proposer: Proposer, parent: str, data: RoundData, seed: int) -> Made:

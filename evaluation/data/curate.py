@@ -10,10 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 
 from pydantic import Field
 
+from ratchet.agent.memory.forgotten import Oblivion
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.record import Record, StageSettings
 from ratchet.agent.trace import Trace
-from ratchet.evaluation.data.cases import LabelledCase, case_text, first_sessions, role_of
+from ratchet.evaluation.data.cases import LabelledCase, answer_name, case_text, first_sessions, role_of
 from ratchet.evaluation.data.contamination import overlapping
 from ratchet.evaluation.data.labels import Label
 
@@ -27,6 +28,19 @@ class CurateSettings(StageSettings):
     """Weight of an own success in training; a human label weighs 1."""
     max_cases: int = Field(default=2000, ge=1)
     """Training cases at most; human labels are all kept, whatever their number."""
+
+
+def without_forgotten(
+    labelled: Sequence[LabelledCase], gone: Oblivion, released: Collection[str] = ()
+) -> list[LabelledCase]:
+    """The labelled cases without those that people had forgotten; what the gate may still judge by stays."""
+
+    def stays(one: LabelledCase) -> bool:
+        said = None if one.answer is None else answer_name(one.answer)
+        judges = one.role == "gate" and one.case_id not in released
+        return judges or not gone.covers(one.trace_id, one.case_id, said)
+
+    return [one for one in labelled if stays(one)]
 
 
 class TrainingSet(Record):

@@ -12,10 +12,11 @@ from rich.text import Text
 
 from ratchet.agent.errors import BadInput
 from ratchet.agent.memory.entries import Entry, entry_named, with_text
+from ratchet.agent.memory.forgotten import Forgotten
 from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name, Person
 from ratchet.flows.commands.terminal import NO, console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import called, which_project, which_version
-from ratchet.infra.registry.forgotten import Forgotten, forget_entries, forgotten
+from ratchet.infra.registry.forgotten import forget_entries, forgotten
 from ratchet.infra.registry.registry import champion, version_history
 from ratchet.infra.registry.version import Version
 from ratchet.infra.store.memory_entries import (

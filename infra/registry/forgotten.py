@@ -2,17 +2,15 @@
 
 Why a log and not a deletion: who forgot what and why must be readable for good, and the entry itself stays in its
 trace. Nothing changes by it at once; the next `improve` makes a version without the entries, which the gate judges
-as any other, and nothing that may teach has them any more (`Forgotten.covers`).
+as any other, and nothing that may teach has them any more (`Oblivion.covers`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-
-from pydantic import AwareDatetime
 
 from ratchet.agent.errors import BadInput
 from ratchet.agent.memory.entries import Entry
-from ratchet.agent.record import Record
+from ratchet.agent.memory.forgotten import Forgotten, Oblivion
 from ratchet.infra.mlflow_client import connect, mlflow_errors
 from ratchet.infra.registry.log import append_event, read_events
 
@@ -20,33 +18,6 @@ _LONGEST = 1000
 """Characters of name and reason."""
 _ANSWERS = 20
 """Answers of an entry that are told; what is the same as any of them, to the same case, is not learned again."""
-
-
-class Forgotten(Record):
-    """One entry that a person had forgotten."""
-
-    entry_id: str
-    case_id: str
-    said: tuple[str, ...]
-    """What it answered, as text."""
-    at: AwareDatetime
-    by: str
-    reason: str
-
-
-class Oblivion:
-    """What must not be learned again: the forgotten entries, and the same answers to the same cases."""
-
-    def __init__(self, entries: Iterable[Forgotten]) -> None:
-        self.entries = tuple(entries)
-        self._traces = {one.entry_id for one in self.entries}
-        self._answers = {
-            (one.case_id, text) for one in self.entries if len(one.said) == 1 for text in one.said
-        }
-
-    def covers(self, trace_id: str, case_id: str, said: str | None = None) -> bool:
-        """Whether this trace, or this answer (as text) to this case, was forgotten."""
-        return trace_id in self._traces or (said is not None and (case_id, said) in self._answers)
 
 
 def forget_entries(project: str, entries: Sequence[Entry], *, by: str, reason: str) -> list[Forgotten]:

@@ -7,11 +7,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ratchet.agent.case import Case
+from ratchet.agent.memory.forgotten import Forgotten, Oblivion
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.trace import RunError
 from ratchet.evaluation.data.cases import LabelledCase, role_of
-from ratchet.evaluation.data.curate import CurateSettings, curate, training_imports, training_rollouts
+from ratchet.evaluation.data.curate import (
+    CurateSettings,
+    curate,
+    training_imports,
+    training_rollouts,
+    without_forgotten,
+)
 from ratchet.evaluation.data.labels import Label
+
+NOW = datetime(2026, 1, 5, tzinfo=UTC)
 
 
 def case(number, source="human", role="train", request=None):
@@ -80,6 +89,17 @@ def test_an_own_success_that_is_nearly_a_gate_case_is_left_out_and_a_persons_ans
     assert curated.cases == (human,)
     assert curated.left_out == {"reserved for the gate": 1, "nearly the same as a gate case": 1}
     assert own in curate([gate, own], CurateSettings(), released={gate.case_id}).cases
+
+
+def test_what_people_had_forgotten_teaches_no_more_and_goes_on_judging():
+    mine, again, other, judge = case(1), case(2), case(3), case(4, role="gate")
+    gone = Oblivion(
+        Forgotten(entry_id=one.trace_id, case_id=one.case_id, said=("a",), at=NOW, by="anna", reason="stale")
+        for one in (mine, judge)
+    )
+    again = again.model_copy(update={"case": mine.case})
+    assert without_forgotten([mine, again, other, judge], gone) == [other, judge]
+    assert without_forgotten([judge], gone, {judge.case_id}) == [], "a gate has used it: it would teach"
 
 
 def test_own_successes_are_capped_per_human_label_and_the_rest_is_counted():

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from tests.evidence import give_verdict
 
 from ratchet.agent.case import Case
 from ratchet.agent.errors import BadInput, ServiceUnavailable
@@ -15,20 +16,26 @@ from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase, role_of
 from ratchet.evaluation.data.labels import Label
 from ratchet.evaluation.data.selection import SelectionSettings
+from ratchet.evaluation.gate.gate import Pair, decide
 from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.flows.improve import improve
 from ratchet.flows.project_settings import ImproveSettings
+from ratchet.infra.registry.forgotten import forget_entries
 from ratchet.infra.registry.ledger import read_ledger
-from ratchet.infra.registry.registry import champion, fetch_files, seen_case_ids, version_history
+from ratchet.infra.registry.registry import champion, fetch_files, promote, seen_case_ids, version_history
 from ratchet.infra.review.queue import answer, pending
 from ratchet.infra.review.rounds import read_round
 from ratchet.infra.store.dataset_store import read_dataset
+from ratchet.infra.store.memory_entries import remembered_by
 from ratchet.infra.store.project_state import project_folder
 from ratchet.infra.traces.write import attach_label, collect, spool_folder
 from ratchet.tasks.collect import collect_new
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
 
+PROVEN = decide(
+    [Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)], alpha=0.005
+)
 RULES = ImproveSettings(gate=GateSettings(min_cases=2), approved_by="a policy")
 
 
@@ -133,6 +140,30 @@ def test_a_person_approves_unless_a_policy_does(make_project):
     report = improve(str(ours.folder), RULES.model_copy(update={"approved_by": None}))
     assert not report.decision.promoted
     assert champion(ours.name).number == 1
+
+
+def test_what_a_person_had_forgotten_is_left_out_of_a_version_that_is_tested_and_not_proposed_again(
+    make_project,
+):
+    ours = make_project()
+    ours.ask(*requests(24))
+    improve(str(ours.folder), RULES)
+    remembers = version_history(ours.name)[-1].candidate_id
+    give_verdict(ours.name, remembers, champion(ours.name).candidate_id, PROVEN, {})
+    promote(ours.name, remembers, approved_by="anna", reason="for the test")
+    known = remembered_by(ours.name, remembers)
+    forget_entries(ours.name, known[:1], by="anna", reason="stale")
+    ours.ask(*requests(40)[24:])
+    report = improve(str(ours.folder), RULES)
+    assert report.data.left_out["people had it forgotten"] == 1
+    made = {
+        v.candidate.origin.proposer: v for v in version_history(ours.name) if v.candidate.parent == remembers
+    }
+    assert made["forget"].candidate_id in {one.candidate_id for one in report.judged}, report.problems
+    kept = {one.entry_id for one in remembered_by(ours.name, made["forget"].candidate_id)}
+    assert kept == {one.entry_id for one in known[1:]}
+    again = {one.entry_id for one in remembered_by(ours.name, made["replay"].candidate_id)}
+    assert known[0].entry_id not in again
 
 
 BROKEN = """

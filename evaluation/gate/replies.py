@@ -64,10 +64,10 @@ def people_wanted(
     return {name: _wanted(one, counted.get(name, ()), rules) for name, one in questions.items()}
 
 
-def next_rater(question: Question, replied: Iterable[str], names: Sequence[str]) -> str | None:
+def next_rater(question_id: str, replied: Iterable[str], names: Sequence[str]) -> str | None:
     """Which of the people in `names` is asked next; each begins with other questions. None = all of them replied."""
     done = {rater_name(one) for one in replied}
-    first = int(question.question_id, 16) % len(names) if names else 0
+    first = int(question_id, 16) % len(names) if names else 0
     return next((one for one in [*names[first:], *names[:first]] if rater_name(one) not in done), None)
 
 

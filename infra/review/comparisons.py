@@ -7,30 +7,30 @@ version gave which answer is written nowhere that a reviewer sees.
 """
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from itertools import islice
+from typing import Any, Final, NamedTuple
 
 import mlflow
 from mlflow.entities import Assessment, AssessmentSource, Feedback, TraceInfo
 from mlflow.genai.label_schemas import InputCategorical, InputText
 from mlflow.genai.review_queues import ReviewQueue, ReviewQueueItem, set_review_queue_item_status
-from pydantic import Field
 
 from ratchet.agent.errors import BadInput, CorruptRecord
-from ratchet.agent.record import Record, as_text, content_hash
-from ratchet.evaluation.data.labels import ANONYMOUS
+from ratchet.agent.record import as_text
+from ratchet.evaluation.data.raters import RaterSettings, rater_name
 from ratchet.evaluation.gate.questions import Outcome, Question, Reply
+from ratchet.evaluation.gate.replies import MOST_PASSES, next_rater
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
-from ratchet.infra.registry.log import append_event, read_events
+from ratchet.infra.review.asked_log import asked_questions, checked_question, log_asked
 from ratchet.infra.review.comparison_trace import QUESTION, write_comparisons
-from ratchet.infra.review.queue import Asked, ensure_queue, find_queue, queue_items, queue_up
+from ratchet.infra.review.queue import Asked, all_queues, ensure_queue, queue_items, queue_up
 from ratchet.infra.traces.arrivals import infos_of, traces_of
 from ratchet.infra.traces.feedback import COMMENT
 from ratchet.infra.traces.spans import comparison_id, mlflow_id, own_id
 
-LOG: Final = "compare"
-"""Name of the log of what was asked."""
 QUEUE: Final = "compare"
 SEVERAL: Final = "compare several"
 """The queues: of two answers, and of more, for which MLflow's page needs another question."""
@@ -43,24 +43,12 @@ _ASKED_FIRST_LAST: Final = (
     Asked(COMMENT, "feedback", InputText(), "Anything that the next person should know (optional)."),
     Asked(BETTER, "feedback", InputText(), "Where neither is right; leave it empty otherwise."),
 )
-_PORTION: Final = 500
-_MOST_SKIPS: Final = 3
-"""Reviewers who may pass a question on; after that it stays unanswered."""
 _APART: Final = timedelta(minutes=1)
 """What one person wrote within it is one reply."""
 
 
-class _Event(Record):
-    """One line of the log."""
-
-    asked: dict[str, str] = Field(default_factory=dict)
-    """Question id → digest of the question as it was first asked, in the order of asking."""
-    passed: tuple[Reply, ...] = ()
-    """Replies that judge nothing, whose question went to the next reviewer."""
-
-
-def ask_comparisons(project: str, questions: Sequence[Question]) -> None:
-    """Ask people; a question that was asked before keeps its place and the order of its answers.
+def ask_comparisons(project: str, questions: Sequence[Question], rules: RaterSettings | None = None) -> None:
+    """Ask as many people as `rules` want; a question that was asked before keeps its place and its answers' order.
 
     A repeat after a kill asks what the first call left out.
 
@@ -70,20 +58,74 @@ def ask_comparisons(project: str, questions: Sequence[Question]) -> None:
     wanted = {question.question_id: question for question in questions}
     if not wanted:
         return
+    rules = rules or RaterSettings()
     with mlflow_errors(f"asking people to compare {len(wanted)} answers"):
         connection = connect(project)
-        log = _read_log(connection)
-        new = [one for one in wanted.values() if one.question_id not in log.asked]
-        for start in range(0, len(new), _PORTION):
-            asked = {one.question_id: _digest(one) for one in new[start : start + _PORTION]}
-            _append(connection, _Event(asked=asked))
-        ids = {one: mlflow_id(comparison_id(project, one)) for one in wanted}
-        known = {info.trace_id for info in infos_of(connection, list(ids.values()))}
+        log_asked(connection, list(wanted.values()))
+        ids = {name: comparison_id(project, name) for name in wanted}
+        known = {
+            own_id(info.trace_id) for info in infos_of(connection, [mlflow_id(one) for one in ids.values()])
+        }
         write_comparisons(connection, [one for name, one in wanted.items() if ids[name] not in known])
-        for name, several in ((QUEUE, False), (SEVERAL, True)):
-            its = [ids[one] for one, question in wanted.items() if (len(question.answers) > 2) is several]
-            if its:
-                queue_up(ensure_queue(connection, name, _questions(several)), its)
+        queues: dict[str, list[str]] = defaultdict(list)
+        for name, question in wanted.items():
+            for place in islice(_places(name, rules), rules.per_item):
+                queues[_queue_name(len(question.answers) > 2, place)].append(mlflow_id(ids[name]))
+        _queue_up(connection, queues)
+
+
+def ask_more(project: str, wanted: Mapping[str, int], rules: RaterSettings) -> int:
+    """Put questions that still need so many people into the queues of the next ones; returns how many were put.
+
+    Who skipped passed it on, and of two who contradict each other a third decides. Nobody is asked where it waits for
+    enough already, or every place was tried.
+
+    Args:
+        project: whose questions.
+        wanted: by question id, as `ratchet.evaluation.gate.replies.people_wanted` tells.
+        rules: as `ask_comparisons` had them.
+    """
+    with mlflow_errors("asking one more person"):
+        connection = connect(project)
+        there: dict[str, list[_Place]] = defaultdict(list)
+        for place in _all_places(connection):
+            there[own_id(place.item.item_id)].append(place)
+        queues: dict[str, list[str]] = defaultdict(list)
+        for name, people in wanted.items():
+            trace_id = comparison_id(project, name)
+            mine = there[trace_id]
+            missing = people - sum(place.waits for place in mine)
+            used = {place.queue.name for place in mine}
+            replied = {rater_name(place.item.completed_by) for place in mine if place.item.completed_by}
+            several = any(place.queue.name.startswith(SEVERAL) for place in mine)
+            names = (_queue_name(several, place) for place in _places(name, rules, replied))
+            for queue in islice((one for one in names if one not in used), max(missing, 0) if mine else 0):
+                queues[queue].append(mlflow_id(trace_id))
+        _queue_up(connection, queues)
+    return sum(map(len, queues.values()))
+
+
+def _places(question_id: str, rules: RaterSettings, replied: Collection[str] = ()) -> Iterator[str]:
+    """Where a question may wait, in this order: with each of the people who are asked, else with the first who comes,
+    the second, … up to one who decides and two to whom others pass it on.
+    """
+    if not rules.names:
+        yield from (str(n + 1) for n in range(rules.per_item + MOST_PASSES))
+    asked = [*replied]
+    while (name := next_rater(question_id, asked, rules.names)) is not None:
+        asked.append(name)
+        yield f"for {name}"
+
+
+def _queue_name(several: bool, place: str) -> str:
+    base = SEVERAL if several else QUEUE
+    return base if place == "1" else f"{base} {place}"
+
+
+def _queue_up(connection: Connection, queues: Mapping[str, Sequence[str]]) -> None:
+    for name, ids in queues.items():
+        rater = name.rpartition(" for ")[2] if " for " in name else "default"
+        queue_up(ensure_queue(connection, name, _questions(name.startswith(SEVERAL)), (rater,)), ids)
 
 
 def _questions(several: bool) -> tuple[Asked, ...]:
@@ -97,68 +139,70 @@ def _questions(several: bool) -> tuple[Asked, ...]:
     return (*_ASKED_FIRST_LAST, which)
 
 
-def _digest(question: Question) -> str:
-    return content_hash(question.model_dump(mode="json"))
-
-
-class _Log:
-    """What stands in the log."""
-
-    def __init__(self, events: Iterable[_Event]) -> None:
-        self.asked: dict[str, str] = {}
-        self.passed: list[Reply] = []
-        for event in events:
-            self.asked = self.asked | {k: v for k, v in event.asked.items() if k not in self.asked}
-            self.passed += event.passed
-
-
-def _read_log(connection: Connection) -> _Log:
-    texts = read_events(connection, LOG)
-    return _Log(_Event.from_json(text, where=f"{connection.project}-{LOG}") for text in texts)
-
-
-def _append(connection: Connection, event: _Event) -> None:
-    append_event(
-        connection, LOG, event.to_json(), about="Which answers people were asked to compare; none is deleted."
-    )
-
-
-def pending_comparisons(project: str) -> list[Question]:
-    """What waits for a person, in the order of asking.
+def pending_comparisons(project: str, rater: str = "") -> list[Question]:
+    """What waits for a person, in the order of asking; with `rater`, what waits for this one.
 
     Raises:
         CorruptRecord: a question is no longer the one that was asked.
     """
     with mlflow_errors("reading what waits to be compared"):
         connection = connect(project)
-        log = _read_log(connection)
-        waiting = {own_id(item.item_id) for _, item in _items(connection, "pending")}
+        places = _all_places(connection)
+        done = {own_id(one.item.item_id) for one in places if rater and one.was_answered_by(rater)}
+        waiting = {own_id(one.item.item_id) for one in places if one.waits and one.is_for(rater)} - done
+        asked = asked_questions(connection)
         return _questions_of(
-            connection, log, [one for one in log.asked if comparison_id(connection.project, one) in waiting]
+            connection, {name: asked[name] for name in asked if comparison_id(project, name) in waiting}
         )
 
 
-def _items(connection: Connection, status: Any = None) -> list[tuple[ReviewQueue, ReviewQueueItem]]:
-    queues = [found for name in (QUEUE, SEVERAL) if (found := find_queue(connection, name)) is not None]
-    return [(queue, item) for queue in queues for item in queue_items(queue, status)]
+class _Place(NamedTuple):
+    """A question in one of the queues: MLflow completes an item at its first reviewer, so each waits in its own."""
+
+    queue: ReviewQueue
+    item: ReviewQueueItem
+
+    @property
+    def waits(self) -> bool:
+        """Whether nobody answered here."""
+        return str(self.item.status).lower().endswith("pending")
+
+    def was_answered_by(self, rater: str) -> bool:
+        """Whether this person completed it."""
+        return bool(self.item.completed_by) and rater_name(self.item.completed_by or "") == rater_name(rater)
+
+    def is_for(self, rater: str) -> bool:
+        """Whether this person, or with no name anybody, may answer here."""
+        name = str(self.queue.name)
+        return (
+            not rater or " for " not in name or rater_name(name.rpartition(" for ")[2]) == rater_name(rater)
+        )
 
 
-def _questions_of(connection: Connection, log: _Log, question_ids: Sequence[str]) -> list[Question]:
-    ids = [mlflow_id(comparison_id(connection.project, one)) for one in question_ids]
-    found = traces_of(connection, ids, include_spans=True)
+def _all_places(connection: Connection) -> list[_Place]:
+    queues = all_queues(connection)
+    mine = [one for one in queues if one.name in (QUEUE, SEVERAL) or one.name.startswith(f"{QUEUE} ")]
+    return [_Place(queue, item) for queue in sorted(mine, key=_turn) for item in queue_items(queue)]
+
+
+def _turn(queue: ReviewQueue) -> tuple[int, str]:
+    """First the first reviewer's."""
+    return len(queue.name), queue.name
+
+
+def _questions_of(connection: Connection, asked: Mapping[str, str]) -> list[Question]:
+    """The questions with these ids and digests, as they stand beside their items."""
+    ids = {name: mlflow_id(comparison_id(connection.project, name)) for name in asked}
+    found = traces_of(connection, list(ids.values()), include_spans=True)
     questions = []
-    for question_id, trace_id in zip(question_ids, ids, strict=True):
+    for name, trace_id in ids.items():
         spans = found[trace_id].data.spans if trace_id in found else []
         text = next((s.attributes.get(QUESTION) for s in spans if s.parent_id is None), None)
         where = f"MLflow trace {trace_id}"
         if text is None:
-            raise CorruptRecord(f"{where}: the question {question_id} is gone; restore MLflow's database")
-        question = Question.from_json(text if isinstance(text, str) else json.dumps(text), where=where)
-        if _digest(question) != log.asked[question_id]:
-            raise CorruptRecord(
-                f"{where}: the question was changed after it was asked; restore MLflow's database"
-            )
-        questions.append(question)
+            raise CorruptRecord(f"{where}: the question {name} is gone; restore MLflow's database")
+        whole = text if isinstance(text, str) else json.dumps(text)
+        questions.append(checked_question(whole, asked[name], where))
     return questions
 
 
@@ -175,32 +219,34 @@ def read_replies(project: str, question_ids: Collection[str] | None = None) -> l
     """
     with mlflow_errors("reading what people compared"):
         connection = connect(project)
-        log = _read_log(connection)
         asked = {
-            comparison_id(connection.project, one): one
-            for one in log.asked
+            comparison_id(project, one): one
+            for one in asked_questions(connection)
             if question_ids is None or one in question_ids
         }
-        done = [item for _, item in _items(connection) if item.completed_by and own_id(item.item_id) in asked]
-        infos = {info.trace_id: info for info in infos_of(connection, [item.item_id for item in done])}
-    replies = [one for one in log.passed if question_ids is None or one.question_id in question_ids]
-    for item in done:
-        question_id = asked[own_id(item.item_id)]
-        since = max((one.created_at for one in replies if one.question_id == question_id), default=None)
-        replies += _replies(question_id, infos.get(item.item_id), item, since)
+        places = [one for one in _all_places(connection) if one.item.completed_by]
+        done = {
+            (own_id(item.item_id), rater_name(item.completed_by or "")): item
+            for _, item in places
+            if own_id(item.item_id) in asked
+        }
+        infos = {
+            own_id(one.trace_id): one for one in infos_of(connection, [mlflow_id(one) for one, _ in done])
+        }
+    replies = [
+        reply
+        for (trace_id, rater), item in done.items()
+        for reply in _replies(asked[trace_id], infos.get(trace_id), item, rater)
+    ]
     return sorted(replies, key=lambda one: (one.created_at, one.question_id, one.rater))
 
 
-def _replies(
-    question_id: str, info: TraceInfo | None, item: ReviewQueueItem, since: datetime | None
-) -> list[Reply]:
-    """Of who completed the item; without any answer it was passed on."""
-    rater = item.completed_by or ANONYMOUS
+def _replies(question_id: str, info: TraceInfo | None, item: ReviewQueueItem, rater: str) -> list[Reply]:
+    """Of one who completed an item; without any answer it was passed on."""
     own = [one for one in (info.assessments if info else ()) or () if _is_by(one, rater)]
     said = [one for one in own if one.name in (WHICH, WHICH_OF_SEVERAL, BETTER, COMMENT)]
-    new = [one for one in sorted(said, key=_at) if since is None or _at(one) > since]
     rounds: list[dict[str, Assessment]] = []
-    for one in new:
+    for one in sorted(said, key=_at):
         if not rounds or one.name in rounds[-1] or _at(one) - max(map(_at, rounds[-1].values())) > _APART:
             rounds.append({})
         rounds[-1][one.name] = one
@@ -216,10 +262,7 @@ def _replies(
 
 def _is_by(assessment: Assessment, rater: str) -> bool:
     source = assessment.source
-    return (
-        source.source_type == "HUMAN"
-        and (source.source_id or ANONYMOUS).strip().casefold() == rater.casefold()
-    )
+    return bool(source.source_type == "HUMAN" and rater_name(source.source_id or "") == rater)
 
 
 def _at(assessment: Assessment) -> datetime:
@@ -279,26 +322,29 @@ def reply(project: str, said: Reply) -> None:
     """Write one reply as the Review page would; again by the same rater, to correct it.
 
     Raises:
-        BadInput: nobody was asked that, an answer is picked that it does not have, or somebody else answered it.
+        BadInput: nobody was asked that, an answer is picked that it does not have, or those who were asked answered.
     """
     with mlflow_errors(f"answering question {said.question_id}"):
         connection = connect(project)
-        log = _read_log(connection)
-        if said.question_id not in log.asked:
+        asked = asked_questions(connection)
+        if said.question_id not in asked:
             raise BadInput(
                 f"nobody was asked question {said.question_id!r} in {project!r}: see `ratchet label list`"
             )
-        (question,) = _questions_of(connection, log, [said.question_id])
+        (question,) = _questions_of(connection, {said.question_id: asked[said.question_id]})
         if any(place >= len(question.answers) or place < 0 for place in said.good):
             raise BadInput(f"picked {said.good}: the question has answers 0 to {len(question.answers) - 1}")
         trace_id = mlflow_id(comparison_id(project, said.question_id))
-        queue, item = next((q, i) for q, i in _items(connection) if i.item_id == trace_id)
-        by = (item.completed_by or said.rater).casefold()
-        if by != said.rater.strip().casefold():
-            raise BadInput(f"question {said.question_id} was answered by {item.completed_by!r} already")
+        places = [place for place in _all_places(connection) if place.item.item_id == trace_id]
+        open_ones = [place for place in places if place.waits and place.is_for(said.rater)]
+        place = next((one for one in places if one.was_answered_by(said.rater)), next(iter(open_ones), None))
+        if place is None:
+            others = ", ".join(repr(one.item.completed_by) for one in places if one.item.completed_by)
+            told = f"was answered by {others} already" if others else "waits for others"
+            raise BadInput(f"question {said.question_id} {told}: see `ratchet label list`")
         _write(question, trace_id, said)
         set_review_queue_item_status(
-            queue.queue_id, item_id=trace_id, status="complete", completed_by=said.rater
+            place.queue.queue_id, item_id=trace_id, status="complete", completed_by=said.rater
         )
 
 

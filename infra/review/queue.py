@@ -30,12 +30,14 @@ from mlflow.genai.review_queues import (
     create_review_queue,
     get_review_queue,
     list_review_queue_items,
+    list_review_queues,
     set_review_queue_item_status,
 )
 from pydantic import Field
 
 from ratchet.agent.errors import BadInput
 from ratchet.agent.record import Record
+from ratchet.evaluation.data.labels import ANONYMOUS
 from ratchet.infra.mlflow_client import Connection, all_pages, connect, mlflow_errors
 from ratchet.infra.registry.log import append_event, read_events
 from ratchet.infra.traces.arrivals import infos_of
@@ -111,7 +113,9 @@ def ask_people(project: str, items: Sequence[ReviewItem]) -> None:
             queue_up(queue, [mlflow_id(trace_id) for trace_id in new])
 
 
-def ensure_queue(connection: Connection, name: str, questions: Sequence[Asked]) -> ReviewQueue:
+def ensure_queue(
+    connection: Connection, name: str, questions: Sequence[Asked], users: Sequence[str] = (ANONYMOUS,)
+) -> ReviewQueue:
     """The project's queue of that name, made where it is not there; it keeps the questions that it was made with."""
     found = find_queue(connection, name)
     if found is not None:
@@ -120,7 +124,7 @@ def ensure_queue(connection: Connection, name: str, questions: Sequence[Asked]) 
         made: ReviewQueue = create_review_queue(
             name,
             queue_type="custom",
-            users=["default"],
+            users=list(users),
             schema_ids=_schema_ids(connection, questions),
             experiment_id=connection.experiment_id,
         )
@@ -145,6 +149,11 @@ def find_queue(connection: Connection, name: str) -> ReviewQueue | None:
             raise
         return None
     return found
+
+
+def all_queues(connection: Connection) -> list[ReviewQueue]:
+    """Every queue of the project."""
+    return all_pages(list_review_queues, experiment_id=connection.experiment_id)
 
 
 def _schema_ids(connection: Connection, questions: Sequence[Asked]) -> list[str]:

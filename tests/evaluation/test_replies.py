@@ -185,14 +185,14 @@ def test_one_rater_s_share_of_all_answers_can_be_bounded():
 
 def test_who_is_next_is_spread_over_the_people_and_nobody_twice():
     names = ("ann", "bob", "cleo")
-    firsts = [next_rater(question(n), (), names) for n in range(300)]
+    firsts = [next_rater(question(n).question_id, (), names) for n in range(300)]
     assert all(60 < firsts.count(name) < 140 for name in names)
     asked = question()
     order = []
-    while (one := next_rater(asked, order, names)) is not None:
+    while (one := next_rater(asked.question_id, order, names)) is not None:
         order.append(one)
     assert sorted(order) == sorted(names)
-    assert next_rater(asked, (), ()) is None
+    assert next_rater(asked.question_id, (), ()) is None
 
 
 @pytest.mark.parametrize("wrong", [{"per_item": 0}, {"weights": {"ann": -1}}, {"most_share": 0}])

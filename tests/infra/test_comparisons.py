@@ -6,13 +6,16 @@ from mlflow.entities import AssessmentSource, Feedback
 from mlflow.genai.review_queues import set_review_queue_item_status
 
 from ratchet.agent.errors import BadInput
+from ratchet.evaluation.data.raters import RaterSettings
 from ratchet.evaluation.gate.questions import Question, Reply
+from ratchet.evaluation.gate.replies import people_wanted, settle_replies
 from ratchet.infra.mlflow_client import connect
 from ratchet.infra.review.comparisons import (
     BETTER,
     QUEUE,
     WHICH,
     ask_comparisons,
+    ask_more,
     pending_comparisons,
     read_replies,
     reply,
@@ -121,6 +124,66 @@ def test_of_more_than_two_answers_those_are_picked_that_are_right(project, quest
         reply(project, say(questions[1], good=(2,)))
     with pytest.raises(BadInput, match="nobody was asked"):
         reply(project, say(questions[2], good=(1,)))
+
+
+def goes_on(project, questions, rules):
+    """The next reviewers are asked, as `improve` does it."""
+    known = {one.question_id: one for one in questions}
+    wanted = people_wanted(known, read_replies(project), rules, datetime.now(UTC))
+    return ask_more(project, wanted, rules)
+
+
+def outcome(project, question, rules):
+    known = {question.question_id: question}
+    found = settle_replies(known, read_replies(project), rules, datetime.now(UTC))
+    return found[question.question_id].good if found else None
+
+
+def test_where_two_are_wanted_each_has_a_queue_and_a_third_decides_between_them(project, questions):
+    rules, asked = RaterSettings(per_item=2), questions[0]
+    several = questions[1].model_copy(update={"answers": ("a", "b", "c")})
+    for _ in range(2):
+        ask_comparisons(project, [asked, several], rules)
+    assert goes_on(project, [asked, several], rules) == 0
+    reply(project, say(asked, good=(0,)))
+    assert pending_comparisons(project, "anna") == [several]
+    assert pending_comparisons(project, "ben") == [asked, several]
+    assert goes_on(project, [asked, several], rules) == 0
+    reply(project, say(asked, "ben", good=(1,)))
+    with pytest.raises(BadInput, match="answered by 'anna', 'ben' already"):
+        reply(project, say(asked, "cleo", good=(1,)))
+    assert (outcome(project, asked, rules), goes_on(project, [asked, several], rules)) == (None, 1)
+    assert goes_on(project, [asked, several], rules) == 0
+    reply(project, say(asked, "cleo", good=(1,)))
+    assert (outcome(project, asked, rules), goes_on(project, [asked, several], rules)) == ((1,), 0)
+    assert pending_comparisons(project) == [several]
+    reply(project, say(asked, "anna", good=(0, 1)))
+    assert len(read_replies(project)) == 4
+
+
+def test_a_skip_goes_to_the_next_reviewer_twice_and_then_nobody_is_asked(project, questions):
+    rules, asked = RaterSettings(), questions[0]
+    ask_comparisons(project, [asked], rules)
+    for rater, put in (("anna", 1), ("ben", 1), ("cleo", 0)):
+        assert pending_comparisons(project, rater) == [asked]
+        reply(project, say(asked, rater, outcome="skip"))
+        assert goes_on(project, [asked], rules) == put
+    assert pending_comparisons(project) == []
+    assert outcome(project, asked, rules) is None
+
+
+def test_who_is_named_has_a_queue_of_one_s_own(project, questions):
+    rules = RaterSettings(names=("Anna", "ben"))
+    ask_comparisons(project, questions, rules)
+    anna, ben = (pending_comparisons(project, name) for name in ("anna", "ben"))
+    assert sorted(map(str, anna + ben)) == sorted(map(str, questions))
+    (asked, name, other) = (anna[0], "anna", "ben") if anna else (ben[0], "ben", "anna")
+    with pytest.raises(BadInput, match="waits for others"):
+        reply(project, say(asked, other, good=(0,)))
+    reply(project, say(asked, name, outcome="unclear"))
+    assert goes_on(project, questions, rules) == 1
+    reply(project, say(asked, other, good=(0,)))
+    assert (outcome(project, asked, rules), goes_on(project, questions, rules)) == ((0,), 0)
 
 
 def test_what_a_reviewer_sees_names_no_version_and_holds_case_and_both_answers(project, questions):

@@ -15,6 +15,7 @@ from ratchet.agent.kinds.program import View
 from ratchet.agent.memory.library import Library
 from ratchet.agent.memory.ranking import Retriever
 from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.examples import superseding
 from ratchet.agent.optimize.forgetting import Forget, would_forget
 from ratchet.agent.optimize.proposer import Proposer, Registered, Work, made_by, recipe_of
 from ratchet.agent.project import Project, load_project
@@ -197,8 +198,8 @@ def evidence_of(
 
 
 def as_examples(project: Project, training: Sequence[TrainingExample]) -> list[Example]:
-    """What the agent would have seen of each case."""
-    return [
+    """What the agent would have seen of each case, without what a person answered otherwise later."""
+    found = [
         Example(
             view=View(
                 case_id=one.case.case_id,
@@ -211,9 +212,12 @@ def as_examples(project: Project, training: Sequence[TrainingExample]) -> list[E
             trace_id=one.case.trace_id,
             seen_at=one.case.case.seen_at,
             source="human" if one.case.source == "human" else "own",
+            said_at=one.case.said_at,
+            supersedes=one.case.supersedes,
         )
         for one in training
     ]
+    return superseding(found)
 
 
 def served_by(name: str, candidate_id: str) -> list[Trace]:

@@ -99,6 +99,7 @@ def _pair(example: Example) -> Experience:
         trace_id=example.trace_id,
         case_id=example.view.case_id,
         source="human" if example.source == "human" else "own",
+        supersedes=example.supersedes,
     )
 
 

@@ -34,6 +34,10 @@ class Example(Record):
     """When the case came: a budget that cannot hold all examples prefers the newest."""
     source: str = "human"
     """`human`, or `own` for what the agent did with success."""
+    said_at: datetime | None = None
+    """When a person said that this is right; None = nobody did, or it is not known when."""
+    supersedes: tuple[str, ...] = ()
+    """Traces with another answer to the same request, which this one replaced."""
 
     @property
     def is_offered(self) -> bool:

@@ -56,6 +56,42 @@ def decide_each(program: Program, views: Sequence[View]) -> list[Decision | None
     return side_by_side(act, views, at_once=program.at_once)
 
 
+def superseding(examples: Sequence[Example]) -> list[Example]:
+    """The examples in their order, without those whose request a person answered otherwise later.
+
+    The same request is the same words, goal and options; only a person's word replaces another answer, a person's
+    or the agent's own, and the newest of them: it tells which traces it replaced. Two at the same moment both stay.
+    """
+    asked: dict[str, list[Example]] = {}
+    for example in examples:
+        asked.setdefault(_request(example.view), []).append(example)
+    replaced: dict[str, set[str]] = {}
+    stale: set[int] = set()
+    for group in asked.values():
+        last = max((e for e in group if e.source == "human"), key=_said_at, default=None)
+        others = [e for e in group if last and (e.answer, e.call) != (last.answer, last.call)]
+        for old in others:
+            if last is not None and _said_at(old) < _said_at(last):
+                stale.add(id(old))
+                replaced.setdefault(last.trace_id, {*last.supersedes}).update((old.trace_id, *old.supersedes))
+    return [
+        e.model_copy(update={"supersedes": tuple(sorted(replaced[e.trace_id] - {e.trace_id}))})
+        if e.source == "human" and e.trace_id in replaced
+        else e
+        for e in examples
+        if id(e) not in stale
+    ]
+
+
+def _request(view: View) -> str:
+    options = sorted(option.name for option in view.observation.options)
+    return content_hash([" ".join(view.observation.text.casefold().split()), view.goal, options])
+
+
+def _said_at(example: Example) -> datetime:
+    return example.said_at or example.seen_at or datetime.min.replace(tzinfo=UTC)
+
+
 def newest_first(examples: Sequence[Example]) -> list[Example]:
     """The examples by time, newest first, those without a time last; whatever order they came in."""
     begin = datetime.min.replace(tzinfo=UTC)
@@ -87,6 +123,7 @@ def as_experience(example: Example) -> Experience:
         trace_id=example.trace_id,
         case_id=example.view.case_id,
         source="human" if example.source == "human" else "own",
+        supersedes=example.supersedes,
     )
 
 

@@ -16,10 +16,12 @@ gain is therefore over sessions, each weighing as much as its chance to have a l
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from ratchet.agent.case import Case
 from ratchet.agent.kinds.answering import text_of
@@ -88,6 +90,10 @@ class LabelledCase(Record):
     answer: Json | None
     """What is right, an action's name, text or JSON, as a person gave it or as the agent did it with success; None =
     the environment knows."""
+    said_at: datetime | None = Field(default=None, exclude_if=lambda at: at is None)
+    """When the person said so."""
+    supersedes: tuple[str, ...] = Field(default=(), exclude_if=lambda ids: not ids)
+    """Traces of this case to which people had given another answer before."""
 
     @property
     def case_id(self) -> str:
@@ -124,18 +130,20 @@ def labelled_cases(
         if label.source == "human" and label.score is not None and label.score < 1
     }
     labels = _with_approved(traces, labels, rejected)
-    answers, disputed = _agreed(traces, labels)
+    answers, disputed, newest = _agreed(traces, labels)
     sides = {trace.trace_id: side_of(trace, gate_share=gate_share, salt=salt) for trace in traces}
     chosen = {t.case.case_id for t in traces if t.trace_id in answers and sides[t.trace_id] == "train"}
     homes = first_sessions(traces)
     known: dict[str, LabelledCase] = {}
     for trace in traces:
         case_id = trace.case.case_id
-        if case_id in disputed:
+        if case_id in disputed and newest.get(case_id) != trace.trace_id:
             continue
         role = role_of(case_id, gate_share=gate_share, salt=salt, session_id=homes[case_id])
         if case_id in chosen:
             role = "train"
+        if case_id in disputed and role == "gate":
+            continue
         answer = answers.get(trace.trace_id)
         found = _by_person(trace, answer, role) if role == "train" or (answer and answer.asked) else None
         if found is None and role == sides[trace.trace_id] == "train" and trace.trace_id not in rejected:
@@ -145,7 +153,9 @@ def labelled_cases(
         if found is not None:
             earlier = known.get(case_id)
             if earlier is None or (earlier.source == "environment" and found.source == "human"):
-                known[case_id] = found.model_copy(update={"session_id": homes[case_id]})
+                known[case_id] = found.model_copy(
+                    update={"session_id": homes[case_id], "supersedes": disputed.get(case_id, ())}
+                )
     return list(known.values())
 
 
@@ -171,8 +181,11 @@ def _with_approved(
     ]
 
 
-def _agreed(traces: Sequence[Trace], labels: Sequence[Label]) -> tuple[dict[str, Label], set[str]]:
-    """People's first answer to each trace, and the ids of cases to which they gave different ones.
+def _agreed(
+    traces: Sequence[Trace], labels: Sequence[Label]
+) -> tuple[dict[str, Label], dict[str, tuple[str, ...]], dict[str, str]]:
+    """People's first answer to each trace; the cases to which they gave different ones, each with the traces whose
+    answer a newer one superseded; and, of those, the trace that has the newest.
 
     Of a case about which people were asked, only the traces in question are looked at: a stranger's answer to
     another of its traces must not take it from the gate.
@@ -183,16 +196,20 @@ def _agreed(traces: Sequence[Trace], labels: Sequence[Label]) -> tuple[dict[str,
     for label in labels:
         if label.source == "human" and label.expected is not None and label.trace_id in cases:
             by_case.setdefault(cases[label.trace_id], []).append(label)
+    disputed: dict[str, tuple[str, ...]] = {}
+    newest: dict[str, str] = {}
     for case_id, given in by_case.items():
         picked = [label for label in given if label.propensity is not None]
-        by_case[case_id] = sorted(picked or given, key=lambda label: not label.asked)
-    disputed = {
-        case_id
-        for case_id, given in by_case.items()
-        if any(contradict(given[0].expected, other.expected, free=case_id in free) for other in given)
-    }
+        by_case[case_id] = given = sorted(picked or given, key=lambda label: not label.asked)
+        is_free = case_id in free
+        if any(contradict(given[0].expected, other.expected, free=is_free) for other in given):
+            last = max(given, key=lambda label: label.created_at)
+            others = [one for one in given if contradict(last.expected, one.expected, free=is_free)]
+            disputed[case_id] = tuple(sorted({one.trace_id for one in others}))
+            if last.trace_id not in disputed[case_id] and all(o.created_at < last.created_at for o in others):
+                newest[case_id] = last.trace_id
     answers = {label.trace_id: label for given in by_case.values() for label in reversed(given)}
-    return answers, disputed
+    return answers, disputed, newest
 
 
 def _by_person(trace: Trace, label: Label | None, role: CaseRole) -> LabelledCase | None:
@@ -206,6 +223,7 @@ def _by_person(trace: Trace, label: Label | None, role: CaseRole) -> LabelledCas
         propensity=label.propensity or 1.0,
         source="human",
         answer=label.expected,
+        said_at=label.created_at,
     )
 
 

@@ -1,6 +1,6 @@
 """Which labelled cases teach and which judge."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -154,6 +154,22 @@ def test_thumbs_up_teach_the_agents_action_and_judge_where_they_were_asked_for()
         "0": ("train", "a", "human"),
         "1": ("gate", "a", "human"),
     }
+
+
+def test_a_newer_answer_to_another_trace_of_a_case_that_teaches_supersedes_the_older():
+    traces = [trace(n, TRAIN[0], session_id=None) for n in (1, 2)]
+    later = answer(2, "b", created_at=NOW + timedelta(days=1))
+    (found,) = join(traces, [later, answer(1, "a")])
+    assert (found.answer, found.trace_id, found.supersedes) == (
+        "b",
+        traces[1].trace_id,
+        (traces[0].trace_id,),
+    )
+    assert join(traces, [later, answer(1, "a"), answer(2, "a", rater="bob")]) == [], (
+        "they differ on the newest, too"
+    )
+    judging = [trace(n, GATE[0]) for n in (1, 2)]
+    assert join(judging, [later, answer(1, "a")]) == [], "what judges is not in dispute"
 
 
 @pytest.mark.parametrize(

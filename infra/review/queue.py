@@ -10,10 +10,12 @@ its rater is who completed the item; behind MLflow's login that is the account, 
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import Final, Literal, NamedTuple
 
 import mlflow
-from mlflow.entities import AssessmentSource, Expectation, TraceInfo
+from mlflow.entities import AssessmentSource, Expectation, Trace, TraceInfo
 from mlflow.exceptions import MlflowException
 from mlflow.genai.label_schemas import (
     InputCategorical,
@@ -35,14 +37,22 @@ from mlflow.genai.review_queues import (
 )
 from pydantic import Field
 
-from ratchet.agent.errors import BadInput
+from ratchet.agent.errors import BadInput, CorruptRecord
 from ratchet.agent.record import Record
 from ratchet.evaluation.data.labels import ANONYMOUS
 from ratchet.infra.mlflow_client import Connection, all_pages, connect, mlflow_errors
 from ratchet.infra.registry.log import append_event, read_events
-from ratchet.infra.traces.arrivals import infos_of
+from ratchet.infra.review.previews import (
+    longest_preview,
+    request_preview,
+    response_preview,
+    write_previews,
+)
+from ratchet.infra.traces.arrivals import infos_of, traces_of
 from ratchet.infra.traces.assessments import ASKED
 from ratchet.infra.traces.feedback import COMMENT, EXPECTED
+from ratchet.infra.traces.markdown import chat_messages_of, first_seen, reply_markdown
+from ratchet.infra.traces.read import foreign_of, is_own, record_of
 from ratchet.infra.traces.spans import mlflow_id, own_id
 
 QUEUE: Final = "review"
@@ -72,6 +82,7 @@ _QUESTIONS: Final = (
 )
 Status = Literal["pending", "complete"]
 _PAGE: Final = 500
+_SHOWN_AT_ONCE: Final = 100
 
 
 class ReviewItem(Record):
@@ -109,7 +120,7 @@ def ask_people(project: str, items: Sequence[ReviewItem]) -> None:
             )
         if new:
             _log_picks(connection, list(new.values()))
-            _mark(connection, list(new.values()))
+            _show(connection, list(new.values()))
             queue_up(queue, [mlflow_id(trace_id) for trace_id in new])
 
 
@@ -228,12 +239,25 @@ def asked_before(project: str) -> set[str]:
         return set(read_picks(connection)) | {own_id(item.item_id) for item in queued}
 
 
-def _mark(connection: Connection, items: Sequence[ReviewItem]) -> None:
-    def mark(item: ReviewItem) -> None:
-        connection.client.set_trace_tag(mlflow_id(item.trace_id), ASKED, _asked(item))
+def _show(connection: Connection, items: Sequence[ReviewItem]) -> None:
+    """Write what the page shows of each: the conversation, what the agent did, and why somebody is asked."""
+    for start in range(0, len(items), _SHOWN_AT_ONCE):
+        batch = items[start : start + _SHOWN_AT_ONCE]
+        found = traces_of(connection, [mlflow_id(item.trace_id) for item in batch], include_spans=True)
+        read = [found[mlflow_id(item.trace_id)] for item in batch]
+        with ThreadPoolExecutor(connection.n_parallel) as pool:
+            list(pool.map(partial(_show_one, connection), batch, read))
 
-    with ThreadPoolExecutor(connection.n_parallel) as pool:
-        list(pool.map(mark, items))
+
+def _show_one(connection: Connection, item: ReviewItem, found: Trace) -> None:
+    """One that cannot be read keeps the previews that it has."""
+    request, response, limit = None, None, longest_preview(connection)
+    with suppress(CorruptRecord):
+        trace = record_of(found.info.trace_id, found) if is_own(found) else foreign_of(found)
+        messages = chat_messages_of(trace.case, first_seen(trace))
+        request = request_preview(messages, limit)
+        response = response_preview(messages, reply_markdown(trace), item.reason, limit)
+    write_previews(connection, found.info, request=request, response=response, tags={ASKED: _asked(item)})
 
 
 def _asked(item: ReviewItem) -> str:

@@ -12,7 +12,9 @@ from itertools import zip_longest
 from typing import Any, Final
 
 from ratchet.agent.case import Case
+from ratchet.agent.environment import Action
 from ratchet.agent.record import Json
+from ratchet.agent.trace import Step, Trace
 from ratchet.infra.traces.chat_parts import ChatMessage, to_message
 
 CUT: Final = "… (whole in the full trace)"
@@ -58,13 +60,14 @@ def answer_markdown(answer: Json) -> str:
         return as_markdown(answer) or "(an empty text)"
     calls = answer.get("tool_calls") if isinstance(answer, dict) and len(answer) == 1 else None
     if isinstance(calls, list) and all(isinstance(one, dict) and "name" in one for one in calls):
-        return "\n\n".join(_call(str(one["name"]), one.get("arguments")) for one in calls)
+        return "\n\n".join(call_markdown(str(one["name"]), one.get("arguments")) for one in calls)
     return json_block(answer)
 
 
-def _call(name: str, arguments: Json) -> str:
+def call_markdown(name: str, arguments: Json = None) -> str:
+    """An action, or the call of a tool: its name, and with what."""
     shown = json.dumps(arguments, ensure_ascii=False) if arguments else ""
-    return f"calls {_code(name)}" + (f" with {_code(shown)}" if shown else "")
+    return _code(name) + (f" with {_code(shown)}" if shown else "")
 
 
 def _code(text: str) -> str:
@@ -97,7 +100,7 @@ def chat_messages_of(case: Case, seen: str = "") -> list[dict[str, str]]:
 
 def _spoken(message: ChatMessage) -> str:
     told = [as_markdown(message.text)] if message.text else []
-    told += [_call(call.name, _parsed(call.arguments)) for call in message.calls]
+    told += [call_markdown(call.name, _parsed(call.arguments)) for call in message.calls]
     told += [as_markdown(answer.text) for answer in message.answers if answer.text != message.text]
     return "\n\n".join(told)
 
@@ -131,7 +134,38 @@ def _named(name: str, value: Json) -> str:
 
 def _described(option: Mapping[str, Json]) -> str:
     said = option.get("description")
-    return f": {as_markdown(' '.join(said.split()))}" if isinstance(said, str) and said.strip() else ""
+    return f": {_on_one_line(said)}" if isinstance(said, str) and said.strip() else ""
+
+
+def first_seen(trace: Trace) -> str:
+    """What the agent saw first."""
+    steps = trace.attempts[0].steps if trace.attempts else ()
+    return steps[0].observation if steps else ""
+
+
+def reply_markdown(trace: Trace) -> str:
+    """What the agent did: its answer, after the steps that led to it, or how it broke."""
+    steps = trace.attempts[-1].steps if trace.attempts else ()
+    told = [_step(number, step) for number, step in enumerate(steps[:-1], start=1)]
+    if steps:
+        told += ["---"] if told else []
+        told.append(_done(steps[-1].action))
+    if trace.error is not None:
+        told.append(f"**broke** ({trace.error.kind}): {as_markdown(trace.error.message)}")
+    return "\n\n".join(told) or "(nothing was done)"
+
+
+def _step(number: int, step: Step) -> str:
+    result = f"\n\n> {_on_one_line(step.result)}" if step.result else ""
+    return f"**{number}.** {_done(step.action)}{result}"
+
+
+def _done(action: Action) -> str:
+    return answer_markdown(action.said) if action.is_free else call_markdown(action.name, action.arguments)
+
+
+def _on_one_line(text: str) -> str:
+    return as_markdown(" ".join(text.split()))
 
 
 def transcript(messages: Sequence[Mapping[str, str]]) -> str:

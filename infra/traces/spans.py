@@ -1,7 +1,7 @@
 """A trace as OpenTelemetry spans: a tree that a person can read, with the whole record in the root.
 
-Why both: the Trace page shows request, attempts, steps and answer; the record comes back without loss because
-it travels as one JSON attribute, not because somebody puts the tree together again.
+Why both: the Trace page shows request, attempts, steps and answer, the outermost span as a chat; the record comes
+back without loss because it travels as one JSON attribute, not because somebody puts the tree together again.
 """
 
 import hashlib
@@ -17,6 +17,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, Status
 
 from ratchet.agent.record import Json, content_hash
 from ratchet.agent.trace import Attempt, Trace
+from ratchet.infra.traces.markdown import chat_messages_of, first_seen, reply_markdown
 
 RECORD_ATTRIBUTE: Final = "ratchet.trace"
 """Attribute of the root span: the trace's JSON."""
@@ -69,8 +70,8 @@ def _add_trace(scope: ScopeSpans, trace: Trace, received: datetime, ahead_s: int
     start = int(trace.started_at.timestamp() * 1e9)
     end = start + int(trace.latency_s * 1e9)
     root = _span(scope, trace, "", "agent", "AGENT", (start, end))
-    _set(root, "mlflow.spanInputs", trace.case.inputs)
-    _set(root, "mlflow.spanOutputs", _answer(trace))
+    _set(root, "mlflow.spanInputs", {"messages": chat_messages_of(trace.case, first_seen(trace))})
+    _set(root, "mlflow.spanOutputs", _reply(trace))
     _set(root, RECORD_ATTRIBUTE, trace.to_json())
     for name, value in _tags(trace, received, ahead_s).items():
         _set(root, _TAG + name, value)
@@ -151,13 +152,9 @@ def _shares(times: tuple[int, int], weights: list[int]) -> list[tuple[int, int]]
     return list(pairwise(cuts))
 
 
-def _answer(trace: Trace) -> Json:
-    """As a person reads it on the Review page: what a message says, else the action with its arguments."""
-    if trace.is_free:
-        return trace.answer
-    if trace.action is not None:
-        return trace.action.model_dump(mode="json", exclude_none=True)
-    return {"error": trace.error.message} if trace.error else None
+def _reply(trace: Trace) -> Json:
+    """The answer as a chat endpoint gives it: of this form MLflow's previews, and its bubbles, are the text alone."""
+    return {"choices": [{"message": {"role": "assistant", "content": reply_markdown(trace)}}]}
 
 
 def _tags(trace: Trace, received: datetime, ahead_s: int) -> dict[str, str]:

@@ -224,9 +224,9 @@ class Gate:
         more = Wealth(self._wealth.up + up + down, self._wealth.down, sums)
         return self._sign_test.log_e(log_e_above(more, self.policy.min_gain), wins, losses)
 
-    def copy(self) -> "Gate":
-        """Another gate that goes on from here: what it takes changes nothing here."""
-        twin = Gate(self.policy)
+    def copy(self, **policy: float) -> "Gate":
+        """Another gate that goes on from here, with these fields of its policy; it shares nothing that moves."""
+        twin = Gate(GatePolicy.model_validate(dict(self.policy) | policy) if policy else self.policy)
         twin._provenance = deepcopy(self._provenance)
         twin._intake = self._intake.copy()
         twin._slices = Slices(dict(self._slices.wealth))

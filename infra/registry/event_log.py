@@ -57,6 +57,10 @@ class LedgerEvent(Record):
     """Who may approve from here on."""
     alpha: float | None = None
     spending: Spending | None = None
+    gives_back: bool = False
+    """Opens a test by the rule that gives back; False = written before there was one: by the old rule."""
+    opened_at: AwareDatetime | None = None
+    """Which test a closing ends; None = the candidate's open one."""
     cases: tuple[str, ...] = ()
     """Case ids that a gate used: they can never judge again."""
     home: str = ""

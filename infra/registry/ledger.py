@@ -1,5 +1,9 @@
 """The error budget in MLflow: the log's tests and grants, replayed to read it.
 
+Logs from before the reserve: their tests replay by the rule under which they were opened (shares 6α/(π²k²), nothing
+given back), for their events lack the mark; the first test with it goes on with what they left of α, and with their
+count of tests. A version of Ratchet that does not know the mark refuses the log from there on.
+
 Why replay: what a place in the log is worth (α_k) follows from the log alone, the same for every reader; an event
 that the rules refuse spends nothing. A test's cases are spent by the event that closes it, so that no kill can
 come between its verdict and that.
@@ -8,8 +12,19 @@ come between its verdict and that.
 from collections.abc import Sequence
 from typing import Final
 
+from pydantic import AwareDatetime
+
 from ratchet.agent.errors import BadInput
-from ratchet.evaluation.gate.ledger import Entry, Ledger, Spending, close_test, last_test, open_test, refresh
+from ratchet.evaluation.gate.ledger import (
+    Entry,
+    Ledger,
+    Spending,
+    close_test,
+    last_test,
+    open_entry,
+    open_test,
+    refresh,
+)
 from ratchet.evaluation.gate.verdict import VerdictKind
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
 from ratchet.infra.registry.event_log import LedgerEvent, Log, append, in_portions, now, read_log
@@ -37,7 +52,7 @@ def open_ledger_test(
     alpha: float = 0.05,
     spending: Spending = "family-wise",
 ) -> Entry:
-    """Spend the next share on a test of `candidate` against `champion`, or go on with the one that is open.
+    """Take the next share for a test of `candidate` against `champion`, or go on with the one that is open.
 
     One that is open against another champion is given up first: its bets say nothing about this one.
 
@@ -52,10 +67,12 @@ def open_ledger_test(
             return running
         if running is not None:
             gone = "given up: the champion changed"
-            append(connection, _closing(candidate, running.champion, "continue", 0.0, gone))
+            append(connection, _closing(running, "continue", 0.0, gone))
         if not before.entries:
             append(connection, LedgerEvent(kind="begin", at=now(), alpha=alpha, spending=spending))
-        event = LedgerEvent(kind="open", at=now(), candidate=candidate, champion=champion, judge=judge)
+        event = LedgerEvent(
+            kind="open", at=now(), candidate=candidate, champion=champion, judge=judge, gives_back=True
+        )
         place = append(connection, event)
         after, refused = _replay(read_log(connection).up_to(place), _empty(alpha, spending))
         entry = _running(after, candidate)  # if another run was first, its test is this one's, too
@@ -69,18 +86,15 @@ def _running(ledger: Ledger, candidate: str) -> Entry | None:
 
 
 def _closing(
-    candidate: str,
-    champion: str,
-    decision: VerdictKind,
-    e_value: float,
-    reason: str,
-    cases: Sequence[str] = (),
+    entry: Entry, decision: VerdictKind, e_value: float, reason: str, cases: Sequence[str] = (), by: str = ""
 ) -> LedgerEvent:
     return LedgerEvent(
         kind="close",
         at=now(),
-        candidate=candidate,
-        champion=champion,
+        candidate=entry.candidate,
+        champion=entry.champion,
+        opened_at=entry.opened_at,
+        by=by,
         decision=decision,
         e_value=min(e_value, 1e300),
         reason=reason[:2000],
@@ -97,24 +111,45 @@ def close_ledger_test(
     e_value: float,
     reason: str = "",
     cases: Sequence[str] = (),
+    opened_at: AwareDatetime | None = None,
+    by: str = "",
 ) -> Entry:
-    """Write how the open test of `candidate` against `champion` ended; its share and its cases stay spent.
+    """Write how the open test of `candidate` against `champion` ended: its cases are spent, and part of its share is
+    given back.
 
     Closing it again with the same result changes nothing: an answer that was lost may be asked for again.
 
+    Args:
+        project: its name.
+        candidate: the challenger.
+        champion: what it was tested against.
+        decision: `continue` closes it without a verdict.
+        e_value: its evidence now, every question that was asked and has no answer counted as a loss.
+        reason: a sentence for people.
+        cases: that it used, and that can never judge again.
+        opened_at: of the test that is meant; left out: the open one. Where another run closed it meanwhile and opened
+            the next, that one must not be ended by this one's evidence.
+        by: the person who closes it; empty = its evidence does.
+
     Raises:
-        BadInput: it has no open test, or a promotion's evidence is below its threshold.
+        BadInput: that test is not open, or a promotion's evidence is below its threshold.
     """
     with mlflow_errors(f"closing the test of {candidate}"):
         connection = connect(project)
-        ended = last_test(ledger_of(read_log(connection)), candidate, champion)
+        before = ledger_of(read_log(connection))
+        ended = last_test(before, candidate, champion, opened_at)
         if ended is not None and (ended.decision, ended.e_value) == (decision, min(e_value, 1e300)):
             return ended
+        meant = open_entry(before, candidate)
+        if opened_at is not None:
+            meant = meant.model_copy(update={"opened_at": opened_at})
+        event = _closing(meant.model_copy(update={"champion": champion}), decision, e_value, reason, (), by)
+        _apply(before, event)  # what would be refused must spend no case
         *first, last = in_portions(sorted(set(cases))) or [()]
         for portion in first:
             append(connection, LedgerEvent(kind="spend", at=now(), candidate=candidate, cases=portion))
-        after = _append_and_replay(connection, _closing(candidate, champion, decision, e_value, reason, last))
-    entry = last_test(after, candidate, champion)
+        after = _append_and_replay(connection, event.model_copy(update={"cases": last}))
+    entry = last_test(after, candidate, champion, meant.opened_at)
     assert entry is not None, "the event was accepted"
     return entry
 
@@ -170,7 +205,13 @@ def _replay(log: Log, ledger: Ledger) -> tuple[Ledger, dict[int, BadInput]]:
 
 def _apply(ledger: Ledger, event: LedgerEvent) -> Ledger:
     if event.kind == "open":
-        return open_test(ledger, candidate=event.candidate, champion=event.champion, now=event.at)
+        return open_test(
+            ledger,
+            candidate=event.candidate,
+            champion=event.champion,
+            now=event.at,
+            gives_back=event.gives_back,
+        )
     if event.kind == "refresh":
         return refresh(ledger, granted_by=event.by, because=event.reason, now=event.at)
     if event.decision is None or event.e_value is None:
@@ -182,4 +223,5 @@ def _apply(ledger: Ledger, event: LedgerEvent) -> Ledger:
         decision=event.decision,
         e_value=event.e_value,
         now=event.at,
+        opened_at=event.opened_at,
     )

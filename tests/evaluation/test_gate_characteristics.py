@@ -1,3 +1,6 @@
+import math
+from datetime import UTC, datetime
+
 import numpy as np
 import pytest
 
@@ -10,9 +13,12 @@ from ratchet.evaluation.gate.characteristics.simulation import (
     binary,
     continuous,
     first_crossings,
-    ledger_shares,
+    promoted_in_lifetimes,
     rare_disaster,
 )
+from ratchet.evaluation.gate.ledger import Ledger, close_test, open_test
+
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
 
 
 def quiet(name: str) -> None:
@@ -62,15 +68,27 @@ def test_ppi_interval_shrinks_with_a_good_judge(rng):
     assert with_judge.mean() < 0.7 * useless.mean()
 
 
-def test_shares_are_those_of_the_ledger():
-    from datetime import UTC, datetime
-
-    from ratchet.evaluation.gate.ledger import Ledger, open_test
-
-    ledger = Ledger()
-    for k in range(5):
-        ledger = open_test(ledger, candidate=f"c{k}", now=datetime(2026, 1, 1, tzinfo=UTC))
-    np.testing.assert_allclose(ledger_shares(5), [entry.alpha_k for entry in ledger.entries])
+def test_simulated_lifetimes_promote_what_the_ledger_promotes(rng):
+    d = np.sign(rng.random((60, 80)) - np.where(np.arange(60) % 3 == 0, 0.25, 0.5)[:, None])
+    tests = first_crossings(d, np.zeros_like(d), 0.05)
+    expected = []
+    for start in range(0, 60, 20):
+        ledger = Ledger()
+        for place in range(start, start + 20):
+            ledger = open_test(ledger, candidate=str(place), now=NOW)
+            peak, last = math.exp(tests.peak[place]), math.exp(tests.log_e[place])
+            wins = peak >= ledger.entries[-1].threshold
+            ledger = close_test(
+                ledger,
+                candidate=str(place),
+                decision="promote" if wins else "continue",
+                e_value=peak if wins else last,
+                now=NOW,
+            )
+            expected.append(wins)
+    promoted = promoted_in_lifetimes(tests, candidates=20)
+    assert promoted.ravel().tolist() == expected
+    assert 5 < promoted.sum() < 30
 
 
 def test_published_failures_of_other_rules_are_reproduced(rng):

@@ -1,6 +1,7 @@
 import math
 import os
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 from tests.evidence import ledger_events
@@ -8,7 +9,9 @@ from tests.evidence import ledger_events
 from ratchet.agent.errors import BadInput, CorruptRecord
 from ratchet.evaluation.gate.ledger import Ledger, open_test
 from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry import ledger as store
 from ratchet.infra.registry.event_log import HEAD, LedgerEvent, now
+from ratchet.infra.registry.gate_cases import spent_cases
 from ratchet.infra.registry.ledger import (
     close_ledger_test,
     grant_budget,
@@ -33,7 +36,7 @@ def test_shares_are_those_of_the_pure_ledger(project):
         open_ledger_test(project, candidate, champion="x", judge="j")
         pure = open_test(pure, candidate=candidate, now=datetime.now(UTC))
     assert alphas(read_ledger(project)) == alphas(pure)
-    assert alphas(pure) == pytest.approx([6 * 0.05 / (math.pi * k) ** 2 for k in (1, 2, 3)])
+    assert alphas(pure) == pytest.approx([0.03, 0.006, 0.0028])
 
 
 def test_opening_again_goes_on_with_the_open_test_and_spends_nothing(project):
@@ -42,10 +45,11 @@ def test_opening_again_goes_on_with_the_open_test_and_spends_nothing(project):
     assert len(read_ledger(project).entries) == 1
 
 
-def test_a_closed_test_keeps_its_verdict_and_its_share(project):
+def test_a_closed_test_keeps_its_verdict_and_gives_back_what_its_evidence_is_worth(project):
     entry = open_ledger_test(project, "a", champion="x")
     closed = close_ledger_test(project, "a", champion="x", decision="reject", e_value=0.5, reason="worse")
     assert (closed.decision, closed.e_value, closed.alpha_k) == ("reject", 0.5, entry.alpha_k)
+    assert read_ledger(project).reserve == pytest.approx(0.035)
     assert open_ledger_test(project, "a", champion="x").k == 2
     assert [event.kind for event in ledger_events(project)] == ["begin", "open", "close", "open"]
 
@@ -76,6 +80,7 @@ def test_with_e_lond_a_promotion_buys_power(project):
     assert open_ledger_test(project, "b", champion="x").alpha_k == pytest.approx(
         2 * 6 * 0.05 / (2 * math.pi) ** 2
     )
+    assert read_ledger(project).entries[0].returned == 0
 
 
 def test_a_person_grants_a_new_budget_with_a_reason(project):
@@ -98,11 +103,22 @@ def test_a_test_against_a_former_champion_is_given_up_and_a_new_share_is_spent(p
         close_ledger_test(project, "a", champion="x", decision="promote", e_value=1e9)
 
 
-def test_closing_again_with_the_same_result_changes_nothing(project):
+def test_closing_again_with_the_same_result_changes_nothing_and_another_test_is_not_ended_by_it(project):
+    entry = open_ledger_test(project, "a", champion="x")
+    close = partial(
+        close_ledger_test, project, "a", champion="x", decision="continue", opened_at=entry.opened_at
+    )
+    first = close(e_value=0.5, by="anna")
+    assert close(e_value=0.5) == first
+    assert [event.by for event in ledger_events(project)] == ["", "", "anna"]
     open_ledger_test(project, "a", champion="x")
-    first = close_ledger_test(project, "a", champion="x", decision="reject", e_value=0.5)
-    assert close_ledger_test(project, "a", champion="x", decision="reject", e_value=0.5) == first
-    assert len(ledger_events(project)) == 3
+    assert close(e_value=0.5) == first
+    with pytest.raises(BadInput, match="is closed; the open one began"):
+        close(e_value=0.9, cases=["a case"])
+    assert "a case" not in spent_cases(project)
+    ledger = read_ledger(project)
+    assert [e.decision for e in ledger.entries] == ["continue", None]
+    assert ledger.reserve == pytest.approx(0.035 - ledger.entries[1].alpha_k)
 
 
 def delete(project, *places):
@@ -199,24 +215,104 @@ def test_a_log_from_before_the_chain_is_read_and_goes_on(project):
         read_ledger(project)
 
 
-def _open_many(home, project, names, start, spent):
+def test_a_log_from_before_the_reserve_keeps_its_shares_and_goes_on_with_what_they_left(project):
+    connection = connect(project)
+    fields = {"gives_back", "opened_at"}
+    for event in (
+        LedgerEvent(kind="begin", at=now(), alpha=0.05, spending="family-wise"),
+        LedgerEvent(kind="open", at=now(), candidate="a", champion="x"),
+        LedgerEvent(kind="close", at=now(), candidate="a", champion="x", decision="continue", e_value=0.9),
+        LedgerEvent(kind="open", at=now(), candidate="b", champion="x"),
+    ):
+        append_event(connection, "ledger", event.model_dump_json(exclude=fields), about="")
+    old = [6 * 0.05 / (math.pi * k) ** 2 for k in (1, 2)]
+    assert alphas(read_ledger(project)) == old
+    third = open_ledger_test(project, "c", champion="x")
+    assert (third.k, third.alpha_k) == (3, pytest.approx(0.2 * (0.05 - sum(old))))
+    close_ledger_test(project, "b", champion="x", decision="reject", e_value=0.9)
+    close_ledger_test(project, "c", champion="x", decision="reject", e_value=0.5)
+    ledger = read_ledger(project)
+    assert alphas(ledger)[:2] == old
+    assert [e.returned for e in ledger.entries] == [0, 0, pytest.approx(third.alpha_k / 2)]
+
+
+def _race(home, project, names, e_value, opened_at, start, done):
+    """Open own tests, and close the one that both homes have open by what this one knows of it."""
     os.environ["RATCHET_HOME"] = home
     connect(project)
     start.wait()
-    spent.put({name: open_ledger_test(project, name, champion="x").k for name in names})
+    places = {name: open_ledger_test(project, name, champion="x").k for name in names}
+    try:
+        close_ledger_test(
+            project, "both", champion="x", decision="continue", e_value=e_value, opened_at=opened_at
+        )
+    except BadInput:
+        e_value = None
+    done.put((places, e_value))
 
 
-def test_two_processes_that_open_at_once_get_different_shares(project, mlflow_home, spawn):
-    connect(project)
-    start, spent = spawn.Barrier(2), spawn.Queue()
+def test_two_homes_at_once_take_different_shares_and_one_alone_gives_a_share_back(
+    project, mlflow_home, spawn
+):
+    both = open_ledger_test(project, "both", champion="x")
+    start, done = spawn.Barrier(2), spawn.Queue()
     names = [[f"{who}{n}" for n in range(4)] for who in "ab"]
     racers = [
-        spawn.Process(target=_open_many, args=(str(mlflow_home), project, own, start, spent)) for own in names
+        spawn.Process(
+            target=_race, args=(str(mlflow_home), project, own, e_value, both.opened_at, start, done)
+        )
+        for own, e_value in zip(names, (0.25, 0.75), strict=True)
     ]
     for racer in racers:
         racer.start()
-    places = spent.get(timeout=120) | spent.get(timeout=120)
+    (first, e_first), (second, e_second) = done.get(timeout=120), done.get(timeout=120)
     for racer in racers:
         racer.join(timeout=30)
-    assert sorted(places.values()) == list(range(1, 9))
-    assert {entry.candidate: entry.k for entry in read_ledger(project).entries} == places
+    places = {"both": 1} | first | second
+    assert sorted(places.values()) == list(range(1, 10))
+    ledger = read_ledger(project)
+    assert {entry.candidate: entry.k for entry in ledger.entries} == places
+    (closed_by,) = {e_first, e_second} - {None}
+    assert ledger.entries[0].returned == pytest.approx(closed_by * both.alpha_k)
+    assert ledger.spent == pytest.approx(sum(alphas(ledger)) - closed_by * both.alpha_k)
+    reserve = 0.05 - both.alpha_k
+    for entry in ledger.entries[1:]:  # each share follows from the log alone, wherever the closing came
+        given = max(0.1, 0.6 / entry.k) * reserve
+        if entry.alpha_k != pytest.approx(given):
+            reserve += closed_by * both.alpha_k
+            given = max(0.1, 0.6 / entry.k) * reserve
+        assert entry.alpha_k == pytest.approx(given)
+        reserve -= entry.alpha_k
+
+
+@pytest.mark.parametrize("lost", ["the begin", "the open", "the close"])
+def test_a_kill_between_two_events_takes_and_gives_back_no_share_twice(project, monkeypatch, lost):
+    """The run dies right after an event was written, and the next one does the same again."""
+    kill_at = {"the begin": 1, "the open": 2, "the close": 3}[lost]
+    write, written = store.append, []
+
+    def dying(connection, event):
+        place = write(connection, event)
+        written.append(place)
+        if len(written) == kill_at:
+            raise KeyboardInterrupt
+        return place
+
+    def run():
+        entry = open_ledger_test(project, "a", champion="x")
+        close_ledger_test(
+            project, "a", champion="x", decision="continue", e_value=0.5, opened_at=entry.opened_at
+        )
+
+    monkeypatch.setattr(store, "append", dying)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    if lost == "the close":  # what a run does that finds the verdict in its stored test
+        entry = read_ledger(project).entries[0]
+        close_ledger_test(
+            project, "a", champion="x", decision="continue", e_value=0.5, opened_at=entry.opened_at
+        )
+    else:
+        run()
+    ledger = read_ledger(project)
+    assert (len(ledger.entries), ledger.reserve) == (1, pytest.approx(0.035))

@@ -30,7 +30,7 @@ from ratchet.evaluation.gate.characteristics.simulation import (
     continuous,
     first_crossings,
     labels_to_promotion,
-    ledger_shares,
+    promoted_in_lifetimes,
     rare_disaster,
     with_flattering_judge,
     with_judge,
@@ -140,14 +140,12 @@ def false_promotions(
 ) -> FalsePromotion:
     """Lifetimes of 50 candidates that are exactly as good, each tested at its share of the ledger."""
     step(f"false promotions: {population.name}")
-    shares = ledger_shares(alpha=alpha)
     batch = max(_CHUNK // CANDIDATES, 1)
     wrong = 0
     for start in range(0, lifetimes, batch):
-        size = min(batch, lifetimes - start)
-        a, c = population.draw(rng, (size * CANDIDATES, bets))
-        promoted = first_crossings(a, c, np.tile(shares, size), bounds=population.bounds).at > 0
-        wrong += int(promoted.reshape(size, CANDIDATES).any(axis=1).sum())
+        a, c = population.draw(rng, (min(batch, lifetimes - start) * CANDIDATES, bets))
+        tests = first_crossings(a, c, alpha, bounds=population.bounds)
+        wrong += int(promoted_in_lifetimes(tests, alpha=alpha).any(axis=1).sum())
     rate = wrong / lifetimes
     return FalsePromotion(
         population=population.name,

@@ -1,6 +1,7 @@
 """The gate beside what others do, and its bets beside two other ways to bet, on the same simulated cases."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ratchet.evaluation.data.arrays import Floats
 from ratchet.evaluation.gate.characteristics import promotion_rules as rules
@@ -12,9 +13,11 @@ from ratchet.evaluation.gate.characteristics.simulation import (
     bernoulli,
     better_populations,
     continuous,
+    first_crossings,
     labels_to_promotion,
-    ledger_shares,
+    promoted_in_lifetimes,
 )
+from ratchet.evaluation.gate.ledger import Ledger
 
 
 class BetComparison(ResultRow):
@@ -96,14 +99,13 @@ def _rule_row(
 
 
 def _gate_with_ledger(p: float, tests: int, rng: np.random.Generator, step: OnMeasurement) -> RuleRow:
-    """A lifetime spends shares; power and labels are those of the first test."""
+    """A lifetime shares a ledger; power and labels are those of its first test."""
     step("rule: gate with ledger")
-    shares = ledger_shares()
     lifetimes = max(tests // 5, 20)
-    wrong = np.array(
-        [rules.gate_rule(*_scores(p, 0.0, CANDIDATES, 400, rng), alpha=shares) > 0 for _ in range(lifetimes)]
+    wrong = np.concatenate(
+        [_promoted_in_a_lifetime(*_scores(p, 0.0, CANDIDATES, 400, rng)) for _ in range(lifetimes)]
     )
-    at = rules.gate_rule(*_scores(p, 0.1, tests, 2000, rng), alpha=float(shares[0]))
+    at = rules.gate_rule(*_scores(p, 0.1, tests, 2000, rng), alpha=Ledger().next_alpha)
     return RuleRow(
         rule="gate with ledger",
         false_one=float(wrong[:, 0].mean()),
@@ -111,6 +113,11 @@ def _gate_with_ledger(p: float, tests: int, rng: np.random.Generator, step: OnMe
         power=float((at > 0).mean()),
         labels=float(np.median(at[at > 0])),
     )
+
+
+def _promoted_in_a_lifetime(champion: Floats, challenger: Floats) -> NDArray[np.bool_]:
+    d = challenger - champion
+    return promoted_in_lifetimes(first_crossings(d, np.zeros_like(d), 0.05))
 
 
 def _best_of_ten(p: float, tests: int, rng: np.random.Generator, step: OnMeasurement) -> RuleRow:

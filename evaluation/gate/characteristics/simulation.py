@@ -15,11 +15,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.evaluation.data.arrays import Floats
-from ratchet.evaluation.gate.betting import (
-    LOG_WEIGHTS,
-    Bounds,
-    trust,
-)
+from ratchet.evaluation.gate.betting import LOG_WEIGHTS, Bounds, trust
+from ratchet.evaluation.gate.ledger import share_taken
 
 Counts = NDArray[np.int64]
 Draw = Callable[[np.random.Generator, tuple[int, ...]], tuple[Floats, Floats]]
@@ -67,10 +64,11 @@ _BLOCK: Final = 1000
 
 @dataclass(frozen=True)
 class Crossings:
-    """Per test, [N]: the bet at which e first reached 1/alpha (0 = never), and ln e after the last bet."""
+    """Per test, [N]: the bet at which e first reached 1/alpha (0 = never), ln e after the last bet, the largest."""
 
     at: Counts
     log_e: Floats
+    peak: Floats
 
 
 def first_crossings(
@@ -82,15 +80,18 @@ def first_crossings(
         _run(a[rows], c[rows], thresholds[rows], null, bounds or Bounds())
         for rows in (slice(start, start + _BLOCK) for start in range(0, a.shape[0], _BLOCK))
     ]
-    return Crossings(np.concatenate([at for at, _ in blocks]), np.concatenate([log_e for _, log_e in blocks]))
+    at, log_e, peak = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
+    return Crossings(at, log_e, peak)
 
 
-def _run(a: Floats, c: Floats, threshold: Floats, null: float, bounds: Bounds) -> tuple[Counts, Floats]:
+def _run(
+    a: Floats, c: Floats, threshold: Floats, null: float, bounds: Bounds
+) -> tuple[Counts, Floats, Floats]:
     tests, length = a.shape
     stakes, caps = bounds.stakes, bounds.trust_caps
     capital = np.broadcast_to(np.exp(LOG_WEIGHTS), (tests, LOG_WEIGHTS.size)).copy()
     past, judged = np.zeros((tests, 3)), bool(np.any(c))
-    at, wealth = np.zeros(tests, dtype=np.int64), np.ones(tests)
+    at, wealth, peak = np.zeros(tests, dtype=np.int64), np.ones(tests), np.ones(tests)
     for t in range(length):
         x = a[:, t, None]
         if judged:
@@ -101,8 +102,9 @@ def _run(a: Floats, c: Floats, threshold: Floats, null: float, bounds: Bounds) -
             capital /= 1 + stakes * null
         wealth = capital.sum(axis=1)
         at[(at == 0) & (wealth >= threshold)] = t + 1
+        np.maximum(peak, wealth, out=peak)
     with np.errstate(divide="ignore"):
-        return at, np.log(wealth)
+        return at, np.log(wealth), np.log(peak)
 
 
 def bernoulli(p: float, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
@@ -204,9 +206,21 @@ def better_populations(gain: float) -> tuple[Population, ...]:
     return binary(0.5, gain), binary(0.7, gain), binary(0.7, gain, shared=0.7)
 
 
-def ledger_shares(candidates: int = CANDIDATES, alpha: float = 0.05) -> Floats:
-    """What the family-wise ledger hands to the first tests of a lifetime: 6α/(π²k²), [candidates]."""
-    return np.asarray(6 * alpha / (math.pi * np.arange(1, candidates + 1)) ** 2, dtype=np.float64)
+def promoted_in_lifetimes(
+    tests: Crossings, candidates: int = CANDIDATES, alpha: float = 0.05
+) -> NDArray[np.bool_]:
+    """Which tests promote where `candidates` of them after each other share a ledger, [lifetimes, candidates].
+
+    The family-wise rule of `evaluation.gate.ledger`, for all lifetimes at once.
+    """
+    peaks, last = (part.reshape(-1, candidates) for part in (tests.peak, tests.log_e))
+    reserve, promoted = np.full(peaks.shape[0], alpha), np.zeros(peaks.shape, dtype=np.bool_)
+    for k in range(candidates):
+        share = share_taken(k + 1) * reserve
+        promoted[:, k] = peaks[:, k] >= -np.log(share)
+        back = np.where(promoted[:, k], 1.0, np.exp(np.minimum(last[:, k], 0.0)))
+        reserve = reserve - share * (1 - back)
+    return promoted
 
 
 def labels_to_promotion(at: Counts) -> Floats:

@@ -40,6 +40,8 @@ class RoundData(Record):
     """The first step of each run in the library that is another agent's and that is not the gate's."""
     champion: str
     n_human: int = Field(ge=0)
+    human_share: float | None = None
+    """People's share of the training cases, by weight; None where there are none."""
     left_out: dict[str, int]
 
     @property
@@ -87,10 +89,7 @@ def curate_round(
         )
         imported = [step for step in imported if not gone.covers(step.trace_id, step.case_id)]
     disputed = len(contradictions(labels, {trace.trace_id for trace in traces if trace.is_free}))
-    weighted = [
-        TrainingExample(case=c, weight=1.0 if c.source == "human" else settings.own_weight)
-        for c in curated.cases
-    ]
+    weighted = [TrainingExample(case=one, weight=curated.weight(one)) for one in curated.cases]
     left_out = {
         "people contradict each other": disputed,
         "people had it forgotten": len(labelled) - len(teaching),
@@ -104,6 +103,7 @@ def curate_round(
         imported=write_dataset("imported", imported),
         champion=serving.candidate_id,
         n_human=curated.n_human,
+        human_share=curated.human_share,
         left_out=curated.left_out | {why: n for why, n in left_out.items() if n},
     )
 

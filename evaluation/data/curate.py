@@ -1,8 +1,10 @@
 """What a proposer may learn from: without repeats, without the gate's cases, with people's word above all.
 
-All human labels are kept. What the agent graded itself (its own successes) is capped in number and weight, so
-that it cannot drown people and lock the agent into its own bias (Gerstgrasser et al., 2024: collapse is avoided
-when real data are kept and accumulated).
+All human labels are kept. What the agent made itself (its own successes) is capped in number and weight, so that it
+cannot drown people and lock the agent into its own bias (Gerstgrasser et al., 2024: collapse is avoided when real
+data are kept and accumulated; `tests/bench/bench_reinforcement.py` draws it). The cap that is promised is a floor:
+wherever anybody labels at all, people have at least `human_share` of the training set by weight. Where nobody does,
+an environment's word is all there is.
 """
 
 import random
@@ -20,8 +22,10 @@ from ratchet.evaluation.data.labels import Label
 
 
 class CurateSettings(StageSettings):
-    """How much self-graded data may stand beside people's."""
+    """How much of what the agent made itself may stand beside what people said."""
 
+    human_share: float = Field(default=2 / 3, ge=0, le=1)
+    """Least share of people's labels in the training set, by weight, once there are any."""
     own_per_human: float = Field(default=1.0, ge=0, le=10)
     """At most this many own successes per human label."""
     own_weight: float = Field(default=0.5, ge=0, le=1)
@@ -48,6 +52,17 @@ class TrainingSet(Record):
 
     cases: tuple[LabelledCase, ...]
     left_out: dict[str, int]
+    own_weight: float = Field(default=0.5, ge=0, le=1)
+
+    def weight(self, case: LabelledCase) -> float:
+        """How much the case counts in training."""
+        return 1.0 if case.source == "human" else self.own_weight
+
+    @property
+    def human_share(self) -> float | None:
+        """People's share by weight; None where nothing weighs anything."""
+        whole = sum(map(self.weight, self.cases))
+        return self.n_human / whole if whole else None
 
     @property
     def n_human(self) -> int:
@@ -173,10 +188,26 @@ def curate(
     mine = [c for c in mine if c.source == "human" or c.case_id not in leaking]
     human = [c for c in mine if c.source == "human"]
     own = sorted((c for c in mine if c.source == "environment"), key=lambda c: c.case_id)
-    room = min(int(settings.own_per_human * len(human)), max(settings.max_cases - len(human), 0))
-    if not human:
-        room = settings.max_cases  # nobody labelled yet: own successes are all there is
+    room = own_room(len(human), settings)
     kept = own if len(own) <= room else random.Random(seed).sample(own, room)
     left_out["own successes above the cap"] = len(own) - len(kept)
     chosen = sorted((*human, *kept), key=lambda c: c.case_id)
-    return TrainingSet(cases=tuple(chosen), left_out={k: v for k, v in left_out.items() if v})
+    return TrainingSet(
+        cases=tuple(chosen),
+        left_out={k: v for k, v in left_out.items() if v},
+        own_weight=settings.own_weight,
+    )
+
+
+def own_room(n_human: int, settings: CurateSettings) -> int:
+    """How many own successes may stand beside this many human labels.
+
+    With h labels of weight 1 and m own of weight w the share h / (h + m·w) is at least s while m ≤ h (1 − s) / (s·w).
+    """
+    if not n_human:
+        return settings.max_cases  # nobody labelled yet: what an environment told is all there is
+    room = min(settings.own_per_human * n_human, max(settings.max_cases - n_human, 0))
+    per_share = settings.human_share * settings.own_weight
+    if per_share > 0:
+        room = min(room, n_human * (1 - settings.human_share) / per_share)
+    return int(room + 1e-9)  # 2/3 is no float: the default must give one for one

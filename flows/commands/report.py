@@ -26,7 +26,8 @@ def show_round(report: ImproveReport, versions: Sequence[Version]) -> None:
     if report.data is not None:
         data = report.data
         left_out = ", ".join(f"{n} {why}" for why, n in data.left_out.items())
-        say(f"learned from {data.training.n_rows} cases, {data.n_human} answered by people")
+        share = "" if data.human_share is None else f", {data.human_share:.0%} by weight"
+        say(f"learned from {data.training.n_rows} cases, {data.n_human} answered by people{share}")
         say(f"left out: {left_out}", "dim")
     show_verdicts(report.judged, versions)
     for proposer, why in report.nothing_new.items():

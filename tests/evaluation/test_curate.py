@@ -42,7 +42,10 @@ def case(number, source="human", role="train", request=None):
 CASES = st.lists(
     st.tuples(st.sampled_from(["human", "environment"]), st.sampled_from(["train", "gate"])), max_size=25
 ).map(lambda kinds: [case(n, *kind) for n, kind in enumerate(kinds)])
-SETTINGS = st.builds(CurateSettings, own_per_human=st.floats(0, 10), max_cases=st.integers(1, 30))
+SETTINGS = st.builds(
+    CurateSettings, own_per_human=st.floats(0, 10), max_cases=st.integers(1, 30),
+    human_share=st.floats(0, 1), own_weight=st.floats(0, 1),
+)  # fmt: skip
 
 
 @given(labelled=CASES, rules=SETTINGS, data=st.data())
@@ -62,6 +65,7 @@ def test_no_human_label_is_dropped_no_gate_case_leaks_and_caps_hold(labelled, ru
     if human:
         assert n_own <= rules.own_per_human * len(human)
         assert len(ids) <= max(rules.max_cases, len(human))
+        assert curated.human_share >= rules.human_share - 1e-9
     else:
         assert n_own <= rules.max_cases
     assert len(ids) + sum(curated.left_out.values()) == len(labelled)
@@ -104,9 +108,38 @@ def test_what_people_had_forgotten_teaches_no_more_and_goes_on_judging():
 
 def test_own_successes_are_capped_per_human_label_and_the_rest_is_counted():
     labelled = [*(case(n) for n in range(4)), *(case(n, "environment") for n in range(10, 40))]
-    curated = curate(labelled, CurateSettings(own_per_human=2))
+    curated = curate(labelled, CurateSettings(own_per_human=2, human_share=0))
     assert (curated.n_human, len(curated.cases)) == (4, 12)
     assert curated.left_out == {"own successes above the cap": 22}
+
+
+@pytest.mark.parametrize(
+    ("human", "rules", "own"),
+    [
+        (4, {}, 4),
+        (3, {"own_weight": 1.0}, 1),
+        (4, {"human_share": 0.5}, 4),
+        (4, {"human_share": 0.5, "own_per_human": 10}, 8),
+        (1, {"human_share": 0.9, "own_per_human": 10}, 0),
+        (9, {"human_share": 0.9, "own_per_human": 10}, 2),
+        (4, {"human_share": 1.0, "own_per_human": 10}, 0),
+        (4, {"human_share": 1.0, "own_per_human": 2, "own_weight": 0.0}, 8),
+        (4, {"human_share": 0.0, "own_per_human": 3}, 12),
+        (0, {}, 30),
+        (0, {"human_share": 1.0}, 30),
+    ],
+    ids=lambda value: str(value),
+)
+def test_people_have_their_share_by_weight_wherever_anybody_labels(human, rules, own):
+    labelled = [*(case(n) for n in range(human)), *(case(n, "environment") for n in range(10, 40))]
+    curated = curate(labelled, CurateSettings(**rules))
+    assert len(curated.cases) - human == own
+    assert curated.human_share >= (CurateSettings(**rules).human_share - 1e-9 if human else 0)
+
+
+def test_what_weighs_nothing_has_no_share():
+    labelled = [case(1, "environment")]
+    assert curate(labelled, CurateSettings(own_weight=0)).human_share is None
 
 
 def test_before_anybody_labelled_own_successes_are_all_there_is():
@@ -123,7 +156,10 @@ def test_more_human_labels_than_the_maximum_are_all_kept():
 
 def test_the_seed_decides_which_own_successes_stay():
     labelled = [case(0), *(case(n, "environment") for n in range(1, 30))]
-    kept = [curate(labelled, CurateSettings(own_per_human=5), seed=seed).cases for seed in (0, 0, 1)]
+    kept = [
+        curate(labelled, CurateSettings(own_per_human=5, human_share=0), seed=seed).cases
+        for seed in (0, 0, 1)
+    ]
     assert kept[0] == kept[1] != kept[2]
 
 
@@ -132,7 +168,9 @@ def test_nothing_gives_nothing():
     assert (curated.cases, curated.left_out, curated.n_human) == ((), {}, 0)
 
 
-@pytest.mark.parametrize("wrong", [{"own_per_human": -1}, {"own_weight": 2}, {"max_cases": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"own_per_human": -1}, {"own_weight": 2}, {"max_cases": 0}, {"human_share": 1.1}]
+)
 def test_settings_out_of_bounds_are_refused(wrong):
     with pytest.raises(ValueError, match="Input should be"):
         CurateSettings(**wrong)

@@ -3,6 +3,8 @@
 from prefect import task
 
 from ratchet.agent.record import Record
+from ratchet.evaluation.gate.approval import ApprovalSettings
+from ratchet.infra.registry.approval import waiting_approval
 from ratchet.infra.registry.registry import promote, set_alias
 from ratchet.infra.review.rounds import end_round
 from ratchet.tasks.gate import GateRound
@@ -30,11 +32,14 @@ def _decide(name: str, gated: GateRound, approved_by: str | None) -> RoundOutcom
     if best is None:
         return RoundOutcome(reason=f"{_nothing_proven(gated)}; the champion stays")
     set_alias(name, best.candidate_id, "challenger")
-    if approved_by is None or best.verdict.screening:
-        nobody = f"; {approved_by} promotes nothing that was only screened" if approved_by else ""
-        reason = f"{best.reason}{nobody}; waits for `ratchet approve {best.candidate_id}`"
+    waiting = waiting_approval(name, best.candidate_id)
+    policy = waiting.served_by(approved_by) if waiting else approved_by
+    if policy is None or best.verdict.screening:
+        nobody = f"; {policy} promotes nothing that was only screened" if policy else ""
+        who = f" ({waiting.asked})" if waiting and waiting.policy != ApprovalSettings() else ""
+        reason = f"{best.reason}{nobody}; waits for `ratchet approve {best.candidate_id}`{who}"
         return RoundOutcome(best=best.candidate_id, reason=reason)
-    promote(name, best.candidate_id, approved_by=approved_by, reason=best.reason)
+    promote(name, best.candidate_id, approved_by=policy, reason=best.reason)
     return RoundOutcome(best=best.candidate_id, promoted=True, reason=best.reason)
 
 

@@ -18,6 +18,7 @@ from ratchet.evaluation.gate.ledger import Entry, Spending
 from ratchet.evaluation.gate.trial import Trial, TrialState
 from ratchet.infra.pictures.gate import draw_gate
 from ratchet.infra.pictures.versions import draw_confusion
+from ratchet.infra.registry.approval import lapsed
 from ratchet.infra.registry.gate_cases import read_open_test, spent_cases, write_open_test
 from ratchet.infra.registry.ledger import close_ledger_test, open_ledger_test, read_ledger
 from ratchet.infra.registry.registry import record_evaluation, seen_case_ids, version_history
@@ -59,6 +60,7 @@ class GateTests:
         for entry in entries:
             if entry.decision is None and entry.champion != self.champion:
                 self._give_up(entry, "given up: the champion changed")
+        self._lapsed = lapsed(name)
         tests = [entry for entry in entries if entry.champion == self.champion]
         self._newest = {entry.candidate: entry for entry in tests}
         self.begun = [entry.candidate for entry in self._newest.values() if entry.decision is None]
@@ -79,7 +81,7 @@ class GateTests:
             self._record(trial)
             verdict = trial.verdict
         served = any(event.action == "promoted" for event in version.events)
-        if not entry.proven or verdict is None or served:
+        if not entry.proven or verdict is None or served or entry.candidate in self._lapsed:
             return None
         return ProvenChallenger(
             candidate_id=entry.candidate, verdict=verdict, plays=tuple(trial.plays) if trial else ()

@@ -64,8 +64,8 @@ class Memory:
             e.model_copy(update={"session_id": None}) if e.session_id else e for e in experiences
         )
         by_preference = sorted(without_session, key=lambda e: (e.source != "human", e.to_json()))
-        unique = {_place(e): e for e in reversed(by_preference)}
-        self.experiences = tuple(sorted(unique.values(), key=_place))
+        unique = {entry_key(e): e for e in reversed(by_preference)}
+        self.experiences = tuple(sorted(unique.values(), key=entry_key))
         self._by_step = settings is not None or any(e.index is not None for e in self.experiences)
         texts = [] if self._by_step else [e.observation for e in self.experiences]
         self._by_letters = CharacterIndex(texts)
@@ -177,7 +177,7 @@ def as_demos(recalled: Sequence[Recalled]) -> list[Demo]:
     ]
 
 
-def _place(step: Experience) -> tuple[str, str, str, int, str]:
+def entry_key(step: Experience) -> tuple[str, str, str, int, str]:
     """What makes two entries the same: case and action, or the place in one trajectory."""
     if step.index is None:
         return step.case_id, step.action, "", 0, ""

@@ -133,6 +133,24 @@ class Waiting(Record):
         known = _distinct([*self.names, *([by] if by.strip() else [])])
         return max(self.policy.needed(self.risk) - len(known), 0)
 
+    def served_by(self, approved_by: str | None) -> str | None:
+        """In whose name it serves although no person said so; None = a person must.
+
+        Args:
+            approved_by: the policy of the run, which counts where `[approval]` says nothing of this kind of change.
+        """
+        rule = self.policy.rule(self.risk)
+        if self.policy.needed(self.risk) > 1 or rule not in (AUTO, None):
+            return None
+        return approved_by or (f"approval.{self.risk} = {AUTO}" if rule == AUTO else None)
+
+    @property
+    def asked(self) -> str:
+        """Whose word is missing, and until when, for a person."""
+        until = f"until {self.expires_at:%Y-%m-%d %H:%M} UTC"
+        so_far = f", {', '.join(self.names)} did" if self.approvals else ""
+        return f"a change of {self.risk}, to be approved by {self.policy.who(self.risk)}{so_far}, {until}"
+
     def lapsed(self, now: datetime) -> str:
         """Why it is not to serve any more; empty = it still may."""
         if self.declined:

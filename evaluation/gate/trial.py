@@ -47,7 +47,7 @@ class Play(Record):
     """Why this case is no full test, in words; not written where it is one."""
     trace_id: str = Field(default="", exclude_if=lambda trace_id: not trace_id)
     """Production trace in which the case came up."""
-    said: tuple[str, str] | None = Field(default=None, exclude_if=lambda said: said is None)
+    shown: tuple[str, str] | None = Field(default=None, exclude_if=lambda shown: shown is None)
     """The champion's and the challenger's answer as a person reads them, cut where long; empty = none came."""
 
     @property
@@ -211,7 +211,7 @@ def _play(pair: Pair, case: LabelledCase, runs: tuple[Trace, Trace]) -> Play:
         expected=None if free or case.answer is None else answer_name(case.answer),
         chosen=None if free or did is None else did.name,
         trace_id=case.trace_id,
-        said=(_readable(runs[0]), _readable(runs[1])),
+        shown=(_readable(runs[0]), _readable(runs[1])),
     )
 
 

@@ -111,13 +111,13 @@ def ancestors(version: Version, versions: Sequence[Version]) -> list[Version]:
     return line
 
 
-def difference(version: Version, beside: Version) -> Table:
-    """What changes from `beside` to it."""
+def difference(version: Version, beside: Version, limit: int = 400) -> Table:
+    """What changes from `beside` to it; a text longer than `limit` is cut."""
     table = Table(show_lines=True)
     for title, ratio in (("what changes", 2), (called(beside), 3), (called(version), 3)):
         table.add_column(title, ratio=ratio, overflow="fold")
     for row in changes(beside.candidate, version.candidate):
-        table.add_row(outside(row.what), outside(row.old), outside(row.new))
+        table.add_row(outside(row.what), outside(row.old, limit), outside(row.new, limit))
     return table
 
 

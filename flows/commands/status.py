@@ -49,18 +49,15 @@ class ProjectStatus:
     look: DriftLook | None
     prompts_behind: dict[str, int]
     """Prompts whose `champion` in MLflow is not what the serving version names, with that version."""
+    proven: list[Version]
+    """Versions that only a person's approval is missing for."""
     settings: dict[str, Any]
     """What the project's `ratchet.toml` sets, by dotted key; all else is as by default."""
 
     @property
     def champion(self) -> Version | None:
         """The version that serves."""
-        return next((v for v in self.versions if "champion" in v.aliases), None)
-
-    @property
-    def proven(self) -> list[Version]:
-        """Versions that only a person's approval is missing for."""
-        return awaiting_approval(self.versions, self.champion)
+        return _champion_of(self.versions)
 
     @property
     def drifted(self) -> bool:
@@ -81,10 +78,11 @@ def status(project: Folder = CURRENT_FOLDER, name: Name = None, as_json: AsJson 
 
 
 def _read(project: str, folder: Path | None) -> ProjectStatus:
-    collected = read_state(project)
+    collected, versions = read_state(project), version_history(project)
     return ProjectStatus(
         project=project,
-        versions=version_history(project),
+        versions=versions,
+        proven=[version for version, _ in awaiting_approval(project, versions, _champion_of(versions))],
         n_traces=collected.traces.n_rows if collected.traces else 0,
         n_labels=collected.labels.n_rows if collected.labels else 0,
         n_pending=len(pending(project)),
@@ -96,6 +94,10 @@ def _read(project: str, folder: Path | None) -> ProjectStatus:
         prompts_behind=prompts_behind(project),
         settings=dict(leaves(in_file(folder))) if folder else {},
     )
+
+
+def _champion_of(versions: list[Version]) -> Version | None:
+    return next((v for v in versions if "champion" in v.aliases), None)
 
 
 def next_step(state: ProjectStatus) -> str:

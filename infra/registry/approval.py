@@ -12,7 +12,7 @@ from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
 from ratchet.infra.registry.alias_moves import current_aliases
 from ratchet.infra.registry.alias_names import CHAMPION
 from ratchet.infra.registry.event_log import LedgerEvent, append, now, read_log
-from ratchet.infra.registry.promotion import promote, require_promotable
+from ratchet.infra.registry.promotion import promote, require_promotable, require_signed
 from ratchet.infra.registry.version import Listing, Version, all_versions, find_version, numbered
 from ratchet.infra.registry.waiting import policy_of, waiting_for
 
@@ -69,6 +69,7 @@ def approve(project: str, candidate_id: str, *, by: str, reason: str, via: Via) 
     Raises:
         BadInput: `promote` would refuse it, or the policy names others, or the proof lapsed.
     """
+    require_signed(by, reason)
     require_promotable(project, candidate_id, by=by)
     waiting = waiting_approval(project, candidate_id)
     if waiting is not None and waiting.missing(by) < waiting.missing():
@@ -87,8 +88,7 @@ def decline(project: str, candidate_id: str, *, by: str, reason: str, via: Via) 
     waiting = waiting_approval(project, candidate_id)
     if waiting is None:
         raise BadInput(f"candidate {candidate_id} waits for nobody's approval: see `ratchet approve`")
-    if not by.strip() or not reason.strip():
-        raise BadInput(f"by {by!r}, reason {reason!r}: a no needs a name and a reason")
+    require_signed(by, reason)
     waiting.require(by, now())
     _say(project, waiting, "decline", by, reason, via)
 

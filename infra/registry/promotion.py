@@ -49,7 +49,7 @@ def promote(project: str, candidate_id: str, *, approved_by: str, reason: str) -
             before and none does now, or nobody's name or no reason was given; or the project's policy names other
             people, or one more, or the proof lapsed.
     """
-    _refuse_anonymous(approved_by, reason)
+    require_signed(approved_by, reason)
     with mlflow_errors(f"promoting {candidate_id}"):
         connection = connect(project)
 
@@ -141,7 +141,8 @@ def _served_last(versions: Sequence[Listing]) -> Listing | None:
     return max(moved, key=lambda move: (move[1].action in _COMES, move[1].at))[0]
 
 
-def _refuse_anonymous(by: str, reason: str) -> None:
+def require_signed(by: str, reason: str) -> None:
+    """Do nothing if there is a name and a reason; BadInput otherwise: both are recorded for good."""
     if not by.strip() or not reason.strip():
         raise BadInput(f"by {by!r}, reason {reason!r}: a move of the champion needs a name and a reason")
     if len(by) + len(reason) > _LONGEST:
@@ -209,7 +210,7 @@ def roll_back(project: str, *, by: str, reason: str) -> Version:
     Raises:
         BadInput: there is no earlier champion.
     """
-    _refuse_anonymous(by, reason)
+    require_signed(by, reason)
     with mlflow_errors("rolling back"):
         connection = connect(project)
         chosen: list[str] = []

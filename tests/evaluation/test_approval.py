@@ -46,6 +46,19 @@ def test_two_are_two_different_people():
     assert (one.names, one.missing(), one.missing("ANNA"), one.missing("eva")) == (("anna",), 1, 1, 0)
 
 
+def test_nobody_needs_to_be_asked_only_where_the_policy_says_so():
+    free, two = ApprovalSettings(), ApprovalSettings(two=("prompt",))
+    assert waiting("memory").served_by(None) == "approval.memory = auto"
+    assert waiting("memory").served_by("nightly") == "nightly"
+    assert [waiting(policy=one).served_by(None) for one in (free, two, POLICY)] == [None, None, None]
+    assert [waiting(policy=one).served_by("nightly") for one in (free, two, POLICY)] == [
+        "nightly",
+        None,
+        None,
+    ]
+    assert waiting(policy=ApprovalSettings(prompt="anyone")).served_by("nightly") is None
+
+
 def test_an_unanswered_approval_lapses_and_people_are_told_before():
     one = waiting()
     assert one.remind_at == NOON + timedelta(days=11)

@@ -4,7 +4,10 @@ import json
 
 import pytest
 
-from ratchet.infra.registry.ledger import read_ledger
+from ratchet.evaluation.gate.gate import Gate, GatePolicy, Pair
+from ratchet.evaluation.gate.trial import TrialState
+from ratchet.infra.registry.gate_cases import read_open_test, write_open_test
+from ratchet.infra.registry.ledger import open_ledger_test, read_ledger
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +43,34 @@ def test_a_grant_starts_a_new_budget_and_stays_visible(ratchet, own_past):
     after = read_ledger(own_past.project)
     assert (after.budget, after.current, after.entries) == (2, (), before.entries)
     assert "granted by bert" in ratchet("budget", "--name", own_past.project).stderr
+
+
+def stored_test(project, candidate, champion, entry, losses=10):
+    """What a run of the gate stores: a test that lost so far."""
+    gate = Gate(GatePolicy(alpha=entry.alpha_k))
+    gate.extend(Pair(case_id=str(n), champion=1.0, challenger=0.0) for n in range(losses))
+    state = TrialState(
+        champion=champion, challenger=candidate, opened_at=entry.opened_at, rest=(), gate=gate.to_json()
+    )
+    write_open_test(project, candidate, state.to_json())
+    return gate.verdict().e_value
+
+
+def test_a_person_closes_an_open_test_and_gets_back_what_its_evidence_is_worth(ratchet, own_past):
+    project, candidate = own_past.project, own_past.refused.candidate_id
+    champion = own_past.champion.candidate_id
+    before = read_ledger(project).reserve
+    options = ("--close", candidate[:8], "--by", "bert", "--name", project)
+    unnamed = ratchet("budget", *options)
+    assert (unnamed.returncode, "closing a test needs a name and a reason" in unnamed.stderr) == (2, True)
+    none_open = ratchet("budget", *options, "--reason", "nobody waits for it")
+    assert (none_open.returncode, "has no open test" in none_open.stderr) == (2, True)
+    entry = open_ledger_test(project, candidate, champion=champion)
+    e_value = stored_test(project, candidate, champion, entry)
+    done = ratchet("budget", *options, "--reason", "nobody waits for it", "--json")
+    assert done.returncode == 0
+    closed = json.loads(done.stdout)["entries"][-1]
+    assert (closed["decision"], closed["e_value"]) == ("continue", pytest.approx(e_value))
+    assert read_ledger(project).reserve == pytest.approx(before - entry.alpha_k * (1 - e_value))
+    assert read_open_test(project, candidate) is None
+    assert max(map(len, ratchet("budget", "--name", project).stderr.splitlines())) <= 80

@@ -17,7 +17,6 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.stats import hypergeom
 
 from ratchet.agent.record import Record, StageSettings
 from ratchet.agent.trace import Trace
@@ -218,6 +217,8 @@ def _propensity(rank: int, n: int, n_random: int, n_chosen: int) -> float:
 
     It is drawn at random, or enough of the `rank` traces before it are (hypergeometric) for its turn to come.
     """
+    from scipy.stats import hypergeom  # a tenth of what every command would load
+
     if rank < n_chosen or n_random == n:
         return 1.0
     drawn = n_random / n

@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING, Final
 
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.drift.attribution import Attribution
 from ratchet.evaluation.drift.message import GROUPS, Group
 from ratchet.evaluation.drift.state import DriftState
 from ratchet.infra.pictures.figure import INK, MUTED, new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _COLOURS: Final[dict[Group, str]] = {"input": "#23527c", "behaviour": "#c08a1e", "outcome": "#b3352b"}
 _SAYS: Final[dict[Group, str]] = {
@@ -37,7 +38,7 @@ def draw_drift(states: Sequence[DriftState], out: Path, *, attribution: Attribut
     return save_figure(figure, out)
 
 
-def _draw_evidence(axes: Axes, states: Sequence[DriftState]) -> None:
+def _draw_evidence(axes: "Axes", states: Sequence[DriftState]) -> None:
     seen = [state.n_seen for state in states]
     threshold = states[-1].threshold
     axes.axhline(threshold, color=INK, ls="--", lw=1)
@@ -62,13 +63,13 @@ def _draw_evidence(axes: Axes, states: Sequence[DriftState]) -> None:
         )
 
 
-def _draw_change_point(axes: Axes, attribution: Attribution) -> None:
+def _draw_change_point(axes: "Axes", attribution: Attribution) -> None:
     change = attribution.onset
     axes.axvspan(change.low, change.high, color=MUTED, alpha=0.18, lw=0, label="change point, 95 %")
     axes.axvline(change.message, color=MUTED, lw=1)
 
 
-def _label(axes: Axes, states: Sequence[DriftState]) -> None:
+def _label(axes: "Axes", states: Sequence[DriftState]) -> None:
     axes.set_yscale("log")
     axes.set_ylim(bottom=0.1)
     axes.set_xlabel("messages since the reference")

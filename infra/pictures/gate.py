@@ -2,13 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from matplotlib.axes import Axes
+from typing import TYPE_CHECKING
 
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.gate.characteristics.operating import OperatingCharacteristics
 from ratchet.evaluation.gate.verdict import SAID, Verdict, WealthPoint
 from ratchet.infra.pictures.figure import MUTED, new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 PROMOTE = "#1b7f5c"
 HARM = "#b3352b"
@@ -37,7 +39,7 @@ def draw_characteristics(measured: OperatingCharacteristics, out: Path) -> None:
     save_figure(figure, out)
 
 
-def _draw_wealth(axes: Axes, path: Sequence[WealthPoint], verdict: Verdict) -> None:
+def _draw_wealth(axes: "Axes", path: Sequence[WealthPoint], verdict: Verdict) -> None:
     bets = [point.n_bets for point in path]
     axes.plot(bets, [point.e_value for point in path], color=PROMOTE, label="evidence for the challenger")
     axes.plot(bets, [point.harm_e_value for point in path], color=HARM, lw=1, label="evidence of harm")
@@ -61,7 +63,7 @@ def _draw_wealth(axes: Axes, path: Sequence[WealthPoint], verdict: Verdict) -> N
     axes.legend(loc="best", framealpha=0.9, edgecolor="none", fontsize=9)
 
 
-def _draw_interval(axes: Axes, path: Sequence[WealthPoint], verdict: Verdict) -> None:
+def _draw_interval(axes: "Axes", path: Sequence[WealthPoint], verdict: Verdict) -> None:
     bets = [point.n_bets for point in path]
     low, high = [point.low for point in path], [point.high for point in path]
     axes.fill_between(
@@ -77,7 +79,7 @@ def _draw_interval(axes: Axes, path: Sequence[WealthPoint], verdict: Verdict) ->
     axes.legend(loc="upper right", frameon=False, fontsize=9)
 
 
-def _draw_errors(axes: Axes, measured: OperatingCharacteristics) -> None:
+def _draw_errors(axes: "Axes", measured: OperatingCharacteristics) -> None:
     rows = sorted(measured.rules, key=lambda row: -row.false_lifetime)
     colours = [PROMOTE if row.rule.startswith("gate with ledger") else MUTED for row in rows]
     bars = axes.barh([row.rule for row in rows], [100 * row.false_lifetime for row in rows], color=colours)
@@ -89,7 +91,7 @@ def _draw_errors(axes: Axes, measured: OperatingCharacteristics) -> None:
     axes.set_xlabel("% of lifetimes with a false promotion\n(50 candidates, none better; dashed: promised)")
 
 
-def _draw_labels(axes: Axes, measured: OperatingCharacteristics) -> None:
+def _draw_labels(axes: "Axes", measured: OperatingCharacteristics) -> None:
     for name, colour in zip(
         dict.fromkeys(row.population for row in measured.labels_needed), COLOURS, strict=False
     ):

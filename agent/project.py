@@ -23,7 +23,7 @@ from ratchet.agent.kinds.scoring import as_score
 from ratchet.agent.limits import Limits
 from ratchet.agent.optimize.proposer import Proposer, check_proposers
 from ratchet.agent.parts import TextPart
-from ratchet.agent.record import content_hash
+from ratchet.agent.record import Json, content_hash
 from ratchet.agent.settings_table import SETTINGS_FILE
 
 PROJECT_FILE = "project.py"
@@ -61,6 +61,9 @@ class Project:
     score: Any = None
     """What an answer to a case is worth, in [0, 1]: `(case, answer) -> float | None`, such as `ratchet.contains`, or
     a scorer of `mlflow.genai`; None, or where it gives None, people say."""
+    same: Callable[[Json, Json], bool] | None = None
+    """Whether two answers say the same, so that nobody is asked which is right: `(one, other) -> bool`; None = the
+    chosen option, or the text without regard to case, spaces and a last full stop."""
     effects: Effects | None = None
     """Whether the agent's tools change anything outside: `none`, or `guarded`, which is to say that they ask
     `ratchet.is_trial()`. Left out, an agent in Python is never played again, and no challenger can be tested."""

@@ -26,8 +26,9 @@ from ratchet.tasks.gate import GateResult, gate_candidates
 from ratchet.tasks.labels import LabelRequest, ask_for_labels
 from ratchet.tasks.other_model import other_model, unused_model
 from ratchet.tasks.promote import RoundOutcome, promote_best
-from ratchet.tasks.propose import propose_each
+from ratchet.tasks.propose import Proposed, propose_each
 from ratchet.tasks.serve import serve_waiting, serving_version
+from ratchet.tasks.trials import has_open_test
 
 
 class ImproveReport(Record):
@@ -65,22 +66,21 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
     if not agent.scores_itself:
         by_call = isinstance(agent.agent, Chat)
         asked = ask_for_labels(agent.name, collection, rules.selection, rules.seed, by_call=by_call)
-        if not asked.enough:
-            waiting = (
-                f"{asked.n_waiting} of {asked.n_asked} questions wait for people: answer them, then run again"
-            )
+        if not (asked.enough or has_open_test(agent.name)):
             return ImproveReport(
-                served=served, asked=asked, decision=RoundOutcome(reason=waiting), problems=problems
+                served=served, asked=asked, decision=RoundOutcome(reason=asked.reason), problems=problems
             )
 
     data = curate_round(project, collection, rules.curation, rules.selection.gate_share, seed=rules.seed)
-    proposed = propose_each(
-        project, proposers, data, seed=rules.seed, stacked=rules.stacked, edits=not rules.model
-    )
+    proposed = Proposed()
+    if asked.enough:
+        proposed = propose_each(
+            project, proposers, data, seed=rules.seed, stacked=rules.stacked, edits=not rules.model
+        )
     problems += () if rules.model else unused_model(agent, data.champion)
-    gated = gate_candidates(project, data, proposed.challengers, rules.gate)
+    gated = gate_candidates(project, data, proposed.challengers, rules.gate, rules.raters)
     record_settings(agent.name, {*proposed.challengers, *(one.candidate_id for one in gated.judged)}, rules)
-    decision = promote_best(agent.name, gated, approved_by=rules.approved_by)
+    decision = promote_best(agent.name, gated, approved_by=rules.approved_by, asked=asked)
     return ImproveReport(
         served=served,
         asked=asked,

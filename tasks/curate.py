@@ -1,6 +1,7 @@
 """Curate: what this round may learn from, without repeats and without the gate's cases."""
 
 from pathlib import Path
+from typing import Final
 
 from prefect import task
 from pydantic import Field
@@ -9,7 +10,13 @@ from ratchet.agent.kinds.chat_endpoint import Chat
 from ratchet.agent.project import load_project
 from ratchet.agent.record import Record, as_text, content_hash
 from ratchet.agent.trace import Trace
-from ratchet.evaluation.data.cases import LabelledCase, labelled_cases, released_by, split_salt
+from ratchet.evaluation.data.cases import (
+    LabelledCase,
+    labelled_cases,
+    released_by,
+    split_salt,
+    unlabelled_cases,
+)
 from ratchet.evaluation.data.conversations import earlier_calls
 from ratchet.evaluation.data.curate import (
     CurateSettings,
@@ -27,13 +34,16 @@ from ratchet.infra.store.dataset_store import DatasetVersion, read_dataset, writ
 from ratchet.infra.store.experience import open_library
 from ratchet.tasks.collect import Collection
 
+UNLABELLED: Final = 2000
+"""Newest cases of the gate's side of which nobody knows the answer that a round looks at."""
+
 
 class RoundData(Record):
     """What this round learns from, and what it is judged by."""
 
     training: DatasetVersion
     labelled: DatasetVersion
-    """All labelled cases, those of the gate included."""
+    """All labelled cases, and the gate's newest of which nobody knows the answer."""
     rollouts: DatasetVersion
     """Whole runs, won and lost, of cases that are not the gate's."""
     imported: DatasetVersion
@@ -66,8 +76,9 @@ def curate_round(
     salt = split_salt(project.name, seed)
     said = {label.trace_id for label in labels}
     earlier = earlier_calls(traces) - said if isinstance(project.agent, Chat) else ()
+    last = [trace for trace in traces if trace.trace_id not in earlier]
     labelled = labelled_cases(
-        [trace for trace in traces if trace.trace_id not in earlier],
+        last,
         labels,
         gate_share=gate_share,
         salt=salt,
@@ -88,6 +99,7 @@ def curate_round(
             library.imported(), traces, labelled, gate_share=gate_share, salt=salt, released=released
         )
         imported = [step for step in imported if not gone.covers(step.trace_id, step.case_id)]
+    unlabelled = unlabelled_cases(last, labelled, gate_share=gate_share, salt=salt, most=UNLABELLED)
     disputed = len(contradictions(labels, {trace.trace_id for trace in traces if trace.is_free}))
     weighted = [TrainingExample(case=one, weight=curated.weight(one)) for one in curated.cases]
     left_out = {
@@ -98,7 +110,7 @@ def curate_round(
     assert serving is not None, "a champion is registered before the first trace"
     return RoundData(
         training=write_dataset("training", weighted),
-        labelled=write_dataset("labelled", labelled),
+        labelled=write_dataset("labelled", [*labelled, *unlabelled]),
         rollouts=write_dataset("rollouts", rollouts),
         imported=write_dataset("imported", imported),
         champion=serving.candidate_id,

@@ -1,7 +1,8 @@
 """Evaluate and gate: champion and challengers on the same fresh cases, a batch at a time, until each has its verdict.
 
 Optional stopping is free under the gate's e-process, so nothing is evaluated that no verdict needs. After every
-batch the test is stored: a killed run goes on after it, in the same order.
+batch the test is stored: a killed run goes on after it, in the same order. Where versions differ and no scorer knows,
+people are asked, and the tests stay open until they said enough; no process waits meanwhile.
 """
 
 from collections.abc import Sequence
@@ -17,9 +18,12 @@ from ratchet.agent.rollout.loop import run
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import LabelledCase
 from ratchet.evaluation.data.intervals import Interval
+from ratchet.evaluation.data.raters import RaterSettings
+from ratchet.evaluation.gate.asking import Asking
 from ratchet.evaluation.gate.choice import BestChallenger, ProvenChallenger, best_proven, common_order
-from ratchet.evaluation.gate.failures import Played, broke, to_repeat, unbroken_runs, unscored, unusable
-from ratchet.evaluation.gate.order import batches, in_order
+from ratchet.evaluation.gate.failures import Played, broke, not_run, to_repeat, unbroken_runs, unusable
+from ratchet.evaluation.gate.order import batches, go_on, in_order, merged, sessions
+from ratchet.evaluation.gate.plays import gains_at
 from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.evaluation.gate.trial import Trial
 from ratchet.evaluation.gate.verdict import Verdict
@@ -28,19 +32,20 @@ from ratchet.infra.registry.registry import seen_case_ids
 from ratchet.infra.store.dataset_store import DatasetVersion, read_dataset
 from ratchet.tasks.caching import cached_by, keep_nothing
 from ratchet.tasks.curate import RoundData
+from ratchet.tasks.people import People
 from ratchet.tasks.progress import progress
 from ratchet.tasks.trials import GateTests
 
 
 class GateResult(Record):
-    """A challenger's verdict; of a test that stopped before one, how far it is."""
+    """A challenger's verdict; of a test that has none yet, how far it is."""
 
     candidate_id: str
     verdict: Verdict
     accuracy: Interval | None
-    """Holds wherever the test stopped."""
+    """Holds wherever the test stopped; None where nobody knows it, as of cases that both sides answered alike."""
     stopped: str = ""
-    """Why it stopped before its verdict: it stays open, and the next run goes on with it."""
+    """Why it has no verdict: it stays open, and the next run goes on with it."""
 
 
 class GateRound(Record):
@@ -49,6 +54,8 @@ class GateRound(Record):
     judged: tuple[GateResult, ...] = ()
     best: BestChallenger | None = None
     """Of all that are proven against the present champion, those of earlier runs included."""
+    waiting: int = 0
+    """Cases that people were asked about and have not answered."""
     problems: tuple[str, ...] = ()
     """Why a test did not open, or stopped."""
 
@@ -111,99 +118,149 @@ class Players:
 
 @task(name="gate")
 def gate_candidates(
-    folder: str, data: RoundData, challengers: Sequence[str], settings: GateSettings
+    folder: str,
+    data: RoundData,
+    challengers: Sequence[str],
+    settings: GateSettings,
+    raters: RaterSettings | None = None,
 ) -> GateRound:
-    """Spend one share of the error budget on each challenger and bet until its verdict, or until cases run out."""
+    """Go on with the tests that are open, open one for each challenger, and bet until cases or answers run out."""
     project = load_project(Path(folder))
     name = project.name
     if project.no_replay:
         return GateRound(problems=(project.no_replay,))
-    return hold(name, data, challengers, settings, Players(folder, name, data.labelled))
+    people = People.of(project, raters or RaterSettings())
+    return hold(name, data, challengers, settings, Players(folder, name, data.labelled), people)
 
 
 def hold(
-    name: str, data: RoundData, challengers: Sequence[str], settings: GateSettings, players: Players
+    name: str,
+    data: RoundData,
+    challengers: Sequence[str],
+    settings: GateSettings,
+    players: Players,
+    people: People | None = None,
 ) -> GateRound:
     """One round: tests that were open go on, new ones open, all that are proven are compared."""
-    tests = GateTests(
-        name, data, settings.alpha, settings.min_gain, settings.max_cases, spending=settings.spending
-    )
+    people = people or People(name, RaterSettings())
+    tests = GateTests(name, data, settings, people)
     known = {*tests.begun, *(one.candidate_id for one in tests.proven)}
-    new = [one for one in challengers if one not in known]
+    new = [one for one in dict.fromkeys((*challengers, *tests.unchosen)) if one not in known]
     fresh = tests.fresh([*tests.begun, *new])
     trials, problems = tests.open_again(fresh), list(tests.problems)
+    people.ask(
+        [question for trial in trials for question in trial.questions.values()]
+    )  # a kill may have come before
     enough = len(fresh) >= settings.min_cases
     why_not = _why_not(data.champion, fresh, players, settings) if new and enough else None
     if why_not:
         problems.append(why_not)
     elif enough:
-        for challenger in new:
-            try:
-                trials.append(tests.open(challenger, fresh))
-            except BadInput as error:  # no budget is left: what is open or proven goes on
-                problems.append(f"no test of {challenger} was opened: {error}")
-    stopped = _play(trials, tests, players, settings.batch)
+        opened, refused = _open(tests, trials, new, fresh, settings.max_open)
+        trials, problems = [*trials, *opened], [*problems, *refused]
+    stopped = _play(trials, tests, players, settings)
     problems += [stopped] if stopped else []
     judged = [_judge(trial, tests, stopped) for trial in trials]
-    return GateRound(judged=tuple(judged), best=_best(tests, players), problems=tuple(problems))
+    waiting = {question for trial in trials if trial.is_open for question in trial.questions}
+    return GateRound(
+        judged=tuple(judged), best=_best(tests, players), waiting=len(waiting), problems=tuple(problems)
+    )
+
+
+def _open(
+    tests: GateTests,
+    trials: Sequence[Trial],
+    new: Sequence[str],
+    fresh: Sequence[LabelledCase],
+    most: int,
+) -> tuple[list[Trial], list[str]]:
+    """A test for each new challenger, while budget and `most` allow, on the order of those that are open already."""
+    waiting = merged([trial.rest for trial in trials if trial.is_open])
+    order = go_on([(case.case_id, case.session_id) for case in waiting], fresh, fresh)
+    opened: list[Trial] = []
+    problems: list[str] = []
+    for challenger in new:
+        is_open = sum(trial.is_open for trial in (*trials, *opened))
+        if is_open >= most:
+            problems.append(
+                f"no test of {challenger} was opened: {is_open} are open, gate.max_open is {most}: let people answer "
+                "what they are asked, or close one with `ratchet budget --close`"
+            )
+            continue
+        try:
+            opened.append(tests.open(challenger, order))
+        except BadInput as error:  # no budget is left: what is open or proven goes on
+            problems.append(f"no test of {challenger} was opened: {error}")
+    return opened, problems
 
 
 def _why_not(
     champion: str, fresh: Sequence[LabelledCase], players: Players, settings: GateSettings
 ) -> str | None:
-    """Why no test may open although there are cases: nobody could score it, or the champion cannot be run."""
+    """Why no test may open although there are cases: the champion cannot be run."""
     first = next(batches(in_order(fresh), settings.batch))
-    why = unscored(list(players.at(champion, [case.case_id for case in first]).values()))
+    why = not_run(list(players.at(champion, [case.case_id for case in first]).values()))
     return f"no test was opened and nothing is spent: {why}" if why else None
 
 
-def _play(trials: Sequence[Trial], tests: GateTests, players: Players, size: int) -> str | None:
-    """Batch after batch for all that are undecided; returns why it had to stop."""
-    with progress(
-        "gate: champion and challengers on fresh cases", max((len(t.rest) for t in trials), default=0)
-    ) as advance:
-        while undecided := [trial for trial in trials if trial.is_open and trial.rest]:
-            most = 0
+def _play(trials: Sequence[Trial], tests: GateTests, players: Players, settings: GateSettings) -> str | None:
+    """Batch after batch for all that are undecided, until answers are waited for; returns why it had to stop."""
+    order = merged([trial.rest for trial in trials if trial.is_open])
+    with progress("gate: champion and challengers on fresh cases", len(order)) as advance:
+        for batch in batches(order, settings.batch):
+            undecided = [trial for trial in trials if trial.is_open]
+            if all(trial.in_flight_decides for trial in undecided):
+                return None
+            asking = Asking(tests.people.same, settings.audit_share, tests.name)
             for trial in undecided:
-                batch = trial.next_batch(size)
-                ours, theirs = players.both(trial.champion, trial.challenger, [c.case_id for c in batch])
-                if why := unusable(ours, theirs):
+                ids = {case.case_id for case in trial.rest}
+                mine = [case for case in batch if case.case_id in ids]
+                ours, theirs = players.both(trial.champion, trial.challenger, [c.case_id for c in mine])
+                if mine and (why := unusable(ours, theirs)):
                     return f"the gate stopped: {why}; its tests stay open: repair that and run again"
-                trial.bet(batch, ours, theirs)
+                asking.lay(trial, trial.compare(mine, ours, theirs, tests.people.same))
+            asked = [question for session in sessions(batch) for question in asking.take(session)]
+            for trial in undecided:
                 tests.store(trial)
-                most = max(most, len(batch))
-            advance(most)
+            tests.people.ask(asked)
+            advance(len(batch))
     return None
 
 
 def _judge(trial: Trial, tests: GateTests, stopped: str | None) -> GateResult:
-    """Close the test if it has its verdict or no cases are left."""
-    still_open = stopped is not None and trial.is_open and bool(trial.rest)
-    if not still_open:
+    """Close the test if it has its verdict; else say why it stays open."""
+    verdict = trial.verdict
+    if verdict.decision != "continue":
         tests.close(trial)
-    return GateResult(
-        candidate_id=trial.challenger,
-        verdict=trial.verdict,
-        accuracy=trial.accuracy,
-        stopped=stopped or "" if still_open else "",
-    )
+        why = ""
+    else:
+        tests.record(trial)
+        why = stopped or _open_because(trial)
+    return GateResult(candidate_id=trial.challenger, verdict=verdict, accuracy=trial.accuracy, stopped=why)
+
+
+def _open_because(trial: Trial) -> str:
+    if trial.questions:
+        return f"{len(trial.questions)} questions wait for people"
+    return "no fresh cases are left: it goes on with what comes in"
 
 
 def _best(tests: GateTests, players: Players) -> BestChallenger | None:
     """All that are proven play on to the latest of their stops; the best on these cases is it."""
     proven = tests.proven
-    scores = {one.candidate_id: one.scores for one in proven}
+    gains = {one.candidate_id: one.gains for one in proven}
     if len(proven) > 1:
         for one in proven:
-            scores[one.candidate_id] |= _played_on(one, common_order(proven), tests, players)
-    return best_proven(proven, scores)
+            gains[one.candidate_id] |= _played_on(one, common_order(proven), tests, players)
+    return best_proven(proven, gains)
 
 
 def _played_on(
     one: ProvenChallenger, cases: Sequence[str], tests: GateTests, players: Players
 ) -> dict[str, float | None]:
-    """Scores of those of the cases that its own test did not reach, and that its proposer did not see."""
-    known, seen = set(one.scores), seen_case_ids(tests.name, one.candidate_id)
+    """Gains at those of the cases that its own test did not reach, and that its proposer did not see."""
+    known, seen = set(one.gains), seen_case_ids(tests.name, one.candidate_id)
     missing = [i for i in cases if i not in known and i not in seen and i in tests.labelled]
-    traces = players.at(one.candidate_id, missing)
-    return {i: None if broke(trace) else 0.0 if trace.error else trace.score for i, trace in traces.items()}
+    ours, theirs = players.at(tests.champion, missing), players.at(one.candidate_id, missing)
+    gains = gains_at([tests.labelled[i] for i in missing], ours, theirs, tests.people.same)
+    return {i: None if broke(theirs[i]) else gain for i, gain in gains.items()}

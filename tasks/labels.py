@@ -42,6 +42,11 @@ class LabelRequest(Record):
         """Four in five are answered: the rest must not hold up everybody."""
         return self.n_waiting <= self.n_asked / 5
 
+    @property
+    def reason(self) -> str:
+        """For whoever wonders why nothing new is proposed."""
+        return f"{self.n_waiting} of {self.n_asked} questions wait for people: answer them, then run again"
+
 
 @task(name="ask people")
 def ask_for_labels(

@@ -8,6 +8,7 @@ from ratchet.infra.registry.approval import waiting_approval
 from ratchet.infra.registry.registry import promote, set_alias
 from ratchet.infra.review.rounds import end_round
 from ratchet.tasks.gate import GateRound
+from ratchet.tasks.labels import LabelRequest
 
 
 class RoundOutcome(Record):
@@ -20,9 +21,16 @@ class RoundOutcome(Record):
 
 
 @task(name="promote")
-def promote_best(name: str, gated: GateRound, *, approved_by: str | None) -> RoundOutcome:
-    """Point `challenger` to the best proven one, and `champion` too if a policy approves what is proven in full."""
+def promote_best(
+    name: str, gated: GateRound, *, approved_by: str | None, asked: LabelRequest | None = None
+) -> RoundOutcome:
+    """Point `challenger` to the best proven one, and `champion` too if a policy approves what is proven in full.
+
+    `asked`: how far people are with what they teach; until they are, their round goes on.
+    """
     decision = _decide(name, gated, approved_by)
+    if asked is not None and not asked.enough:
+        return decision.model_copy(update={"reason": f"{decision.reason}; {asked.reason}"})
     end_round(name)  # last: a run killed before asks nobody anew, and its next promotes what this one proved
     return decision
 
@@ -44,10 +52,18 @@ def _decide(name: str, gated: GateRound, approved_by: str | None) -> RoundOutcom
 
 
 def _nothing_proven(gated: GateRound) -> str:
-    stopped = sum(bool(one.stopped) for one in gated.judged)
+    n_open = sum(bool(one.stopped) for one in gated.judged)
     if gated.judged:
-        waits = f" ({stopped} stopped early: the test stays open)" if stopped else ""
+        waits = f" ({_tests(n_open)} open{_waiting(gated.waiting)})" if n_open else ""
         return f"none of {len(gated.judged)} challengers is proven to be better{waits}"
     if gated.problems:
         return "no challenger was tested: see the problems"
     return "no challenger was tested: nothing new was learned, or too few fresh cases are left for the gate"
+
+
+def _tests(n: int) -> str:
+    return "1 test stays" if n == 1 else f"{n} tests stay"
+
+
+def _waiting(n: int) -> str:
+    return f": {n} questions wait for people" if n > 1 else ": 1 question waits for people" if n else ""

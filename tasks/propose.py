@@ -7,6 +7,7 @@ from typing import Final
 
 import pyarrow.compute as pc
 from prefect import task
+from pydantic import Field
 
 from ratchet.agent.build import documents_of
 from ratchet.agent.errors import NothingToPropose, named
@@ -50,11 +51,11 @@ class Made(Record):
 class Proposed(Record):
     """What all proposers of a round came to."""
 
-    challengers: tuple[str, ...]
+    challengers: tuple[str, ...] = ()
     """Candidate ids, the last one made first."""
-    nothing_new: dict[str, str]
+    nothing_new: dict[str, str] = Field(default_factory=dict)
     """Proposer → why it made nothing: no test is spent on it."""
-    problems: tuple[str, ...]
+    problems: tuple[str, ...] = ()
     """One line for each proposer that failed."""
 
 
@@ -75,7 +76,7 @@ def propose_each(
     project = load_project(Path(folder))
     name = project.name
     if project.no_replay:  # what cannot be tested need not be made
-        return Proposed(challengers=(), nothing_new={}, problems=(project.no_replay,))
+        return Proposed(problems=(project.no_replay,))
     made: list[str] = []
     nothing_new: dict[str, str] = {}
     problems: list[str] = []

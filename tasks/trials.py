@@ -1,12 +1,14 @@
 """The records of the gate's tests: opened, stored after every batch, and closed, in an order that no kill can break.
 
-Opening: the share in the ledger, then the order of cases, then the first case. Closing: the ledger with the
-verdict and the cases that it used, then the version's page. What a kill left in between is found in the ledger by
-the next run and finished; a proven challenger is never lost, and never tested a second time.
+Opening: the share in the ledger, then the order of cases, then the first case. Asking: what is asked is stored with
+the test, and then put before people. Closing: the ledger with the verdict and the cases that it used, then the
+version's page. What a kill left in between is found by the next run and finished; a proven challenger is never lost,
+and never tested a second time.
 """
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ratchet.agent.candidate import Kind
@@ -14,7 +16,10 @@ from ratchet.agent.errors import BadInput
 from ratchet.evaluation.data.cases import LabelledCase, case_text, fresh_for_gate
 from ratchet.evaluation.gate.choice import ProvenChallenger
 from ratchet.evaluation.gate.gate import GatePolicy
-from ratchet.evaluation.gate.ledger import Entry, Spending
+from ratchet.evaluation.gate.horizon import plan_horizon
+from ratchet.evaluation.gate.ledger import Entry
+from ratchet.evaluation.gate.order import in_order
+from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.evaluation.gate.trial import Trial, TrialState
 from ratchet.infra.pictures.gate import draw_gate
 from ratchet.infra.pictures.versions import draw_confusion
@@ -26,33 +31,29 @@ from ratchet.infra.registry.version import Version
 from ratchet.infra.store.dataset_store import read_dataset
 from ratchet.infra.store.experience import asked_by
 from ratchet.tasks.curate import RoundData
+from ratchet.tasks.people import People
 
 ACCURACY = "accuracy"
+
+
+def has_open_test(name: str) -> bool:
+    """Whether a test goes on, whatever is new."""
+    return any(entry.decision is None for entry in read_ledger(name).entries)
 
 
 class GateTests:
     """The tests of one project against its present champion."""
 
-    def __init__(
-        self,
-        name: str,
-        data: RoundData,
-        alpha: float,
-        min_gain: float,
-        most: int,
-        *,
-        spending: Spending = "family-wise",
-    ) -> None:
-        self.name, self.champion = name, data.champion
-        self.alpha, self.min_gain, self.most, self.spending = alpha, min_gain, most, spending
+    def __init__(self, name: str, data: RoundData, settings: GateSettings, people: People) -> None:
+        self.name, self.champion, self.settings, self.people = name, data.champion, settings, people
         self.labelled = {item.case_id: item for item in read_dataset(data.labelled, LabelledCase)}
         self.problems: list[str] = []
         versions = {version.candidate_id: version for version in version_history(name)}
-        ledger = read_ledger(name, alpha=alpha, spending=spending)
-        if (ledger.alpha, ledger.spending) != (alpha, spending):
+        ledger = read_ledger(name, alpha=settings.alpha, spending=settings.spending)
+        if (ledger.alpha, ledger.spending) != (settings.alpha, settings.spending):
             self.problems.append(
-                f"gate.alpha = {alpha:g}, gate.spending = {spending}: without effect, because the project's first "
-                f"test fixed {ledger.alpha:g}, {ledger.spending}; set them back"
+                f"gate.alpha = {settings.alpha:g}, gate.spending = {settings.spending}: without effect, because the "
+                f"project's first test fixed {ledger.alpha:g}, {ledger.spending}; set them back"
             )
         serving = versions.get(self.champion)
         self._kind: Kind = "built-in" if serving is None else serving.candidate.kind
@@ -64,11 +65,13 @@ class GateTests:
         tests = [entry for entry in entries if entry.champion == self.champion]
         self._newest = {entry.candidate: entry for entry in tests}
         self.begun = [entry.candidate for entry in self._newest.values() if entry.decision is None]
-        """Challengers whose test a kill or a bad batch left open."""
+        """Challengers whose test is open."""
         closed = [entry for entry in self._newest.values() if entry.decision is not None]
         found = (self._proven_before(entry, versions[entry.candidate]) for entry in closed)
         self.proven: list[ProvenChallenger] = [one for one in found if one is not None]
         """Those of earlier runs that never served (a kill came between, or nobody approved yet), then this run's."""
+        self.unchosen = [one for one in _unchosen(entries, versions.values()) if one not in self._newest]
+        """Proven against the champion before this one, which was preferred to them: they may be better still."""
 
     def _proven_before(self, entry: Entry, version: Version) -> ProvenChallenger | None:
         verdict = version.verdict if version.compared_with == self.champion else None
@@ -78,7 +81,7 @@ class GateTests:
             return None
         trial = self._kept(entry)
         if not recorded and trial is not None:  # a kill came after the ledger
-            self._record(trial)
+            self.record(trial)
             verdict = trial.verdict
         served = any(event.action == "promoted" for event in version.events)
         if not entry.proven or verdict is None or served or entry.candidate in self._lapsed:
@@ -101,62 +104,91 @@ class GateTests:
 
     def _again(self, entry: Entry, fresh: Sequence[LabelledCase]) -> list[Trial]:
         try:
-            return [self._resumed(entry, fresh) or self._begin(entry, fresh)]
+            return [self._resumed(entry, fresh) or self._begin(entry, in_order(fresh))]
         except BadInput as error:  # of another version of Ratchet, or corrupt
             self._give_up(entry, f"given up: {error}")
             return []
 
     def _give_up(self, entry: Entry, why: str) -> None:
-        """Close a test that cannot go on; the cases that it looked at are spent, as far as that can be read."""
+        """Close a test that cannot go on; its cases are spent and its evidence counts, as far as that can be read."""
+        used, e_value = [], 0.0
         try:
             state = self._stored(entry.candidate)
-        except BadInput:
-            state = None  # said by `why`, or once more by the next test of this challenger
-        mine = state is not None and state.opened_at == entry.opened_at
+            if state is not None and state.opened_at == entry.opened_at:
+                used = [play.case_id for play in state.plays if play.is_evidence]
+                trial = Trial.resume(state, (), (), 0, self._kind)
+                trial.hear(self.people.settled(trial.questions), self.people.same, datetime.now(UTC))
+                e_value = trial.verdict.e_value
+        except BadInput:  # said by `why`, or once more by the next test of this challenger
+            pass
         close_ledger_test(
             self.name,
             entry.candidate,
             champion=entry.champion,
             decision="continue",
-            e_value=0.0,
+            e_value=e_value,
             reason=why,
-            cases=[play.case_id for play in state.plays if play.is_evidence] if state and mine else [],
+            cases=used,
         )
         write_open_test(self.name, entry.candidate, "")
         self.problems.append(f"the open test of {entry.candidate} was {why}")
 
     def _resumed(self, entry: Entry, fresh: Sequence[LabelledCase]) -> Trial | None:
-        """This very test as it was stored; None if it did not come to that."""
+        """This very test as it was stored, with what people said since; None if it did not come to that."""
         state = self._stored(entry.candidate)
         if state is None or (state.champion, state.opened_at) != (self.champion, entry.opened_at):
             return None
-        return Trial.resume(state, list(self.labelled.values()), fresh, self.most, self._kind)
+        if entry.decision is None and state.same != self.people.same_id:
+            raise BadInput("what says that two answers are the same was changed in the middle of it")
+        trial = Trial.resume(state, list(self.labelled.values()), fresh, self.settings.max_cases, self._kind)
+        if entry.decision is None:
+            trial.hear(self.people.settled(trial.questions), self.people.same, datetime.now(UTC))
+        return trial
 
     def _stored(self, challenger: str) -> TrialState | None:
         text = read_open_test(self.name, challenger)
         return TrialState.from_json(text, where=f"the stored test of {challenger}") if text else None
 
     def fresh(self, challengers: Collection[str]) -> list[LabelledCase]:
-        """Gate cases that none of these candidates' proposers saw, and that no gate used."""
+        """Gate cases that none of these candidates' proposers saw, and that no test looked at."""
         seen = {i for one in (self.champion, *challengers) for i in seen_case_ids(self.name, one)}
         known = list(self.labelled.values())
         texts: dict[str, str | None] = {i: case_text(c.case) for i, c in self.labelled.items() if i in seen}
         texts |= asked_by(self.name, seen - set(texts))  # of runs without a label, and of imported ones
-        return fresh_for_gate(known, seen, texts, spent_cases(self.name))[0]
+        return fresh_for_gate(known, seen, texts, spent_cases(self.name) | self._looked_at())[0]
 
-    def open(self, challenger: str, fresh: Sequence[LabelledCase]) -> Trial:
+    def _looked_at(self) -> set[str]:
+        """Cases that are evidence in a test that is open: what they say may have led to whatever comes now."""
+        states = (self._stored(one) for one in self.begun)
+        return {play.case_id for state in states if state for play in state.plays if play.is_evidence}
+
+    def open(self, challenger: str, order: Sequence[LabelledCase]) -> Trial:
         """Register both sides and the order before the first case is drawn."""
         entry = open_ledger_test(
-            self.name, challenger, champion=self.champion, alpha=self.alpha, spending=self.spending
+            self.name,
+            challenger,
+            champion=self.champion,
+            alpha=self.settings.alpha,
+            spending=self.settings.spending,
         )
-        trial = self._begin(entry, fresh)
+        trial = self._begin(entry, order)
         self.store(trial)
         return trial
 
-    def _begin(self, entry: Entry, fresh: Sequence[LabelledCase]) -> Trial:
-        policy = GatePolicy(alpha=entry.alpha_k, min_gain=self.min_gain)
+    def _begin(self, entry: Entry, order: Sequence[LabelledCase]) -> Trial:
+        rules = self.settings
+        horizon = plan_horizon(entry.alpha_k, rules.gain_worth_finding) if rules.min_gain == 0 else None
+        policy = GatePolicy(alpha=entry.alpha_k, min_gain=rules.min_gain, horizon=horizon)
         return Trial.begin(
-            self.champion, entry.candidate, entry.opened_at, policy, fresh, self.most, self._kind
+            self.champion,
+            entry.candidate,
+            entry.opened_at,
+            policy,
+            order,
+            self.settings.max_cases,
+            self._kind,
+            self.people.same_id,
+            self.people.answer_days,
         )
 
     def store(self, trial: Trial) -> None:
@@ -175,14 +207,15 @@ class GateTests:
             reason=verdict.reason,
             cases=trial.used,
         )
-        self._record(trial)
+        self.record(trial)
         if verdict.decision == "promote":
             proven = ProvenChallenger(
                 candidate_id=trial.challenger, verdict=verdict, plays=tuple(trial.plays)
             )
             self.proven.append(proven)
 
-    def _record(self, trial: Trial) -> None:
+    def record(self, trial: Trial) -> None:
+        """How the test stands, on the page of the version."""
         accuracy = trial.accuracy
         with tempfile.TemporaryDirectory() as scratch:
             record_evaluation(
@@ -193,6 +226,12 @@ class GateTests:
                 compared_with=trial.champion,
                 pictures=_pictures(Path(scratch), trial),
             )
+
+
+def _unchosen(entries: Sequence[Entry], versions: Iterable[Version]) -> list[str]:
+    """Candidates that were proven and never served."""
+    served = {v.candidate_id for v in versions if any(event.action == "promoted" for event in v.events)}
+    return list(dict.fromkeys(e.candidate for e in entries if e.proven and e.candidate not in served))
 
 
 def _pictures(folder: Path, trial: Trial) -> dict[str, Path]:

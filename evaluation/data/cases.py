@@ -86,7 +86,8 @@ class LabelledCase(Record):
     propensity: float
     session_id: str | None = None
     """Where the case was first seen: its side, and its bet."""
-    source: Literal["human", "environment"]
+    source: Literal["human", "environment", "nobody"]
+    """Who knows what is right; `nobody`: people are asked where two versions answer differently."""
     answer: Json | None
     """What is right, an action's name, text or JSON, as a person gave it or as the agent did it with success; None =
     the environment knows."""
@@ -157,6 +158,37 @@ def labelled_cases(
                     update={"session_id": homes[case_id], "supersedes": disputed.get(case_id, ())}
                 )
     return list(known.values())
+
+
+def unlabelled_cases(
+    traces: Sequence[Trace], labelled: Sequence[LabelledCase], *, gate_share: float, salt: str = "", most: int
+) -> list[LabelledCase]:
+    """The newest cases on the gate's side of which nobody knows the answer, at most `most`, whole sessions.
+
+    What broke the agent is among them, else the champion would look better than it is; another agent's cases are not.
+    """
+    known, homes = {item.case_id for item in labelled}, first_sessions(traces)
+    newest = sorted(traces, key=lambda trace: (trace.started_at, trace.trace_id), reverse=True)
+    by_session: dict[str, dict[str, Trace]] = {}
+    for trace in newest:
+        case_id = trace.case.case_id
+        judgeable = trace.action is not None or (trace.error is not None and trace.error.kind == "agent")
+        if trace.is_imported or not judgeable or case_id in known:
+            continue
+        home = homes[case_id]
+        if role_of(case_id, gate_share=gate_share, salt=salt, session_id=home) == "gate":
+            by_session.setdefault(case_id if home is None else f"session {home}", {})[case_id] = trace
+    found: list[LabelledCase] = []
+    for session in by_session.values():
+        if len(found) >= most:
+            break
+        for case_id, trace in session.items():
+            found.append(
+                _by_environment(trace, "gate", None).model_copy(
+                    update={"source": "nobody", "session_id": homes[case_id]}
+                )
+            )
+    return found
 
 
 def _with_approved(

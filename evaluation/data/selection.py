@@ -32,8 +32,9 @@ Flags = NDArray[np.bool_]
 class SelectionSettings(StageSettings):
     """How many people are asked for."""
 
-    gate_labels: int = Field(default=100, ge=0)
-    """Traces a round that people are asked about for the gate, drawn at random."""
+    gate_labels: int = Field(default=0, ge=0)
+    """Traces a round that people are asked about for the gate before anything is tested on them, drawn at random; the
+    gate itself asks only where two versions differ."""
     train_labels: int = Field(default=60, ge=0)
     """Traces a round that people are asked about for training, where an answer teaches most."""
     random_share: float = Field(default=0.3, gt=0, le=1)

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from pydantic import Field
 
 from ratchet.agent.record import Record
-from ratchet.evaluation.gate.trial import Play
+from ratchet.evaluation.gate.plays import Play
 from ratchet.evaluation.gate.verdict import Verdict
 
-CaseScores = Mapping[str, float | None]
-"""Case id to a version's score; None = not known."""
+CaseGains = Mapping[str, float | None]
+"""Case id to a version's score less the champion's; None = not known."""
 
 
 class ProvenChallenger(Record):
@@ -26,9 +26,9 @@ class ProvenChallenger(Record):
     """Its test; empty where that was not kept."""
 
     @property
-    def scores(self) -> dict[str, float | None]:
-        """Of the challenger, in its test."""
-        return {play.case_id: play.challenger for play in self.plays}
+    def gains(self) -> dict[str, float | None]:
+        """Over the champion, at each case of its test."""
+        return {play.case_id: play.gain for play in self.plays}
 
 
 class BestChallenger(Record):
@@ -40,7 +40,7 @@ class BestChallenger(Record):
     n_common: int = 0
     """Cases that all of them played."""
     means: dict[str, float] = Field(default_factory=dict)
-    """Mean score on these, by candidate."""
+    """Mean gain over the champion on these, by candidate."""
 
     @property
     def reason(self) -> str:
@@ -55,10 +55,10 @@ class BestChallenger(Record):
             self.means[self.candidate_id],
             [m for c, m in self.means.items() if c != self.candidate_id],
         )
-        beside = ", ".join(f"{mean:.3f}" for mean in sorted(others, reverse=True))
+        beside = ", ".join(f"{mean:+.3f}" for mean in sorted(others, reverse=True))
         return (
             f"{self.verdict.reason}; best of {self.among} proven on {self.n_common} common cases: "
-            f"{mine:.3f} against {beside}"
+            f"{mine:+.3f} against {beside}"
         )
 
 
@@ -68,15 +68,13 @@ def common_order(proven: Sequence[ProvenChallenger]) -> list[str]:
     return [play.case_id for play in longest.plays if play.is_evidence]
 
 
-def best_proven(
-    proven: Sequence[ProvenChallenger], scores: Mapping[str, CaseScores]
-) -> BestChallenger | None:
-    """The best on the cases that all of `scores` know; ties by the surer gain, then the one tested first."""
+def best_proven(proven: Sequence[ProvenChallenger], gains: Mapping[str, CaseGains]) -> BestChallenger | None:
+    """The best on the cases that all of `gains` know; ties by the surer gain, then the one tested first."""
     if not proven:
         return None
-    known = [{c for c, score in scores[one.candidate_id].items() if score is not None} for one in proven]
+    known = [{c for c, gain in gains[one.candidate_id].items() if gain is not None} for one in proven]
     common = sorted(set.intersection(*known))
-    means = {one.candidate_id: _mean(scores[one.candidate_id], common) for one in proven} if common else {}
+    means = {one.candidate_id: _mean(gains[one.candidate_id], common) for one in proven} if common else {}
     best = max(
         proven, key=lambda one: (means.get(one.candidate_id, 0.0), one.verdict.ci[0], one.verdict.gain or 0.0)
     )
@@ -89,5 +87,5 @@ def best_proven(
     )
 
 
-def _mean(scores: CaseScores, cases: Sequence[str]) -> float:
-    return sum(scores[case] or 0.0 for case in cases) / len(cases)
+def _mean(gains: CaseGains, cases: Sequence[str]) -> float:
+    return sum(gains[case] or 0.0 for case in cases) / len(cases)

@@ -46,31 +46,16 @@ def unusable(ours: Played, theirs: Played) -> str | None:
     if all(broke(champion) for champion, _ in pairs):
         return f"the champion could not be run at any of {len(pairs)} cases ({_error(pairs[0][0])})"
     both = [champion for champion, challenger in pairs if broke(champion) and broke(challenger)]
-    silent = [pair for pair in pairs if any(_is_unscored(trace) for trace in pair)]
-    if len(both) + len(silent) <= MOST_UNUSABLE * len(pairs):
+    if len(both) <= MOST_UNUSABLE * len(pairs):
         return None
-    if len(silent) >= len(both):
-        return _nobody_scored(len(silent), len(pairs))
     return f"at {len(both)} of {len(pairs)} cases what both versions run on failed ({_error(both[0])})"
 
 
-def unscored(traces: Sequence[Trace]) -> str | None:
+def not_run(traces: Sequence[Trace]) -> str | None:
     """Why no test of this champion can give evidence; None if one can."""
     if all(broke(trace) for trace in traces):
         return f"the champion could not be run at any of {len(traces)} cases ({_error(traces[0])})"
-    silent = sum(_is_unscored(trace) for trace in traces)
-    return _nobody_scored(silent, len(traces)) if silent > MOST_UNUSABLE * len(traces) else None
-
-
-def _is_unscored(trace: Trace) -> bool:
-    return trace.error is None and trace.first_score is None
-
-
-def _nobody_scored(silent: int, n: int) -> str:
-    return (
-        f"nobody can score the answers at {silent} of {n} cases: give the project a `score` or a "
-        "`labelled_environment` that compares with the expected answer, or `scores_itself`"
-    )
+    return None
 
 
 def _error(trace: Trace) -> str:

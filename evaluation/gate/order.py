@@ -43,10 +43,25 @@ def go_on(
     return kept + in_order(new)
 
 
+def merged(orders: Sequence[Sequence[LabelledCase]]) -> list[LabelledCase]:
+    """The cases of several tests, each once and a session's together, in the order of the first that has them."""
+    together: dict[str, dict[str, LabelledCase]] = {}
+    for order in orders:
+        for case in order:
+            together.setdefault(_position(case), {}).setdefault(case.case_id, case)
+    return [case for cases in together.values() for case in cases.values()]
+
+
+def sessions(cases: Sequence[LabelledCase]) -> Iterator[list[LabelledCase]]:
+    """The cases that are one bet: those of a session, or one without."""
+    for _, together in groupby(cases, key=_position):
+        yield list(together)
+
+
 def batches(cases: Sequence[LabelledCase], size: int) -> Iterator[list[LabelledCase]]:
     """Portions of at least `size` cases that cut no session; the last may be smaller."""
     batch: list[LabelledCase] = []
-    for _, together in groupby(cases, key=_position):
+    for together in sessions(cases):
         batch += together
         if len(batch) >= size:
             yield batch

@@ -4,6 +4,7 @@ from pydantic import Field
 
 from ratchet.agent.record import StageSettings
 from ratchet.evaluation.gate.ledger import Spending
+from ratchet.evaluation.gate.questions import MOST_ANSWERS
 
 
 class GateSettings(StageSettings):
@@ -23,3 +24,7 @@ class GateSettings(StageSettings):
     """Fresh cases that one test may use; the rest is left for later ones."""
     min_cases: int = Field(default=20, ge=1)
     """Fewer fresh cases than this and no test opens: it would spend budget for nothing."""
+    max_open: int = Field(default=6, ge=1, le=MOST_ANSWERS - 1)
+    """Tests that may be open at once; no further one opens before one of them ends."""
+    audit_share: float = Field(default=0.05, ge=0, le=1)
+    """Share of the cases whose answers count as the same, though written otherwise, that people are asked about."""

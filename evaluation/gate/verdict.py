@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.evaluation.gate.pairs import Pair
 from ratchet.evaluation.gate.slices import SliceEvidence
@@ -63,6 +63,10 @@ class Verdict(BaseModel):
     """Seconds."""
     reason: str
     """One sentence for a person."""
+    n_alike: int = Field(default=0, exclude_if=lambda n: not n)
+    """Cases at which both answered the same, so that nobody was asked: bets of 0."""
+    n_waiting: int = Field(default=0, exclude_if=lambda n: not n)
+    """Cases about which people were asked and have not said: bets, too, the worst that they can be."""
     screening: str = ""
     """Why this was no full test, in words; empty = it was. What is only screened serves by a person's word alone,
     never by a policy's."""
@@ -124,17 +128,69 @@ def screened(verdict: Verdict, why: str) -> Verdict:
     )
 
 
+def with_unanswered(
+    low: Verdict,
+    high: Verdict | None,
+    *,
+    alike: int,
+    waiting: int,
+    blocked: tuple[str, ...] = (),
+    gain: float | None = None,
+) -> Verdict:
+    """One verdict of a test in which questions wait.
+
+    Args:
+        low: with every unanswered one as a loss: what may promote.
+        high: with every unanswered one as a win: what may reject, as a whole or for a slice; None = nothing waits.
+        alike: cases at which both answered the same.
+        waiting: cases that are not answered.
+        blocked: what else keeps it from being promoted.
+        gain: estimate without these, if any wait; the interval holds whatever they will be.
+    """
+    if high is None:
+        high, gain = low, low.gain
+    blocked = (*high.blocked_by, *blocked)
+    decision: VerdictKind = "continue"
+    if high.decision == "reject":
+        decision = "reject"
+    elif low.decision == "promote" and not blocked:
+        decision = "promote"
+    found = low.model_copy(
+        update={
+            "decision": decision,
+            "gain": gain,
+            "ci": (low.ci[0], high.ci[1]),
+            "harm_e_value": high.harm_e_value,
+            "harm_threshold": high.harm_threshold,
+            "decided_at": high.decided_at if decision == "reject" else low.decided_at,
+            "blocked_by": blocked,
+            "slices": high.slices,
+            "n_labelled": low.n_labelled - alike - waiting,
+            "n_alike": alike,
+            "n_waiting": waiting,
+        }
+    )
+    return found.model_copy(update={"reason": verdict_sentence(found)})
+
+
 def verdict_sentence(verdict: Verdict) -> str:
     """One sentence: "+0.061 on 214 labelled cases, 95 % interval …, e = 48 ≥ 40: proven"."""
+    if verdict.gain is None and verdict.n_waiting:
+        return f"{verdict.n_waiting:,} questions wait for people: {SAID[verdict.decision]}"
     if verdict.gain is None:
         why = ", ".join(f"{count:,} {reason}" for reason, count in verdict.excluded.items()) or "no pairs"
         return f"no usable evidence ({why}): {SAID[verdict.decision]}"
     cases = f"{verdict.n_labelled:,} labelled"
     if verdict.n_judged:
         cases += f" and {verdict.n_judged:,} judged"
+    cases += " cases"
+    if verdict.n_alike:
+        cases += f" and {verdict.n_alike:,} answered alike"
+    if verdict.n_waiting:
+        cases += f", {verdict.n_waiting:,} unanswered ones counted at their worst"
     low, high = verdict.ci
     parts = [
-        f"{verdict.gain:+.3f} on {cases} cases",
+        f"{verdict.gain:+.3f} on {cases}",
         f"{verdict.confidence * 100:g} % interval {low:+.3f}…{high:+.3f}{_beside(verdict)}",
         _evidence(verdict),
     ]

@@ -14,7 +14,7 @@ from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.intervals import Interval, mean_interval
 from ratchet.evaluation.gate.gate import decide
 from ratchet.evaluation.gate.pairs import pair_up
-from ratchet.evaluation.gate.trial import side_result
+from ratchet.evaluation.gate.plays import side_result
 from ratchet.flows.demo.project import project
 from ratchet.flows.demo.weeks import weeks
 from ratchet.infra.registry.agents import load_agent

@@ -43,7 +43,9 @@ from ratchet.agent.seen import case_of_trace
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import labelled_cases, role_of
 from ratchet.evaluation.data.curate import CurateSettings, curate, training_rollouts
+from ratchet.evaluation.data.scorers import same
 from ratchet.evaluation.gate.gate import GatePolicy
+from ratchet.evaluation.gate.order import batches, in_order
 from ratchet.evaluation.gate.trial import Trial
 from ratchet.evaluation.gate.verdict import Verdict
 from ratchet.flows.template.desk.scripted_llm import TOPICS, running, topics
@@ -180,14 +182,21 @@ class Measured:
         seen = set(proposal.seen_case_ids)
         cases = [one for one in self.gate_cases if one.case_id not in seen]
         trial = Trial.begin(
-            self.first.candidate_id, proposal.candidate.candidate_id, NOW, GatePolicy(), cases, len(cases)
+            self.first.candidate_id,
+            proposal.candidate.candidate_id,
+            NOW,
+            GatePolicy(),
+            in_order(cases),
+            len(cases),
         )
-        while trial.is_open and (batch := trial.next_batch(BATCH)):
+        for batch in batches(list(trial.rest), BATCH):
+            if not trial.is_open:
+                break
             sides = [
                 self._played(candidate, files, [one.case for one in batch])
                 for candidate, files in ((self.first, {}), (proposal.candidate, proposal.files))
             ]
-            trial.bet(batch, *sides)
+            trial.bet(trial.compare(batch, *sides, same))
         plays = [play for play in trial.plays if play.is_evidence]
         means = [
             sum(getattr(p, side) or 0.0 for p in plays) / len(plays) for side in ("champion", "challenger")

@@ -6,7 +6,7 @@ import pytest
 from ratchet.evaluation.gate.characteristics.simulation import first_crossings
 from ratchet.evaluation.gate.choice import ProvenChallenger, best_proven, common_order
 from ratchet.evaluation.gate.gate import Pair, decide
-from ratchet.evaluation.gate.trial import Play
+from ratchet.evaluation.gate.plays import Play
 
 
 def proven(name, scores, *, low=0.1, gain=0.3):
@@ -19,9 +19,7 @@ def proven(name, scores, *, low=0.1, gain=0.3):
 
 
 def chosen(*found, **more):
-    return best_proven(
-        found, {one.candidate_id: one.scores | more.get(one.candidate_id, {}) for one in found}
-    )
+    return best_proven(found, {one.candidate_id: one.gains | more.get(one.candidate_id, {}) for one in found})
 
 
 def test_the_better_on_common_cases_is_chosen_though_the_others_interval_lies_higher():
@@ -30,7 +28,7 @@ def test_the_better_on_common_cases_is_chosen_though_the_others_interval_lies_hi
     assert common_order([lucky, steady]) == list("abcdefgh")
     best = chosen(lucky, steady, lucky=dict.fromkeys("efgh", 0.0))
     assert (best.candidate_id, best.n_common) == ("steady", 8)
-    assert best.reason.endswith("best of 2 proven on 8 common cases: 0.750 against 0.500")
+    assert best.reason.endswith("best of 2 proven on 8 common cases: +0.750 against +0.500")
     assert chosen(steady, lucky, lucky=dict.fromkeys("efgh", 0.0)).candidate_id == "steady"
 
 

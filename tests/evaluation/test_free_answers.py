@@ -12,6 +12,7 @@ from ratchet.agent.trace import Attempt, Step, Trace
 from ratchet.evaluation.data.cases import LabelledCase, answer_name, case_text, labelled_cases, role_of
 from ratchet.evaluation.data.curate import CurateSettings, curate
 from ratchet.evaluation.data.labels import Label
+from ratchet.evaluation.data.scorers import same
 from ratchet.evaluation.drift.behaviour import as_behaviour
 from ratchet.evaluation.drift.monitor import DriftMonitor
 from ratchet.evaluation.gate.gate import GatePolicy
@@ -124,7 +125,7 @@ def test_a_test_of_free_answers_keeps_scores_and_no_names_to_be_confused():
     )  # fmt: skip
     trial = Trial.begin("a", "b", NOW, GatePolicy(), [case], 10)
     ours, theirs = said(GATE[0], "Dunno.", 0), said(GATE[0], "In Oslo.", 1)
-    trial.bet(trial.next_batch(5), {case.case_id: ours}, {case.case_id: theirs})
+    trial.bet(trial.compare([case], {case.case_id: ours}, {case.case_id: theirs}, same))
     (play,) = trial.plays
     assert (play.champion, play.challenger, play.expected, play.chosen) == (0, 1, None, None)
 

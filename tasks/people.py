@@ -1,0 +1,55 @@
+"""People, as the gate needs them: what they are asked where versions differ, and what their answers come to."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+
+from ratchet.agent.project import Project
+from ratchet.agent.record import content_hash
+from ratchet.evaluation.data.raters import RaterSettings
+from ratchet.evaluation.data.scorers import same as same_text
+from ratchet.evaluation.gate.plays import Same
+from ratchet.evaluation.gate.questions import Question, Reply, Settled
+from ratchet.evaluation.gate.replies import settle_replies
+from ratchet.infra.review.comparisons import ask_comparisons, read_replies
+
+
+class People:
+    """Who answers for one project; what they said is read once, at the first question."""
+
+    def __init__(self, name: str, rules: RaterSettings, same: Same = same_text, same_id: str = "") -> None:
+        self.name, self.rules, self.same, self.same_id = name, rules, same, same_id
+        """`same_id`: hash of a project's own `same`; a test keeps the one that it began with."""
+
+    @staticmethod
+    def of(project: Project, rules: RaterSettings) -> "People":
+        """Those of a project, with its own word on which answers are the same."""
+        if project.same is None:
+            return People(project.name, rules)
+        return People(project.name, rules, project.same, _hash(project.same))
+
+    @property
+    def answer_days(self) -> float:
+        """Days after which an answer comes too late for the test that asked."""
+        return self.rules.answer_days
+
+    def ask(self, questions: Sequence[Question]) -> None:
+        """Put these before people; one that was asked keeps its place."""
+        if questions:
+            ask_comparisons(self.name, questions)
+
+    def settled(self, questions: Mapping[str, Question]) -> dict[str, Settled]:
+        """What people's replies to these come to, of those that are answered."""
+        return settle_replies(questions, self._replies, self.rules, datetime.now(UTC)) if questions else {}
+
+    @cached_property
+    def _replies(self) -> list[Reply]:
+        return read_replies(self.name)
+
+
+def _hash(same: Same) -> str:
+    try:
+        return content_hash(inspect.getsource(same))
+    except (OSError, TypeError):  # without a source file its name is all there is
+        return content_hash(getattr(same, "__qualname__", type(same).__qualname__))

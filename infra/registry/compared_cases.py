@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from ratchet.agent.record import Record
 from ratchet.evaluation.data.cases import case_text
-from ratchet.evaluation.gate.trial import Play, TrialState
+from ratchet.evaluation.gate.plays import Play
+from ratchet.evaluation.gate.trial import TrialState
 from ratchet.infra.registry.gate_cases import read_open_test
 from ratchet.infra.traces.lookup import FoundTrace, look_up_traces
 
@@ -42,7 +43,7 @@ class ComparedCases(NamedTuple):
     n_lost: int
     n_won: int
     n_same: int
-    """Cases at which both scored the same."""
+    """Cases at which both scored the same, or answered the same."""
 
 
 def compared_cases(project: str, candidate_id: str, champion: str, *, most: int = 10) -> ComparedCases:
@@ -56,6 +57,7 @@ def compared_cases(project: str, candidate_id: str, champion: str, *, most: int 
     state = TrialState.from_json(text, where=f"the stored test of {candidate_id}") if text else None
     plays = state.plays if state is not None and state.champion == champion else ()
     known = [play for play in plays if play.champion is not None and play.challenger is not None]
+    alike = sum(play.alike for play in plays)
     by_gain = sorted(known, key=_gain)
     lost = [play for play in by_gain if _gain(play) < 0]
     won = [play for play in reversed(by_gain) if _gain(play) > 0]
@@ -66,7 +68,7 @@ def compared_cases(project: str, candidate_id: str, champion: str, *, most: int 
         won=tuple(_compared(play, traces.get(play.trace_id)) for play in won[:most]),
         n_lost=len(lost),
         n_won=len(won),
-        n_same=len(known) - len(lost) - len(won),
+        n_same=len(known) - len(lost) - len(won) + alike,
     )
 
 

@@ -33,6 +33,8 @@ class Bet(NamedTuple):
     c: float
     parts: tuple[tuple[str, float], ...]
     """Slices in it, each with a of its pairs alone; a slice's bets stand apart from all others'."""
+    alone: bool = True
+    """Whether it is one case, and no mean over a cluster of several."""
 
 
 @dataclass
@@ -217,9 +219,10 @@ class Intake:
         if self.min_propensity is not None:
             n = group.whole.pairs
             parts = tuple((name, part.a / part.pairs) for name, part in group.slices.items())
-            return [Bet(group.whole.a / n, group.c / n, parts)]
+            return [Bet(group.whole.a / n, group.c / n, parts, alone=n == 1)]
         parts = tuple((name, part.d / part.labelled) for name, part in group.slices.items() if part.labelled)
-        return self._bet_sampled(*group.means, parts)
+        bets = self._bet_sampled(*group.means, parts)
+        return [one._replace(alone=group.whole.pairs == 1) for one in bets]
 
     def _bet_pair(self, d: float | None, f: float | None, pair: Pair) -> list[Bet]:
         if self.min_propensity is not None:

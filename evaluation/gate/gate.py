@@ -131,7 +131,7 @@ class Gate:
         self._slices = Slices()
         self._tally = Tally()
         self._wealth = Wealth.start()
-        self._sign_test = SignTest.start(self.policy.alpha, self.policy.horizon)
+        self._sign_test = SignTest(self.policy.alpha, self.policy.horizon)
         self._ends = EVERYTHING
         self._crossing: tuple[VerdictKind, int, float] | None = None
         self._bounds = self._intake.bounds
@@ -222,7 +222,7 @@ class Gate:
         n = (wins + losses)[:, None]
         sums = np.concatenate([self._wealth.bets + n, np.zeros((n.size, 3))], axis=-1)
         more = Wealth(self._wealth.up + up + down, self._wealth.down, sums)
-        return self._sign_test.log_e(log_e_above(more, self.policy.min_gain), wins, losses)
+        return self._log_up(more, wins, losses)
 
     def copy(self, **policy: float) -> "Gate":
         """Another gate that goes on from here, with these fields of its policy; it shares nothing that moves."""
@@ -295,7 +295,10 @@ class Gate:
         self._wealth = run.wealth
         self._ends = narrowed(self._ends, run.path, confidence=self.policy.confidence, bounds=self._bounds)
         self._slices.bet((part for b in bets for part in b.parts), self._bounds)
-        self._sign_test, log_e = self._sign_test.after(a, c, run.log_up)
+        log_e = run.log_up
+        if self.policy.horizon is not None:
+            plain = np.array([b.alone and not b.c for b in bets])
+            self._sign_test, log_e = self._sign_test.after(a, plain, run.path)
         if self._crossing is None:
             self._crossing = self._first_crossing(run, log_e, before)
 
@@ -326,9 +329,14 @@ class Gate:
         return above, below
 
     def _log_e_now(self) -> tuple[float, float]:
-        above = log_e_above(self._wealth, self.policy.min_gain, self._bounds)
         below = log_e_below(self._wealth, self.policy.min_gain, self._bounds)
-        return float(self._sign_test.log_e(above)), float(below)
+        return float(self._log_up(self._wealth)), float(below)
+
+    def _log_up(self, wealth: Wealth, won: Counts | int = 0, lost: Counts | int = 0) -> Floats:
+        """Ln e for promotion at `wealth`, which holds so many labels more than were taken."""
+        if self.policy.horizon is None:
+            return log_e_above(wealth, self.policy.min_gain, self._bounds)
+        return self._sign_test.log_e(wealth, won, lost)
 
 
 def _blocks(slices: Iterable[SliceEvidence], seen: Intake, rules: GatePolicy) -> Iterator[str]:

@@ -10,9 +10,15 @@ Theorem. Let X_t lie in [−1, 1] with E[X_t | past] ≤ 0, and let the sign tes
 δ = (B after a win − B after a loss)/2 on each X: B + δX is B after a win at X = 1, after a loss at X = −1 and B at a
 tie (B is a martingale at ½, so the three lie on one line), never negative, and E[B + δX | past] ≤ B. So B/a is a
 supermartingale for any tie rate, e starts at (1 − s/a) + s/a = 1, and Ville's inequality bounds P(e ever ≥ 1/a) by a.
-At the first X that is none of −1, 0, 1 (a graded score, the mean of a session's turns) there is no place to go on
-from in the sign test: its money B + δX then rides on M for good, which is again a bet with money that it owns. A
-judged bet X = a − ρc is such one, too: the sign test's last stake is on `a` alone, which lies in [−1, 1].
+
+It leaves at the first bet that is no win, loss or tie of one case (a graded score, a session of several turns, a
+judged bet): from there its B + δa, with `a` the label's part of X, is the capital of a mixture that begins anew.
+That is again a stake of money that it owns; misused for signs of session means the test had a size of 0.20–0.46.
+
+Nothing here ever falls where a label turns out better: M, B, B + δa and the new mixture are nondecreasing in each D,
+and when it leaves does not depend on labels. So where questions still wait, counting each as a loss gives an e that
+is at most the e that all answers would give, whoever answers when, and a crossing of the one is a crossing of the
+other. (A judge's ρ is no such function: its bets need completed prefixes.)
 """
 
 import math
@@ -28,9 +34,10 @@ from pydantic import Field
 
 from ratchet.agent.record import Record
 from ratchet.evaluation.data.arrays import Floats
-from ratchet.evaluation.gate.betting import KAPPA, LOG_WEIGHTS
+from ratchet.evaluation.gate.betting import KAPPA, LOG_WEIGHTS, Wealth, log_e_above
 
 Counts = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 MOST_LABELS: Final = 1000
 """Longest horizon: where one would need more decisive labels, nobody waits for it."""
@@ -96,50 +103,54 @@ def plan_horizon(
 
 @dataclass(frozen=True)
 class SignTest:
-    """Where the sign test stands. Without a horizon all money rides on the mixture from the start."""
+    """Where the sign test stands; without a horizon e is M."""
 
     alpha: float
     horizon: Horizon | None = None
     wins: int = 0
     losses: int = 0
-    riding: float | None = None
-    """What e is in units of M, once the sign test's money rides on it; None = it does not."""
+    money: float | None = None
+    """What it left with, in units of e; None = it has not."""
+    left_at: tuple[float, ...] = ()
+    """Σ log(1 + κX) when it left, [J]."""
 
-    @staticmethod
-    def start(alpha: float, horizon: Horizon | None) -> "SignTest":
-        """Before the first bet."""
-        return SignTest(alpha, horizon, riding=1.0 if horizon is None else None)
-
-    def after(self, a: Floats, c: Floats, log_m: Floats) -> tuple["SignTest", Floats]:
+    def after(self, a: Floats, plain: Flags, path: Wealth) -> tuple["SignTest", Floats]:
         """The test after T bets, and ln e after each, [T]; one at a time or all at once is the same.
 
         Args:
             a: observations of the gain, [T], the first term of X = a − ρc.
-            c: the judge's control variate, [T].
-            log_m: ln M after each bet, [T].
+            plain: whether the bet is one case, and nobody judged, [T].
+            path: the wealth after each bet, [T].
         """
-        if self.horizon is None or self.riding is not None or self.succeeded:
-            return self, self.log_e(log_m)
-        off = np.flatnonzero((c != 0) | ((a != 1) & (a != -1) & (a != 0)))
+        if self.horizon is None or self.money is not None or self.succeeded:
+            return self, self.log_e(path)
+        off = np.flatnonzero(~(plain & ((a == 1) | (a == -1) | (a == 0))))
         stop = int(off[0]) if off.size else a.size
-        won, lost = (self._count(a[:stop], side) for side in (1, -1))
+        won, lost = (np.cumsum(a[:stop] == side, dtype=np.int64) for side in (1, -1))
         there = np.flatnonzero((self.wins + won >= self.horizon.wins) & self._in_time(won, lost))
         if there.size:
             stop = int(there[0]) + 1
-        log_e = self._log_e(log_m[:stop], won[:stop], lost[:stop])
+        log_e = self.log_e(_cut(path, slice(stop)), won[:stop], lost[:stop])
         now = self
         if stop:
             now = replace(self, wins=self.wins + int(won[stop - 1]), losses=self.losses + int(lost[stop - 1]))
         if stop < a.size:
-            now = now if now.succeeded else now._leave(float(a[stop]), float(log_m[stop]))
-            log_e = np.concatenate([log_e, now.log_e(log_m[stop:])])
+            now = now if now.succeeded else now._leave(float(a[stop]), path.up[stop])
+            log_e = np.concatenate([log_e, now.log_e(_cut(path, slice(stop, None)))])
         return now, log_e
 
-    def log_e(self, log_m: Floats | float, won: Counts | int = 0, lost: Counts | int = 0) -> Floats:
-        """Ln e at ln M, and if `won` and `lost` more decisive labels had come on the way there."""
-        if self.riding is not None:
-            return np.asarray(log_m + math.log(self.riding), dtype=np.float64)
-        return self._log_e(np.asarray(log_m, dtype=np.float64), np.asarray(won), np.asarray(lost))
+    def log_e(self, wealth: Wealth, won: Counts | int = 0, lost: Counts | int = 0) -> Floats:
+        """Ln e, [...]; `wealth` may already hold `won` and `lost` more decisive labels, [...] each."""
+        log_m = log_e_above(wealth, 0.0)
+        if self.horizon is None:
+            return log_m
+        with np.errstate(divide="ignore"):
+            if self.money is not None:
+                gone = Wealth(wealth.up - np.array(self.left_at), wealth.down, wealth.sums)
+                ours = np.log(self.money) + log_e_above(gone, 0.0)
+            else:
+                ours = np.log(1.0 if self.succeeded else self._chance(won, lost)) - math.log(self.alpha)
+        return np.asarray(np.logaddexp(math.log1p(-self.horizon.size / self.alpha) + log_m, ours))
 
     @property
     def succeeded(self) -> bool:
@@ -148,14 +159,11 @@ class SignTest:
 
     def state(self) -> dict[str, Any]:
         """What the policy does not say, as plain JSON."""
-        return {"wins": self.wins, "losses": self.losses, "riding": self.riding}
+        return {"wins": self.wins, "losses": self.losses, "money": self.money, "left_at": self.left_at}
 
     def restore(self, state: dict[str, Any]) -> "SignTest":
         """The inverse of `state`."""
-        return replace(self, **state)
-
-    def _count(self, a: Floats, side: int) -> Counts:
-        return np.cumsum(a == side, dtype=np.int64)
+        return replace(self, **(state | {"left_at": tuple(state["left_at"])}))
 
     def _in_time(self, won: Counts | int, lost: Counts | int) -> Any:
         assert self.horizon is not None
@@ -169,18 +177,15 @@ class SignTest:
         table = _chances(self.horizon.labels, self.horizon.wins)
         return np.where(left < 0, 0.0, table[np.maximum(left, 0), wanted])
 
-    def _log_e(self, log_m: Floats, won: Counts, lost: Counts) -> Floats:
-        assert self.horizon is not None
-        with np.errstate(divide="ignore"):
-            ours = np.log(1.0 if self.succeeded else self._chance(won, lost)) - math.log(self.alpha)
-        return np.logaddexp(math.log1p(-self.horizon.size / self.alpha) + log_m, ours)
-
-    def _leave(self, a: float, log_m: float) -> "SignTest":
-        """A bet that is no win, loss or tie: B + δa rides on M from here, where ln M is `log_m`."""
-        assert self.horizon is not None
+    def _leave(self, a: float, up: Floats) -> "SignTest":
+        """Take B + δa out at a bet after which the sums are `up`."""
         stake = (self._chance(1, 0) - self._chance(0, 1)) / 2
         money = float(self._chance(0, 0) + stake * a) / self.alpha
-        return replace(self, riding=1 - self.horizon.size / self.alpha + money * math.exp(-log_m))
+        return replace(self, money=money, left_at=tuple(up.tolist()))
+
+
+def _cut(path: Wealth, part: slice) -> Wealth:
+    return Wealth(path.up[part], path.down[part], path.sums[part])
 
 
 def _at(labels: int, alpha: float) -> Horizon | None:

@@ -52,7 +52,7 @@ MessageBatch = Sequence[str] | Sequence[Message] | NDArray[np.floating]
 
 BEHAVIOUR_NUMBERS: Final = ("steps", "retries", "latency_s", "cost_usd", "confidence")
 OUTCOME_NUMBERS: Final = ("outcome", "judge")
-HARMLESS_FALLS: Final = ("latency_s", "cost_usd")
+HARMLESS_FALLS: Final = ("latency_s", "cost_usd", "repeated_words", "repeated_pairs", "repeated_answers")
 """Numbers of which only a rise is drift."""
 
 

@@ -10,6 +10,7 @@ from ratchet.agent.record import Record
 from ratchet.flows.project_settings import MonitorSettings, read_settings
 from ratchet.infra.drift.log import log_watch_settings
 from ratchet.tasks.collect import collect_new
+from ratchet.tasks.diversity import watch_answers
 from ratchet.tasks.monitor import WatchReport, start_improve, watch
 
 
@@ -21,16 +22,22 @@ class MonitorReport(Record):
     unreadable: int = 0
     """Traces that cannot be read: nobody looked at these."""
     watched: WatchReport
+    narrower: str = ""
+    """Why the champion's answers are said to be narrower than before; empty where they are not."""
     improve: str | None = None
     """Name of the `improve` run that the alarm started."""
 
 
 @flow(name="monitor", persist_result=False)
 def monitor(project: str = ".", settings: MonitorSettings | None = None) -> MonitorReport:
-    """Collect → watch; an alarm pages the on-call team and starts `improve`, which asks people where it drifted."""
+    """Collect → watch; an alarm pages the on-call team and starts `improve`, which asks people where it drifted.
+
+    What people ask, what the agent does, and whether its answers become narrower.
+    """
     agent, rules = load_project(Path(project)), read_settings(Path(project), MonitorSettings, settings)
     collection = collect_new(agent.name, project, rules.feedback)
     watched = watch(agent.name, collection, rules.watch, rules.seed)
+    narrower = watch_answers(agent.name, collection.traces, rules.watch.alpha, rules.seed)
     if watched.n_windows:
         log_watch_settings(agent.name, rules)
     started = None
@@ -42,5 +49,6 @@ def monitor(project: str = ".", settings: MonitorSettings | None = None) -> Moni
         problems=collection.problems,
         unreadable=collection.n_unreadable,
         watched=watched,
+        narrower=narrower,
         improve=started,
     )

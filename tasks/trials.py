@@ -14,6 +14,7 @@ from pathlib import Path
 from ratchet.agent.candidate import Kind
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.data.cases import LabelledCase, case_text, fresh_for_gate
+from ratchet.evaluation.drift.diversity import narrowing
 from ratchet.evaluation.gate.choice import ProvenChallenger
 from ratchet.evaluation.gate.gate import GatePolicy
 from ratchet.evaluation.gate.horizon import plan_horizon
@@ -24,6 +25,7 @@ from ratchet.evaluation.gate.trial import Trial, TrialState
 from ratchet.infra.pictures.gate import draw_gate
 from ratchet.infra.pictures.versions import draw_confusion
 from ratchet.infra.registry.approval import lapsed
+from ratchet.infra.registry.diversity import VersionDiversity, record_diversity
 from ratchet.infra.registry.gate_cases import read_open_test, spent_cases, write_open_test
 from ratchet.infra.registry.ledger import close_ledger_test, open_ledger_test, read_ledger
 from ratchet.infra.registry.registry import record_evaluation, seen_case_ids, version_history
@@ -217,6 +219,8 @@ class GateTests:
     def record(self, trial: Trial) -> None:
         """How the test stands, on the page of the version."""
         accuracy = trial.accuracy
+        shown = [play.shown for play in trial.plays if play.shown and all(play.shown)]
+        varied = narrowing([ours for ours, _ in shown], [theirs for _, theirs in shown])
         with tempfile.TemporaryDirectory() as scratch:
             record_evaluation(
                 self.name,
@@ -225,7 +229,10 @@ class GateTests:
                 verdict=trial.verdict,
                 compared_with=trial.champion,
                 pictures=_pictures(Path(scratch), trial),
+                notes=VersionDiversity(gate=varied).narrower,
             )
+        if varied is not None:
+            record_diversity(self.name, trial.challenger, gate=varied)
 
 
 def _unchosen(entries: Sequence[Entry], versions: Iterable[Version]) -> list[str]:

@@ -70,10 +70,12 @@ def monitor(project: Folder = CURRENT_FOLDER, sets: Sets = None, as_json: AsJson
     else:
         say(f"{report.new_traces} new traces")
         show_drift(report.watched, report.unreadable)
+        if report.narrower:
+            say(report.narrower, "red", "diversity")
         if report.improve:
             say(f"the alarm started `improve` ({report.improve})")
         elif report.watched.improve:
             say("no `improve` is deployed here (`ratchet up` does): run `ratchet improve` yourself")
         for problem in report.problems:
             say(problem, "yellow")
-    raise typer.Exit(NO if report.watched.alarm or report.unreadable else YES)
+    raise typer.Exit(NO if report.watched.alarm or report.unreadable or report.narrower else YES)

@@ -20,6 +20,7 @@ from ratchet.flows.commands.terminal import console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import called, which_project
 from ratchet.flows.project_settings import in_file, leaves, ledger_as_set
 from ratchet.infra.drift.log import DriftLook, last_look
+from ratchet.infra.registry.diversity import VersionDiversity, read_diversity
 from ratchet.infra.registry.prompts import prompts_behind
 from ratchet.infra.registry.registry import version_history
 from ratchet.infra.registry.version import Version
@@ -47,6 +48,8 @@ class ProjectStatus:
     """Traces in MLflow that cannot be read, and why."""
     ledger: Ledger
     look: DriftLook | None
+    diversity: VersionDiversity
+    """How varied the champion's answers are."""
     prompts_behind: dict[str, int]
     """Prompts whose `champion` in MLflow is not what the serving version names, with that version."""
     proven: list[Version]
@@ -79,10 +82,12 @@ def status(project: Folder = CURRENT_FOLDER, name: Name = None, as_json: AsJson 
 
 def _read(project: str, folder: Path | None) -> ProjectStatus:
     collected, versions = read_state(project), version_history(project)
+    serving = _champion_of(versions)
     return ProjectStatus(
         project=project,
         versions=versions,
-        proven=[version for version, _ in awaiting_approval(project, versions, _champion_of(versions))],
+        diversity=read_diversity(project, serving.candidate_id) if serving else VersionDiversity(),
+        proven=[version for version, _ in awaiting_approval(project, versions, serving)],
         n_traces=collected.traces.n_rows if collected.traces else 0,
         n_labels=collected.labels.n_rows if collected.labels else 0,
         n_pending=len(pending(project)),
@@ -135,6 +140,7 @@ def _answer(state: ProjectStatus) -> dict[str, Any]:
             "exhausted": state.ledger.exhausted,
         },
         "drift": state.look and state.look.model_dump(mode="json"),
+        "diversity": {**state.diversity.model_dump(mode="json"), "narrower": state.diversity.narrower},
         "prompts_behind": state.prompts_behind,
         "settings": state.settings,
         "next": next_step(state),
@@ -151,6 +157,8 @@ def _panel(state: ProjectStatus) -> Panel:
     table.add_row("collected", f"{state.n_traces:,} traces, {state.n_labels:,} labels")
     table.add_row("error budget", outside(state.ledger.summary))
     table.add_row("drift", _drift(state))
+    if said := _diversity(state.diversity):
+        table.add_row("diversity", said)
     if state.settings:
         table.add_row(
             SETTINGS_FILE, ", ".join(f"{key} = {json.dumps(value)}" for key, value in state.settings.items())
@@ -191,6 +199,18 @@ def _drift(state: ProjectStatus) -> str:
     seen = "no alarm in what can be read" if state.unreadable else "no alarm"
     found = "[red]alarm[/]" if state.drifted else seen
     return f"{found} at look {state.look.step}, {moment(state.look.at)}"
+
+
+def _diversity(found: VersionDiversity) -> Text | None:
+    """How varied the champion's answers are, in production or else at the gate; None where nobody looked."""
+    if found.narrower:
+        return Text(found.narrower, "red")
+    seen = found.production.diversity if found.production else found.gate.challenger if found.gate else None
+    if seen is None:
+        return None
+    return Text(
+        f"{seen.distinct_2:.2f} of word pairs differ, {seen.duplicate_share:.0%} of {seen.n_answers:,} answers repeat"
+    )
 
 
 def _unreadable(unreadable: dict[str, str]) -> str:

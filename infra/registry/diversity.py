@@ -1,12 +1,17 @@
 """How varied a version's answers are, kept beside the version: as metrics for MLflow's charts, whole in one tag."""
 
+import time
+from typing import Final
+
+from mlflow.entities import Metric, RunTag
+
 from ratchet.agent.record import Record
 from ratchet.evaluation.drift.diversity import Diversity, DiversityWatch, Narrowing
 from ratchet.infra.mlflow_client import connect, mlflow_errors
 from ratchet.infra.registry.version import find_version, locked
 
-_TAG = "diversity"
-MOST_CHANCE = 0.01
+_TAG: Final = "diversity"
+MOST_CHANCE: Final = 0.01
 """A version whose answers at the gate's cases chance makes so narrow less often is said to be narrower."""
 
 
@@ -52,10 +57,16 @@ def record_diversity(
                 told=before.told if told is None else told,
             )
             sides = {"gate": gate and gate.challenger, "production": production and production.diversity}
-            for side, one in sides.items():
-                for name, value in (one.model_dump() if one else {}).items():
-                    connection.client.log_metric(found.run_id, f"diversity_{side}_{name}", value)
-            connection.client.set_tag(found.run_id, _TAG, after.to_json())
+            now = int(time.time() * 1000)
+            connection.client.log_batch(
+                found.run_id,
+                metrics=[
+                    Metric(f"diversity_{side}_{name}", float(value), now, 0)
+                    for side, one in sides.items()
+                    for name, value in (one.model_dump() if one else {}).items()
+                ],
+                tags=[RunTag(_TAG, after.to_json())],
+            )
     return after
 
 

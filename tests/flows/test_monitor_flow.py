@@ -7,14 +7,19 @@ import pytest
 from mlflow.artifacts import load_dict
 from prefect.client.orchestration import get_client
 
+from ratchet.agent.environment import Outcome, respond
+from ratchet.agent.project import load_project
+from ratchet.agent.trace import Attempt, Step
 from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.flows.improve import improve
 from ratchet.flows.monitor import monitor
 from ratchet.flows.project_settings import MonitorSettings
 from ratchet.infra.drift.log import drift_run_id, last_look
 from ratchet.infra.mlflow_client import connect
+from ratchet.infra.registry.diversity import read_diversity
 from ratchet.infra.traces.write import log_traces
 from ratchet.tasks.monitor import start_improve
+from ratchet.tasks.serve import first_champion
 
 pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
 
@@ -128,3 +133,37 @@ def test_what_cannot_be_read_is_said_at_every_look_and_is_no_all_clear(
     assert list(json.loads(told.stdout)["unreadable"]) == [corrupt]
     connect(ours.name).client.delete_traces(connect(ours.name).experiment_id, trace_ids=[f"tr-{corrupt}"])
     assert monitor(str(ours.folder), SETTINGS).unreadable == 0
+
+
+def test_a_champion_that_says_ever_less_is_told_once_and_stands_in_the_status(
+    make_project, make_trace, ratchet
+):
+    ours = make_project()
+    monitor(str(ours.folder), SETTINGS)
+    name = first_champion(load_project(ours.folder)).candidate_id
+
+    def said(n, start, words):
+        texts = [
+            " ".join(f"w{(7 * i * k + i) % words}" for k in range(1, 8)) for i in range(start, start + n)
+        ]
+        return [
+            make_trace(f"request {i}", candidate_id=name, session_id=f"s{i}", attempts=answered(text))
+            for i, text in enumerate(texts, start)
+        ]
+
+    log_traces(ours.name, said(460, 0, 97))
+    assert monitor(str(ours.folder), SETTINGS).narrower == ""
+    told = json.loads(ratchet("status", "--name", ours.name, "--json").stdout)["diversity"]
+    assert (told["narrower"], told["production"]["n_blocks"]) == ("", 6)
+    log_traces(ours.name, said(200, 460, 5))
+    report = monitor(str(ours.folder), SETTINGS)
+    assert "in production its answers became narrower" in report.narrower
+    shown = ratchet("status", "--name", ours.name, columns=80)
+    assert "became narrower" in " ".join(shown.stderr.split())
+    assert monitor(str(ours.folder), SETTINGS).narrower == report.narrower, "it stands, and is not told again"
+    assert read_diversity(ours.name, name).told
+
+
+def answered(text):
+    step = Step(observation="a request", action=respond(text))
+    return (Attempt(steps=(step,), outcome=Outcome(score=1.0)),)

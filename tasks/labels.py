@@ -16,7 +16,7 @@ from ratchet.evaluation.data.conversations import earlier_calls
 from ratchet.evaluation.data.novelty import novelty, some
 from ratchet.evaluation.data.selection import SelectionSettings, select
 from ratchet.infra.drift.watch_store import read_watch
-from ratchet.infra.review.queue import ReviewItem, ask_people, asked_before, pending
+from ratchet.infra.review.queue import ReviewItem, ask_people, asked_before, still_waiting
 from ratchet.infra.review.rounds import ask_in_round, read_round
 from ratchet.infra.store.collected import (
     LABELS,
@@ -72,8 +72,7 @@ def ask_for_labels(
         name, current.picks
     )  # the old ones, too: a run killed before may have left some out of the queue
     asked = {pick.trace_id for pick in current.picks}
-    waiting = {item.trace_id for item in pending(name)}
-    return LabelRequest(n_asked=len(asked), n_waiting=len(asked & waiting))
+    return LabelRequest(n_asked=len(asked), n_waiting=len(still_waiting(name, asked)))
 
 
 def select_traces(

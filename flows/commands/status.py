@@ -24,7 +24,7 @@ from ratchet.infra.registry.diversity import VersionDiversity, read_diversity
 from ratchet.infra.registry.prompts import prompts_behind
 from ratchet.infra.registry.registry import version_history
 from ratchet.infra.registry.version import Version
-from ratchet.infra.review.queue import pending
+from ratchet.infra.review.queue import waiting
 from ratchet.infra.serve.backlog import count_left_behind
 from ratchet.infra.serve.journal import journals_folder
 from ratchet.infra.settings import Settings
@@ -90,7 +90,7 @@ def _read(project: str, folder: Path | None) -> ProjectStatus:
         proven=[version for version, _ in awaiting_approval(project, versions, serving)],
         n_traces=collected.traces.n_rows if collected.traces else 0,
         n_labels=collected.labels.n_rows if collected.labels else 0,
-        n_pending=len(pending(project)),
+        n_pending=len(waiting(project)),
         n_spooled=count_spooled(spool_folder(project))
         + count_left_behind(journals_folder(Settings().home, project)),
         unreadable=collected.unreadable,

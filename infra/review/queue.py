@@ -8,14 +8,14 @@ its rater is who completed the item; behind MLflow's login that is the account, 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Final, Literal, NamedTuple
 
 import mlflow
-from mlflow.entities import AssessmentSource, Expectation, Trace, TraceInfo
+from mlflow.entities import Assessment, AssessmentSource, Expectation, Feedback, Trace, TraceInfo
 from mlflow.exceptions import MlflowException
 from mlflow.genai.label_schemas import (
     InputCategorical,
@@ -50,7 +50,7 @@ from ratchet.infra.review.previews import (
 )
 from ratchet.infra.traces.arrivals import infos_of, traces_of
 from ratchet.infra.traces.assessments import ASKED
-from ratchet.infra.traces.feedback import COMMENT, EXPECTED
+from ratchet.infra.traces.feedback import COMMENT, CORRECT, EXPECTED, SCORE
 from ratchet.infra.traces.markdown import chat_messages_of, first_seen, reply_markdown
 from ratchet.infra.traces.read import foreign_of, is_own, record_of
 from ratchet.infra.traces.spans import mlflow_id, own_id
@@ -71,17 +71,26 @@ class Asked(NamedTuple):
 
 
 _QUESTIONS: Final = (
+    Asked(COMMENT, "feedback", InputText(), "Anything that the next person should know (optional)."),
+    Asked(
+        SCORE,
+        "feedback",
+        InputNumeric(min_value=0, max_value=1),
+        "How good was it, from 0 to 1? Only where right or wrong says too little.",
+    ),
     Asked(
         EXPECTED,
         "expectation",
         InputText(),
-        "What should the agent have answered? Write the tool's name, or the answer itself. "
-        "The request and the agent's own answer stand in the trace.",
+        "What should the agent have answered? The tool's name, or the answer itself. Not needed where it was right.",
     ),
-    Asked(COMMENT, "feedback", InputText(), "Anything that the next person should know (optional)."),
+    Asked(CORRECT, "feedback", InputPassFail("right", "wrong"), "Was the agent's answer right?"),
 )
+"""The last stands first on the page; one answer is enough. A queue keeps the questions that it was made with."""
 Status = Literal["pending", "complete"]
-_PAGE: Final = 500
+_PORTION: Final = 500
+_PAGE: Final = 20_000
+"""Of a list of items, which is read by its offset: many small pages of a long one take the square of its length."""
 _SHOWN_AT_ONCE: Final = 100
 
 
@@ -110,18 +119,19 @@ def ask_people(project: str, items: Sequence[ReviewItem]) -> None:
     with mlflow_errors(f"queueing {len(items)} traces for review"):
         connection = connect(project)
         queue = ensure_queue(connection, QUEUE, _QUESTIONS)
-        there = {own_id(item_id) for item_id in _item_ids(queue)}
-        new = {item.trace_id: item for item in items if item.trace_id not in there}
-        known = trace_infos(connection, list(new))
-        unknown = sorted(set(new) - set(known))
+        wanted = {item.trace_id: item for item in items}
+        known = trace_infos(connection, list(wanted))
+        unknown = sorted(set(wanted) - set(known))
         if unknown:
             raise BadInput(
-                f"{len(unknown)} of {len(new)} traces are not in MLflow, {unknown[0]} for one: log them first"
+                f"{len(unknown)} of {len(wanted)} traces are not in MLflow, {unknown[0]} for one: log them first"
             )
-        if new:
-            _log_picks(connection, list(new.values()))
-            _show(connection, list(new.values()))
-            queue_up(queue, [mlflow_id(trace_id) for trace_id in new])
+        picks = read_picks(connection)
+        _log_picks(connection, [item for one, item in wanted.items() if one not in picks])
+        _show(connection, [item for one, item in wanted.items() if ASKED not in known[one].tags])
+        queue_up(
+            queue, [mlflow_id(one) for one in wanted]
+        )  # one that is there keeps its place and its status
 
 
 def ensure_queue(
@@ -186,18 +196,13 @@ def _schema_ids(connection: Connection, questions: Sequence[Asked]) -> list[str]
     return ids
 
 
-def _item_ids(queue: ReviewQueue, status: Status | None = None) -> list[str]:
-    """MLflow's ids of the queue's traces."""
-    return [item.item_id for item in queue_items(queue, status)]
-
-
 def queue_up(queue: ReviewQueue, item_ids: Sequence[str]) -> None:
     """Put traces into the queue; one that is there keeps its place.
 
     In portions: 5,000 in one call take a minute, and MLflow's client waits no longer than two.
     """
-    for start in range(0, len(item_ids), _PAGE):
-        add_items_to_review_queue(queue.queue_id, item_ids=list(item_ids[start : start + _PAGE]))
+    for start in range(0, len(item_ids), _PORTION):
+        add_items_to_review_queue(queue.queue_id, item_ids=list(item_ids[start : start + _PORTION]))
 
 
 def queue_items(queue: ReviewQueue, status: Status | None = None) -> list[ReviewQueueItem]:
@@ -212,8 +217,8 @@ def trace_infos(connection: Connection, trace_ids: Sequence[str]) -> dict[str, T
 
 
 def _log_picks(connection: Connection, items: Sequence[ReviewItem]) -> None:
-    for start in range(0, len(items), _PAGE):
-        picks = {item.trace_id: item.propensity for item in items[start : start + _PAGE]}
+    for start in range(0, len(items), _PORTION):
+        picks = {item.trace_id: item.propensity for item in items[start : start + _PORTION]}
         append_event(
             connection,
             PICKS,
@@ -226,17 +231,18 @@ def read_picks(connection: Connection) -> dict[str, float]:
     """Trace id → propensity of its first pick, for all that people were ever asked about."""
     picks: dict[str, float] = {}
     for text in read_events(connection, PICKS):
-        picks = json.loads(text) | picks
+        for trace_id, propensity in json.loads(text).items():
+            picks.setdefault(trace_id, propensity)
     return picks
 
 
 def asked_before(project: str) -> set[str]:
-    """Traces that people were asked about, answered or not."""
+    """Traces that people were asked about, answered or not.
+
+    Not those that somebody queued by hand: nobody drew them, and a draw may; an answer that is there then counts.
+    """
     with mlflow_errors("reading what people were asked"):
-        connection = connect(project)
-        queue = existing_queue(connection)
-        queued = [] if queue is None else queue_items(queue)
-        return set(read_picks(connection)) | {own_id(item.item_id) for item in queued}
+        return set(read_picks(connect(project)))
 
 
 def _show(connection: Connection, items: Sequence[ReviewItem]) -> None:
@@ -264,16 +270,33 @@ def _asked(item: ReviewItem) -> str:
     return json.dumps({"propensity": item.propensity, "reason": item.reason[:4000]})
 
 
-def pending(project: str) -> list[ReviewItem]:
-    """What waits for a person, oldest first."""
-    return _items(project, "pending")
+def waiting(project: str) -> list[str]:
+    """Traces that wait for a person, oldest first."""
+    with mlflow_errors("reading the review queue"):
+        queue = existing_queue(connect(project))
+        return [] if queue is None else [own_id(one.item_id) for one in queue_items(queue, "pending")]
 
 
-def _items(project: str, status: Status) -> list[ReviewItem]:
+def still_waiting(project: str, trace_ids: Collection[str]) -> set[str]:
+    """Those of these traces that wait for a person; of a long queue no more is read than they need."""
+    left, found, token = {mlflow_id(one) for one in trace_ids}, set[str](), None
+    with mlflow_errors("reading the review queue"):
+        queue = existing_queue(connect(project))
+        while queue is not None and left:
+            page = list_review_queue_items(queue.queue_id, max_results=_PORTION, page_token=token)
+            found |= {own_id(one.item_id) for one in page if one.item_id in left and one.status == "pending"}
+            left -= {one.item_id for one in page}
+            token = page.token
+            if not token:
+                break
+    return found
+
+
+def pending(project: str, limit: int | None = None) -> list[ReviewItem]:
+    """What waits for a person, oldest first; at most `limit`."""
+    ids = waiting(project)[:limit]
     with mlflow_errors("reading the review queue"):
         connection = connect(project)
-        queue = existing_queue(connection)
-        ids = [] if queue is None else [own_id(one) for one in _item_ids(queue, status)]
         infos = trace_infos(connection, ids)
         picks = read_picks(connection) if ids else {}
     return [_item(infos[one], picks.get(one)) for one in ids if one in infos]
@@ -295,41 +318,60 @@ def _reason(tag: str) -> str:
         return "picked; its reason is no longer on the trace"
 
 
-def answer(project: str, trace_id: str, *, expected: str, rater: str, comment: str = "") -> None:
-    """Answer one queued trace, writing what the Review page writes: a person's expectation, item completed.
+def answer(
+    project: str,
+    trace_id: str,
+    *,
+    rater: str,
+    expected: str = "",
+    score: float | None = None,
+    comment: str = "",
+) -> None:
+    """Answer one queued trace, writing what the Review page writes: a person's word, item completed.
 
     A rater who answers again corrects the earlier answer, which stays readable as overridden.
 
+    Args:
+        project: whose queue.
+        trace_id: which trace.
+        rater: who says it.
+        expected: what the agent should have answered; empty = that is not said.
+        score: how good its answer was, from 0 to 1; None = that is not said.
+        comment: for the next person.
+
     Raises:
-        BadInput: the trace is not in the queue, or the answer is empty.
+        BadInput: the trace is not in the queue, or nothing was said.
     """
-    if not expected.strip() or not rater.strip():
+    if not rater.strip() or (not expected.strip() and score is None):
         raise BadInput(
             f"answer {expected!r} by {rater!r}: both must hold text; decline the item on the Review page"
         )
+    if score is not None and not 0 <= score <= 1:
+        raise BadInput(f"score {score:g}: give a number from 0 (bad) to 1 (good)")
     with mlflow_errors(f"answering trace {trace_id}"):
-        connection = connect(project)
+        connection, item_id = connect(project), mlflow_id(trace_id)
         queue = existing_queue(connection)
-        if queue is None or mlflow_id(trace_id) not in _item_ids(queue):
+        if queue is None or item_id not in (one.item_id for one in queue_items(queue)):
             raise BadInput(
                 f"trace {trace_id} is not in the review queue of {project!r}: only queued traces are answered"
             )
-        said = Expectation(
-            trace_id=mlflow_id(trace_id),
-            name=EXPECTED,
-            value=expected,
-            source=AssessmentSource("HUMAN", rater),
-        )
-        said.metadata = {"comment": comment} if comment else None
-        said.overrides = _earlier(connection, trace_id, rater)
-        mlflow.log_assessment(mlflow_id(trace_id), said)
-        set_review_queue_item_status(
-            queue.queue_id, item_id=mlflow_id(trace_id), status="complete", completed_by=rater
-        )
+        source = AssessmentSource("HUMAN", rater)
+        said: list[Assessment] = []
+        if score is not None:
+            said.append(
+                Feedback(trace_id=item_id, name=SCORE, value=score, source=source, rationale=comment or None)
+            )
+        if expected.strip():
+            said.append(Expectation(trace_id=item_id, name=EXPECTED, value=expected, source=source))
+            said[-1].metadata = {"comment": comment} if comment else None
+        for one in said:
+            one.overrides = _earlier(connection, trace_id, one.name, rater)
+            mlflow.log_assessment(item_id, one)
+        set_review_queue_item_status(queue.queue_id, item_id=item_id, status="complete", completed_by=rater)
 
 
-def _earlier(connection: Connection, trace_id: str, rater: str) -> str | None:
+def _earlier(connection: Connection, trace_id: str, name: str, rater: str) -> str | None:
     for said in trace_infos(connection, [trace_id])[trace_id].assessments or []:
-        if said.name == EXPECTED and said.valid is not False and said.source.source_id == rater:
+        if said.name == name and said.valid is not False and said.source.source_id == rater:
             return said.assessment_id
     return None

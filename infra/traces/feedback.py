@@ -18,6 +18,7 @@ from ratchet.infra.traces.conversation import Assessed
 
 SCORE: Final = "score"
 EXPECTED: Final = "expected"
+CORRECT: Final = "correct"
 COMMENT: Final = "comment"
 """What the Review page asks beside the answer."""
 _THUMBS: Final = {
@@ -31,7 +32,7 @@ class FeedbackNames(StageSettings):
     """Under which names labels are read from traces; any other name is told and not read."""
 
     scores: tuple[str, ...] = (
-        SCORE, "thumbs", "user_feedback", "user-feedback", "feedback", "rating", "correctness", "correct", "helpful",
+        SCORE, "thumbs", "user_feedback", "user-feedback", "feedback", "rating", "correctness", CORRECT, "helpful",
     )  # fmt: skip
     """Names of scores: true or false, yes or no, thumbs up or down, or a number from 0 (bad) to 1 (good)."""
     expected: tuple[str, ...] = (

@@ -12,6 +12,7 @@ form pays because ∏ (1 + κX_t) does not depend on m: the promotion test, the 
 sequence at every m share one row of sums. Bets are a fixed mixture over κ (a discrete universal portfolio).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -102,6 +103,36 @@ class Wealth:
 
 
 @dataclass(frozen=True)
+class TrustPrior:
+    """What labels from before the test say of the judge: n, Σac and Σc², as if they had been its first bets.
+
+    Fixed before the first bet, so ρ stays predictable and the mean of X what it was: labels that teach little about
+    these candidates cost labels, never validity.
+    """
+
+    bets: float = 0.0
+    cross: float = 0.0
+    control: float = 0.0
+
+    @staticmethod
+    def of(people: Sequence[float], judge: Sequence[float]) -> "TrustPrior":
+        """From differences between two answers to one case as people and as the judge saw them, in [−1, 1]."""
+        a, f = np.asarray(people, dtype=np.float64), np.asarray(judge, dtype=np.float64)
+        if not a.size:
+            return TrustPrior()
+        c = f - f.mean()
+        return TrustPrior(float(a.size), float((a * c).sum()), float((c * c).sum()))
+
+    @property
+    def sums(self) -> Floats:
+        """As `trust` takes them, [3]."""
+        return np.array([self.bets, self.cross, self.control])
+
+
+NO_PRIOR: Final = TrustPrior()
+
+
+@dataclass(frozen=True)
 class Run:
     """What a block of T bets did: the wealth after each bet, and on demand ln e there, [..., T]."""
 
@@ -127,7 +158,15 @@ class Run:
         return log_e_below(self.path, self._null, self._bounds)
 
 
-def bet(wealth: Wealth, a: Floats, c: Floats, *, null: float = 0.0, bounds: Bounds | None = None) -> Run:
+def bet(
+    wealth: Wealth,
+    a: Floats,
+    c: Floats,
+    *,
+    null: float = 0.0,
+    bounds: Bounds | None = None,
+    prior: TrustPrior = NO_PRIOR,
+) -> Run:
     """Make T bets in order, [..., T], against `null`; one at a time or all at once is the same, bit for bit.
 
     a: unbiased observations of the gain (D, or ξD/π). c: the judge's control variate, mean zero
@@ -136,7 +175,7 @@ def bet(wealth: Wealth, a: Floats, c: Floats, *, null: float = 0.0, bounds: Boun
     bounds = bounds or Bounds()
     stakes = bounds.stakes
     past = _accumulate(wealth.sums[..., :3], np.stack([np.ones_like(a), a * c, c * c], axis=-1))
-    rho = trust(past[..., :-1, :])
+    rho = trust(past[..., :-1, :] + prior.sums)
     x = a[..., None]
     if c.any():
         x = x - np.minimum(rho[..., None], bounds.trust_caps) * c[..., None]

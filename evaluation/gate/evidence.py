@@ -3,7 +3,9 @@
 Two sampling schemes, fixed before the first pair. *Random labels*: labelled pairs are a random sample;
 a = D, c = F − F̄_U, where F̄_U is the judge's mean over the unlabelled clusters since the last bet, each used
 once (a running mean over all of them would make the same error in every bet and is no martingale
-difference); clusters are picked whole. *Chosen labels* (`min_propensity` set): every pair is a bet,
+difference); clusters are picked whole. A label without judge's scores bets with c = 0 and leaves what waits for
+F̄_U to the next. So does a case that both answered alike, which no judge needs to see: F and F̄_U are then both of
+cases that differ. *Chosen labels* (`min_propensity` set): every pair is a bet,
 a = ξD/π, c = F(ξ/π − 1).
 Sources: Angelopoulos et al., PPI++ (2023); Zrnic & Candès, active inference (2024); Csillag et al. (2025).
 """

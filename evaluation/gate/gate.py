@@ -27,6 +27,7 @@ from ratchet.evaluation.data.arrays import Floats
 from ratchet.evaluation.gate.betting import (
     EVERYTHING,
     KAPPA,
+    NO_PRIOR,
     Run,
     Wealth,
     bet,
@@ -291,7 +292,9 @@ class Gate:
             return
         before = int(self._wealth.bets)
         a, c = np.array([b.a for b in bets]), np.array([b.c for b in bets])
-        run = bet(self._wealth, a, c, null=self.policy.min_gain, bounds=self._bounds)
+        registered = self._provenance.registration
+        prior = registered.trust if registered else NO_PRIOR
+        run = bet(self._wealth, a, c, null=self.policy.min_gain, bounds=self._bounds, prior=prior)
         self._wealth = run.wealth
         self._ends = narrowed(self._ends, run.path, confidence=self.policy.confidence, bounds=self._bounds)
         self._slices.bet((part for b in bets for part in b.parts), self._bounds)

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ratchet.agent.errors import BadInput
+from ratchet.evaluation.gate.betting import NO_PRIOR, TrustPrior
 from ratchet.evaluation.gate.pairs import Pair
 
 
@@ -23,6 +24,8 @@ class Registration(BaseModel):
     challenger: str = Field(min_length=1)
     judge: str | None = None
     """Content hash of prompt, model and rubric; None = no judge may take part."""
+    trust: TrustPrior = NO_PRIOR
+    """What the labels of its licence say of the judge: where the trust in it begins."""
 
 
 @dataclass

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 from ratchet.evaluation.gate.betting import (
     KAPPA,
     LOG_WEIGHTS,
+    NO_PRIOR,
     Bounds,
+    TrustPrior,
     Wealth,
     bet,
     confidence_sequence,
@@ -98,13 +100,13 @@ weights = st.lists(st.floats(0.01, 1), min_size=9, max_size=9).map(lambda w: np.
 pasts = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 
 
-def expected_factor(past, a, c, chances, null, bounds):
+def expected_factor(past, a, c, chances, null, bounds, prior=NO_PRIOR):
     """E[e after one more bet] / e now over the listed outcomes, from a past of forty bets."""
-    before = bet(Wealth.start(), *past, null=null, bounds=bounds)
+    before = bet(Wealth.start(), *past, null=null, bounds=bounds, prior=prior)
     repeated = Wealth(
         *(np.repeat(getattr(before.wealth, n)[None], a.size, axis=0) for n in ("up", "down", "sums"))
     )
-    after = bet(repeated, a[:, None], c[:, None], null=null, bounds=bounds)
+    after = bet(repeated, a[:, None], c[:, None], null=null, bounds=bounds, prior=prior)
     sides = ((after.log_up, before.log_up), (after.log_down, before.log_down))
     return [float((chances * np.exp(now[:, 0] - then[-1])).sum()) for now, then in sides]
 
@@ -121,7 +123,10 @@ def test_evidence_is_a_martingale_whatever_the_judge_says(chances, rng):
     ]
     a, c, joint = np.array(outcomes).T
     past = rng.choice([-1.0, 0.0, 1.0], 40), rng.uniform(-2, 2, 40)
-    assert expected_factor(past, a, c, joint, null, Bounds()) == pytest.approx([1, 1], abs=1e-9)
+    told = TrustPrior.of(rng.choice([-1.0, 0.0, 1.0], 50), rng.uniform(-1, 1, 50))
+    for prior in (NO_PRIOR, told, TrustPrior(1e6, 1e6, 1e6)):
+        factors = expected_factor(past, a, c, joint, null, Bounds(), prior)
+        assert factors == pytest.approx([1, 1], abs=1e-9)
 
 
 @given(weights, pasts, st.floats(0.1, 0.9))
@@ -182,6 +187,22 @@ def test_trust_follows_a_good_judge_and_ignores_a_useless_one():
         a, c = with_judge(binary(0.5, 0.1), Judge(correlation)).draw(rng, (1, 2000))
         rho = trust(bet(Wealth.start((1,)), a, c).wealth.sums)[0]
         assert low <= rho <= high
+
+
+def test_fifty_labels_from_before_start_the_trust_and_save_labels():
+    rng = np.random.default_rng(9)
+    population = with_judge(binary(0.5, 0.2), Judge(0.9))
+    a, c = population.draw(rng, (600, 160))
+    people, judge = population.draw(rng, (1, 50))
+    told = TrustPrior.of(people[0], judge[0])
+    assert trust(told.sums) == pytest.approx(0.85, abs=0.15)
+    assert trust(TrustPrior.of([], []).sums) == 0
+    with_it, without = (first_crossings(a, c, 0.05, prior=prior).at for prior in (told, NO_PRIOR))
+    assert np.median(with_it[with_it > 0]) < np.median(without[without > 0])
+    np.testing.assert_allclose(
+        first_crossings(a[:5], c[:5], 0.05, prior=told).log_e,
+        bet(Wealth.start((5,)), a[:5], c[:5], prior=told).log_up[:, -1],
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 
 from ratchet.agent.errors import BadInput, CorruptRecord
 from ratchet.evaluation.data.seen import SeenKeys
-from ratchet.evaluation.gate.betting import Bounds
+from ratchet.evaluation.gate.betting import NO_PRIOR, Bounds, TrustPrior, Wealth, bet
 from ratchet.evaluation.gate.evidence import MOST_SLICES, Intake
 from ratchet.evaluation.gate.gate import Gate, GatePolicy, Pair, Registration, decide
 from ratchet.evaluation.gate.pairs import SideResult, pair_up
@@ -188,6 +190,33 @@ def test_what_was_not_registered_before_the_first_case_is_refused(change, messag
     assert decide([Pair(**good)], registration=registration).n_bets == 1
     with pytest.raises(BadInput, match=message):
         decide([Pair(**{**good, **change})], registration=registration)
+
+
+def test_trust_in_the_judge_begins_where_its_registration_says_and_stays_with_the_state():
+    prior = TrustPrior.of([1.0, 0.0, -1.0, 1.0] * 12, [0.9, 0.1, -0.8, 0.8] * 12)
+    pairs = [judged("u", 0.2), judged("l", 0.9, d=1.0)]
+    taken = {}
+    for trust in (NO_PRIOR, prior):
+        gate = Gate(registration=Registration(champion="a", challenger="b", judge="j", trust=trust))
+        gate = Gate.from_json(gate.to_json())
+        gate.extend(pairs)
+        run = bet(Wealth.start(), np.array([1.0]), np.array([0.9 - 0.2]), prior=trust)
+        assert gate.snapshot().e_value == pytest.approx(float(np.exp(run.log_up[-1])))
+        taken[trust] = gate.verdict().gain
+    assert taken[NO_PRIOR] == 1.0
+    assert taken[prior] < 0.6
+    before = json.loads(gate.to_json())
+    del before["provenance"]["registration"]["trust"]
+    assert Gate.from_json(json.dumps(before)).verdict().n_bets == 1
+
+
+def test_a_case_that_both_answered_alike_bets_nothing_and_leaves_the_judged_ones_for_the_next_label():
+    intake = Intake()
+    intake.add(judged("u", 0.4))
+    (alike,) = intake.add(Pair(case_id="same", champion=0.0, challenger=0.0))
+    assert (alike.a, alike.c) == (0.0, 0.0)
+    (differing,) = intake.add(judged("l", 0.9, d=1.0))
+    assert differing.c == pytest.approx(0.5)
 
 
 def test_without_registration_the_first_pair_fixes_candidates_and_judge():

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from ratchet.evaluation.data.arrays import Floats
-from ratchet.evaluation.gate.betting import LOG_WEIGHTS, Bounds, trust
+from ratchet.evaluation.gate.betting import LOG_WEIGHTS, NO_PRIOR, Bounds, TrustPrior, trust
 from ratchet.evaluation.gate.ledger import share_taken
 
 Counts = NDArray[np.int64]
@@ -72,12 +72,18 @@ class Crossings:
 
 
 def first_crossings(
-    a: Floats, c: Floats, alpha: float | Floats, *, null: float = 0.0, bounds: Bounds | None = None
+    a: Floats,
+    c: Floats,
+    alpha: float | Floats,
+    *,
+    null: float = 0.0,
+    bounds: Bounds | None = None,
+    prior: TrustPrior = NO_PRIOR,
 ) -> Crossings:
     """Run N tests of T bets each, a and c [N, T], looking after every bet; alpha scalar or [N]."""
     thresholds = 1 / np.broadcast_to(np.asarray(alpha, dtype=np.float64), (a.shape[0],))
     blocks = [
-        _run(a[rows], c[rows], thresholds[rows], null, bounds or Bounds())
+        _run(a[rows], c[rows], thresholds[rows], null, bounds or Bounds(), prior)
         for rows in (slice(start, start + _BLOCK) for start in range(0, a.shape[0], _BLOCK))
     ]
     at, log_e, peak = (np.concatenate(parts) for parts in zip(*blocks, strict=True))
@@ -85,7 +91,7 @@ def first_crossings(
 
 
 def _run(
-    a: Floats, c: Floats, threshold: Floats, null: float, bounds: Bounds
+    a: Floats, c: Floats, threshold: Floats, null: float, bounds: Bounds, prior: TrustPrior
 ) -> tuple[Counts, Floats, Floats]:
     tests, length = a.shape
     stakes, caps = bounds.stakes, bounds.trust_caps
@@ -95,7 +101,7 @@ def _run(
     for t in range(length):
         x = a[:, t, None]
         if judged:
-            x = x - np.minimum(trust(past)[:, None], caps) * c[:, t, None]
+            x = x - np.minimum(trust(past + prior.sums)[:, None], caps) * c[:, t, None]
             past += np.stack([np.ones(tests), a[:, t] * c[:, t], c[:, t] ** 2], axis=-1)
         capital *= 1 + stakes * x
         if null:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -14,12 +13,12 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from multiprocessing.context import SpawnContext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from tests.children import Children
 
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Outcome
@@ -149,10 +148,10 @@ class ScriptedProject(NamedTuple):
 
 
 @pytest.fixture
-def spawn(monkeypatch: pytest.MonkeyPatch) -> SpawnContext:
-    """Starts processes afresh; they find a test's function by the name of its module, which begins at the root."""
+def spawn(monkeypatch: pytest.MonkeyPatch) -> Children:
+    """Starts processes; they find a test's function by the name of its module, which begins at the root."""
     monkeypatch.setattr(sys, "path", [*sys.path, str(Path(__file__).parents[1])])
-    return multiprocessing.get_context("spawn")
+    return Children()
 
 
 @pytest.fixture

@@ -1,15 +1,13 @@
 """The watch under fire: killed at every point at which something leaves the house, and two at once."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
@@ -17,49 +15,16 @@ from ratchet.agent.case import Case
 from ratchet.evaluation.data.selection import SelectionSettings, UnlabelledTraces, select
 from ratchet.evaluation.drift.watch_state import WatchSettings, WatchState
 from ratchet.evaluation.drift.watching import look
+from ratchet.infra.drift import page
 from ratchet.infra.drift.watch_store import read_watch
 from ratchet.infra.mlflow_client import connect
 from ratchet.infra.store.collected import keep_traces, newest_labels
+from ratchet.tasks import monitor
 from ratchet.tasks.collect import Collection
 
-ROOT = Path(__file__).parents[2]
 START = datetime(2026, 3, 1, tzinfo=UTC)
+SETTINGS = WatchSettings(window=20, reference=60)
 TOWNS = ("Oslo", "Bergen", "Molde", "Lund", "Turku", "Narva", "Riga")
-CHILD = """
-import os, signal, sys
-import ratchet.infra.drift.page
-from ratchet.evaluation.drift.watch_state import WatchSettings
-from ratchet.tasks import monitor as module
-from ratchet.tasks.collect import Collection
-
-name, collection, point = sys.argv[1], Collection.from_json(sys.argv[2]), sys.argv[3]
-calls = 0
-
-def dying(do, after=0):
-    def call(*arguments, **named):
-        global calls
-        calls += 1
-        if calls > after:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return do(*arguments, **named)
-    return call
-
-def done_then_dying(do):
-    def call(*arguments, **named):
-        do(*arguments, **named)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return call
-
-if point == "before the report":
-    module.draw_look = dying(module.draw_look)
-elif point == "after the page":
-    module.send_alert = done_then_dying(module.send_alert)
-elif point == "between two windows in MLflow":
-    ratchet.infra.drift.page.log_drift = dying(ratchet.infra.drift.page.log_drift, after=2)
-elif point == "after MLflow":
-    module.publish_look = done_then_dying(module.publish_look)
-print(module.watch.fn(name, collection, WatchSettings(window=20, reference=60)).n_windows)
-"""
 POINTS = ("before the report", "after the page", "between two windows in MLflow", "after MLflow")
 
 
@@ -107,29 +72,60 @@ def collected(project, traces):
     return Collection(traces=datasets[0], labels=datasets[1], n_new_traces=len(traces), n_new_labels=0)
 
 
-def start(name: str, collection: Collection, point: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-c", CHILD, name, collection.to_json(), point]
-    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def dying(do, after=0, before=True):
+    """As `do`, but in its call number `after` + 1 the process ends, before or after it is done."""
+    calls = []
+
+    def call(*arguments, **named):
+        calls.append(arguments)
+        if len(calls) > after and before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        answer = do(*arguments, **named)
+        if not before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    return call
+
+
+def look_at_all(name, collection, point, answers):
+    if point == "before the report":
+        monitor.draw_look = dying(monitor.draw_look)
+    elif point == "after the page":
+        monitor.send_alert = dying(monitor.send_alert, before=False)
+    elif point == "between two windows in MLflow":
+        page.log_drift = dying(page.log_drift, after=2)
+    elif point == "after MLflow":
+        monitor.publish_look = dying(monitor.publish_look, before=False)
+    answers.put(monitor.watch.fn(name, Collection.from_json(collection), SETTINGS).n_windows)
 
 
 @pytest.mark.slow
-def test_killed_at_any_point_and_two_at_once_lose_and_double_nothing(project, traffic, pages):
+def test_killed_at_any_point_and_two_at_once_lose_and_double_nothing(project, traffic, pages, spawn):
     first, whole = traffic(180), traffic(240)
+    answers = spawn.Queue()
+
+    def start(traces, point):
+        given = collected(project, traces).to_json()
+        child = spawn.Process(target=look_at_all, args=(project, given, point, answers))
+        child.start()
+        return child
+
     for point in POINTS:
-        child = start(project, collected(project, first), point)
-        _, told = child.communicate(timeout=240)
-        assert child.returncode == -signal.SIGKILL, f"{point}: {told[-2000:]}"
-    two = [start(project, collected(project, whole), "nowhere") for _ in range(2)]
-    answers = [child.communicate(timeout=240) for child in two]
-    assert [child.returncode for child in two] == [0, 0], answers
-    assert sorted(int(out) for out, _ in answers) == [0, 3]
+        child = start(first, point)
+        child.join(timeout=240)
+        assert child.exitcode == -signal.SIGKILL, point
+    two = [start(whole, "nowhere") for _ in range(2)]
+    assert sorted(answers.get(timeout=240) for _ in two) == [0, 3]
+    for child in two:
+        child.join(timeout=30)
+    assert [child.exitcode for child in two] == [0, 0]
 
     state = read_watch(project)
-    settings = WatchSettings(window=20, reference=60)
-    alone = look(WatchState(), {t.trace_id: t for t in whole}, (), settings, START)
+    alone = look(WatchState(), {t.trace_id: t for t in whole}, (), SETTINGS, START)
     assert (state.states, state.watched, state.drifted) == (alone.states, alone.watched, alone.drifted)
     assert (state.outbox, state.published) == ((), len(state.states))
-    assert Counter(page["key"] for page in pages).keys() == {f"{project}-1-opened"}
+    assert Counter(one["key"] for one in pages).keys() == {f"{project}-1-opened"}
     steps = metric_steps(project, "drift_e_value")
     assert steps == list(range(1, len(state.states) + 1))
 
@@ -142,9 +138,7 @@ def metric_steps(project: str, name: str) -> list[int]:
 
 def test_people_are_asked_where_it_drifted_first_and_the_gates_sample_stays_random(traffic):
     traces = traffic(240)
-    state = look(
-        WatchState(), {t.trace_id: t for t in traces}, (), WatchSettings(window=20, reference=60), START
-    )
+    state = look(WatchState(), {t.trace_id: t for t in traces}, (), SETTINGS, START)
     settings = SelectionSettings(gate_labels=30, train_labels=40)
     unasked = UnlabelledTraces.of(traces, gate_share=settings.gate_share, salt="p")
     with_drift = select(unasked, settings, drifted=state.drifted)

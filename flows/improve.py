@@ -16,10 +16,12 @@ from ratchet.agent.optimize.proposer import Proposer, named_proposers
 from ratchet.agent.project import Project, load_project
 from ratchet.agent.record import Record
 from ratchet.flows.commands.terminal import console
-from ratchet.flows.project_settings import ImproveSettings, read_settings
+from ratchet.flows.project_settings import ImproveSettings, ProjectSettings, read_settings
+from ratchet.infra.registry.approval import set_policy
 from ratchet.infra.registry.promotion import settle_moves
 from ratchet.infra.registry.registry import record_settings
 from ratchet.infra.store.project_state import project_lock
+from ratchet.tasks.approval import ask_for_approval, settle_approvals
 from ratchet.tasks.collect import collect_new
 from ratchet.tasks.curate import RoundData, curate_round
 from ratchet.tasks.gate import GateResult, gate_candidates
@@ -56,6 +58,8 @@ def improve(project: str = ".", settings: ImproveSettings | None = None) -> Impr
 def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveReport:
     proposers = who_proposes(agent, rules)
     settle_moves(agent.name)
+    set_policy(agent.name, read_settings(Path(project), ProjectSettings).approval)
+    settle_approvals(agent.name)
     serving_version(agent)
     left_over = collect_new(agent.name, project, rules.feedback)
     served = serve_waiting(project)
@@ -81,6 +85,8 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
     gated = gate_candidates(project, data, proposed.challengers, rules.gate, rules.raters)
     record_settings(agent.name, {*proposed.challengers, *(one.candidate_id for one in gated.judged)}, rules)
     decision = promote_best(agent.name, gated, approved_by=rules.approved_by, asked=asked)
+    if decision.best is not None and not decision.promoted:
+        ask_for_approval(agent.name, decision.best)
     return ImproveReport(
         served=served,
         asked=asked,

@@ -93,9 +93,9 @@ def decline(project: str, candidate_id: str, *, by: str, reason: str, via: Via) 
     _say(project, waiting, "decline", by, reason, via)
 
 
-def lapse(project: str, waiting: Waiting) -> None:
+def lapse(project: str, waiting: Waiting, why: str) -> None:
     """Write down that nobody approved in time, so that no later policy calls it back."""
-    _say(project, waiting, "decline", "ratchet", waiting.lapsed(now()), "code")
+    _say(project, waiting, "decline", "ratchet", why, "code")
 
 
 def remind(project: str, waiting: Waiting) -> None:

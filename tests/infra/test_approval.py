@@ -90,7 +90,7 @@ def test_a_no_and_an_unanswered_question_stay_a_no_until_it_is_proven_anew(prove
         patch.setattr(approvals, "now", lambda: later)
         assert lapsed(proven) == {PROMPT.candidate_id, TEAM.candidate_id}
         waiting = next(one for one in all_waiting(proven) if one.candidate_id == TEAM.candidate_id)
-        lapse(proven, waiting)
+        lapse(proven, waiting, waiting.lapsed(later))
     set_policy(proven, ApprovalSettings(expires_days=300))
     with pytest.raises(BadInput, match="nobody approved it in 14 days"):
         promote(proven, TEAM.candidate_id, approved_by="anna", reason="late")

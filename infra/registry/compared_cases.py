@@ -84,7 +84,7 @@ def _compared(play: Play, found: FoundTrace | None) -> ComparedCase:
         challenger=play.challenger or 0.0,
         shown=play.shown,
         expected=play.expected,
-        label_by=", ".join(_raters(found)) or "the environment",
+        label_by=", ".join(play.raters or _raters(found)) or "the environment",
     )
 
 

@@ -25,6 +25,7 @@ from ratchet.tasks.approval import ask_for_approval, settle_approvals
 from ratchet.tasks.collect import collect_new
 from ratchet.tasks.curate import RoundData, curate_round
 from ratchet.tasks.gate import GateResult, gate_candidates
+from ratchet.tasks.judge import judge_traces
 from ratchet.tasks.labels import LabelRequest, ask_for_labels
 from ratchet.tasks.other_model import other_model, unused_model
 from ratchet.tasks.promote import RoundOutcome, promote_best
@@ -65,6 +66,7 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
     served = serve_waiting(project)
     collection = collect_new(agent.name, project, rules.feedback)
     problems = tuple(dict.fromkeys((*left_over.problems, *collection.problems)))
+    problems += judge_traces(project, collection, rules.judge, rules.selection.gate_share, seed=rules.seed)
 
     asked = LabelRequest(n_asked=0, n_waiting=0)
     if not agent.scores_itself:

@@ -22,6 +22,7 @@ from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.evaluation.gate.approval import ApprovalSettings
 from ratchet.evaluation.gate.ledger import Ledger
 from ratchet.evaluation.gate.settings import GateSettings
+from ratchet.evaluation.judge.settings import JudgeSettings
 from ratchet.infra.registry.ledger import read_ledger
 from ratchet.infra.traces.feedback import FeedbackNames
 
@@ -39,6 +40,7 @@ class ImproveSettings(StageSettings):
     curation: CurateSettings = CurateSettings()
     gate: GateSettings = GateSettings()
     raters: RaterSettings = RaterSettings()
+    judge: JudgeSettings = JudgeSettings()
     feedback: FeedbackNames = FeedbackNames()
     proposers: tuple[str, ...] | None = None
     """Names of the project's proposers that make challengers, the last tested first; left out: all."""

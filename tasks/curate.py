@@ -26,10 +26,13 @@ from ratchet.evaluation.data.curate import (
     without_forgotten,
 )
 from ratchet.evaluation.data.labels import Label
+from ratchet.evaluation.judge.licence import approved_by
+from ratchet.infra.judge.store import read_licence
 from ratchet.infra.registry.forgotten import forgotten
 from ratchet.infra.registry.gate_cases import spent_cases
 from ratchet.infra.registry.registry import champion
 from ratchet.infra.review.answers import contradictions, effective_labels
+from ratchet.infra.store.collected import newest_grades
 from ratchet.infra.store.dataset_store import DatasetVersion, read_dataset, write_dataset
 from ratchet.infra.store.experience import open_library
 from ratchet.tasks.collect import Collection
@@ -77,17 +80,21 @@ def curate_round(
     said = {label.trace_id for label in labels}
     earlier = earlier_calls(traces) - said if isinstance(project.agent, Chat) else ()
     last = [trace for trace in traces if trace.trace_id not in earlier]
+    licence = read_licence(project.name)
     labelled = labelled_cases(
         last,
         labels,
         gate_share=gate_share,
         salt=salt,
         self_scoring=project.scores_itself,
+        approved=approved_by(licence, read_dataset(newest_grades(project.name), Label)),
     )
     released = released_by(labelled, spent_cases(project.name))
     gone = forgotten(project.name)
     teaching = without_forgotten(labelled, gone, released)
-    curated = curate(teaching, settings, released=released, seed=seed)
+    curated = curate(
+        teaching, settings, released=released, seed=seed, judge_reliability=licence.weight
+    )
     rollouts = training_rollouts(
         traces, labelled, labels, gate_share=gate_share, salt=salt, released=released
     )

@@ -86,7 +86,7 @@ class LabelledCase(Record):
     propensity: float
     session_id: str | None = None
     """Where the case was first seen: its side, and its bet."""
-    source: Literal["human", "environment", "nobody"]
+    source: Literal["human", "environment", "judge", "nobody"]
     """Who knows what is right; `nobody`: people are asked where two versions answer differently."""
     answer: Json | None
     """What is right, an action's name, text or JSON, as a person gave it or as the agent did it with success; None =
@@ -109,6 +109,7 @@ def labelled_cases(
     gate_share: float,
     salt: str = "",
     self_scoring: bool = False,
+    approved: Collection[str] = (),
 ) -> list[LabelledCase]:
     """Join traces with people's answers, and with their own successes where the environment told.
 
@@ -119,7 +120,8 @@ def labelled_cases(
     contradicting answers of people, to one trace or to several of one case, the case is left out here (the answers
     themselves are kept: see `ratchet.infra.review.answers.contradictions`). The agent's own successes teach and
     never judge: which cases it succeeded at depends on the agent. Where the environment scores every action
-    (`self_scoring`), each case on the gate's side counts, whatever the agent made of it.
+    (`self_scoring`), each case on the gate's side counts, whatever the agent made of it. What a judge with a licence
+    `approved`, by trace, teaches as an own success does.
 
     A case is on the side of the session in which it was first seen. Of the gate's, one that a person answered in
     a session of the other side teaches: there people are asked where it interests, so that it is no random sample.
@@ -148,12 +150,12 @@ def labelled_cases(
         answer = answers.get(trace.trace_id)
         found = _by_person(trace, answer, role) if role == "train" or (answer and answer.asked) else None
         if found is None and role == sides[trace.trace_id] == "train" and trace.trace_id not in rejected:
-            found = _by_success(trace)
+            found = _by_success(trace) or (_by_judge(trace) if trace.trace_id in approved else None)
         if found is None and self_scoring and role == "gate":
             found = _by_environment(trace, "gate", None)
         if found is not None:
             earlier = known.get(case_id)
-            if earlier is None or (earlier.source == "environment" and found.source == "human"):
+            if earlier is None or (earlier.source != "human" and found.source == "human"):
                 known[case_id] = found.model_copy(
                     update={"session_id": homes[case_id], "supersedes": disputed.get(case_id, ())}
                 )
@@ -263,6 +265,12 @@ def _by_success(trace: Trace) -> LabelledCase | None:
     if trace.error is not None or trace.score is None or trace.score < 1 or trace.action is None:
         return None
     return _by_environment(trace, "train", trace.answer)
+
+
+def _by_judge(trace: Trace) -> LabelledCase | None:
+    if trace.error is not None or trace.score is not None or trace.action is None:
+        return None
+    return _by_environment(trace, "train", trace.answer).model_copy(update={"source": "judge"})
 
 
 def _by_environment(trace: Trace, role: CaseRole, answer: Json) -> LabelledCase:

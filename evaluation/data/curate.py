@@ -53,9 +53,13 @@ class TrainingSet(Record):
     cases: tuple[LabelledCase, ...]
     left_out: dict[str, int]
     own_weight: float = Field(default=0.5, ge=0, le=1)
+    judge_reliability: float = Field(default=0.0, ge=0, le=1)
+    """Part of `own_weight` that what a judge approved weighs."""
 
     def weight(self, case: LabelledCase) -> float:
         """How much the case counts in training."""
+        if case.source == "judge":
+            return self.own_weight * self.judge_reliability
         return 1.0 if case.source == "human" else self.own_weight
 
     @property
@@ -164,6 +168,7 @@ def curate(
     *,
     released: Collection[str] = (),
     seed: int = 0,
+    judge_reliability: float = 0.0,
 ) -> TrainingSet:
     """The training set.
 
@@ -172,6 +177,7 @@ def curate(
         settings: caps and weights.
         released: gate cases that a gate already used: they can never judge again, so they may teach.
         seed: of the draw among own successes above the cap.
+        judge_reliability: of the judge by its licence (`Licence.weight`).
     """
     mine = [c for c in labelled if c.role == "train" or c.case_id in released]
     left_out = {"reserved for the gate": len(labelled) - len(mine)}
@@ -182,12 +188,14 @@ def curate(
     mine = [c for c in mine if c.answer is not None]
     leaking = _near_the_gate({c.case_id: case_text(c.case) for c in mine}, labelled, released)
     left_out["nearly the same as a gate case"] = sum(
-        c.case_id in leaking and c.source == "environment" for c in mine
+        c.case_id in leaking and c.source != "human" for c in mine
     )
     # a person's answer is never dropped: there the gate gives way, it refuses the near-duplicate itself
     mine = [c for c in mine if c.source == "human" or c.case_id not in leaking]
     human = [c for c in mine if c.source == "human"]
-    own = sorted((c for c in mine if c.source == "environment"), key=lambda c: c.case_id)
+    # a judge has shown what it is worth beside people: where none labelled, it does not teach
+    own = [c for c in mine if c.source == "environment" or (c.source == "judge" and human)]
+    own = sorted(own, key=lambda c: c.case_id)
     room = own_room(len(human), settings)
     kept = own if len(own) <= room else random.Random(seed).sample(own, room)
     left_out["own successes above the cap"] = len(own) - len(kept)
@@ -196,6 +204,7 @@ def curate(
         cases=tuple(chosen),
         left_out={k: v for k, v in left_out.items() if v},
         own_weight=settings.own_weight,
+        judge_reliability=judge_reliability,
     )
 
 

@@ -25,6 +25,8 @@ from ratchet.evaluation.data.cases import on_gate_side
 
 POOL: Final = 2000
 """Traces whose novelty is looked at, where there are more; half of them for doubt, half by hash."""
+AT_RANDOM: Final = "a random share"
+"""Why a trace was picked that audits judges, too: nothing but chance."""
 
 Flags = NDArray[np.bool_]
 
@@ -207,7 +209,7 @@ def _interesting(
         Pick(
             trace_id=interest.trace_id(ranked[rank]),
             propensity=_propensity(rank, len(ranked), n_random, n - n_random),
-            reason="a random share" if rank in taken else interest.why(ranked[rank]),
+            reason=AT_RANDOM if rank in taken else interest.why(ranked[rank]),
         )
         for rank in (*at_random, *chosen)
     ]

@@ -94,6 +94,7 @@ def made_classifier(graded: Sequence[Graded], *, rubric: str, rubric_version: st
         kind="classifier",
         rubric=rubric,
         rubric_version=rubric_version,
+        n_labels=len(graded),
         content={
             "weights": pack(model.coef_[0].astype(np.float32)),
             "offset": float(model.intercept_[0]),

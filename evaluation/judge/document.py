@@ -5,6 +5,8 @@ Why never a pickle: whoever may write to the store could otherwise run code wher
 
 from typing import Literal
 
+from pydantic import Field
+
 from ratchet.agent.record import Json, Record, content_hash
 from ratchet.evaluation.judge.graded import Graded
 
@@ -15,6 +17,8 @@ class JudgeDocument(Record):
     kind: Literal["classifier", "likelihood", "rubric"]
     rubric: str
     rubric_version: str = "1"
+    n_labels: int = Field(default=0, ge=0)
+    """From how many graded answers it was made."""
     content: dict[str, Json]
     """What its kind needs: weights, a model's name, instructions."""
 

@@ -1,11 +1,11 @@
-"""Answers that people graded, by a score or by what they would have answered: what judges are made from and audited by.
+"""Answers that people graded, by a score or by their own answer: what judges are made from and audited by.
 
-Why two sides: a judge that is asked about what it learned from looks better than it is. It learns from what was
-picked because it interests and from cases that a gate used; it is audited on the picks drawn at random, which never
-teach it.
+Why never both: a judge that is asked about what it learned from looks better than it is. It learns from what was
+picked because it interests and from cases that a gate used; it is audited on the picks drawn at random, by those who
+were asked, and these never teach it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from pydantic import Field
@@ -85,20 +85,6 @@ def lessons(graded: Sequence[Graded]) -> list[Graded]:
         if one.better is not None
     ]
     return [*graded, *corrected]
-
-
-def sides(
-    graded: Sequence[Graded], *, at_random: Collection[str], may_teach: Collection[str]
-) -> tuple[list[Graded], list[Graded]]:
-    """Those that make a judge, and those that audit it.
-
-    Args:
-        graded: all.
-        at_random: traces that were picked at random: they audit, and nothing else.
-        may_teach: traces on the training side, and of cases that a gate used.
-    """
-    audited = [one for one in graded if one.trace_id in at_random]
-    return [g for g in graded if g.trace_id in may_teach and g.trace_id not in at_random], audited
 
 
 def as_audits(

@@ -18,8 +18,10 @@ from typing import Final, Literal
 from pydantic import Field
 
 from ratchet.agent.record import Record
+from ratchet.evaluation.data.labels import Label
 from ratchet.evaluation.judge.agreement import Agreement, Audit, agreement
 from ratchet.evaluation.judge.bounds import anytime_high, anytime_low
+from ratchet.evaluation.judge.judge import RIGHT
 from ratchet.evaluation.judge.settings import JudgeSettings
 
 _DRIFT: Final = "the traffic drifted"
@@ -70,9 +72,20 @@ class Licence(Record):
         return sum(event.kind == "made" or _by_drift(event) for event in self.history)
 
 
+def approved_by(licence: Licence, labels: Sequence[Label]) -> set[str]:
+    """Traces whose answer the judge approved; none without a licence, and none by a judge before it."""
+    if not licence.holds:
+        return set()
+    return {
+        one.trace_id
+        for one in labels
+        if one.source == "judge" and one.rater == licence.judge_id and (one.score or 0.0) >= RIGHT
+    }
+
+
 def made(licence: Licence, judge_id: str, rubric_version: str, reason: str, *, now: datetime) -> Licence:
     """With another judge, which has no licence yet; one that the last judge held is lost."""
-    first = _lost(licence, f"another judge took its place: {reason}", now) if licence.holds else licence
+    first = lost(licence, f"another judge took its place: {reason}", now) if licence.holds else licence
     event = LicenceEvent(at=now, kind="made", judge_id=judge_id, rubric_version=rubric_version, reason=reason)
     return Licence(history=(*first.history, event))
 
@@ -97,12 +110,12 @@ def renewed(
     if not licence.history:
         return licence
     if drifted:
-        return _lost(licence, f"{_DRIFT}: {drifted}", now) if licence.holds else licence
+        return lost(licence, f"{_DRIFT}: {drifted}", now) if licence.holds else licence
     fresh = _since_drift(licence, audits)
     found = standing(fresh, settings, n_starts=licence.n_starts)
     short = shortfalls(found, settings)
     if short and licence.holds:
-        return _lost(licence, "audits no longer bear it out: " + "; ".join(short), now, found)
+        return lost(licence, "audits no longer bear it out: " + "; ".join(short), now, found)
     if short or licence.holds:
         return licence
     return Licence(
@@ -140,7 +153,8 @@ def _by_drift(event: LicenceEvent) -> bool:
     return event.kind == "lost" and event.reason.startswith(_DRIFT)
 
 
-def _lost(licence: Licence, reason: str, now: datetime, found: Agreement | None = None) -> Licence:
+def lost(licence: Licence, reason: str, now: datetime, found: Agreement | None = None) -> Licence:
+    """Without the licence that it holds."""
     return Licence(history=(*licence.history, _event(licence, "lost", reason, now, found)))
 
 

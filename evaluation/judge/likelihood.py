@@ -50,6 +50,7 @@ def made_likelihood(graded: Sequence[Graded], lm: LM, *, rubric: str, rubric_ver
         kind="likelihood",
         rubric=rubric,
         rubric_version=rubric_version,
+        n_labels=len(graded),
         content={"model": lm.model, "even": list(even_odds(margins, list(graded)))},
     )
 

@@ -18,6 +18,8 @@ class JudgeSettings(StageSettings):
     that `model` names; `off`: nobody."""
     model: str | None = None
     """A LiteLLM model string for `rubric`, asked at `RATCHET_LM_API_BASE`."""
+    align: bool = False
+    """Let MLflow reword the rubric by what people graded (GEPA; some four calls of `model` a label)."""
     rubric: str = Field(default=RUBRIC, min_length=1, max_length=4000)
     """What a right answer is, in words. Another rubric is another judge: its licence is lost."""
     rubric_version: str = Field(default="1", min_length=1, max_length=80)

@@ -11,11 +11,12 @@ from pathlib import Path
 from shutil import copy2
 from typing import Final
 
-from mlflow.entities import Metric, Run
+from mlflow.entities import Metric
 
 from ratchet.agent.record import Record
 from ratchet.evaluation.drift.incidents import Acknowledgement
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
+from ratchet.infra.registry.run_documents import ensured_run, find_run
 
 _ACKNOWLEDGEMENT: Final = "ruling."
 _DESCRIPTION: Final = "mlflow.note.content"
@@ -80,7 +81,7 @@ def add_acknowledgement(project: str, acknowledgement: Acknowledgement) -> None:
 def acknowledgements(project: str) -> list[Acknowledgement]:
     """Everything that was ruled, in order."""
     with mlflow_errors("reading the acknowledgements of drift"):
-        found = _find_run(connect(project))
+        found = find_run(connect(project), "drift")
     tags = found.data.tags if found is not None else {}
     told = [
         Acknowledgement.from_json(tags[name], where=name)
@@ -103,7 +104,7 @@ def last_look(project: str) -> DriftLook | None:
     """The newest look; None where nobody looked yet."""
     with mlflow_errors("reading the last look for drift"):
         connection = connect(project)
-        found = _find_run(connection)
+        found = find_run(connection, "drift")
         if found is None or not found.data.metrics:
             return None
         names = sorted(found.data.metrics)
@@ -115,21 +116,7 @@ def last_look(project: str) -> DriftLook | None:
 
 def drift_run_id(connection: Connection) -> str:
     """Id of the project's drift run, made where absent; call it in `mlflow_errors`."""
-    found = _find_run(connection)
-    if found is None:
-        made = connection.client.create_run(
-            connection.experiment_id, run_name="drift", tags={"kind": "drift"}
-        )
-        connection.client.set_terminated(made.info.run_id)
-        found = _find_run(connection) or made  # two homes may have made one each: the first is everybody's
-    return str(found.info.run_id)
-
-
-def _find_run(connection: Connection) -> Run | None:
-    found = connection.client.search_runs(
-        [connection.experiment_id], "tags.kind = 'drift'", max_results=1, order_by=["start_time ASC"]
-    )
-    return found[0] if found else None
+    return ensured_run(connection, "drift")
 
 
 def _log_file(connection: Connection, run_id: str, source: Path, name: str, folder: str) -> None:

@@ -10,11 +10,33 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from mlflow.entities import Run
+
 from ratchet.agent.errors import CorruptRecord
 from ratchet.agent.record import content_hash
 from ratchet.infra.mlflow_client import Connection
 
 RUN_ID: Final = re.compile(r"[0-9a-f]{32}")
+
+
+def ensured_run(connection: Connection, kind: str) -> str:
+    """Id of the project's one run of this kind, made where absent."""
+    found = find_run(connection, kind)
+    if found is None:
+        made = connection.client.create_run(connection.experiment_id, run_name=kind, tags={"kind": kind})
+        connection.client.set_terminated(made.info.run_id)
+        found = (
+            find_run(connection, kind) or made
+        )  # two homes may have made one each: the first is everybody's
+    return str(found.info.run_id)
+
+
+def find_run(connection: Connection, kind: str) -> Run | None:
+    """The project's one run of this kind; None where nothing was kept there yet."""
+    found = connection.client.search_runs(
+        [connection.experiment_id], f"tags.kind = '{kind}'", max_results=1, order_by=["start_time ASC"]
+    )
+    return found[0] if found else None
 
 
 def keep(connection: Connection, run_id: str, kind: str, text: str) -> str:

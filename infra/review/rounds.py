@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ratchet.agent.record import Record
+from ratchet.evaluation.data.selection import AT_RANDOM
 from ratchet.infra.home_id import home_id
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
 from ratchet.infra.registry.event_log import LedgerEvent, Log, append, now, read_log
@@ -47,6 +48,19 @@ def ask_in_round(project: str, seen: Round, picks: Sequence[ReviewItem], *, epis
         connection = connect(project)
         _append(connection, seen, picks, episode)
         return _replay(read_log(connection))
+
+
+def random_picks(project: str) -> set[str]:
+    """Traces that people were ever asked about because they were drawn at random on the training side."""
+    with mlflow_errors("reading what people were asked at random"):
+        events = read_log(connect(project)).events
+    return {
+        pick.trace_id
+        for event in events
+        if event.kind == "ask"
+        for pick in event.picks
+        if pick.reason.startswith(AT_RANDOM)
+    }
 
 
 def end_round(project: str) -> None:

@@ -87,6 +87,15 @@ LABELS: Final = Kind(
 """A person who says again what he said before has said it anew: the time is part of the row's id."""
 
 
+GRADES: Final = Kind(
+    name="grades",
+    record=Label,
+    columns=pa.schema({"said_id": pa.string(), "trace_id": pa.string(), "source": pa.string()}),
+    facts=lambda label: (content_hash([label.rater, label.trace_id]), label.trace_id, label.source),
+)
+"""What the project's own judge said; apart from `LABELS`, which hold whatever anybody wrote into MLflow."""
+
+
 def newest_traces(project: str) -> DatasetVersion:
     """Everything collected so far."""
     return newest(TRACES, project)
@@ -95,6 +104,16 @@ def newest_traces(project: str) -> DatasetVersion:
 def newest_labels(project: str) -> DatasetVersion:
     """Every label collected so far."""
     return newest(LABELS, project)
+
+
+def newest_grades(project: str) -> DatasetVersion:
+    """Every grade that the project's judges gave."""
+    return newest(GRADES, project)
+
+
+def keep_grades(project: str, grades: Iterable[Label]) -> DatasetVersion:
+    """Add those that are not there yet: a frozen judge grades an answer once."""
+    return add_rows(GRADES, project, grades)
 
 
 def keep_traces(project: str, traces: Iterable[Trace]) -> DatasetVersion:

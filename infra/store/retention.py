@@ -19,7 +19,7 @@ from ratchet.infra.drift.report import workspace_folder
 from ratchet.infra.mlflow_client import all_pages, mlflow_errors
 from ratchet.infra.settings import Settings, prepare_environment
 from ratchet.infra.stack.mlflow_database import ensure_database
-from ratchet.infra.store.collected import LABELS, TRACES
+from ratchet.infra.store.collected import GRADES, LABELS, TRACES
 from ratchet.infra.store.dataset_files import datasets_folder
 from ratchet.infra.store.dataset_log import Manifest, writing
 from ratchet.infra.store.dataset_partition import Kind
@@ -113,7 +113,7 @@ def _datasets(named: set[str], before: float) -> Iterator[Path]:
     for path in datasets_folder().glob("*/*"):
         if path.is_file() and path.stat().st_mtime < before and path.stem not in named:
             yield path
-    kinds: tuple[Kind[Any], ...] = (TRACES, LABELS)
+    kinds: tuple[Kind[Any], ...] = (TRACES, LABELS, GRADES)
     for kind in kinds:
         for folder in (datasets_folder() / kind.name).glob("*/"):
             with writing(kind, folder.name):

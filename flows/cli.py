@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "approve": ("approve:approve", "Show a challenger with its evidence; --yes lets it serve."),
     "rollback": ("rollback:rollback", "Put the champion before the present one back."),
     "alarm": ("alarm:app", "The drift alarm: show it, silence it, accept the traffic."),
+    "judge": ("judge:judge", "How far the judge agrees with people, and its licence."),
     "budget": ("budget:budget", "The error budget and every test that was paid from it."),
     "import": ("import_log:import_log", "Import an agent's logs as traces and as experience."),
     "gate": ("gate:gate", "Is the challenger better? Any team's pairs, in its CI."),

@@ -111,7 +111,7 @@ def renewed(
         return licence
     if drifted:
         return lost(licence, f"{_DRIFT}: {drifted}", now) if licence.holds else licence
-    fresh = _since_drift(licence, audits)
+    fresh = recent_audits(licence, audits)
     found = standing(fresh, settings, n_starts=licence.n_starts)
     short = shortfalls(found, settings)
     if short and licence.holds:
@@ -141,11 +141,9 @@ def shortfalls(found: Agreement, settings: JudgeSettings) -> list[str]:
     return [f"{name} ≥ {low:.2f}, the floor is {floor:.2f}" for name, low, floor in floors if low < floor]
 
 
-def _since_drift(licence: Licence, audits: Sequence[Audit]) -> Sequence[Audit]:
-    """What was answered before the traffic drifted says nothing of how it judges now."""
-    drifts = [
-        e.at for e in licence.history if e.kind == "lost" and e.reason.startswith("the traffic drifted")
-    ]
+def recent_audits(licence: Licence, audits: Sequence[Audit]) -> Sequence[Audit]:
+    """Those that count: what was answered before the traffic drifted says nothing of how it judges now."""
+    drifts = [event.at for event in licence.history if _by_drift(event)]
     return [audit for audit in audits if not drifts or audit.at > drifts[-1]]
 
 

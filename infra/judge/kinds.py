@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from ratchet.agent.errors import BadInput
+from ratchet.evaluation.judge.bias import Preference
 from ratchet.evaluation.judge.classifier import Classifier, made_classifier
 from ratchet.evaluation.judge.document import JudgeDocument
 from ratchet.evaluation.judge.graded import Graded
@@ -26,6 +27,17 @@ def judge_of(document: JudgeDocument) -> Judge:
     from ratchet.infra.judge.rubric import RubricJudge
 
     return RubricJudge(document)
+
+
+def prefers_first(document: JudgeDocument) -> Preference:
+    """How a rubric's LM compares two answers in one order alone.
+
+    Raises:
+        BadInput: its LM has no address.
+    """
+    from ratchet.infra.judge.rubric import RubricJudge
+
+    return RubricJudge(document).prefers_first
 
 
 def make_judge_of(

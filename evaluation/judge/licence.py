@@ -134,8 +134,8 @@ def standing(audits: Sequence[Audit], settings: JudgeSettings, *, n_starts: int 
 def shortfalls(found: Agreement, settings: JudgeSettings) -> list[str]:
     """Which floors the bounds do not clear, in words; none: it deserves the licence."""
     floors = (
-        ("TPR", found.tpr.low, settings.floor),
-        ("TNR", found.tnr.low, settings.floor),
+        ("TPR", found.tpr.low, settings.rate_floor),
+        ("TNR", found.tnr.low, settings.rate_floor),
         ("κ", found.kappa.low, settings.kappa_floor),
     )
     return [f"{name} ≥ {low:.2f}, the floor is {floor:.2f}" for name, low, floor in floors if low < floor]

@@ -26,7 +26,7 @@ class JudgeSettings(StageSettings):
     """Which of the labels were given by this rubric; others neither make nor audit the judge."""
     min_labels: int = Field(default=40, ge=10)
     """Labels on the training side that make a judge; fewer, and there is none."""
-    floor: float = Field(default=0.7, ge=0.5, lt=1)
+    rate_floor: float = Field(default=0.7, ge=0.5, lt=1)
     """Bound that both its TPR and its TNR must clear for a licence to grade training data."""
     kappa_floor: float = Field(default=0.4, ge=0, lt=1)
     """Bound that Cohen's κ must clear."""

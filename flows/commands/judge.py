@@ -14,7 +14,7 @@ from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import NO, console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import which_project
 from ratchet.flows.project_settings import ImproveSettings, read_settings
-from ratchet.tasks.judge import judge_report
+from ratchet.infra.judge.material import judge_report
 
 
 def judge(

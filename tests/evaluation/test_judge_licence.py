@@ -38,7 +38,7 @@ def test_a_good_judge_earns_its_licence_and_not_before_the_audits_bear_it_out():
     licence = renewed(licence, seen, RULES, now=NOW)
     event = licence.history[-1]
     assert (event.kind, event.judge_id, event.n_audits) == ("granted", "j1", 150)
-    assert min(event.tpr, event.tnr) >= RULES.floor
+    assert min(event.tpr, event.tnr) >= RULES.rate_floor
     assert event.kappa >= RULES.kappa_floor
     assert licence.weight == pytest.approx(event.tpr + event.tnr - 1)
     assert renewed(licence, seen, RULES, now=NOW) is licence  # nothing changed, nothing is written
@@ -100,7 +100,7 @@ def test_no_licence_is_held_wrongly_however_often_one_looks_and_however_many_jud
         licence = Licence()
         for number in range(3):
             licence = new(f"j{number}", licence)
-            seen = audits(300, 0.99, rules.floor - 0.001, seed=seed, first=1000 * number)
+            seen = audits(300, 0.99, rules.rate_floor - 0.001, seed=seed, first=1000 * number)
             licence = next(
                 (
                     got

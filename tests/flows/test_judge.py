@@ -28,7 +28,7 @@ from ratchet.tasks.serve import first_champion
 
 GATE = 1e-9
 """Share of the gate: here everything teaches."""
-RULES = JudgeSettings(floor=0.6, kappa_floor=0.2, alpha=0.4, rubric_version="1")
+RULES = JudgeSettings(rate_floor=0.6, kappa_floor=0.2, alpha=0.4, rubric_version="1")
 
 
 def trace(number: int) -> Trace:
@@ -102,7 +102,7 @@ def test_a_judge_is_made_audited_licensed_and_teaches_until_the_rubric_changes(m
     licence = read_licence(name)
     event = licence.history[-1]
     assert event.n_audits == len(audited)
-    assert min(event.tpr, event.tnr) >= RULES.floor
+    assert min(event.tpr, event.tnr) >= RULES.rate_floor
     assert licence.judge_id is not None
     assert load_judge_document(name, licence.judge_id).n_labels == len(taught)
     grades = {one.trace_id: one.score for one in read_dataset(newest_grades(name), Label)}
@@ -115,7 +115,7 @@ def test_a_judge_is_made_audited_licensed_and_teaches_until_the_rubric_changes(m
     assert {one.weight for one in mine} == {0.5 * licence.weight}
     assert all(one.case.answer in one.case.case.inputs["request"] for one in mine)
 
-    (made.folder / "ratchet.toml").write_text("[judge]\nfloor = 0.6\nkappa_floor = 0.2\nalpha = 0.4\n")
+    (made.folder / "ratchet.toml").write_text("[judge]\nrate_floor = 0.6\nkappa_floor = 0.2\nalpha = 0.4\n")
     done = ratchet("judge", "--project", folder, columns=80)
     assert done.returncode == 0
     assert max(map(len, done.stderr.splitlines())) <= 80

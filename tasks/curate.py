@@ -92,9 +92,7 @@ def curate_round(
     released = released_by(labelled, spent_cases(project.name))
     gone = forgotten(project.name)
     teaching = without_forgotten(labelled, gone, released)
-    curated = curate(
-        teaching, settings, released=released, seed=seed, judge_reliability=licence.weight
-    )
+    curated = curate(teaching, settings, released=released, seed=seed, judge_reliability=licence.weight)
     rollouts = training_rollouts(
         traces, labelled, labels, gate_share=gate_share, salt=salt, released=released
     )

@@ -43,8 +43,10 @@ def write_dataset(name: str, rows: Sequence[Record]) -> DatasetVersion:
 
 def _table(rows: Sequence[Record]) -> pa.Table:
     columns = [_readable(row) for row in rows]
-    names = list(columns[0]) if columns else []
-    table = {name: _column([row[name] for row in columns]) for name in names}
+    names = dict.fromkeys(
+        name for row in columns for name in row
+    )  # a field may be left out where it says nothing
+    table = {name: _column([row.get(name) for row in columns]) for name in names}
     return pa.table({_RECORD: pa.array([row.to_json() for row in rows], pa.string()), **table})
 
 

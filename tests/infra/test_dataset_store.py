@@ -30,6 +30,12 @@ def test_traces_come_back_equal(make_trace):
     assert read_dataset(write_dataset("traces", traces), Trace) == traces
 
 
+def test_a_field_that_only_some_records_write_is_kept(make_trace):
+    traces = [make_trace(), make_trace(user="anna"), make_trace(user="ben", system="be kind")]
+    for order in (traces, traces[::-1]):
+        assert read_dataset(write_dataset("traces", order), Trace) == order
+
+
 def test_the_same_rows_are_the_same_version_and_others_another():
     assert write_dataset("cases", cases(3)) == write_dataset("cases", cases(3))
     assert write_dataset("cases", cases(3)).digest != write_dataset("cases", cases(3)[::-1]).digest

@@ -76,7 +76,7 @@ def curate_round(
     project = load_project(Path(folder))
     labels = effective_labels(project.name, read_dataset(collection.labels, Label))
     traces = read_dataset(collection.traces, Trace)
-    salt = split_salt(project.name, seed)
+    salt, spent = split_salt(project.name, seed), spent_cases(project.name)
     said = {label.trace_id for label in labels}
     earlier = earlier_calls(traces) - said if isinstance(project.agent, Chat) else ()
     last = [trace for trace in traces if trace.trace_id not in earlier]
@@ -88,8 +88,9 @@ def curate_round(
         salt=salt,
         self_scoring=project.scores_itself,
         approved=approved_by(licence, read_dataset(newest_grades(project.name), Label)),
+        spent=spent,
     )
-    released = released_by(labelled, spent_cases(project.name))
+    released = released_by(labelled, spent)
     gone = forgotten(project.name)
     teaching = without_forgotten(labelled, gone, released)
     curated = curate(teaching, settings, released=released, seed=seed, judge_reliability=licence.weight)

@@ -32,6 +32,7 @@ from ratchet.infra.registry.registry import record_evaluation, seen_case_ids, ve
 from ratchet.infra.registry.version import Version
 from ratchet.infra.store.dataset_store import read_dataset
 from ratchet.infra.store.experience import asked_by
+from ratchet.infra.traces.write import attach_labels
 from ratchet.tasks.curate import RoundData
 from ratchet.tasks.people import People
 
@@ -121,6 +122,7 @@ class GateTests:
                 trial = Trial.resume(state, (), (), 0, self._kind)
                 trial.hear(self.people.settled(trial.questions), self.people.same, datetime.now(UTC))
                 e_value = trial.verdict.e_value
+                attach_labels(self.name, trial.labels(datetime.now(UTC)))
         except BadInput:  # said by `why`, or once more by the next test of this challenger
             pass
         close_ledger_test(
@@ -198,8 +200,9 @@ class GateTests:
         write_open_test(self.name, trial.challenger, trial.state().to_json())
 
     def close(self, trial: Trial) -> None:
-        """The ledger with the verdict and the cases, then the page of the version."""
+        """What people said to the traces, the verdict and the cases to the ledger, then the version's page."""
         verdict = trial.verdict
+        attach_labels(self.name, trial.labels(datetime.now(UTC)))
         close_ledger_test(
             self.name,
             trial.challenger,

@@ -110,6 +110,7 @@ def labelled_cases(
     salt: str = "",
     self_scoring: bool = False,
     approved: Collection[str] = (),
+    spent: Collection[str] = (),
 ) -> list[LabelledCase]:
     """Join traces with people's answers, and with their own successes where the environment told.
 
@@ -122,6 +123,8 @@ def labelled_cases(
     never judge: which cases it succeeded at depends on the agent. Where the environment scores every action
     (`self_scoring`), each case on the gate's side counts, whatever the agent made of it. What a judge with a licence
     `approved`, by trace, teaches as an own success does.
+
+    Of the cases in `spent`, which can never judge again, whatever people said is heard, asked for or not.
 
     A case is on the side of the session in which it was first seen. Of the gate's, one that a person answered in
     a session of the other side teaches: there people are asked where it interests, so that it is no random sample.
@@ -148,7 +151,8 @@ def labelled_cases(
         if case_id in disputed and role == "gate":
             continue
         answer = answers.get(trace.trace_id)
-        found = _by_person(trace, answer, role) if role == "train" or (answer and answer.asked) else None
+        heard = role == "train" or case_id in spent or (answer is not None and answer.asked)
+        found = _by_person(trace, answer, role) if heard else None
         if found is None and role == sides[trace.trace_id] == "train" and trace.trace_id not in rejected:
             found = _by_success(trace) or (_by_judge(trace) if trace.trace_id in approved else None)
         if found is None and self_scoring and role == "gate":

@@ -42,6 +42,8 @@ class Play(Record):
     asked_at: datetime | None = Field(default=None, exclude_if=lambda one: one is None)
     raters: tuple[str, ...] = Field(default=(), exclude_if=lambda who: not who)
     """Who said what is right."""
+    right: Json | None = Field(default=None, exclude_if=lambda one: one is None)
+    """The one right answer, where people named one."""
     audited: float | None = Field(default=None, exclude_if=lambda one: one is None)
     """The difference that people saw where both sides are said to be `alike`."""
     expected: str | None = None
@@ -81,11 +83,14 @@ class Play(Record):
             said_so = place in settled.good if settled.better is None else same(settled.better, answer)
             right.append(float(answer is not None and said_so))
         champion, challenger = right
+        only = question.answers[settled.good[0]] if len(settled.good) == 1 else None
+        said: dict[str, object] = {
+            "raters": settled.raters,
+            "right": only if settled.better is None else settled.better,
+        }
         if self.alike:
-            return self.model_copy(update={"audited": challenger - champion, "raters": settled.raters})
-        return self.model_copy(
-            update={"champion": champion, "challenger": challenger, "raters": settled.raters}
-        )
+            return self.model_copy(update=said | {"audited": challenger - champion})
+        return self.model_copy(update=said | {"champion": champion, "challenger": challenger})
 
 
 class Compared(NamedTuple):

@@ -21,6 +21,7 @@ from ratchet.agent.kinds.chat_request import screens
 from ratchet.agent.record import Record
 from ratchet.evaluation.data.cases import LabelledCase
 from ratchet.evaluation.data.intervals import Interval
+from ratchet.evaluation.data.labels import Label
 from ratchet.evaluation.gate.anytime import anytime_interval
 from ratchet.evaluation.gate.failures import Played
 from ratchet.evaluation.gate.gate import Gate, GatePolicy
@@ -80,6 +81,8 @@ class Trial:
     """Of the agent: of a chat endpoint a case may be one call out of a conversation."""
     same: str = ""
     answer_days: float = 14.0
+    _verdict: Verdict | None = None
+    """Until something comes that may change it: it costs milliseconds, and every case asks for it."""
 
     @staticmethod
     def begin(
@@ -155,7 +158,11 @@ class Trial:
     @property
     def verdict(self) -> Verdict:
         """As the evidence stands, unanswered questions counted, and whether it is that of full runs."""
-        verdict = self._standing()
+        if self._verdict is None:
+            self._verdict = self._full_or_screened(self._standing())
+        return self._verdict
+
+    def _full_or_screened(self, verdict: Verdict) -> Verdict:
         why = Counter(play.screens for play in self.plays if play.is_evidence and play.screens)
         if not why:
             return verdict
@@ -203,9 +210,10 @@ class Trial:
         """
         gate = self.gate.copy(**policy)
         plays = self.plays[len(self.plays) - len(self.open_pairs) :]
-        for pair, play in zip(self.open_pairs, plays, strict=True):
-            may_come = in_flight is not None and play.question in self.questions
-            gate.update(as_bet(pair, play, in_flight if may_come and in_flight else unanswered))
+        gate.extend(
+            as_bet(pair, play, in_flight if in_flight and play.question in self.questions else unanswered)
+            for pair, play in zip(self.open_pairs, plays, strict=True)
+        )
         gate.finish()
         return gate
 
@@ -271,12 +279,28 @@ class Trial:
         self.questions = {one: question for one, question in self.questions.items() if one not in over}
         self._settle()
 
+    def labels(self, now: datetime) -> list[Label]:
+        """What people named as right, as labels of the traces in which the cases came up: what they may teach."""
+        return [
+            Label(
+                trace_id=play.trace_id,
+                expected=play.right,
+                source="human",
+                rater=play.raters[0],
+                comment="said where two versions answered differently",
+                created_at=now,
+            )
+            for play in self.plays
+            if play.right is not None and play.trace_id
+        ]
+
     def _deadline(self, play: Play) -> datetime:
         assert play.asked_at is not None
         return play.asked_at + timedelta(days=self.answer_days)
 
     def _settle(self) -> None:
         """Bet for good on the open plays before the first session that waits for a person."""
+        self._verdict = None
         while self.open_pairs:
             first = len(self.plays) - len(self.open_pairs)
             session = self._session_at(first)

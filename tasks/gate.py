@@ -143,6 +143,7 @@ def hold(
 ) -> GateRound:
     """One round: tests that were open go on, new ones open, all that are proven are compared."""
     people = people or People(name, RaterSettings())
+    people.look_back(settings.gain_worth_finding)
     tests = GateTests(name, data, settings, people)
     known = {*tests.begun, *(one.candidate_id for one in tests.proven)}
     new = [one for one in dict.fromkeys((*challengers, *tests.unchosen)) if one not in known]

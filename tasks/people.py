@@ -2,9 +2,11 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cached_property
 
+from ratchet.agent.errors import BadInput
 from ratchet.agent.project import Project
 from ratchet.agent.record import content_hash
 from ratchet.evaluation.data.raters import RaterSettings
@@ -12,6 +14,10 @@ from ratchet.evaluation.data.scorers import same as same_text
 from ratchet.evaluation.gate.plays import Same
 from ratchet.evaluation.gate.questions import Question, Reply, Settled
 from ratchet.evaluation.gate.replies import settle_replies
+from ratchet.evaluation.gate.standing import Standing, standing
+from ratchet.evaluation.gate.trial import TrialState
+from ratchet.infra.registry.gate_cases import read_open_test
+from ratchet.infra.registry.ledger import read_ledger
 from ratchet.infra.review.comparisons import ask_comparisons, read_replies
 
 
@@ -21,6 +27,7 @@ class People:
     def __init__(self, name: str, rules: RaterSettings, same: Same = same_text, same_id: str = "") -> None:
         self.name, self.rules, self.same, self.same_id = name, rules, same, same_id
         """`same_id`: hash of a project's own `same`; a test keeps the one that it began with."""
+        self._worth = ""
 
     @staticmethod
     def of(project: Project, rules: RaterSettings) -> "People":
@@ -34,8 +41,33 @@ class People:
         """Days after which an answer comes too late for the test that asked."""
         return self.rules.answer_days
 
+    def standings(self, gain: float) -> list[Standing]:
+        """How far each open test is, as it was stored and with what people said since."""
+        found = []
+        for entry in read_ledger(self.name).entries:
+            if entry.decision is None:
+                with suppress(BadInput):  # one that cannot be read: the gate gives it up and says so
+                    found += self._standing(entry.candidate, gain)
+        return found
+
+    def _standing(self, challenger: str, gain: float) -> list[Standing]:
+        text = read_open_test(self.name, challenger)
+        if not text:
+            return []
+        state = TrialState.from_json(text, where=f"the stored test of {challenger}")
+        settled = self.settled({one.question_id: one for one in state.questions})
+        return [standing(state, settled, self.same, datetime.now(UTC), gain=gain)]
+
+    def look_back(self, gain: float) -> None:
+        """Let what is asked from now on say what the last answers were worth."""
+        self._worth = "; ".join(told for one in self.standings(gain) if (told := one.worth))
+
     def ask(self, questions: Sequence[Question]) -> None:
         """Put these before people; one that was asked keeps its place."""
+        if self._worth:
+            questions = [
+                one.model_copy(update={"reason": f"{one.reason}. {self._worth}"}) for one in questions
+            ]
         if questions:
             ask_comparisons(self.name, questions)
 

@@ -3,21 +3,63 @@
 Why both write the same: an answer is an answer, wherever it was given.
 """
 
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeAlias
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
+from ratchet.agent.errors import BadInput
+from ratchet.agent.record import as_text
+from ratchet.evaluation.data.cases import case_text
+from ratchet.evaluation.gate.questions import Question
 from ratchet.flows.commands.explain import answer_of, request_of
+from ratchet.flows.commands.label_next import go_through
+from ratchet.flows.commands.label_progress import progress_lines
 from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, outside
 from ratchet.flows.commands.which_project import which_project
 from ratchet.infra.known_projects import LOCAL_SERVER, review_page
-from ratchet.infra.review.queue import ReviewItem, pending
+from ratchet.infra.review.comparisons import pending_comparisons
+from ratchet.infra.review.queue import ReviewItem, pending, waiting
 from ratchet.infra.review.queue import answer as write_answer
 from ratchet.infra.traces.lookup import Lookup, look_up_traces
 
-app = typer.Typer(help="What waits for a person: list it, answer it, find its page.", no_args_is_help=True)
+app = typer.Typer(help="What waits for a person: go through it, list it, find its page.")
+Rater: TypeAlias = Annotated[
+    str, typer.Option(envvar=["RATCHET_USER", "USER"], help="Who answers; recorded with the label.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def label(
+    context: typer.Context,
+    rater: Rater = "",
+    project: Folder = CURRENT_FOLDER,
+    name: Name = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go through what waits for a person, one key an answer; with --json, list it."""
+    if context.invoked_subcommand is None and as_json:
+        list_pending(project=project, name=name, as_json=True)
+    elif context.invoked_subcommand is None:
+        go_on(rater=rater, project=project, name=name)
+
+
+@app.command("next")
+def go_on(rater: Rater = "", project: Folder = CURRENT_FOLDER, name: Name = None) -> None:
+    """Go through what waits for a person, the gate's questions first: answers side by side, blind."""
+    chosen = which_project(project, name)
+    if not rater.strip():
+        raise BadInput("who answers is not known: give --rater NAME, or set RATCHET_USER")
+    gone = go_through(chosen, rater)
+    if not gone.answered and not gone.left:
+        console.print("nothing waits for a person")
+        return
+    console.print(f"[green]✓[/] {gone.answered} answered by {outside(rater)}, {gone.left} still wait")
+    for line in progress_lines(chosen, None if name else project):
+        console.print(line)
 
 
 @app.command("list")
@@ -27,27 +69,61 @@ def list_pending(
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the traces that wait for a person: request, the agent's answer, and why it was picked."""
+    """Show what waits for a person: answers to compare, and answers of the agent to judge."""
     chosen = which_project(project, name)
-    items = pending(chosen)
-    shown = items[:limit]
-    traces = look_up_traces(chosen, [item.trace_id for item in shown])
+    questions, n_picks = pending_comparisons(chosen), len(waiting(chosen))
+    items = pending(chosen, limit)
+    traces = look_up_traces(chosen, [item.trace_id for item in items])
+    told = progress_lines(chosen, None if name else project)
     if as_json:
-        rows = [_row(item, traces) for item in shown]
-        emit_json({"project": chosen, "pending": len(items), "items": rows})
-    elif not items:
+        rows = [*map(_question_row, questions[:limit]), *(_row(item, traces) for item in items)]
+        n_waiting = len(questions) + n_picks
+        emit_json({"project": chosen, "pending": n_waiting, "items": rows[:limit], "progress": told})
+        return
+    if not questions and not items:
         console.print("nothing waits for a person")
-    else:
-        console.print(_table(shown, traces))
+    if questions:
+        console.print(_questions_table(questions[:limit]))
         console.print(
-            f"{len(items)} wait, {len(shown)} shown; `ratchet label answer TRACE_ID ANSWER --rater NAME`, "
-            "or on the page that `ratchet label url` prints"
+            f"{len(questions)} to compare; `ratchet label` shows them side by side, a key an answer"
         )
+    if items:
+        console.print(_table(items, traces))
+        console.print(
+            f"{n_picks} to judge, {len(items)} shown; `ratchet label`, `ratchet label answer TRACE_ID ANSWER "
+            "--rater NAME`, or the page that `ratchet label url` prints"
+        )
+    for line in told:
+        console.print(line)
+
+
+def _question_row(question: Question) -> dict[str, Any]:
+    return {
+        "kind": "compare",
+        "question_id": question.question_id,
+        "trace_id": question.trace_id,
+        "request": case_text(question.case),
+        "answers": dict(zip(question.names, question.answers, strict=True)),
+        "reason": question.reason,
+    }
+
+
+def _questions_table(questions: Sequence[Question]) -> Table:
+    table = Table(show_lines=True)
+    table.add_column("question", no_wrap=True, min_width=16)
+    for title, ratio in (("request", 3), ("answers", 4)):
+        table.add_column(title, ratio=ratio, overflow="fold")
+    for one in questions:
+        answers = (f"{name}  {as_text(said)}" for name, said in zip(one.names, one.answers, strict=True))
+        shown = Text("\n").join(outside(answer, 160) for answer in answers)
+        table.add_row(one.question_id, outside(case_text(one.case), 200), shown)
+    return table
 
 
 def _row(item: ReviewItem, lookup: Lookup) -> dict[str, Any]:
     found = lookup.traces.get(item.trace_id)
     return {
+        "kind": "judge",
         **item.model_dump(mode="json"),
         "request": None if found is None else request_of(found.trace),
         "problem": lookup.unreadable.get(item.trace_id),
@@ -75,9 +151,7 @@ def _table(items: list[ReviewItem], traces: Lookup) -> Table:
 def answer_one(
     trace_id: Annotated[str, typer.Argument(help="As `ratchet label list` shows it.")],
     answer: Annotated[str, typer.Argument(help="What the agent should have answered.")],
-    rater: Annotated[
-        str, typer.Option(envvar=["RATCHET_USER", "USER"], help="Who answers; recorded with the label.")
-    ] = "",
+    rater: Rater = "",
     comment: Annotated[str, typer.Option(help="Anything that the next person should know.")] = "",
     project: Folder = CURRENT_FOLDER,
     name: Name = None,
@@ -87,7 +161,7 @@ def answer_one(
     chosen = which_project(project, name)
     own = trace_id.removeprefix("tr-")
     write_answer(chosen, own, expected=answer, rater=rater, comment=comment)
-    left = len(pending(chosen))
+    left = len(waiting(chosen))
     if as_json:
         emit_json({"project": chosen, "trace_id": own, "answer": answer, "rater": rater, "pending": left})
     else:

@@ -63,4 +63,5 @@ def checked_question(text: str, asked: str, where: str) -> Question:
 
 
 def _digest(question: Question) -> str:
-    return content_hash(question.model_dump(mode="json"))
+    """Of all but why it is asked: that may be said anew when a kill came between the log and the question's trace."""
+    return content_hash(question.model_dump(mode="json", exclude={"reason"}))

@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "explain": ("explain:explain", "How one answer came about, back to the data behind it."),
     "label": ("label:app", "What waits for a person: list it, answer it, find its page."),
     "memory": ("memory:app", "What the agent remembers: list it, have it forgotten."),
+    "golden": ("golden:app", "Cases with known answers, played at every promotion."),
     "approve": ("approve:approve", "Show a challenger with its evidence; --yes lets it serve."),
     "rollback": ("rollback:rollback", "Put the champion before the present one back."),
     "alarm": ("alarm:app", "The drift alarm: show it, silence it, accept the traffic."),

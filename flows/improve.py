@@ -86,7 +86,7 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
     problems += () if rules.model else unused_model(agent, data.champion)
     gated = gate_candidates(project, data, proposed.challengers, rules.gate, rules.raters)
     record_settings(agent.name, {*proposed.challengers, *(one.candidate_id for one in gated.judged)}, rules)
-    decision = promote_best(agent.name, gated, approved_by=rules.approved_by, asked=asked)
+    decision = promote_best(agent.name, gated, approved_by=rules.approved_by, asked=asked, folder=project)
     if decision.best is not None and not decision.promoted:
         ask_for_approval(agent.name, decision.best)
     return ImproveReport(

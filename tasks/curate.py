@@ -30,6 +30,7 @@ from ratchet.evaluation.judge.licence import approved_by
 from ratchet.infra.judge.store import read_licence
 from ratchet.infra.registry.forgotten import forgotten
 from ratchet.infra.registry.gate_cases import spent_cases
+from ratchet.infra.registry.golden import golden_set
 from ratchet.infra.registry.registry import champion
 from ratchet.infra.review.answers import contradictions, effective_labels
 from ratchet.infra.store.collected import newest_grades
@@ -92,7 +93,9 @@ def curate_round(
     )
     released = released_by(labelled, spent)
     gone = forgotten(project.name)
-    teaching = without_forgotten(labelled, gone, released)
+    frozen = {one.case_id for one in golden_set(project.name)}
+    known = without_forgotten(labelled, gone, released)
+    teaching = [one for one in known if one.case_id not in frozen]
     curated = curate(teaching, settings, released=released, seed=seed, judge_reliability=licence.weight)
     rollouts = training_rollouts(
         traces, labelled, labels, gate_share=gate_share, salt=salt, released=released
@@ -104,13 +107,15 @@ def curate_round(
         imported = training_imports(
             library.imported(), traces, labelled, gate_share=gate_share, salt=salt, released=released
         )
+        imported = [step for step in imported if step.case_id not in frozen]
         imported = [step for step in imported if not gone.covers(step.trace_id, step.case_id)]
     unlabelled = unlabelled_cases(last, labelled, gate_share=gate_share, salt=salt, most=UNLABELLED)
     disputed = len(contradictions(labels, {trace.trace_id for trace in traces if trace.is_free}))
     weighted = [TrainingExample(case=one, weight=curated.weight(one)) for one in curated.cases]
     left_out = {
         "people contradict each other": disputed,
-        "people had it forgotten": len(labelled) - len(teaching),
+        "people had it forgotten": len(labelled) - len(known),
+        "frozen in the golden set": len(known) - len(teaching),
     }
     serving = champion(project.name)
     assert serving is not None, "a champion is registered before the first trace"

@@ -8,6 +8,7 @@ from ratchet.infra.registry.approval import waiting_approval
 from ratchet.infra.registry.registry import promote, set_alias
 from ratchet.infra.review.rounds import end_round
 from ratchet.tasks.gate import GateRound
+from ratchet.tasks.golden import play_golden
 from ratchet.tasks.labels import LabelRequest
 
 
@@ -22,28 +23,40 @@ class RoundOutcome(Record):
 
 @task(name="promote")
 def promote_best(
-    name: str, gated: GateRound, *, approved_by: str | None, asked: LabelRequest | None = None
+    name: str,
+    gated: GateRound,
+    *,
+    approved_by: str | None,
+    asked: LabelRequest | None = None,
+    folder: str | None = None,
 ) -> RoundOutcome:
     """Point `challenger` to the best proven one, and `champion` too if a policy approves what is proven in full.
 
-    `asked`: how far people are with what they teach; until they are, their round goes on.
+    `asked`: how far people are with what they teach; until they are, their round goes on. `folder`: where the project
+    lies, to play the golden set: what loses a case of it waits for a person, whatever the policy.
     """
-    decision = _decide(name, gated, approved_by)
+    decision = _decide(name, gated, approved_by, folder)
     if asked is not None and not asked.enough:
         return decision.model_copy(update={"reason": f"{decision.reason}; {asked.reason}"})
     end_round(name)  # last: a run killed before asks nobody anew, and its next promotes what this one proved
     return decision
 
 
-def _decide(name: str, gated: GateRound, approved_by: str | None) -> RoundOutcome:
+def _decide(name: str, gated: GateRound, approved_by: str | None, folder: str | None) -> RoundOutcome:
     best = gated.best
     if best is None:
         return RoundOutcome(reason=f"{_nothing_proven(gated)}; the champion stays")
     set_alias(name, best.candidate_id, "challenger")
     waiting = waiting_approval(name, best.candidate_id)
     policy = waiting.served_by(approved_by) if waiting else approved_by
-    if policy is None or best.verdict.screening:
+    golden = play_golden(folder, best.candidate_id) if folder else None
+    regressed = golden is not None and golden.regressed
+    if policy is None or best.verdict.screening or regressed:
         nobody = f"; {policy} promotes nothing that was only screened" if policy else ""
+        if golden is not None and (regressed or policy is None):
+            nobody = f"; {golden.words}" + (
+                f", which {policy} does not promote" if regressed and policy else ""
+            )
         who = f" ({waiting.asked})" if waiting and waiting.policy != ApprovalSettings() else ""
         reason = f"{best.reason}{nobody}; waits for `ratchet approve {best.candidate_id}`{who}"
         return RoundOutcome(best=best.candidate_id, reason=reason)

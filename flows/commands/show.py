@@ -91,6 +91,10 @@ def facts(version: Version, versions: Sequence[Version]) -> Group:
             *_evidence(version.verdict),
             ("", version.notes),
         ]
+    if version.golden is not None:
+        colour = "red" if version.golden.regressed else "green"
+        lost = f": {', '.join(version.golden.lost)}" if version.golden.lost else ""
+        rows.append(("golden set", Text(version.golden.words.removeprefix("golden set ") + lost, colour)))
     for event in version.events:
         instead = f", {names.get(event.other, event.other)}" if event.other else ""
         rows.append((event.action, f"{moment(event.at)} by {event.by}{instead}: {event.reason}"))

@@ -15,7 +15,7 @@ from ratchet.agent.errors import CorruptRecord, ServiceUnavailable
 from ratchet.agent.record import content_hash
 from ratchet.infra.mlflow_client import Connection, all_pages
 
-LogName = Literal["ledger", "asked", "watch", "forgotten", "compare", "judge"]
+LogName = Literal["ledger", "asked", "watch", "forgotten", "golden", "compare", "judge"]
 """Every log that a project has."""
 
 _EVENT: Final = "event"

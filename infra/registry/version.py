@@ -19,6 +19,7 @@ from ratchet.agent.candidate import Candidate
 from ratchet.agent.errors import BadInput, CorruptRecord
 from ratchet.agent.record import Record, digest_of_ids
 from ratchet.evaluation.data.intervals import Interval
+from ratchet.evaluation.gate.golden import GoldenResult
 from ratchet.evaluation.gate.verdict import Verdict
 from ratchet.infra.locks import held
 from ratchet.infra.mlflow_client import Connection, all_pages
@@ -29,6 +30,8 @@ DIGEST: Final = "digest."
 CANDIDATE: Final = "candidate_id"
 EVALUATION: Final = "evaluation"
 """Tag of the run: hash of the newest `Evaluation`."""
+GOLDEN: Final = "golden"
+"""Tag of the run: the newest `GoldenResult`."""
 MOVE: Final = "move."
 """Prefix of the run's tags that hold its `Event`s, numbered."""
 _PAGE: Final = 500
@@ -62,6 +65,8 @@ class Version(Record):
     compared_with: str | None = None
     """Candidate id of the champion that the verdict speaks of."""
     notes: str = ""
+    golden: GoldenResult | None = None
+    """How it did on the golden set when it was to be promoted."""
     cost: dict[str, float] = Field(default_factory=dict)
     digests: dict[str, str] = Field(default_factory=dict)
     """File name to content hash."""
@@ -211,6 +216,7 @@ def read_version(connection: Connection, found: Listing) -> Version:
         verdict=evaluation.verdict,
         compared_with=evaluation.compared_with,
         notes=evaluation.notes,
+        golden=GoldenResult.from_json(facts[GOLDEN], where=f"tag {GOLDEN}") if facts.get(GOLDEN) else None,
         cost=json.loads(cost),
         digests=digests_of(found),
         n_seen_cases=int(facts.get("n_seen_cases", 0)),

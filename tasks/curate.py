@@ -101,7 +101,10 @@ def curate_round(
         traces, labelled, labels, gate_share=gate_share, salt=salt, released=released
     )
     rollouts = [
-        one for one in rollouts if not gone.covers(one.trace_id, one.case.case_id, _whole_answer(one))
+        one
+        for one in rollouts
+        if one.case.case_id not in frozen
+        and not gone.covers(one.trace_id, one.case.case_id, _whole_answer(one))
     ]
     with open_library(project.name) as library:
         imported = training_imports(

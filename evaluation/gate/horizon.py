@@ -59,7 +59,7 @@ class Horizon(Record):
     @property
     def size(self) -> float:
         """s: the chance of c wins among L tossed coins."""
-        return float(_chances(self.labels, self.wins)[self.labels, self.wins])
+        return float(chances(self.labels, self.wins)[self.labels, self.wins])
 
 
 def win_rate(gain: float, *, rate: float = USUAL_RATE) -> float:
@@ -72,18 +72,28 @@ def win_rate(gain: float, *, rate: float = USUAL_RATE) -> float:
     return won / (won + lost)
 
 
-@lru_cache(maxsize=64)
 def plan_horizon(
     alpha: float, gain: float, *, rate: float = USUAL_RATE, most: int = MOST_LABELS
 ) -> Horizon | None:
     """The shortest horizon by which a true gain of `gain` is proven in 80 % at the share `alpha`; None: out of reach.
 
     Args:
-        alpha: the test's share a.
+        alpha: the test's share a; planned for its first two digits, so that many tests share a plan.
         gain: the gain worth finding; 0 or less: none.
         rate: share of cases that the champion has right.
         most: decisive labels that anybody will wait for.
     """
+    return _planned(_two_digits(alpha), gain, rate, most)
+
+
+def _two_digits(share: float) -> float:
+    """The largest number of two significant digits that is not above the share."""
+    near = float(f"{share:.1e}")
+    return near if near <= share else float(f"{near - 10.0 ** (math.floor(math.log10(share)) - 1):.1e}")
+
+
+@lru_cache(maxsize=1024)
+def _planned(alpha: float, gain: float, rate: float, most: int) -> Horizon | None:
     q = win_rate(gain, rate=rate)
     if gain <= 0 or q <= 0.5:
         return None
@@ -93,7 +103,7 @@ def plan_horizon(
     longest = min(math.ceil(1.25 * near) + 10, most)
     if shortest > longest:
         return None
-    mixture = _mixture_table(longest)
+    mixture = _mixture_table(-(-longest // 250) * 250)
     for labels in range(shortest, longest + 1):
         found = _at(labels, alpha)
         if found is not None and _power(found, alpha, q, mixture) >= _POWER:
@@ -174,7 +184,7 @@ class SignTest:
         assert self.horizon is not None
         left = self.horizon.labels - self.wins - self.losses - np.asarray(won) - np.asarray(lost)
         wanted = np.clip(self.horizon.wins - self.wins - np.asarray(won), 0, None)
-        table = _chances(self.horizon.labels, self.horizon.wins)
+        table = chances(self.horizon.labels, self.horizon.wins)
         return np.where(left < 0, 0.0, table[np.maximum(left, 0), wanted])
 
     def _leave(self, a: float, up: Floats) -> "SignTest":
@@ -204,8 +214,8 @@ def _at(labels: int, alpha: float) -> Horizon | None:
     return Horizon(labels=labels, wins=wins)
 
 
-@lru_cache(maxsize=16)
-def _chances(labels: int, wins: int) -> Floats:
+@lru_cache(maxsize=256)
+def chances(labels: int, wins: int) -> Floats:
     """P(Bin(r, ½) ≥ j) for r to `labels`, j to `wins`, [labels + 1, wins + 1]: each the mean of two before it."""
     table = np.zeros((labels + 1, wins + 1))
     table[:, 0] = 1.0
@@ -215,7 +225,7 @@ def _chances(labels: int, wins: int) -> Floats:
     return table
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _mixture_table(most: int) -> Floats:
     """M after W wins and Lo losses, [most + 1, most + 1]."""
     n = np.arange(most + 1)[:, None]
@@ -225,12 +235,12 @@ def _mixture_table(most: int) -> Floats:
 
 def _power(horizon: Horizon, alpha: float, q: float, mixture: Floats) -> float:
     """The chance that e reaches 1/a within the horizon where a decisive label is a win with probability q; exact."""
-    chances, size = _chances(horizon.labels, horizon.wins), horizon.size
+    table, size = chances(horizon.labels, horizon.wins), horizon.size
     reach, proven = np.ones(1), 0.0
     for n in range(1, horizon.labels + 1):
         reach = np.append((1 - q) * reach, 0.0) + np.append(0.0, q * reach)
         won = np.arange(n + 1)
-        chance = chances[horizon.labels - n, np.clip(horizon.wins - won, 0, None)]
+        chance = table[horizon.labels - n, np.clip(horizon.wins - won, 0, None)]
         crossed = (won >= horizon.wins) | (
             (1 - size / alpha) * mixture[won, n - won] + chance / alpha >= 1 / alpha
         )

@@ -6,7 +6,7 @@ holds the two to the same values.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -93,11 +93,25 @@ def first_crossings(
 def _run(
     a: Floats, c: Floats, threshold: Floats, null: float, bounds: Bounds, prior: TrustPrior
 ) -> tuple[Counts, Floats, Floats]:
+    tests = a.shape[0]
+    at, wealth, peak = np.zeros(tests, dtype=np.int64), np.ones(tests), np.ones(tests)
+    for t, capital in enumerate(capitals(a, c, null=null, bounds=bounds, prior=prior)):
+        wealth = capital.sum(axis=1)
+        at[(at == 0) & (wealth >= threshold)] = t + 1
+        np.maximum(peak, wealth, out=peak)
+    with np.errstate(divide="ignore"):
+        return at, np.log(wealth), np.log(peak)
+
+
+def capitals(
+    a: Floats, c: Floats, *, null: float = 0.0, bounds: Bounds | None = None, prior: TrustPrior = NO_PRIOR
+) -> Iterator[Floats]:
+    """What each stake of each test owns after every bet, [N, J], in sum M; the same array, changed in place."""
+    bounds = bounds or Bounds()
     tests, length = a.shape
     stakes, caps = bounds.stakes, bounds.trust_caps
     capital = np.broadcast_to(np.exp(LOG_WEIGHTS), (tests, LOG_WEIGHTS.size)).copy()
     past, judged = np.zeros((tests, 3)), bool(np.any(c))
-    at, wealth, peak = np.zeros(tests, dtype=np.int64), np.ones(tests), np.ones(tests)
     for t in range(length):
         x = a[:, t, None]
         if judged:
@@ -106,11 +120,7 @@ def _run(
         capital *= 1 + stakes * x
         if null:
             capital /= 1 + stakes * null
-        wealth = capital.sum(axis=1)
-        at[(at == 0) & (wealth >= threshold)] = t + 1
-        np.maximum(peak, wealth, out=peak)
-    with np.errstate(divide="ignore"):
-        return at, np.log(wealth), np.log(peak)
+        yield capital
 
 
 def bernoulli(p: float, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:

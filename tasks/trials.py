@@ -24,7 +24,7 @@ from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.evaluation.gate.trial import Trial, TrialState
 from ratchet.infra.pictures.gate import draw_gate
 from ratchet.infra.pictures.versions import draw_confusion
-from ratchet.infra.registry.approval import lapsed
+from ratchet.infra.registry.approval import declined, lapsed
 from ratchet.infra.registry.diversity import VersionDiversity, record_diversity
 from ratchet.infra.registry.gate_cases import read_open_test, spent_cases, write_open_test
 from ratchet.infra.registry.ledger import close_ledger_test, open_ledger_test, read_ledger
@@ -73,7 +73,8 @@ class GateTests:
         found = (self._proven_before(entry, versions[entry.candidate]) for entry in closed)
         self.proven: list[ProvenChallenger] = [one for one in found if one is not None]
         """Those of earlier runs that never served (a kill came between, or nobody approved yet), then this run's."""
-        self.unchosen = [one for one in _unchosen(entries, versions.values()) if one not in self._newest]
+        unchosen = _unchosen(entries, versions.values(), declined(name))
+        self.unchosen = [one for one in unchosen if one not in self._newest]
         """Proven against the champion before this one, which was preferred to them: they may be better still."""
 
     def _proven_before(self, entry: Entry, version: Version) -> ProvenChallenger | None:
@@ -238,10 +239,13 @@ class GateTests:
             record_diversity(self.name, trial.challenger, gate=varied)
 
 
-def _unchosen(entries: Sequence[Entry], versions: Iterable[Version]) -> list[str]:
-    """Candidates that were proven and never served."""
+def _unchosen(entries: Sequence[Entry], versions: Iterable[Version], declined: Collection[str]) -> list[str]:
+    """Candidates whose newest test proved them, that never served, and to whom nobody said no."""
     served = {v.candidate_id for v in versions if any(event.action == "promoted" for event in v.events)}
-    return list(dict.fromkeys(e.candidate for e in entries if e.proven and e.candidate not in served))
+    newest = {entry.candidate: entry for entry in entries}
+    return [
+        one for one, entry in newest.items() if entry.proven and one not in served and one not in declined
+    ]
 
 
 def _pictures(folder: Path, trial: Trial) -> dict[str, Path]:

@@ -61,6 +61,13 @@ def lapsed(project: str) -> frozenset[str]:
     return frozenset(one.candidate_id for one in all_waiting(project) if one.lapsed(now()))
 
 
+def declined(project: str) -> frozenset[str]:
+    """Candidates to which somebody said no, whatever served then."""
+    with mlflow_errors("reading who said no"):
+        events = read_log(connect(project)).events
+    return frozenset(event.candidate for event in events if event.kind == "decline")
+
+
 def approve(project: str, candidate_id: str, *, by: str, reason: str, via: Via) -> Version | None:
     """Say yes in a person's name; None while the policy wants another person's word, too.
 

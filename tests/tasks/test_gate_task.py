@@ -311,9 +311,17 @@ def test_of_several_proven_the_best_on_the_cases_of_the_latest_stop_is_promoted(
     assert {verdict.decision for verdict in verdicts.values()} == {"promote"}
     assert verdicts[lucky].n_labelled < verdicts[steady].n_labelled
     assert players.calls[lucky] == verdicts[steady].n_labelled
+    used = spent_cases(project)
     decision = promote_best.fn(project, gated, approved_by="a policy")
     assert champion(project).candidate_id == decision.best == steady
     assert f"best of 2 proven on {verdicts[steady].n_labelled} common cases" in decision.reason
+    # the other meets the new champion, in a test of its own, on cases that neither has judged
+    gated, players = gate(project, steady, {steady: 1.0, lucky: 0.0})
+    assert [(e.candidate, e.champion) for e in read_ledger(project).entries][2:] == [(lucky, steady)]
+    assert gated.judged[0].verdict.decision == "reject"
+    assert not set(players.order[lucky]) & used
+    again, _ = gate(project, steady, {steady: 1.0})
+    assert again.judged == (), "and is not tested once more"
 
 
 def test_a_challenger_that_was_proven_before_a_kill_is_promoted_by_the_next_run(project, serving):

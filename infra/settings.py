@@ -78,6 +78,10 @@ class Settings(BaseSettings):
     """Whose parts a process that serves reads; unset, that project's which has a part of the name."""
     parts_ttl_s: float = Field(default=15, ge=0)
     """Seconds for which a process that serves takes what it knows of its parts for new."""
+    label_studio_url: str = ""
+    """Address of the Label Studio server where people answer, if `raters.backend` says so."""
+    label_studio_token: SecretStr | None = None
+    """Token of its account as which Ratchet asks and reads: personal (Account & Settings) or of the older kind."""
     alert_webhook: SecretStr | None = None
     """URL that alerts are POSTed to as JSON; secret because such URLs hold their own key."""
 

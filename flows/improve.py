@@ -62,9 +62,9 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
     set_policy(agent.name, read_settings(Path(project), ProjectSettings).approval)
     settle_approvals(agent.name)
     serving_version(agent)
-    left_over = collect_new(agent.name, project, rules.feedback)
+    left_over = collect_new(agent.name, project, rules.feedback, rules.raters)
     served = serve_waiting(project)
-    collection = collect_new(agent.name, project, rules.feedback)
+    collection = collect_new(agent.name, project, rules.feedback, rules.raters)
     problems = tuple(dict.fromkeys((*left_over.problems, *collection.problems)))
     problems += judge_traces(project, collection, rules.judge, rules.selection.gate_share, seed=rules.seed)
 
@@ -77,7 +77,9 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
                 served=served, asked=asked, decision=RoundOutcome(reason=asked.reason), problems=problems
             )
 
-    data = curate_round(project, collection, rules.curation, rules.selection.gate_share, seed=rules.seed)
+    data = curate_round(
+        project, collection, rules.curation, rules.selection.gate_share, seed=rules.seed, raters=rules.raters
+    )
     proposed = Proposed()
     if asked.enough:
         proposed = propose_each(

@@ -35,7 +35,7 @@ def monitor(project: str = ".", settings: MonitorSettings | None = None) -> Moni
     What people ask, what the agent does, and whether its answers become narrower.
     """
     agent, rules = load_project(Path(project)), read_settings(Path(project), MonitorSettings, settings)
-    collection = collect_new(agent.name, project, rules.feedback)
+    collection = collect_new(agent.name, project, rules.feedback, rules.raters)
     watched = watch(agent.name, collection, rules.watch, rules.seed)
     narrower = watch_answers(agent.name, collection.traces, rules.watch.alpha, rules.seed)
     if watched.n_windows:

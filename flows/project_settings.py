@@ -59,6 +59,7 @@ class MonitorSettings(StageSettings):
 
     seed: Seed = 0
     watch: WatchSettings = WatchSettings()
+    raters: RaterSettings = RaterSettings()
     feedback: FeedbackNames = FeedbackNames()
 
 

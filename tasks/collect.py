@@ -14,6 +14,7 @@ from ratchet.agent.record import Record
 from ratchet.agent.seen import case_of_trace
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.labels import Label, people_said
+from ratchet.evaluation.data.raters import RaterSettings, heard
 from ratchet.infra.registry.known_versions import known_versions
 from ratchet.infra.store.collected import (
     collected_traces,
@@ -52,17 +53,23 @@ class Collection(Record):
 
 
 @task(name="collect", retries=2, retry_delay_seconds=5)
-def collect_new(name: str, folder: str | None = None, feedback: FeedbackNames | None = None) -> Collection:
+def collect_new(
+    name: str,
+    folder: str | None = None,
+    feedback: FeedbackNames | None = None,
+    raters: RaterSettings | None = None,
+) -> Collection:
     """Read what arrived since the watermark and append it; a run again finds nothing new.
 
     Args:
         name: the project.
         folder: where it lies; None = traces that Ratchet did not write are read by their messages alone.
         feedback: under which names labels are read; None = the usual ones.
+        raters: whose word counts in what is remembered; None = everybody's.
     """
     project = None if folder is None else load_project(Path(folder))
     with state_lock(name):
-        return _collect(name, project, _reading(name, project, feedback))
+        return _collect(name, project, _reading(name, project, feedback), raters or RaterSettings())
 
 
 def _reading(name: str, project: Project | None, feedback: FeedbackNames | None) -> Reading:
@@ -72,7 +79,7 @@ def _reading(name: str, project: Project | None, feedback: FeedbackNames | None)
     return Reading(partial(case_of_trace, project), versions, names)
 
 
-def _collect(name: str, project: Project | None, reading: Reading) -> Collection:
+def _collect(name: str, project: Project | None, reading: Reading, raters: RaterSettings) -> Collection:
     unsent = flush_spool(name)
     state = read_state(name)
     take_over(name, state)
@@ -88,7 +95,8 @@ def _collect(name: str, project: Project | None, reading: Reading) -> Collection
     traces = keep_traces(name, sorted(own, key=lambda t: (t.started_at, t.trace_id)))
     labels = keep_labels(name, got.labels)
     told = [*arrived, *labelled_before(name, arrived, got.labels)]
-    remember(name, told, people_said(labels_about(name, [trace.trace_id for trace in told])))
+    said = heard(labels_about(name, [trace.trace_id for trace in told]), raters)
+    remember(name, told, people_said(said))
     update_state(
         name,
         watermark=got.watermark,

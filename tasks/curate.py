@@ -26,6 +26,7 @@ from ratchet.evaluation.data.curate import (
     without_forgotten,
 )
 from ratchet.evaluation.data.labels import Label
+from ratchet.evaluation.data.raters import RaterSettings, heard
 from ratchet.evaluation.judge.licence import approved_by
 from ratchet.infra.judge.store import read_licence
 from ratchet.infra.registry.forgotten import forgotten
@@ -72,10 +73,12 @@ def curate_round(
     gate_share: float,
     *,
     seed: int = 0,
+    raters: RaterSettings | None = None,
 ) -> RoundData:
     """Split and curate what was collected; versions of both sides, and of whole runs."""
     project = load_project(Path(folder))
-    labels = effective_labels(project.name, read_dataset(collection.labels, Label))
+    said_by_all = effective_labels(project.name, read_dataset(collection.labels, Label))
+    labels = heard(said_by_all, raters or RaterSettings())
     traces = read_dataset(collection.traces, Trace)
     salt, spent = split_salt(project.name, seed), spent_cases(project.name)
     said = {label.trace_id for label in labels}
@@ -119,6 +122,7 @@ def curate_round(
         "people contradict each other": disputed,
         "people had it forgotten": len(labelled) - len(known),
         "frozen in the golden set": len(known) - len(teaching),
+        "raters are held back or outweighed": len(said_by_all) - len(labels),
     }
     serving = champion(project.name)
     assert serving is not None, "a champion is registered before the first trace"

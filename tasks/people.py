@@ -13,12 +13,12 @@ from ratchet.evaluation.data.raters import RaterSettings
 from ratchet.evaluation.data.scorers import same as same_text
 from ratchet.evaluation.gate.plays import Same
 from ratchet.evaluation.gate.questions import Question, Reply, Settled
-from ratchet.evaluation.gate.replies import settle_replies
+from ratchet.evaluation.gate.replies import people_wanted, settle_replies
 from ratchet.evaluation.gate.standing import Standing, standing
 from ratchet.evaluation.gate.trial import TrialState
 from ratchet.infra.registry.gate_cases import read_open_test
 from ratchet.infra.registry.ledger import read_ledger
-from ratchet.infra.review.comparisons import ask_comparisons, read_replies
+from ratchet.infra.review.back_end import back_end
 
 
 class People:
@@ -28,6 +28,8 @@ class People:
         self.name, self.rules, self.same, self.same_id = name, rules, same, same_id
         """`same_id`: hash of a project's own `same`; a test keeps the one that it began with."""
         self._worth = ""
+        self._back_end = back_end(rules)
+        self._looked_at: set[str] = set()
 
     @staticmethod
     def of(project: Project, rules: RaterSettings) -> "People":
@@ -69,15 +71,29 @@ class People:
                 one.model_copy(update={"reason": f"{one.reason}. {self._worth}"}) for one in questions
             ]
         if questions:
-            ask_comparisons(self.name, questions)
+            self._back_end.ask_comparisons(self.name, questions, self.rules)
 
     def settled(self, questions: Mapping[str, Question]) -> dict[str, Settled]:
-        """What people's replies to these come to, of those that are answered."""
-        return settle_replies(questions, self._replies, self.rules, datetime.now(UTC)) if questions else {}
+        """What people's replies to these come to, of those that are answered; what was skipped or is disputed goes
+        to the next person.
+        """
+        if not questions:
+            return {}
+        now = datetime.now(UTC)
+        self._pass_on(questions, now)
+        return settle_replies(questions, self._replies, self.rules, now)
+
+    def _pass_on(self, questions: Mapping[str, Question], now: datetime) -> None:
+        replied = {one.question_id for one in self._replies} - self._looked_at
+        open_ones = {name: one for name, one in questions.items() if name in replied}
+        self._looked_at |= set(open_ones)
+        wanted = people_wanted(open_ones, self._replies, self.rules, now)
+        if any(wanted.values()):
+            self._back_end.ask_more(self.name, wanted, self.rules)
 
     @cached_property
     def _replies(self) -> list[Reply]:
-        return read_replies(self.name)
+        return self._back_end.read_replies(self.name)
 
 
 def _hash(same: Same) -> str:

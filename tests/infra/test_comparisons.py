@@ -10,6 +10,7 @@ from ratchet.evaluation.data.raters import RaterSettings
 from ratchet.evaluation.gate.questions import Question, Reply
 from ratchet.evaluation.gate.replies import people_wanted, settle_replies
 from ratchet.infra.mlflow_client import connect
+from ratchet.infra.review.asked_log import log_asked
 from ratchet.infra.review.comparisons import (
     BETTER,
     QUEUE,
@@ -69,6 +70,16 @@ def test_asking_again_keeps_the_place_and_the_order_that_was_shown(project, ques
     ask_comparisons(project, [turned, *questions])
     assert pending_comparisons(project) == questions[1:]
     assert len(read_replies(project)) == 1
+
+
+def test_a_kill_between_log_and_queue_is_made_good_by_asking_again_whatever_the_reason_then(
+    project, questions
+):
+    log_asked(connect(project), questions[:2])
+    assert pending_comparisons(project) == []
+    again = [one.model_copy(update={"reason": "the versions differ; 3 more decide"}) for one in questions]
+    ask_comparisons(project, again)
+    assert pending_comparisons(project) == again
 
 
 def test_a_question_is_no_trace_of_the_agent_whatever_is_written_on_it(project, questions):

@@ -19,7 +19,7 @@ from ratchet.agent.errors import BadInput, named
 from ratchet.agent.kinds.answering import Answering
 from ratchet.agent.kinds.chat_endpoint import Chat, ChatProject, chat_project
 from ratchet.agent.kinds.effects import REFUSED, Effects
-from ratchet.agent.kinds.scoring import as_score
+from ratchet.agent.kinds.scoring import as_score, asks_an_lm
 from ratchet.agent.limits import Limits
 from ratchet.agent.optimize.proposer import Proposer, check_proposers
 from ratchet.agent.parts import TextPart
@@ -126,6 +126,11 @@ class Project:
             )
         if self.effects not in (None, "none", "guarded"):
             raise BadInput(f"project {self.name!r}: effects = {self.effects!r}: give 'none' or 'guarded'")
+        if self.scores_itself and asks_an_lm(self.score):
+            raise BadInput(
+                f"project {self.name!r}: scores_itself, and score asks an LM: a model's word is no environment's and "
+                "would grade what it learns from; leave scores_itself out, and let `ratchet judge` earn it a licence"
+            )
         score = None if self.score is None else as_score(self.score, self.name)
         object.__setattr__(self, "environment", partial(Answering, score))
 

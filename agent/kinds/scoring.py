@@ -19,6 +19,8 @@ _EXPECTED_COLUMNS: Final = tuple(
     f"expectations/{name}"
     for name in ("expected_response", "expected_facts", "guidelines", "expected_tool_calls")
 )
+_BY_AN_LM: Final = ("builtin", "instructions", "guidelines", "memory_augmented")
+"""Kinds of MLflow's scorers that ask an LM."""
 _WHOLE: Final = ("trace", "session")
 """What MLflow's scorers may read that an answer alone does not have."""
 
@@ -55,6 +57,12 @@ def as_score(scorer: Any, project: str) -> Score:
         return as_share(run(inputs=case.inputs, outputs=answer, expectations=wanted), _name(scorer))
 
     return score
+
+
+def asks_an_lm(scorer: Any) -> bool:
+    """Whether it is one of MLflow's scorers in which an LM judges; of a function of the user's nobody can tell."""
+    kind = getattr(scorer, "kind", None)
+    return str(getattr(kind, "value", kind)) in _BY_AN_LM
 
 
 def _asked_for(scorer: Any) -> set[str]:

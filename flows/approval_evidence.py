@@ -5,7 +5,6 @@ Why the cases beside the verdict: a mean says that it is better, and not for who
 
 import html
 import re
-from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 from ratchet.agent.memory.difference import MemoryDifference, share_differences
@@ -112,32 +111,41 @@ def entry_line(entry: Experience) -> str:
 
 
 def as_markdown(evidence: ApprovalEvidence) -> str:
-    """A page for Prefect's UI; whatever a trace or a prompt says stands in it as text."""
-    version, waiting = evidence.version, evidence.waiting
-    by, verdict = version.candidate.origin.proposer, version.verdict
-    parts = [f"## {called(version)}, made by {_plain(by)}, in place of {called(evidence.champion)}"]
+    """A page for Prefect's UI, in lists: its form is narrow, and a table's last columns are out of sight there.
+
+    Whatever a trace or a prompt says stands in it as text.
+    """
+    version, waiting, verdict = evidence.version, evidence.waiting, evidence.version.verdict
+    made = _plain(version.candidate.origin.proposer)
+    parts = [f"### {called(version)}, made by {made}, in place of {called(evidence.champion)}"]
     if waiting is not None:
         parts.append(f"**{waiting.asked[0].upper()}{waiting.asked[1:]}.**")
-    parts += ["### Evidence", _plain(version.reason, 2000)]
+    parts.append(_plain(version.reason, 2000))
     if verdict is not None and verdict.screening:
         parts.append(f"**Only screened**: {_plain(verdict.screening, 2000)}")
-    if verdict is not None and verdict.slices:
-        rows = [(part.name, f"{part.gain:+.3f}", str(part.n_bets)) for part in verdict.slices]
-        parts.append(_table(("slice", "gain", "cases"), rows))
-    parts += ["### What changes", _table(("what", "now", "then"), evidence.changes)]
+    for part in verdict.slices if verdict is not None else ():
+        parts.append(f"- slice {_plain(part.name)}: {part.gain:+.3f} on {part.n_bets:,}")
+    parts += ["### What changes", *(_changed(row) for row in evidence.changes)]
     for name, one in evidence.memory.items():
         parts.append(f"**{_plain(name)}**: {one.summary}")
-        parts.append("\n".join(f"- `{sign}` {_plain(line)}" for sign, line in memory_lines(one)))
+        parts.append("\n".join(f"- `{sign}` {_plain(line, 700)}" for sign, line in memory_lines(one)))
     cases = evidence.cases
-    told = f"{cases.n_won:,} won, {cases.n_lost:,} lost, {cases.n_same:,} scored the same"
-    parts += ["### Cases", told]
+    parts.append("### Cases")
+    parts.append(f"{cases.n_won:,} won, {cases.n_lost:,} lost, {cases.n_same:,} the same")
     for title, several, n in (("Lost", cases.lost, cases.n_lost), ("Won", cases.won, cases.n_won)):
-        if several:
-            more = f", {len(several)} of {n:,} shown" if n > len(several) else ""
-            sides = [(one.request or one.case_id, *case_sides(one), one.label_by) for one in several]
-            parts.append(f"**{title}**{more}")
-            parts.append(_table(("request", "champion", "challenger", "whose label"), sides))
+        shown = f" ({len(several)} of {n:,} shown)" if n > len(several) else ""
+        parts += [f"**{title}**{shown}"] * bool(several) + [_case(one) for one in several]
     return "\n\n".join(part for part in parts if part)
+
+
+def _changed(row: Change) -> str:
+    return f"**{_plain(row.what)}**\n\n- now: {_plain(row.old, 1500)}\n- then: {_plain(row.new, 1500)}"
+
+
+def _case(one: ComparedCase) -> str:
+    champion, challenger = (_plain(side, 700) for side in case_sides(one))
+    asked, by = _plain(one.request or one.case_id, 700), _plain(one.label_by)
+    return f"{asked}\n\n- champion: {champion}\n- challenger: {challenger}\n- label: {by}"
 
 
 def case_sides(one: ComparedCase) -> tuple[str, str]:
@@ -146,14 +154,8 @@ def case_sides(one: ComparedCase) -> tuple[str, str]:
     return f"{_cut(said[0])} ({one.champion:g})", f"{_cut(said[1])} ({one.challenger:g})"
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = list(head)
-    lines = [head, ["---"] * len(head), *([_plain(cell, 1500) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def _plain(text: str, limit: int = _LONGEST) -> str:
-    """Text from a trace: no markup, no line that would end a table's row."""
+    """Text from a trace, in one line without markup."""
     one_line = re.sub(r"[\x00-\x1f\x7f-\x9f]+", " ", _cut(text, limit))
     return re.sub(r"([\\`*_\[\]|#!])", r"\\\1", html.escape(one_line, quote=False))
 

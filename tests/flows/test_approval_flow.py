@@ -64,7 +64,7 @@ def test_two_people_approve_in_prefect_and_whoever_is_not_named_is_asked_again(c
         state, report = worked(client, run_id)
         assert (state.name, report) == ("Suspended", None)
         shown = client.read_flow_run_input(run_id, state.state_details.run_input_keyset["description"])
-        for text in (said, "Pick the tool.", "### Evidence"):
+        for text in (said, "- then: Pick the tool.", "### Cases"):
             assert text in shown
         assert champion(name).candidate_id == own_past.champion.candidate_id
     assert answered(client, run_id, decision="approve", by="Eva", reason="read it")

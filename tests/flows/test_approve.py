@@ -147,7 +147,7 @@ def test_a_person_sees_memory_and_the_cases_won_and_lost_with_whose_label(ratche
     assert (found["approval"]["risk"], found["approval"]["missing"]) == ("prompt", 1)
     page = as_markdown(approval_evidence(name, *_sides(name, proven)))
     for text in (
-        "| which way to town 1? \\[bold\\] \\[31m | left (1) | right (0) | anna |",
+        "which way to town 1? \\[bold\\] \\[31m\n\n- champion: left (1)\n- challenger: right (0)\n- label: anna",
         "Pick as new.",
         "**memory**",
     ):

@@ -1,7 +1,8 @@
 """Approval: one proven challenger before people in Prefect's UI; the run is suspended until somebody answers.
 
-The form is behind `Resume` on the run's page (in Prefect's V2 pages: in its menu). Why suspended and not paused: no process waits; after the answer the flow runs again from its top, and what it does
-is the same however often. Who answers is who they say they are: Prefect's open server knows no people.
+The form is behind `Resume` on the run's page (in Prefect's V2 pages: in its menu). Why suspended and not paused: no
+process waits; after the answer the flow runs again from its top, and what it does is the same however often. Who
+answers is who they say they are: Prefect's open server knows no people.
 """
 
 from itertools import count

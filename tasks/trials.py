@@ -22,6 +22,7 @@ from ratchet.evaluation.gate.ledger import Entry
 from ratchet.evaluation.gate.order import in_order
 from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.evaluation.gate.trial import Trial, TrialState
+from ratchet.evaluation.gate.verdict import VerdictKind
 from ratchet.infra.pictures.gate import draw_gate
 from ratchet.infra.pictures.versions import draw_confusion
 from ratchet.infra.registry.approval import declined, lapsed
@@ -114,15 +115,18 @@ class GateTests:
             return []
 
     def _give_up(self, entry: Entry, why: str) -> None:
-        """Close a test that cannot go on; its cases are spent and its evidence counts, as far as that can be read."""
+        """Close a test that cannot go on, by its evidence as far as that can be read; its cases are spent."""
+        decision: VerdictKind = "continue"
         used, e_value = [], 0.0
         try:
             state = self._stored(entry.candidate)
-            if state is not None and state.opened_at == entry.opened_at:
+            if state is None or state.opened_at != entry.opened_at:
+                e_value = 1.0  # no case was drawn
+            else:
                 used = [play.case_id for play in state.plays if play.is_evidence]
                 trial = Trial.resume(state, (), (), 0, self._kind)
                 trial.hear(self.people.settled(trial.questions), self.people.same, datetime.now(UTC))
-                e_value = trial.verdict.e_value
+                decision, e_value = trial.verdict.decision, trial.verdict.e_value
                 attach_labels(self.name, trial.labels(datetime.now(UTC)))
         except BadInput:  # said by `why`, or once more by the next test of this challenger
             pass
@@ -130,7 +134,8 @@ class GateTests:
             self.name,
             entry.candidate,
             champion=entry.champion,
-            decision="continue",
+            opened_at=entry.opened_at,
+            decision=decision,
             e_value=e_value,
             reason=why,
             cases=used,
@@ -208,6 +213,7 @@ class GateTests:
             self.name,
             trial.challenger,
             champion=self.champion,
+            opened_at=trial.opened_at,
             decision=verdict.decision,
             e_value=verdict.e_value,
             reason=verdict.reason,

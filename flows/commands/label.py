@@ -17,11 +17,13 @@ from ratchet.evaluation.gate.questions import Question
 from ratchet.flows.commands.explain import answer_of, request_of
 from ratchet.flows.commands.label_next import go_through
 from ratchet.flows.commands.label_progress import progress_lines
+from ratchet.flows.commands.label_raters import raters, rules_of
 from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, outside
 from ratchet.flows.commands.which_project import which_project
 from ratchet.infra.known_projects import LOCAL_SERVER, review_page
-from ratchet.infra.review.comparisons import pending_comparisons
+from ratchet.infra.review.back_end import back_end
+from ratchet.infra.review.label_studio import InLabelStudio
 from ratchet.infra.review.queue import ReviewItem, pending, waiting
 from ratchet.infra.review.queue import answer as write_answer
 from ratchet.infra.traces.lookup import Lookup, look_up_traces
@@ -53,7 +55,7 @@ def go_on(rater: Rater = "", project: Folder = CURRENT_FOLDER, name: Name = None
     chosen = which_project(project, name)
     if not rater.strip():
         raise BadInput("who answers is not known: give --rater NAME, or set RATCHET_USER")
-    gone = go_through(chosen, rater)
+    gone = go_through(chosen, rater, back_end(rules_of(None if name else project)))
     if not gone.answered and not gone.left:
         console.print("nothing waits for a person")
         return
@@ -71,7 +73,8 @@ def list_pending(
 ) -> None:
     """Show what waits for a person: answers to compare, and answers of the agent to judge."""
     chosen = which_project(project, name)
-    questions, n_picks = pending_comparisons(chosen), len(waiting(chosen))
+    desk = back_end(rules_of(None if name else project))
+    questions, n_picks = desk.pending_comparisons(chosen), len(waiting(chosen))
     items = pending(chosen, limit)
     traces = look_up_traces(chosen, [item.trace_id for item in items])
     told = progress_lines(chosen, None if name else project)
@@ -177,12 +180,19 @@ def review_url(
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print the address of the Review page."""
+    """Print the address of the Review page, and before it Label Studio's where the gate's questions wait there."""
     chosen = which_project(project, name)
-    url = review_page(chosen, server)
+    url, elsewhere = review_page(chosen, server), None
+    if rules_of(None if name else project).backend == "label-studio":
+        elsewhere = InLabelStudio().labelling_page(chosen)
     if as_json:
-        emit_json({"project": chosen, "url": url})
+        emit_json({"project": chosen, "url": url, "questions": elsewhere or url})
         return
+    if elsewhere:
+        print(elsewhere)
     print(url)
     if server is None and url.startswith(LOCAL_SERVER):
         console.print("[dim]served while `ratchet up` runs[/]")
+
+
+app.command("raters")(raters)

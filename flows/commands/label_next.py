@@ -18,7 +18,7 @@ from ratchet.agent.record import as_text
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.gate.questions import Outcome, Question, Reply
 from ratchet.flows.commands.terminal import console, outside
-from ratchet.infra.review.comparisons import pending_comparisons, reply
+from ratchet.infra.review.back_end import BackEnd
 from ratchet.infra.review.queue import ReviewItem, answer, pending
 from ratchet.infra.traces.lookup import look_up_traces
 from ratchet.infra.traces.markdown import chat_messages_of, first_seen, reply_markdown
@@ -48,14 +48,16 @@ class _Quit(Exception):
     """The person has had enough."""
 
 
-def go_through(project: str, rater: str) -> Gone:
+def go_through(project: str, rater: str, desk: BackEnd) -> Gone:
     """Show what waits for `rater`, the gate's questions first, and write each answer at once."""
-    questions = pending_comparisons(project, rater)
+    questions = desk.pending_comparisons(project, rater)
     picks = pending(project)
     n, done = len(questions) + len(picks), 0
     try:
         for place, question in enumerate(questions, start=1):
-            done += _compare(project, question, rater, f"{place} of {n}")
+            _compare(question, f"{place} of {n}")
+            desk.reply(project, _said_of(question, rater))
+            done += 1
         for start in range(0, len(picks), _AT_ONCE):
             batch = picks[start : start + _AT_ONCE]
             found = look_up_traces(project, [item.trace_id for item in batch]).traces
@@ -68,12 +70,10 @@ def go_through(project: str, rater: str) -> Gone:
     return Gone(done, n - done, quit=False)
 
 
-def _compare(project: str, question: Question, rater: str, place: str) -> bool:
+def _compare(question: Question, place: str) -> None:
     _head(place, "which answer is right, or the better one?", question.reason)
     _show_messages(chat_messages_of(question.case))
     _show_answers(question)
-    reply(project, _said_of(question, rater))
-    return True
 
 
 def _said_of(question: Question, rater: str) -> Reply:

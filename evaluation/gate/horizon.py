@@ -44,6 +44,8 @@ MOST_LABELS: Final = 1000
 _PART: Final = Fraction(4, 5)
 """Most of the share that the sign test may take; the rest is the mixture's, which decides large gains early."""
 _POWER: Final = 0.8
+_SHORT: Final = 60
+"""Up to this horizon the mixture's part of the power is looked at in full."""
 USUAL_RATE: Final = 0.7
 """Share of cases that a champion is taken to have right where nobody knows it."""
 
@@ -103,10 +105,12 @@ def _planned(alpha: float, gain: float, rate: float, most: int) -> Horizon | Non
     longest = min(math.ceil(1.25 * near) + 10, most)
     if shortest > longest:
         return None
-    mixture = _mixture_table(-(-longest // 250) * 250)
+    mixture = mixture_table(-(-longest // 250) * 250)
     for labels in range(shortest, longest + 1):
         found = _at(labels, alpha)
-        if found is not None and _power(found, alpha, q, mixture) >= _POWER:
+        if found is None or (labels > _SHORT and _sign_power(found, q) < _POWER - 0.03):
+            continue  # there the mixture adds less than 0.01
+        if _power(found, alpha, q, mixture) >= _POWER:
             return found
     return None
 
@@ -226,11 +230,19 @@ def chances(labels: int, wins: int) -> Floats:
 
 
 @lru_cache(maxsize=4)
-def _mixture_table(most: int) -> Floats:
+def mixture_table(most: int) -> Floats:
     """M after W wins and Lo losses, [most + 1, most + 1]."""
     n = np.arange(most + 1)[:, None]
     wins, losses = np.exp(n * np.log1p(KAPPA) + LOG_WEIGHTS), np.exp(n * np.log1p(-KAPPA))
     return np.asarray(wins @ losses.T, dtype=np.float64)
+
+
+def _sign_power(horizon: Horizon, q: float) -> float:
+    """P(Bin(L, q) ≥ c)."""
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, horizon.labels + 1)))])
+    j = np.arange(horizon.wins, horizon.labels + 1)
+    ways = log_factorial[-1] - log_factorial[j] - log_factorial[horizon.labels - j]
+    return float(np.exp(ways + j * math.log(q) + (horizon.labels - j) * math.log1p(-q)).sum())
 
 
 def _power(horizon: Horizon, alpha: float, q: float, mixture: Floats) -> float:

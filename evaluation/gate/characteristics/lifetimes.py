@@ -12,10 +12,12 @@ import numpy as np
 from ratchet.evaluation.data.arrays import Floats
 from ratchet.evaluation.gate.betting import LOG_WEIGHTS, NO_PRIOR, Bounds, TrustPrior
 from ratchet.evaluation.gate.characteristics.simulation import Counts, capitals
-from ratchet.evaluation.gate.horizon import Flags, chances, plan_horizon
+from ratchet.evaluation.gate.horizon import Flags, chances, mixture_table, plan_horizon
 from ratchet.evaluation.gate.ledger import share_taken
 
 _BLOCK: Final = 1000
+_FAST: Final = 500
+"""Bets up to which M is looked up by wins and losses."""
 
 
 class Bets(NamedTuple):
@@ -68,20 +70,35 @@ class Plans:
         return Plans(self.labels[rows], self.wins[rows], self.part[rows], self._table, self._offset[rows])
 
     def chance(self, won: Counts, lost: Counts) -> Floats:
-        """B of each test."""
-        left = self.labels - won - lost
-        wanted = np.maximum(self.wins - won, 0)
-        at = self._offset + np.maximum(left, 0) * (self.wins + 1) + wanted
-        return np.where((left < 0) | (self.labels == 0), 0.0, self._table[at])
+        """B of each test, at counts [N] or [N, T]."""
+        labels, wins, offset = (
+            part.reshape(-1, *[1] * (won.ndim - 1)) for part in (self.labels, self.wins, self._offset)
+        )
+        left = labels - won - lost
+        at = offset + np.maximum(left, 0) * (wins + 1) + np.maximum(wins - won, 0)
+        return np.where((left < 0) | (labels == 0), 0.0, self._table[at])
 
 
 def evidence(bets: Bets, shares: Floats, plans: Plans) -> Floats:
     """E after every bet, [N, T], as a `Gate` of that share and horizon shows it."""
+    one_by_one = bets.c is not None or not bets.alone or not np.isin(bets.a, (-1, 0, 1)).all()
+    measure = _evidence if one_by_one or bets.a.shape[1] > _FAST else _of_counts
     blocks = [
-        _evidence(bets, slice(start, start + _BLOCK), shares, plans)
+        measure(bets, slice(start, start + _BLOCK), shares, plans)
         for start in range(0, bets.a.shape[0], _BLOCK)
     ]
     return np.concatenate(blocks)
+
+
+def _of_counts(bets: Bets, rows: slice, shares: Floats, plans: Plans) -> Floats:
+    """The same where all bets are wins, losses and ties of one case: then it follows from how many of each."""
+    a, shares, plans = bets.a[rows], shares[rows], plans.rows(rows)
+    won, lost = np.cumsum(a == 1, axis=1), np.cumsum(a == -1, axis=1)
+    chance = plans.chance(won, lost)
+    there = (plans.labels > 0)[:, None] & (won >= plans.wins[:, None]) & (won + lost <= plans.labels[:, None])
+    chance[np.maximum.accumulate(there, axis=1)] = 1.0
+    mixture = mixture_table(_FAST)[won, lost]
+    return np.asarray((1 - plans.part)[:, None] * mixture + chance / shares[:, None])
 
 
 def _evidence(bets: Bets, rows: slice, shares: Floats, plans: Plans) -> Floats:

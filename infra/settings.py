@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     """Address of the Label Studio server where people answer, if `raters.backend` says so."""
     label_studio_token: SecretStr | None = None
     """Token of its account as which Ratchet asks and reads: personal (Account & Settings) or of the older kind."""
+    preview_chars: int = Field(default=1_000, ge=300, le=100_000)
+    """Characters of a trace that MLflow's Review page shows, where its database is no file of this process: what fits
+    PostgreSQL's columns as MLflow makes them. More only behind a server on SQLite, or once they were widened."""
     alert_webhook: SecretStr | None = None
     """URL that alerts are POSTed to as JSON; secret because such URLs hold their own key."""
 

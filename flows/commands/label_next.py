@@ -21,7 +21,7 @@ from ratchet.flows.commands.terminal import console, outside
 from ratchet.infra.review.back_end import BackEnd
 from ratchet.infra.review.queue import ReviewItem, answer, pending
 from ratchet.infra.traces.lookup import look_up_traces
-from ratchet.infra.traces.markdown import chat_messages_of, first_seen, reply_markdown
+from ratchet.infra.traces.markdown import as_written, chat_messages_of, first_seen, reply_markdown
 
 _TWO: Final = {"l": (0,), "r": (1,), "b": (0, 1), "n": ()}
 _TWO_KEYS: Final = (
@@ -108,7 +108,7 @@ def _judge(project: str, item: ReviewItem, trace: Trace, rater: str, place: str)
     _head(place, "was the agent's answer right?", item.reason)
     _show_messages(chat_messages_of(trace.case, first_seen(trace)))
     console.print(Text("agent", style="bold"))
-    console.print(outside(reply_markdown(trace), _LONGEST))
+    console.print(outside(as_written(reply_markdown(trace)), _LONGEST))
     while True:
         key = _key(_PICK_KEYS)
         expected, score = "", None
@@ -147,7 +147,7 @@ def _head(place: str, asked: str, reason: str) -> None:
 def _show_messages(messages: Sequence[dict[str, str]]) -> None:
     for message in messages:
         console.print(Text(message["role"], style="bold"))
-        console.print(outside(message["content"], _LONGEST))
+        console.print(outside(as_written(message["content"]), _LONGEST))
 
 
 def _show_answers(question: Question) -> None:

@@ -15,8 +15,6 @@ from mlflow.tracing.client import TracingClient
 from ratchet.infra.mlflow_client import Connection
 from ratchet.infra.traces.markdown import as_markdown, cut, transcript
 
-_LONGEST: Final = 1_000
-"""Characters of a preview that every database takes: PostgreSQL's column is that wide, and what is longer is lost."""
 _LONGEST_IN_A_FILE: Final = 20_000
 _RULE: Final = "\n\n---\n\n"
 _EARLIER: Final = "… (its beginning is in the full trace)\n\n"
@@ -25,8 +23,8 @@ _LEAST: Final = 80
 
 
 def longest_preview(connection: Connection) -> int:
-    """Characters that fit: of another database than a file, and behind a server, what every one takes."""
-    return _LONGEST_IN_A_FILE if connection.is_sqlite else _LONGEST
+    """Characters that fit: of what is too long for PostgreSQL's column the whole trace would lose its tags."""
+    return _LONGEST_IN_A_FILE if connection.is_sqlite else connection.settings.preview_chars
 
 
 def request_preview(messages: Sequence[Mapping[str, str]], limit: int) -> str:

@@ -21,6 +21,7 @@ CUT: Final = "… (whole in the full trace)"
 _REQUEST: Final = ("request", "message", "question", "text")
 _FENCE: Final = re.compile(r"^(`{3,})[^`]*$|^(~{3,})")
 _MARKUP: Final = re.compile(r"!(?=\[)|(?<=\])(?=[(\[:])|<(?=[A-Za-z/!?])|&(?=#?\w+;)")
+_ESCAPED: Final = re.compile(r"\\(?=!\[|<[A-Za-z/!?]|&#?\w+;)|(?<=\])\\(?=[(\[:])")
 _BLOCKS: Final = re.compile(r"^\s*(?:`{3,}|~{3,}|\|.*\|\s*$)|^ {4,}\S", re.MULTILINE)
 _LISTED: Final = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s")
 
@@ -46,6 +47,11 @@ def as_markdown(text: str) -> str:
         else:
             lines.append(_MARKUP.sub(r"\\\g<0>", line))
     return "\n".join([*lines, fence] if fence else lines)
+
+
+def as_written(markdown: str) -> str:
+    """`as_markdown`'s text as it was, for a terminal, which shows Markdown as it stands."""
+    return _ESCAPED.sub("", markdown)
 
 
 def json_block(value: Json) -> str:
@@ -93,9 +99,11 @@ def chat_messages_of(case: Case, seen: str = "") -> list[dict[str, str]]:
             return [{"role": one.role, "content": _spoken(one)} for one in map(to_message, given)]
         except ValueError:  # no messages of a chat, whatever their name: shown as the data that they are
             pass
-    elif seen and not any(isinstance(case.inputs.get(name), str) for name in _REQUEST):
-        return [{"role": "user", "content": as_markdown(seen)}]
-    return [{"role": "user", "content": request_markdown(case.inputs)}]
+    asked = request_markdown(case.inputs)
+    values = [str(value) for value in case.inputs.values()]
+    if seen not in ("", *values, " ".join(values)) and not any(name in case.inputs for name in _REQUEST):
+        asked = "\n\n".join(filter(None, (as_markdown(seen), asked)))
+    return [{"role": "user", "content": asked}]
 
 
 def _spoken(message: ChatMessage) -> str:

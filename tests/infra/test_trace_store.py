@@ -8,7 +8,7 @@ from mlflow.tracing.client import TracingClient
 
 import ratchet
 from ratchet.agent.case import Case
-from ratchet.agent.environment import Action, Outcome
+from ratchet.agent.environment import Action, Outcome, respond
 from ratchet.agent.errors import BadInput, ServiceUnavailable
 from ratchet.agent.trace import Attempt, RunError, Step
 from ratchet.evaluation.data.labels import Label
@@ -271,3 +271,42 @@ def test_three_hundred_traces_are_logged_within_seconds(project, make_trace):
     assert (
         time.process_time() - began < 6
     )  # of processor time, twice what it takes; one by one they took 6 to 27 s
+
+
+def test_what_each_kind_of_agent_did_is_shown_as_a_conversation_and_read_back_whole(project, make_trace):
+    chat = [
+        {"role": "system", "content": "Be kind."},
+        {"role": "user", "content": "first"},
+        {"role": "assistant", "content": "yes?"},
+        {"role": "user", "content": "**second**"},
+    ]
+    options = {"request": "Weather?", "tools": [{"name": "get_weather", "description": "Forecast"}]}
+    steps = (
+        Step(observation="a room", action=Action(name="look"), result="a key"),
+        Step(observation="a key", action=Action(name="take", arguments={"what": "key"})),
+    )
+    kinds = {
+        "built-in": (options, (Step(observation="Weather?", action=Action(name="get_weather")),)),
+        "text world": ({"task": 3}, steps),
+        "callable": ({"question": "Why?"}, (Step(observation="Why?", action=respond("- one\n- two")),)),
+        "module": ({"a": "x", "b": 2}, (Step(observation="x", action=respond({"label": "y"})),)),
+        "chat": ({"messages": chat}, (Step(observation="second", action=respond("done")),)),
+    }
+    traces = {
+        kind: make_trace(case=Case(inputs=inputs), attempts=(Attempt(steps=done),))
+        for kind, (inputs, done) in kinds.items()
+    }
+    log_traces(project, list(traces.values()))
+    connection = connect(project)
+    infos = {kind: connection.client.get_trace(mlflow_id(one.trace_id)).info for kind, one in traces.items()}
+    assert {kind: (info.request_preview, info.response_preview) for kind, info in infos.items()} == {
+        "built-in": ("Weather?\n\n**tools**\n\n- `get_weather`: Forecast", "`get_weather`"),
+        "text world": (
+            "a room\n\n**task:** 3",
+            '**1.** `look`\n\n> a key\n\n---\n\n`take` with `{"what": "key"}`',
+        ),
+        "callable": ("Why?", "- one\n- two"),
+        "module": ("**a:** x\n\n**b:** 2", '```json\n{\n  "label": "y"\n}\n```'),
+        "chat": ("**second**", "done"),
+    }
+    assert sorted(collect(project).traces, key=str) == sorted(traces.values(), key=str)

@@ -22,6 +22,7 @@ from ratchet.evaluation.data.raters import RaterSettings
 from ratchet.evaluation.gate.asking import Asking
 from ratchet.evaluation.gate.choice import BestChallenger, ProvenChallenger, best_proven, common_order
 from ratchet.evaluation.gate.failures import Played, broke, not_run, to_repeat, unbroken_runs, unusable
+from ratchet.evaluation.gate.judged import judged
 from ratchet.evaluation.gate.order import batches, go_on, in_order, merged, sessions
 from ratchet.evaluation.gate.plays import gains_at
 from ratchet.evaluation.gate.settings import GateSettings
@@ -219,7 +220,10 @@ def _play(trials: Sequence[Trial], tests: GateTests, players: Players, settings:
                 ours, theirs = players.both(trial.champion, trial.challenger, [c.case_id for c in mine])
                 if mine and (why := unusable(ours, theirs)):
                     return f"the gate stopped: {why}; its tests stay open: repair that and run again"
-                asking.lay(trial, trial.compare(mine, ours, theirs, tests.people.same))
+                sides = trial.compare(mine, ours, theirs, tests.people.same)
+                if trial.judge:
+                    sides = judged(trial.judge, mine, sides, tests.judge.scores)
+                asking.lay(trial, sides)
             asked = [question for session in sessions(batch) for question in asking.take(session)]
             for trial in undecided:
                 tests.store(trial)

@@ -24,9 +24,18 @@ from ratchet.infra.review.back_end import back_end
 class People:
     """Who answers for one project; what they said is read once, at the first question."""
 
-    def __init__(self, name: str, rules: RaterSettings, same: Same = same_text, same_id: str = "") -> None:
-        self.name, self.rules, self.same, self.same_id = name, rules, same, same_id
-        """`same_id`: hash of a project's own `same`; a test keeps the one that it began with."""
+    def __init__(
+        self,
+        name: str,
+        rules: RaterSettings,
+        same: Same = same_text,
+        same_id: str = "",
+        *,
+        alone: bool = True,
+    ) -> None:
+        self.name, self.rules, self.same, self.same_id, self.alone = name, rules, same, same_id, alone
+        """`same_id`: hash of a project's own `same`; a test keeps the one that it began with. `alone`: nothing else
+        scores an answer."""
         self._worth = ""
         self._back_end = back_end(rules)
         self._looked_at: set[str] = set()
@@ -34,9 +43,11 @@ class People:
     @staticmethod
     def of(project: Project, rules: RaterSettings) -> "People":
         """Those of a project, with its own word on which answers are the same."""
+        scorers = project.score, project.labelled_environment
+        alone = not project.scores_itself and all(one is None for one in scorers)
         if project.same is None:
-            return People(project.name, rules)
-        return People(project.name, rules, project.same, _hash(project.same))
+            return People(project.name, rules, alone=alone)
+        return People(project.name, rules, project.same, _hash(project.same), alone=alone)
 
     @property
     def answer_days(self) -> float:

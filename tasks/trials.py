@@ -15,14 +15,17 @@ from ratchet.agent.candidate import Kind
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.data.cases import LabelledCase, case_text, fresh_for_gate
 from ratchet.evaluation.drift.diversity import narrowing
+from ratchet.evaluation.gate.betting import TrustPrior
 from ratchet.evaluation.gate.choice import ProvenChallenger
 from ratchet.evaluation.gate.gate import GatePolicy
 from ratchet.evaluation.gate.horizon import plan_horizon
+from ratchet.evaluation.gate.judged import JudgePlan
 from ratchet.evaluation.gate.ledger import Entry
 from ratchet.evaluation.gate.order import in_order
 from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.evaluation.gate.trial import Trial, TrialState
 from ratchet.evaluation.gate.verdict import VerdictKind
+from ratchet.infra.judge.at_gate import GateJudge
 from ratchet.infra.pictures.gate import draw_gate
 from ratchet.infra.pictures.versions import draw_confusion
 from ratchet.infra.registry.approval import declined, lapsed
@@ -50,6 +53,7 @@ class GateTests:
 
     def __init__(self, name: str, data: RoundData, settings: GateSettings, people: People) -> None:
         self.name, self.champion, self.settings, self.people = name, data.champion, settings, people
+        self.judge = GateJudge(name)
         self.labelled = {item.case_id: item for item in read_dataset(data.labelled, LabelledCase)}
         self.problems: list[str] = []
         versions = {version.candidate_id: version for version in version_history(name)}
@@ -109,7 +113,7 @@ class GateTests:
 
     def _again(self, entry: Entry, fresh: Sequence[LabelledCase]) -> list[Trial]:
         try:
-            return [self._resumed(entry, fresh) or self._begin(entry, in_order(fresh))]
+            return [self._resumed(entry, fresh) or self._begin(entry, in_order(fresh), self._plan())]
         except BadInput as error:  # of another version of Ratchet, or corrupt
             self._give_up(entry, f"given up: {error}")
             return []
@@ -126,7 +130,8 @@ class GateTests:
                 used = [play.case_id for play in state.plays if play.is_evidence]
                 trial = Trial.resume(state, (), (), 0, self._kind)
                 trial.hear(self.people.settled(trial.questions), self.people.same, datetime.now(UTC))
-                decision, e_value = trial.verdict.decision, trial.verdict.e_value
+                decision = trial.verdict.decision
+                e_value = trial.verdict.e_value if decision == "promote" else trial.e_at_closing
                 attach_labels(self.name, trial.labels(datetime.now(UTC)))
         except BadInput:  # said by `why`, or once more by the next test of this challenger
             pass
@@ -173,21 +178,33 @@ class GateTests:
         return {play.case_id for state in states if state for play in state.plays if play.is_evidence}
 
     def open(self, challenger: str, order: Sequence[LabelledCase]) -> Trial:
-        """Register both sides and the order before the first case is drawn."""
+        """Register both sides, the judge and the order before the first case is drawn."""
+        plan = self._plan()
         entry = open_ledger_test(
             self.name,
             challenger,
             champion=self.champion,
+            judge=plan[0].judge_id if plan else "",
             alpha=self.settings.alpha,
             spending=self.settings.spending,
         )
-        trial = self._begin(entry, order)
+        trial = self._begin(entry, order, plan)
         self.store(trial)
         return trial
 
-    def _begin(self, entry: Entry, order: Sequence[LabelledCase]) -> Trial:
+    def _plan(self) -> tuple[JudgePlan, TrustPrior] | None:
+        """The judge that takes part in a test that opens now, where one is wanted and only people can score."""
+        if not self.settings.judge or not self.people.alone:
+            return None
+        return self.judge.plan(self.settings.judge_share, self.name)
+
+    def _begin(
+        self, entry: Entry, order: Sequence[LabelledCase], plan: tuple[JudgePlan, TrustPrior] | None
+    ) -> Trial:
         rules = self.settings
-        horizon = plan_horizon(entry.alpha_k, rules.gain_worth_finding) if rules.min_gain == 0 else None
+        # a judged bet is no sign: the horizon's test would never get one
+        wanted = rules.min_gain == 0 and plan is None
+        horizon = plan_horizon(entry.alpha_k, rules.gain_worth_finding) if wanted else None
         policy = GatePolicy(alpha=entry.alpha_k, min_gain=rules.min_gain, horizon=horizon)
         return Trial.begin(
             self.champion,
@@ -199,6 +216,7 @@ class GateTests:
             self._kind,
             self.people.same_id,
             self.people.answer_days,
+            *(plan or ()),
         )
 
     def store(self, trial: Trial) -> None:

@@ -35,6 +35,8 @@ class Play(Record):
     challenger: float | None = None
     alike: bool = Field(default=False, exclude_if=lambda alike: not alike)
     """Both answered the same and nobody scored it: a difference of 0."""
+    undrawn: bool = Field(default=False, exclude_if=lambda undrawn: not undrawn)
+    """In a test with a judge: people are not asked here, and only the judge's scores count."""
     question: str = Field(default="", exclude_if=lambda one: not one)
     """Id of what people are asked about it; empty = nothing, or only whether `alike` is true."""
     places: tuple[int, int] | None = Field(default=None, exclude_if=lambda one: one is None)
@@ -60,7 +62,7 @@ class Play(Record):
     @property
     def is_evidence(self) -> bool:
         """Whether a bet is made on it."""
-        return self.challenger is not None or self.alike or self.waits
+        return self.challenger is not None or self.alike or self.waits or self.undrawn
 
     @property
     def waits(self) -> bool:
@@ -104,7 +106,8 @@ class Compared(NamedTuple):
     @property
     def differs(self) -> bool:
         """Whether only a person can say which is better."""
-        return self.play.challenger is None and not self.play.alike and not self.pair.is_broken
+        play = self.play
+        return play.challenger is None and not (play.alike or play.undrawn or self.pair.is_broken)
 
     @property
     def is_worded_otherwise(self) -> bool:

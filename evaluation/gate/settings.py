@@ -28,3 +28,7 @@ class GateSettings(StageSettings):
     """Tests that may be open at once; no further one opens before one of them ends."""
     audit_share: float = Field(default=0.05, ge=0, le=1)
     """Share of the cases whose answers count as the same, though written otherwise, that people are asked about."""
+    judge: bool = False
+    """Let the judge made last take part in new tests where nobody but people can score: fewer answers, more cases."""
+    judge_share: float = Field(default=0.25, ge=0.02, le=1)
+    """Share of the cases at which a test with a judge asks people; the judge alone sees the others."""

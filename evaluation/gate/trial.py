@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+from pydantic import Field
 from scipy.stats import binomtest
 
 from ratchet.agent.candidate import Kind
@@ -23,8 +24,10 @@ from ratchet.evaluation.data.cases import LabelledCase
 from ratchet.evaluation.data.intervals import Interval
 from ratchet.evaluation.data.labels import Label
 from ratchet.evaluation.gate.anytime import anytime_interval
+from ratchet.evaluation.gate.betting import NO_PRIOR, TrustPrior
 from ratchet.evaluation.gate.failures import Played
 from ratchet.evaluation.gate.gate import Gate, GatePolicy
+from ratchet.evaluation.gate.judged import JudgePlan
 from ratchet.evaluation.gate.order import Place, go_on
 from ratchet.evaluation.gate.pairs import Pair, pair_up
 from ratchet.evaluation.gate.plays import Compared, Play, Same, Unanswered, as_bet, compared, side_result
@@ -52,6 +55,7 @@ class TrialState(Record):
     """Hash of what says whether two answers are the same: another one in the middle would choose what people see."""
     answer_days: float = 14.0
     """Days after which an answer comes too late for this test."""
+    judge: JudgePlan | None = Field(default=None, exclude_if=lambda plan: plan is None)
     plays: tuple[Play, ...] = ()
     open_pairs: tuple[Pair, ...] = ()
     """Those of the last plays, from the first on that waits for a person."""
@@ -81,6 +85,7 @@ class Trial:
     """Of the agent: of a chat endpoint a case may be one call out of a conversation."""
     same: str = ""
     answer_days: float = 14.0
+    judge: JudgePlan | None = None
     _verdict: Verdict | None = None
     """Until something comes that may change it: it costs milliseconds, and every case asks for it."""
 
@@ -95,12 +100,23 @@ class Trial:
         kind: Kind = "built-in",
         same: str = "",
         answer_days: float = 14.0,
+        judge: JudgePlan | None = None,
+        trust: TrustPrior = NO_PRIOR,
     ) -> "Trial":
         """A test of at most `most` cases that has not played any; `cases` in the order in which it will."""
-        gate = Gate(policy, Registration(champion=champion, challenger=challenger))
+        by = judge.judge_id if judge else None
+        gate = Gate(policy, Registration(champion=champion, challenger=challenger, judge=by, trust=trust))
         rest = list(cases)[:most]
         return Trial(
-            champion, challenger, opened_at, gate, rest, kind=kind, same=same, answer_days=answer_days
+            champion,
+            challenger,
+            opened_at,
+            gate,
+            rest,
+            kind=kind,
+            same=same,
+            answer_days=answer_days,
+            judge=judge,
         )
 
     @staticmethod
@@ -132,6 +148,7 @@ class Trial:
             kind,
             state.same,
             state.answer_days,
+            state.judge,
         )
 
     def state(self) -> TrialState:
@@ -142,6 +159,7 @@ class Trial:
             opened_at=self.opened_at,
             same=self.same,
             answer_days=self.answer_days,
+            judge=self.judge,
             plays=tuple(self.plays),
             open_pairs=tuple(self.open_pairs),
             questions=tuple(self.questions.values()),
@@ -206,16 +224,37 @@ class Trial:
     ) -> Gate:
         """The gate after the open plays too, the unanswered ones taken as losses or as wins.
 
-        `in_flight`: what those count as that may still be answered, where that differs.
+        `in_flight`: what those count as that may still be answered, where that differs. With a judge, and without
+        that, the first question that may still be answered ends it.
         """
         gate = self.gate.copy(**policy)
+        n = len(self.open_pairs) if in_flight else self._n_final()
         plays = self.plays[len(self.plays) - len(self.open_pairs) :]
         gate.extend(
             as_bet(pair, play, in_flight if in_flight and play.question in self.questions else unanswered)
-            for pair, play in zip(self.open_pairs, plays, strict=True)
+            for pair, play in zip(self.open_pairs[:n], plays[:n], strict=True)
         )
         gate.finish()
         return gate
+
+    def _n_final(self) -> int:
+        """Open pairs that may be bet on. A judge's ρ follows from past labels, and a later answer to an earlier
+        question would change it: so with a judge none after the first question that may still be answered.
+        """
+        n, first = 0, len(self.plays) - len(self.open_pairs)
+        while n < len(self.open_pairs):
+            session = self._session_at(first + n)
+            if self.judge and any(play.waits and play.question in self.questions for play in session):
+                break
+            n += len(session)
+        return n
+
+    @property
+    def e_at_closing(self) -> float:
+        """What the evidence is worth where the test ends without a verdict; with a judge nothing while questions are
+        open, for who closes has seen answers that the bets do not count yet.
+        """
+        return 0.0 if self.judge and self._n_final() < len(self.open_pairs) else self.verdict.e_value
 
     @property
     def in_flight_decides(self) -> bool:

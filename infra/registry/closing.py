@@ -45,11 +45,12 @@ def _so_far(project: str, entry: Entry) -> tuple[float, list[str]]:
         return 1.0, []
     used = [play.case_id for play in state.plays if play.is_evidence]
     try:
-        verdict = Trial.resume(state, (), (), most=0).verdict
+        trial = Trial.resume(state, (), (), most=0)
+        verdict = trial.verdict
     except BadInput:  # of another version of Ratchet, or corrupt: what it is worth is not known
         return 0.0, used
     if verdict.decision == "promote":
         raise BadInput(
             f"the test of {entry.candidate} is proven: `ratchet improve` closes it with its verdict"
         )
-    return verdict.e_value, used
+    return trial.e_at_closing, used

@@ -163,6 +163,7 @@ def hold(
     stopped = _play(trials, tests, players, settings)
     problems += [stopped] if stopped else []
     judged = [_judge(trial, tests, stopped) for trial in trials]
+    people.withdraw_idle()
     waiting = {question for trial in trials if trial.is_open for question in trial.questions}
     return GateRound(
         judged=tuple(judged), best=_best(tests, players), waiting=len(waiting), problems=tuple(problems)

@@ -84,6 +84,19 @@ class People:
         if questions:
             self._back_end.ask_comparisons(self.name, questions, self.rules)
 
+    def withdraw_idle(self) -> None:
+        """Take back what no open test asks: it was decided, or given up, before anybody answered."""
+        waiting = {one.question_id for one in self._back_end.pending_comparisons(self.name)}
+        if not waiting:  # read first: what is asked from now on, by whomever, is none of it
+            return
+        for entry in read_ledger(self.name).entries:
+            text = read_open_test(self.name, entry.candidate) if entry.decision is None else None
+            if text:
+                state = TrialState.from_json(text, where=f"the stored test of {entry.candidate}")
+                waiting -= {question.question_id for question in state.questions}
+        if waiting:
+            self._back_end.withdraw(self.name, waiting)
+
     def settled(self, questions: Mapping[str, Question]) -> dict[str, Settled]:
         """What people's replies to these come to, of those that are answered; what was skipped or is disputed goes
         to the next person.

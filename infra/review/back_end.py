@@ -20,6 +20,9 @@ class BackEnd(Protocol):
     def ask_more(self, project: str, wanted: Mapping[str, int], rules: RaterSettings) -> int:
         """Ask so many more people; returns how many items were opened."""
 
+    def withdraw(self, project: str, question_ids: Collection[str]) -> None:
+        """Ask these of nobody any more."""
+
     def pending_comparisons(self, project: str, rater: str = "") -> list[Question]:
         """What waits, for this person or for anybody."""
 

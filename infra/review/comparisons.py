@@ -43,6 +43,8 @@ _ASKED_FIRST_LAST: Final = (
     Asked(COMMENT, "feedback", InputText(), "Anything that the next person should know (optional)."),
     Asked(BETTER, "feedback", InputText(), "Where neither is right; leave it empty otherwise."),
 )
+_NOBODY: Final = "ratchet"
+"""Who declines an item that is withdrawn."""
 _APART: Final = timedelta(minutes=1)
 """What one person wrote within it is one reply."""
 
@@ -139,6 +141,18 @@ def _questions(several: bool) -> tuple[Asked, ...]:
     return (*_ASKED_FIRST_LAST, which)
 
 
+def withdraw(project: str, question_ids: Collection[str]) -> None:
+    """Ask these of nobody any more: what they were to decide is decided. Whoever answered them keeps the answer."""
+    with mlflow_errors(f"withdrawing {len(question_ids)} questions"):
+        connection = connect(project)
+        gone = {comparison_id(project, one) for one in question_ids}
+        for queue, item in _all_places(connection):
+            if own_id(item.item_id) in gone and _Place(queue, item).waits:
+                set_review_queue_item_status(
+                    queue.queue_id, item_id=item.item_id, status="declined", completed_by=_NOBODY
+                )
+
+
 def pending_comparisons(project: str, rater: str = "") -> list[Question]:
     """What waits for a person, in the order of asking; with `rater`, what waits for this one.
 
@@ -224,7 +238,7 @@ def read_replies(project: str, question_ids: Collection[str] | None = None) -> l
             for one in asked_questions(connection)
             if question_ids is None or one in question_ids
         }
-        places = [one for one in _all_places(connection) if one.item.completed_by]
+        places = [one for one in _all_places(connection) if one.item.completed_by not in (None, "", _NOBODY)]
         done = {
             (own_id(item.item_id), rater_name(item.completed_by or "")): item
             for _, item in places

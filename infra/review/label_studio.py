@@ -78,6 +78,15 @@ class InLabelStudio:
                     opened += 1
         return opened
 
+    def withdraw(self, project: str, question_ids: Collection[str]) -> None:
+        """Ask these of nobody any more: what they were to decide is decided. One with an answer keeps it."""
+        with LabelStudio.configured() as server:
+            for task in _tasks(server, _labelling_project(server, project, RaterSettings())):
+                if task.question_id in question_ids and task.answered and task.waits:
+                    server.patch(f"/api/tasks/{task.task_id}", {"overlap": len(task.answered)})
+                elif task.question_id in question_ids and not task.answered:
+                    server.delete(f"/api/tasks/{task.task_id}")
+
     def pending_comparisons(self, project: str, rater: str = "") -> list[Question]:
         """What waits for a person, in the order of asking; with `rater`, what waits for this one.
 

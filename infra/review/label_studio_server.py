@@ -81,6 +81,10 @@ class LabelStudio:
         """Change what is there."""
         return self._answer("PATCH", path, json=content)
 
+    def delete(self, path: str) -> None:
+        """Take it away."""
+        self._answer("DELETE", path)
+
     def pages(self, path: str, key: str = "results", **asked: Any) -> Iterator[dict[str, Any]]:
         """All of a list, page by page to the last."""
         page, seen = 1, 0
@@ -109,6 +113,8 @@ class LabelStudio:
                 f"Label Studio at {self.address} refused {method} {path}, status {answer.status_code}: "
                 f"{answer.text[:200]}; see that it is version 1.23 or newer"
             )
+        if not answer.content:
+            return None
         try:
             return answer.json()
         except ValueError as error:

@@ -11,6 +11,7 @@ from ratchet.agent.trace import Attempt, Step, Trace
 from ratchet.evaluation.data.raters import RaterSettings
 from ratchet.evaluation.gate.questions import Reply
 from ratchet.evaluation.gate.trial import TrialState
+from ratchet.infra.registry.closing import close_open_test
 from ratchet.infra.registry.gate_cases import read_open_test, spent_cases, write_open_test
 from ratchet.infra.registry.registry import champion, promote
 from ratchet.infra.review.comparisons import pending_comparisons, read_replies, reply
@@ -126,6 +127,10 @@ def test_nothing_more_is_asked_while_answers_in_flight_could_decide_and_silence_
     assert verdict.e_value < 1
     assert verdict.harm_e_value < 1, "what is not answered counts for nobody"
     assert decided(project) == [(better, None)]
+    close_open_test(project, better, reason="another idea", by="anna")
+    gate(project, serving, {serving: answers[serving]})
+    assert pending_comparisons(project) == [], "what the closed test asked is taken back"
+    assert read_replies(project) == []
 
 
 def test_an_answer_after_its_deadline_comes_too_late_and_the_test_goes_on(project, serving, monkeypatch):

@@ -8,7 +8,12 @@ from collections.abc import Callable
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
-LOADED = ["tests.children", "ratchet.tasks.monitor", "mlflow.store.tracking.sqlalchemy_store"]
+LOADED = [
+    "tests.children",
+    "tests.no_fsync",
+    "ratchet.tasks.monitor",
+    "mlflow.store.tracking.sqlalchemy_store",
+]
 
 
 class Children(ForkServerContext):

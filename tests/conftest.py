@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+import tests.no_fsync  # noqa: F401  for MLflow over SQLite in this process
 from tests.children import Children
 
 from ratchet.agent.case import Case

@@ -1,6 +1,5 @@
-"""What the command line's tests share: one real stack (half a minute to start), a project with a past."""
+"""What the command line's tests share: the command itself, a project with a past, and a real Prefect server."""
 
-import os
 import socket
 import sys
 import uuid
@@ -8,7 +7,6 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import pytest
 from tests.evidence import give_verdict
@@ -20,26 +18,9 @@ from ratchet.agent.trace import Attempt, Step, Trace
 from ratchet.evaluation.data.intervals import mean_interval
 from ratchet.evaluation.gate.gate import Pair, Verdict, decide
 from ratchet.flows.cli import main
-from ratchet.flows.commands.init import copy_template
 from ratchet.infra.registry.registry import promote, register
 from ratchet.infra.review.queue import ReviewItem, answer, ask_people
-from ratchet.infra.settings import Settings
-from ratchet.infra.stack.stack import Stack, StackPlan, running_stack
 from ratchet.infra.traces.write import log_traces
-
-TINY_DEPLOYMENT = """
-pull: []
-deployments:
-  - name: every-minute
-    entrypoint: tiny_flows.touch
-    work_pool:
-      name: ratchet
-    parameters:
-      project: "{{ $RATCHET_PROJECT }}"
-    schedules:
-      - cron: "* * * * *"
-        timezone: UTC
-"""
 
 
 def free_port() -> int:
@@ -47,27 +28,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-@pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """MLflow, Prefect and a worker on free ports, with a flow that is due every minute."""
-    folder = tmp_path_factory.mktemp("stack")
-    copy_template(folder)
-    (folder / "prefect.yaml").write_text(TINY_DEPLOYMENT)
-    plan = StackPlan(
-        project=folder,
-        mlflow_port=free_port(),
-        prefect_port=free_port(),
-        prefect_file=folder / "prefect.yaml",
-    )
-    settings = Settings(home=folder / "home")
-    here = Path(__file__)  # where the worker finds the flow, and this checkout's code before an installed one
-    with (
-        patch.dict(os.environ, {"PYTHONPATH": f"{here.parent}{os.pathsep}{here.parents[2] / '.src'}"}),
-        running_stack(plan, settings, lambda name, seconds: None) as running,
-    ):
-        yield running
 
 
 class Done(NamedTuple):
@@ -191,9 +151,14 @@ def _retried(recalled: str) -> tuple[Attempt, ...]:
 
 
 @pytest.fixture(scope="session")
-def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A real Prefect server of the tests' own, on a database that is thrown away."""
-    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, PREFECT_LOGGING_LEVEL, temporary_settings
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of the API of a real Prefect server of the tests' own, on a database that is thrown away."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_LOCAL_STORAGE_PATH,
+        PREFECT_LOGGING_LEVEL,
+        temporary_settings,
+    )
     from prefect.testing.utilities import prefect_test_harness
 
     results = tmp_path_factory.mktemp("prefect-results")
@@ -201,4 +166,4 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         prefect_test_harness(server_startup_timeout=240),
         temporary_settings({PREFECT_LOCAL_STORAGE_PATH: results, PREFECT_LOGGING_LEVEL: "ERROR"}),
     ):
-        yield
+        yield str(PREFECT_API_URL.value())

@@ -12,7 +12,6 @@ import httpx
 import pytest
 
 from ratchet.flows.commands.init import AgentKind
-from ratchet.infra.stack.stack import Stack
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -135,8 +134,8 @@ def test_the_command_there_writes_every_kind_of_project(python, repository, kind
     assert {"ratchet.toml", "README.md", ".gitignore", ".env.example", "scripted_llm.py"} <= written
 
 
-def test_a_worker_there_runs_our_flow_for_their_project(python, repository, stack: Stack):
-    with httpx.Client(base_url=stack.prefect_api, timeout=30) as api:
+def test_a_worker_there_runs_our_flow_for_their_project(python, repository, prefect_server):
+    with httpx.Client(base_url=prefect_server, timeout=30) as api:
         flow = post(api, "/flows/", name="monitor")["id"]
         post(api, "/work_pools/", name="theirs", type="process")
         deployment = post(
@@ -150,7 +149,7 @@ def test_a_worker_there_runs_our_flow_for_their_project(python, repository, stac
             pull_steps=[],
         )["id"]
         due = post(api, f"/deployments/{deployment}/create_flow_run")["id"]
-        there = {"PREFECT_API_URL": stack.prefect_api, "PREFECT_HOME": str(repository / ".prefect")}
+        there = {"PREFECT_API_URL": prefect_server, "PREFECT_HOME": str(repository / ".prefect")}
         run(repository, python, "-m", "prefect", "worker", "start", "--pool", "theirs", "--run-once", **there)
         ended = api.get(f"/flow_runs/{due}").raise_for_status().json()["state"]
     assert ended["type"] == "COMPLETED", ended["message"]

@@ -1,21 +1,42 @@
 """The schedule on a real Prefect server: deployed, due, executed by a worker, and freed after a crash."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
+from unittest.mock import patch
 
 import httpx
+import psutil
 import pytest
+from tests.flows.conftest import free_port
 
+from ratchet.flows.commands.init import copy_template
 from ratchet.infra.settings import Settings
 from ratchet.infra.stack.scheduler import crash_abandoned_runs
-from ratchet.infra.stack.stack import PREFECT_FILE, Stack, apply_deployments, running_stack
+from ratchet.infra.stack.stack import PREFECT_FILE, Stack, StackPlan, apply_deployments, running_stack
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 LIMIT_S: Final = 150.0
 Run = dict[str, Any]
+
+
+TINY_DEPLOYMENT = """
+pull: []
+deployments:
+  - name: every-minute
+    entrypoint: tiny_flows.touch
+    work_pool:
+      name: ratchet
+    parameters:
+      project: "{{ $RATCHET_PROJECT }}"
+    schedules:
+      - cron: "* * * * *"
+        timezone: UTC
+"""
 
 
 class AgainWhenBusy(httpx.HTTPTransport):
@@ -29,6 +50,30 @@ class AgainWhenBusy(httpx.HTTPTransport):
             time.sleep(1)
             response = super().handle_request(request)
         return response
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """MLflow, Prefect and a worker on free ports, with a flow that is due every minute: half a minute to start.
+
+    For this file alone: every minute's run takes seconds of processor time from whatever is tested then.
+    """
+    folder = tmp_path_factory.mktemp("stack")
+    copy_template(folder)
+    (folder / "prefect.yaml").write_text(TINY_DEPLOYMENT)
+    plan = StackPlan(
+        project=folder,
+        mlflow_port=free_port(),
+        prefect_port=free_port(),
+        prefect_file=folder / "prefect.yaml",
+    )
+    settings = Settings(home=folder / "home")
+    here = Path(__file__)  # where the worker finds the flow, and this checkout's code before an installed one
+    with (
+        patch.dict(os.environ, {"PYTHONPATH": f"{here.parent}{os.pathsep}{here.parents[2] / '.src'}"}),
+        running_stack(plan, settings, lambda name, seconds: None) as running,
+    ):
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +131,16 @@ def test_a_run_that_a_killed_worker_left_is_closed_and_another_workers_is_not(ap
 
 def test_mlflow_of_the_stack_answers(stack):
     assert httpx.get(f"{stack.mlflow_url}/version", timeout=30).text.startswith("3.")
+
+
+def test_no_command_line_of_the_stack_names_the_database_which_may_hold_a_password(stack):
+    running = [psutil.Process(service.process.pid) for service in stack.services]
+    running += [child for one in running for child in one.children(recursive=True)]
+    lines = [" ".join(process.cmdline()) for process in running]
+    assert any("uvicorn" in line for line in lines)
+    assert not [line for line in lines if stack.settings.tracking_uri in line or "mlflow.db" in line]
+    environment = running[0].environ()
+    assert environment["MLFLOW_BACKEND_STORE_URI"] == stack.settings.tracking_uri
 
 
 def read(api: httpx.Client, name: str) -> dict[str, Any]:

@@ -121,13 +121,3 @@ def wait_for(log: Path, text: str, process: subprocess.Popen[bytes]) -> None:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.5)
-
-
-def test_no_command_line_of_the_stack_names_the_database_which_may_hold_a_password(stack):
-    running = [psutil.Process(service.process.pid) for service in stack.services]
-    running += [child for one in running for child in one.children(recursive=True)]
-    lines = [" ".join(process.cmdline()) for process in running]
-    assert any("uvicorn" in line for line in lines)
-    assert not [line for line in lines if stack.settings.tracking_uri in line or "mlflow.db" in line]
-    environment = running[0].environ()
-    assert environment["MLFLOW_BACKEND_STORE_URI"] == stack.settings.tracking_uri

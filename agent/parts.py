@@ -70,6 +70,9 @@ class Source(Protocol):
     def around(self, session: Session) -> AbstractContextManager[None]:
         """Marks the traces that are made within with session and version."""
 
+    def shown(self, trace_ids: Sequence[str]) -> None:
+        """Marks the active trace with the runs whose steps it was shown as examples."""
+
 
 _playing: ContextVar[Playing | None] = ContextVar("ratchet_playing", default=None)
 _session: ContextVar[Session | None] = ContextVar("ratchet_session", default=None)
@@ -261,8 +264,11 @@ def examples(name: str, request: str) -> list[Message]:
 
     def shown(values: PartValues) -> list[Message]:
         found = values.recalled(name, request)
+        ids = [one.experience.trace_id for one in found]
         if (now := _playing.get()) is not None:
-            now.recalled += [one.experience.trace_id for one in found]
+            now.recalled += ids
+        elif _source is not None:
+            _source.shown(ids)
         return [message for one in reversed(found) for message in as_messages(one)]
 
     return _value("examples", name, shown, [])

@@ -18,6 +18,9 @@ UNKNOWN = "unknown"
 IMPORTED = "imported:"
 """Begins the candidate's id in a trace of an agent that is not ours: its cases are not our environment's."""
 
+RECALLED = "ratchet.recalled"
+"""Tag of a trace that another wrote, where examples were shown: `Attempt.recalled`, with commas between."""
+
 Stop = Literal["steps", "repeats", "tokens", "seconds", "cost_usd"]
 """Limits that end an attempt or a run (see `ratchet.agent.limits`)."""
 

@@ -13,14 +13,15 @@ import logging
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 from weakref import WeakKeyDictionary
 
 from ratchet.agent.part_values import PartValues
 from ratchet.agent.parts import Session, declared, read_from
+from ratchet.agent.trace import RECALLED
 from ratchet.infra.parts.draw import place_of
 from ratchet.infra.parts.follow import Follower
 from ratchet.infra.parts.serving import Asked, ServedVersion, Serving
@@ -28,6 +29,10 @@ from ratchet.infra.registry.alias_names import CHALLENGER, CHAMPION
 
 _KEPT: Final = 10_000
 """Sessions, and traces, whose version is remembered."""
+_RECALLED: Final = 200
+"""Examples that a trace names at most: MLflow's tag holds 8,000 characters."""
+KeyT = TypeVar("KeyT")
+ValueT = TypeVar("ValueT")
 _installed = False
 logger = logging.getLogger(__name__)
 
@@ -59,6 +64,7 @@ class ServedParts:
         self._lock = threading.Lock()
         self._sessions: OrderedDict[tuple[str, str], Assigned] = OrderedDict()
         self._traces: OrderedDict[tuple[str, str], Assigned] = OrderedDict()
+        self._shown: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._blocks: WeakKeyDictionary[Session, dict[str, Assigned]] = WeakKeyDictionary()
 
     def values(self, kind: str, part: str, session: Session | None) -> PartValues | None:
@@ -76,6 +82,16 @@ class ServedParts:
                 _keep(self._traces, key, assigned)
                 _mark_trace(assigned)
         return None if assigned is None else assigned.version.values
+
+    def shown(self, trace_ids: Sequence[str]) -> None:
+        """The active trace names them, and those of earlier calls within it: what came of them is counted by that."""
+        if not trace_ids or not (trace_id := _active_trace()):
+            return
+        with self._lock:
+            known = (*self._shown.get(trace_id, ()), *trace_ids)
+            _keep(self._shown, trace_id, tuple(dict.fromkeys(known))[:_RECALLED])
+            told = ",".join(self._shown[trace_id])
+        _tag_trace({RECALLED: told}, "which examples it was shown")
 
     @contextmanager
     def around(self, session: Session) -> Iterator[None]:
@@ -130,7 +146,7 @@ def _champion(serving: Serving) -> Assigned | None:
     return None if champion is None else Assigned(champion, CHAMPION, 1.0, drawn=False)
 
 
-def _keep(kept: "OrderedDict[tuple[str, str], Assigned]", key: tuple[str, str], value: Assigned) -> None:
+def _keep(kept: "OrderedDict[KeyT, ValueT]", key: KeyT, value: ValueT) -> None:
     kept[key] = value
     kept.move_to_end(key)
     if len(kept) > _KEPT:
@@ -147,12 +163,16 @@ def _active_trace() -> str:
 
 
 def _mark_trace(assigned: Assigned) -> None:
+    _tag_trace(assigned.tags(), f"that {assigned.version.candidate_id} answers")
+
+
+def _tag_trace(tags: dict[str, str], what: str) -> None:
     import mlflow
 
     try:
-        mlflow.update_current_trace(tags=assigned.tags())
+        mlflow.update_current_trace(tags=tags)
     except Exception:
-        logger.warning("the trace does not say that %s answers", assigned.version.candidate_id, exc_info=True)
+        logger.warning("the trace does not say %s", what, exc_info=True)
 
 
 def install() -> None:

@@ -6,6 +6,7 @@ be played; the answer is nobody's.
 """
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from ratchet.agent.case import Case
 from ratchet.agent.errors import BadInput, CorruptRecord
 from ratchet.agent.record import Json
 from ratchet.agent.seen import AskedCase, Called, SeenTrace
-from ratchet.agent.trace import UNKNOWN, Trace
+from ratchet.agent.trace import RECALLED, UNKNOWN, Trace
 from ratchet.infra.traces.chat_parts import ChatMessage
 from ratchet.infra.traces.conversation import Conversation, LinkedPrompt, trace_of
 from ratchet.infra.traces.dialects.library_values import answer_in
@@ -31,6 +32,7 @@ from ratchet.infra.traces.formats.format import misshapen_told
 from ratchet.infra.traces.spans import own_id
 
 _SLICE: Final = "slice"
+_TRACE_ID: Final = re.compile(r"[0-9a-f]{32}")
 _OBJECTIVE: Final = "your objective is:"
 """What DSPy writes before a predictor's instructions, which end its system message."""
 
@@ -119,7 +121,7 @@ def foreign_trace(
         asked = reading.case_of(seen)
         if asked.answer is None and not _acted(told):
             raise BadInput(_nothing(told))
-        return trace_of(
+        trace, notes = trace_of(
             told,
             trace_id=own_id(info.trace_id),
             candidate_id=versions.maker(told),
@@ -128,9 +130,17 @@ def foreign_trace(
             answer=asked.answer,
             actor_of=versions.actor,
         )
+        return _shown(trace, info.tags.get(RECALLED, "")), notes
     except (BadInput, ValidationError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise CorruptRecord(f"{where}: {reason}") from error
+
+
+def _shown(trace: Trace, told: str) -> Trace:
+    """With the examples that its tag names; whoever may label may write a tag."""
+    ids = tuple(dict.fromkeys(one for one in told.split(",") if _TRACE_ID.fullmatch(one)))
+    attempts = tuple(one.model_copy(update={"recalled": ids}) for one in trace.attempts)
+    return trace.model_copy(update={"attempts": attempts}) if ids else trace
 
 
 def _acted(told: Conversation) -> bool:

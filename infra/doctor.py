@@ -20,8 +20,9 @@ from sqlalchemy import create_engine, inspect
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from ratchet.agent.errors import BadInput, said
+from ratchet.agent.errors import BadInput, ServiceUnavailable, said
 from ratchet.agent.record import Record
+from ratchet.infra.review.label_studio_server import LabelStudio
 from ratchet.infra.settings import DISTRIBUTION, Settings, prepare_environment
 from ratchet.infra.stack.scheduler import answers
 from ratchet.infra.stack.service import require_free_port
@@ -72,7 +73,7 @@ def run_checks() -> list[Check]:
         _port("MLflow", plan.host, plan.mlflow_port, "/health", "--mlflow-port"),
         _port("Prefect", plan.host, plan.prefect_port, "/api/health", "--prefect-port"),
     ]
-    return [*checks, _webhook(settings)]
+    return [*checks, _webhook(settings), *([_label_studio()] if settings.label_studio_url else [])]
 
 
 def _python() -> Check:
@@ -210,3 +211,12 @@ def _webhook(settings: Settings) -> Check:
         remedy = "set RATCHET_ALERT_WEBHOOK, so that a drift alarm reaches somebody"
         return Check(name="alerts", state="warning", found="console only", remedy=remedy)
     return Check(name="alerts", state="ok", found="webhook is set")
+
+
+def _label_studio() -> Check:
+    try:
+        with LabelStudio.configured(timeout_s=5) as server:
+            return Check(name="Label Studio", state="ok", found=f"{server.address} takes the token")
+    except (BadInput, ServiceUnavailable) as error:
+        remedy = "people's answers there are not read"
+        return Check(name="Label Studio", state="failed", found=str(error), remedy=remedy)

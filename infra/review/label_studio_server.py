@@ -28,8 +28,8 @@ class LabelStudio:
 
     @staticmethod
     @contextmanager
-    def configured() -> Iterator["LabelStudio"]:
-        """The one that the environment names.
+    def configured(timeout_s: float = _TIMEOUT_S) -> Iterator["LabelStudio"]:
+        """The one that the environment names; each call of it may take `timeout_s`.
 
         Raises:
             BadInput: it names none, or no token, or the token is refused.
@@ -42,7 +42,7 @@ class LabelStudio:
                 f"people answer in Label Studio (raters.backend), whose address is {address!r}: set "
                 "RATCHET_LABEL_STUDIO_URL (http…) and RATCHET_LABEL_STUDIO_TOKEN, or raters.backend = 'mlflow'"
             )
-        with httpx.Client(base_url=address, timeout=_TIMEOUT_S) as client:
+        with httpx.Client(base_url=address, timeout=timeout_s) as client:
             server = LabelStudio(address, client)
             server._log_in(token.get_secret_value())
             yield server

@@ -26,10 +26,7 @@ from ratchet.infra.review.label_studio import InLabelStudio
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
 COMMAND = os.environ.get("LABEL_STUDIO") or shutil.which("label-studio")
-HOW = (
-    "needs a Label Studio server, which does not install beside Ratchet: python -m venv FOLDER; "
-    "FOLDER/bin/pip install label-studio; then set LABEL_STUDIO=FOLDER/bin/label-studio"
-)
+HOW = "needs a Label Studio server, which does not install beside Ratchet: `make studio`, or name one in LABEL_STUDIO"
 MAIL, PASSWORD = "ann@people.example", "correct horse 1"
 RULES = RaterSettings(backend="label-studio")
 IN_MARKUP = "<img src=http://elsewhere.example/p.png onerror=alert(1)>"

@@ -170,3 +170,14 @@ def test_code_that_is_not_installed_fails_with_the_command_that_installs_it(chec
     found = check("ratchet-that-nobody-installed")
     assert (found.state, found.found) == ("failed", "not installed")
     assert "make setup" in found.remedy
+
+
+def test_label_studio_is_looked_at_where_it_is_configured_alone(check, monkeypatch):
+    with pytest.raises(ValueError, match="not enough values"):
+        check("Label Studio")
+    monkeypatch.setenv("RATCHET_LABEL_STUDIO_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("RATCHET_LABEL_STUDIO_TOKEN", "secret-token")
+    found = check("Label Studio")
+    assert found.state == "failed"
+    assert "http://127.0.0.1:9 did not answer" in found.found
+    assert "secret-token" not in found.found

@@ -1,7 +1,7 @@
 """People and the gate in turns: the gate asks where versions differ, people answer, the tests go on until they end.
 
-A night lies between two turns in production; here a turn is the gate's part of `improve`, and nothing is asked anew of
-what teaches.
+A night lies between two turns in production; here a turn is the gate's part of `improve`, and nothing is asked anew
+of what teaches.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def decided(report: ImproveReport, rules: ImproveSettings) -> Round:
     """Let people and the gate take turns until no question is left, then promote the best of what is proven."""
     if report.data is None:
         return Round(report=report)
-    gated, people = take_turns(report.data, GateRound(judged=report.judged), rules)
+    gated, people = take_turns(report.data, [], rules, before=report.judged)
     decision = report.decision
     if not decision.promoted:
         decision = promote_best(DEMO_PROJECT, gated, approved_by=rules.approved_by)
@@ -50,12 +50,17 @@ def decided(report: ImproveReport, rules: ImproveSettings) -> Round:
     )
 
 
-def take_turns(data: RoundData, gated: GateRound, rules: ImproveSettings) -> tuple[GateRound, Asked]:
-    """What the tests come to when people answer whatever they are asked."""
-    judged = {one.candidate_id: one for one in gated.judged}
-    while answer_comparisons():
+def take_turns(
+    data: RoundData, challengers: Sequence[str], rules: ImproveSettings, before: Sequence[GateResult] = ()
+) -> tuple[GateRound, Asked]:
+    """What the tests of these, and of those in `before`, come to when people answer whatever they are asked."""
+    gated = gate_candidates(str(FOLDER), data, challengers, rules.gate, rules.raters)
+    judged = {one.candidate_id: one for one in (*before, *gated.judged)}
+    while gated.waiting and answer_comparisons():
         gated = gate_candidates(str(FOLDER), data, [], rules.gate, rules.raters)
         judged |= {one.candidate_id: one for one in gated.judged}
+    mine = {*challengers, *(one.candidate_id for one in before)}
+    judged = {candidate_id: one for candidate_id, one in judged.items() if candidate_id in mine}
     versions = {version.candidate_id: version for version in version_history(DEMO_PROJECT)}
     for candidate_id, one in judged.items():  # a test that ended before a kill is only on its version's page
         version = versions[candidate_id]

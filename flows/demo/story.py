@@ -12,6 +12,7 @@ from ratchet.evaluation.data.selection import SelectionSettings
 from ratchet.evaluation.drift.watch_state import WatchSettings
 from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.flows.commands.report import say, show_drift, show_round
+from ratchet.flows.demo.deciding import Asked, Round, decided, show_people, take_turns
 from ratchet.flows.demo.final_test import FinalTest, final_test
 from ratchet.flows.demo.negative_control import NegativeControl, make_negative_control
 from ratchet.flows.demo.simulated_annotator import answer_queue
@@ -23,15 +24,16 @@ from ratchet.flows.project_settings import ImproveSettings, MonitorSettings, rea
 from ratchet.infra.registry.ledger import read_ledger
 from ratchet.infra.registry.registry import champion, version_history
 from ratchet.infra.store.project_state import project_folder, write_whole
-from ratchet.tasks.gate import GateResult, gate_candidates
+from ratchet.tasks.gate import GateResult
 from ratchet.tasks.propose import propose
 from ratchet.tasks.serve import serve_waiting
 
 REFERENCE = 110
 """Requests of week 1 that are what is usual; the rest of the week must raise no alarm."""
-USUAL = SelectionSettings(gate_labels=40, train_labels=60)
-DRIFTED = SelectionSettings(gate_labels=170, train_labels=110)
-MOST = (40, 145)
+USUAL = SelectionSettings(gate_labels=0, train_labels=60)
+DRIFTED = SelectionSettings(gate_labels=0, train_labels=110)
+"""Of the gate's cases nobody is asked before versions answer them differently."""
+MOST = (60, 110)
 """Fresh cases for each week's challengers; the rest is left for those that come after."""
 RecordT = TypeVar("RecordT", bound=Record)
 
@@ -61,6 +63,7 @@ class Refusal(Record):
     taught: str | None
     """Its candidate id; None where no retry after a reflection won."""
     judged: tuple[GateResult, ...]
+    people: Asked
 
 
 @flow(name="demo", persist_result=False)
@@ -73,16 +76,16 @@ def tell(*, auto_approve: bool) -> Story:
     with stages("Week 1 · the agent of the first day serves, people are asked"):
         show_week(once("week 1", Week, lambda: play_week(1, first_rules)))
     with stages("Week 1 · replay, LoRA and DSPy propose, the gate decides"):
-        first = once("round 1", ImproveReport, lambda: improve(str(FOLDER), first_rules))
-        show_round(first, version_history(DEMO_PROJECT))
+        show_decided(play_round(1, first_rules))
     with stages("Week 2 · the traffic drifts, the on-call team is told, people are asked where it matters"):
         show_week(once("week 2", Week, lambda: play_week(2, then_rules)))
     with stages("Week 2 · new challengers, the gate decides"):
-        second = once("round 2", ImproveReport, lambda: improve(str(FOLDER), then_rules))
-        show_round(second, version_history(DEMO_PROJECT))
+        second = play_round(2, then_rules)
+        show_decided(second)
     with stages("One challenger knows its few cases by heart, one keeps what reflection taught"):
-        refused = once("two challengers", Refusal, lambda: judge_negative_control(second, then_rules.seed))
+        refused = once("two challengers", Refusal, lambda: judge_negative_control(second.report, then_rules))
         show_negative_control(refused.control, refused.taught, refused.judged, version_history(DEMO_PROJECT))
+        show_people(refused.people)
     with stages("The last word · requests that nothing ever touched"):
         tests = last_word()
         show_final(tests)
@@ -127,7 +130,7 @@ def play_week(number: int, settings: ImproveSettings) -> Week:
     served = serve_waiting(str(FOLDER))
     reference = max(40, round(REFERENCE * size()))
     watched = monitor(str(FOLDER), MonitorSettings(watch=WatchSettings(reference=reference)))
-    improve(str(FOLDER), settings)  # asks people, and stops there until they have answered
+    improve(str(FOLDER), settings)  # asks people; nothing is proposed until they have answered
     return Week(served=served, watched=watched, answered=answer_queue())
 
 
@@ -142,19 +145,34 @@ def show_week(played: Week) -> None:
     )
 
 
-def judge_negative_control(second: ImproveReport, seed: int) -> Refusal:
+def play_round(number: int, settings: ImproveSettings) -> Round:
+    """Learn and test; people answer where versions differ, until every test has ended or no case is left."""
+    asked = f"round {number}, before people answered"
+    return once(
+        f"round {number}",
+        Round,
+        lambda: decided(once(asked, ImproveReport, lambda: improve(str(FOLDER), settings)), settings),
+    )
+
+
+def show_decided(played: Round) -> None:
+    """The verdicts, and what it took of people's time."""
+    show_round(played.report, version_history(DEMO_PROJECT))
+    show_people(played.people)
+
+
+def judge_negative_control(second: ImproveReport, rules: ImproveSettings) -> Refusal:
     """Let one that is better on its own cases, and one whose reflections were made lasting, face fresh ones."""
     serving = champion(DEMO_PROJECT)
     if second.data is None or serving is None:
         raise RuntimeError("the negative control needs a finished round")
     data = second.data.model_copy(update={"champion": serving.candidate_id})
-    control = make_negative_control(str(FOLDER), DEMO_PROJECT, data, seed)
+    control = make_negative_control(str(FOLDER), DEMO_PROJECT, data, rules.seed)
     (reflections,) = named_proposers(load_project(FOLDER).proposers, ["reflections"])
-    taught = propose(str(FOLDER), reflections, serving.candidate_id, data, seed).candidate_id
+    taught = propose(str(FOLDER), reflections, serving.candidate_id, data, rules.seed).candidate_id
     challengers = [one for one in (control.candidate_id, taught) if one]
-    gate = read_settings(FOLDER, ImproveSettings).gate
-    gated = gate_candidates(str(FOLDER), data, challengers, gate)
-    return Refusal(control=control, taught=taught, judged=gated.judged)
+    gated, people = take_turns(data, challengers, rules)
+    return Refusal(control=control, taught=taught, judged=gated.judged, people=people)
 
 
 def last_word() -> dict[str, FinalTest]:

@@ -1,12 +1,16 @@
-"""Free text through the whole `improve`: people write what is right, a shipped scorer compares, replay learns.
+"""Free text through the whole `improve`: people write what is right and replay learns; a shipped scorer compares, or
+people do, side by side.
 
 The LM is scripted (`scripted_llm.answer`): right only where its prompt holds an example of the same topic.
 """
+
+from datetime import UTC, datetime
 
 import mlflow
 import pytest
 
 from ratchet.evaluation.data.selection import SelectionSettings
+from ratchet.evaluation.gate.questions import Reply
 from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.flows.commands.explain import answer_of
 from ratchet.flows.improve import improve
@@ -14,6 +18,7 @@ from ratchet.flows.project_settings import ImproveSettings
 from ratchet.flows.template.desk.scripted_llm import TOPICS, topics
 from ratchet.infra.registry.ledger import read_ledger
 from ratchet.infra.registry.registry import champion, fetch_files
+from ratchet.infra.review.comparisons import pending_comparisons, reply
 from ratchet.infra.review.queue import answer, pending
 from ratchet.infra.traces.lookup import look_up_traces
 
@@ -56,7 +61,8 @@ def people_answer(name):
     """The team's name, which the agent's sentence should hold; returns what people were shown of its answers."""
     items = pending(name)
     page = mlflow.get_trace(f"tr-{items[0].trace_id}")  # what the Review page shows
-    assert page.data.spans[0].outputs == answer_of(
+    (choice,) = page.data.spans[0].outputs["choices"]
+    assert choice["message"]["content"] == answer_of(
         look_up_traces(name, [items[0].trace_id]).traces[items[0].trace_id].trace
     )
     traces = look_up_traces(name, [item.trace_id for item in items]).traces
@@ -66,26 +72,64 @@ def people_answer(name):
     return [answer_of(found.trace) for found in traces.values()]
 
 
-@pytest.mark.parametrize("score", ["ratchet.contains", "None"])
-def test_people_correct_sentences_and_what_they_wrote_teaches_and_judges(project, tmp_path, score):
+def people_compare(name):
+    """Which of the sentences that stand side by side hold the right team; returns what people were asked."""
+    waiting = pending_comparisons(name)
+    for question in waiting:
+        right = TOPICS[topics()[question.case.inputs["request"]]]
+        good = tuple(place for place, text in enumerate(question.answers) if right in str(text))
+        said = Reply(question_id=question.question_id, rater="anna", good=good, created_at=datetime.now(UTC))
+        reply(name, said)
+    return waiting
+
+
+def asked_and_answered(project, tmp_path, score, rules):
+    """A project that was asked about what teaches, and told."""
     (tmp_path / "project.py").write_text(PROJECT.replace("__NAME__", project).replace("__SCORE__", score))
-    asked = improve(str(tmp_path), RULES)
+    asked = improve(str(tmp_path), rules)
     assert "questions wait for people" in asked.decision.reason
     shown = people_answer(project)
-    assert len(set(shown)) == len(shown) >= 70
+    assert len(set(shown)) == len(shown) >= 35
     assert all(text.startswith("Ticket ") for text in shown)
+
+
+def learned_from_people(project):
+    serving = champion(project)
+    assert serving.candidate.topology.recalls == 4
+    kept = fetch_files(project, serving.candidate_id)["memory"].read_text()
+    return '"source":"human"' in kept
+
+
+def test_people_correct_sentences_and_what_they_wrote_teaches_and_judges(project, tmp_path):
+    asked_and_answered(project, tmp_path, "ratchet.contains", RULES)
     report = improve(str(tmp_path), RULES)
-    if score == "None":
-        assert champion(project).number == 1
-        assert read_ledger(project).current == ()
-        (told,) = report.problems
-        assert "nobody can score the answers" in told
-        assert "give the project a `score`" in told
-        return
     assert report.problems == ()
     (judged,) = report.judged
     assert judged.verdict.decision == "promote", judged.verdict.reason
     assert judged.verdict.gain > 0.2
-    assert champion(project).candidate.topology.recalls == 4
-    kept = fetch_files(project, champion(project).candidate_id)["memory"].read_text()
-    assert '"source":"human"' in kept
+    assert learned_from_people(project)
+
+
+def test_where_nobody_can_score_people_compare_what_differs_and_the_better_version_is_promoted(
+    project, tmp_path
+):
+    selection = SelectionSettings(train_labels=40, gate_share=0.4)
+    rules = RULES.model_copy(update={"selection": selection})
+    asked_and_answered(project, tmp_path, "None", rules)
+    asked = []
+    for _ in range(6):
+        report = improve(str(tmp_path), rules)
+        assert report.problems == ()
+        (judged,) = report.judged
+        if report.decision.promoted:
+            break
+        questions = people_compare(project)
+        assert len(questions) == judged.verdict.n_waiting > 0
+        asked += questions
+    verdict = judged.verdict
+    assert verdict.decision == "promote", verdict.reason
+    assert (verdict.n_labelled, verdict.n_waiting) == (len(asked), 0), "they alone judged, each once"
+    assert verdict.n_alike > 0, "the rest was answered alike, and nobody was asked"
+    assert champion(project).candidate_id == judged.candidate_id
+    assert [entry.proven for entry in read_ledger(project).current] == [True]
+    assert learned_from_people(project)

@@ -93,29 +93,8 @@ def asked_and_answered(project, tmp_path, score, rules):
     assert all(text.startswith("Ticket ") for text in shown)
 
 
-def learned_from_people(project):
-    serving = champion(project)
-    assert serving.candidate.topology.recalls == 4
-    kept = fetch_files(project, serving.candidate_id)["memory"].read_text()
-    return '"source":"human"' in kept
-
-
-def test_people_correct_sentences_and_what_they_wrote_teaches_and_judges(project, tmp_path):
-    asked_and_answered(project, tmp_path, "ratchet.contains", RULES)
-    report = improve(str(tmp_path), RULES)
-    assert report.problems == ()
-    (judged,) = report.judged
-    assert judged.verdict.decision == "promote", judged.verdict.reason
-    assert judged.verdict.gain > 0.2
-    assert learned_from_people(project)
-
-
-def test_where_nobody_can_score_people_compare_what_differs_and_the_better_version_is_promoted(
-    project, tmp_path
-):
-    selection = SelectionSettings(train_labels=40, gate_share=0.4)
-    rules = RULES.model_copy(update={"selection": selection})
-    asked_and_answered(project, tmp_path, "None", rules)
+def proven_with_people(project, tmp_path, rules):
+    """Runs until the challenger serves, people comparing in between; returns its verdict and what they were asked."""
     asked = []
     for _ in range(6):
         report = improve(str(tmp_path), rules)
@@ -126,10 +105,28 @@ def test_where_nobody_can_score_people_compare_what_differs_and_the_better_versi
         questions = people_compare(project)
         assert len(questions) == judged.verdict.n_waiting > 0
         asked += questions
-    verdict = judged.verdict
-    assert verdict.decision == "promote", verdict.reason
-    assert (verdict.n_labelled, verdict.n_waiting) == (len(asked), 0), "they alone judged, each once"
-    assert verdict.n_alike > 0, "the rest was answered alike, and nobody was asked"
-    assert champion(project).candidate_id == judged.candidate_id
+    verdict, serving = judged.verdict, champion(project)
+    assert (verdict.decision, verdict.n_waiting) == ("promote", 0), verdict.reason
+    assert verdict.gain > 0.2
+    assert serving.candidate_id == judged.candidate_id
+    assert serving.candidate.topology.recalls == 4
+    assert '"source":"human"' in fetch_files(project, serving.candidate_id)["memory"].read_text()
     assert [entry.proven for entry in read_ledger(project).current] == [True]
-    assert learned_from_people(project)
+    return verdict, asked
+
+
+def test_people_correct_sentences_and_what_they_wrote_teaches_and_judges(project, tmp_path):
+    asked_and_answered(project, tmp_path, "ratchet.contains", RULES)
+    verdict, asked = proven_with_people(project, tmp_path, RULES)
+    assert verdict.n_labelled > len(asked), "the scorer compared with what people had written"
+
+
+def test_where_nobody_can_score_people_compare_what_differs_and_the_better_version_is_promoted(
+    project, tmp_path
+):
+    selection = SelectionSettings(train_labels=40, gate_share=0.4)
+    rules = RULES.model_copy(update={"selection": selection})
+    asked_and_answered(project, tmp_path, "None", rules)
+    verdict, asked = proven_with_people(project, tmp_path, rules)
+    assert verdict.n_labelled == len(asked) > 0, "they alone judged, each once"
+    assert verdict.n_alike > 0, "the rest was answered alike, and nobody was asked"

@@ -32,6 +32,8 @@ def show_round(report: ImproveReport, versions: Sequence[Version]) -> None:
     show_verdicts(report.judged, versions)
     for proposer, why in report.nothing_new.items():
         say(f"{proposer}: {why}; no test was spent on it")
+    if any(one.stopped and one.verdict.n_waiting for one in report.judged):
+        say("`ratchet label` shows what waits, side by side; the next run goes on with what people said")
     if report.decision.promoted:
         version = next(v for v in versions if v.candidate_id == report.decision.best)
         say(f"version {version.number}, made by {version.candidate.origin.proposer}", "green", "promoted")
@@ -43,15 +45,17 @@ def show_round(report: ImproveReport, versions: Sequence[Version]) -> None:
 def show_verdicts(judged: Sequence[GateResult], versions: Sequence[Version]) -> None:
     """One row a challenger, each with its sentence."""
     table = Table(box=None, padding=(0, 2, 0, 2), show_edge=False)
-    for column in ("version", "how made", "accuracy", "verdict", "evidence"):
+    known = any(one.accuracy for one in judged)  # of cases that are answered alike nobody knows it
+    for column in ("version", "how made", *(["accuracy"] if known else []), "verdict", "evidence"):
         table.add_column(column, header_style="dim")
     by_id = {version.candidate_id: version for version in versions}
     for one in judged:
         version = by_id[one.candidate_id]
+        accuracy = f"{one.accuracy.mean:.2f} on {one.accuracy.n}" if one.accuracy else "–"
         table.add_row(
             str(version.number),
             outside(version.candidate.origin.proposer),
-            f"{one.accuracy.mean:.2f} on {one.accuracy.n}" if one.accuracy else "–",
+            *([accuracy] if known else []),
             verdict_word(one.verdict.decision),
             outside(
                 f"{sentence(one.verdict)}; {one.stopped}" if one.stopped else sentence(one.verdict), 1000

@@ -15,6 +15,7 @@ from rich.text import Text
 from ratchet.agent.settings_table import SETTINGS_FILE
 from ratchet.evaluation.gate.ledger import Ledger
 from ratchet.flows.commands.approve import awaiting_approval
+from ratchet.flows.commands.label_progress import progress_lines
 from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import called, which_project
@@ -24,6 +25,7 @@ from ratchet.infra.registry.diversity import VersionDiversity, read_diversity
 from ratchet.infra.registry.prompts import prompts_behind
 from ratchet.infra.registry.registry import version_history
 from ratchet.infra.registry.version import Version
+from ratchet.infra.review.comparisons import pending_comparisons
 from ratchet.infra.review.queue import waiting
 from ratchet.infra.serve.backlog import count_left_behind
 from ratchet.infra.serve.journal import journals_folder
@@ -43,6 +45,10 @@ class ProjectStatus:
     n_traces: int
     n_labels: int
     n_pending: int
+    n_questions: int
+    """Of the gate: answers that stand side by side."""
+    progress: list[str]
+    """How far people are with each open test, and with this round's traces."""
     n_spooled: int
     unreadable: dict[str, str]
     """Traces in MLflow that cannot be read, and why."""
@@ -91,6 +97,8 @@ def _read(project: str, folder: Path | None) -> ProjectStatus:
         n_traces=collected.traces.n_rows if collected.traces else 0,
         n_labels=collected.labels.n_rows if collected.labels else 0,
         n_pending=len(waiting(project)),
+        n_questions=len(pending_comparisons(project)),
+        progress=progress_lines(project, folder),
         n_spooled=count_spooled(spool_folder(project))
         + count_left_behind(journals_folder(Settings().home, project)),
         unreadable=collected.unreadable,
@@ -113,8 +121,8 @@ def next_step(state: ProjectStatus) -> str:
         return "`ratchet improve` sends the records that MLflow did not take; `ratchet doctor` says if it answers"
     if state.proven:
         return f"`ratchet approve {state.proven[-1].candidate_id[:8]}` shows a proven challenger"
-    if state.n_pending:
-        return "`ratchet label list`: people's answers are what the next version is proven with"
+    if state.n_pending or state.n_questions:
+        return "`ratchet label`: people's answers are what the next version learns from, and is proven with"
     if state.ledger.exhausted:
         return "the error budget is exhausted: grant a new one, in your name and with a reason"
     if state.drifted:
@@ -130,6 +138,8 @@ def _answer(state: ProjectStatus) -> dict[str, Any]:
         "versions": len(state.versions),
         "proven": [version.candidate_id for version in state.proven],
         "pending_labels": state.n_pending,
+        "pending_comparisons": state.n_questions,
+        "progress": state.progress,
         "traces": state.n_traces,
         "labels": state.n_labels,
         "spooled": state.n_spooled,
@@ -151,9 +161,7 @@ def _panel(state: ProjectStatus) -> Panel:
     table = Table.grid(padding=(0, 2))
     table.add_row("champion", _champion(state))
     table.add_row("challengers", _challengers(state))
-    table.add_row(
-        "people", f"{state.n_pending} traces wait for an answer" if state.n_pending else "nothing waits"
-    )
+    table.add_row("people", _people(state))
     table.add_row("collected", f"{state.n_traces:,} traces, {state.n_labels:,} labels")
     table.add_row("error budget", outside(state.ledger.summary))
     table.add_row("drift", _drift(state))
@@ -185,6 +193,12 @@ def _champion(state: ProjectStatus) -> str:
     score = next(iter(version.scores.values()), None)
     found = f", {score.mean:.3f} [{score.low:.2f}, {score.high:.2f}]" if score else ""
     return f"{called(version)} by {version.candidate.origin.proposer}{found}{since}"
+
+
+def _people(state: ProjectStatus) -> str:
+    both = ((state.n_questions, "comparisons"), (state.n_pending, "traces"))
+    told = " and ".join(f"{n} {what}" for n, what in both if n)
+    return "\n".join([f"{told} wait for an answer" if told else "nothing waits", *state.progress])
 
 
 def _challengers(state: ProjectStatus) -> str:

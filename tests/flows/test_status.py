@@ -1,8 +1,11 @@
 import json
+from datetime import UTC, datetime
 
+from ratchet.evaluation.gate.questions import Question, Reply
 from ratchet.infra.drift.log import log_drift
 from ratchet.infra.mlflow_client import connect
 from ratchet.infra.registry.registry import promote
+from ratchet.infra.review.comparisons import ask_comparisons, reply
 from ratchet.infra.traces.spool import spool_lines
 from ratchet.infra.traces.write import spool_folder
 
@@ -29,7 +32,17 @@ def test_what_comes_next_follows_the_state(ratchet, own_past):
     assert "did not take" in answer["next"]
     (spool_folder(own_past.project) / "traces.jsonl").unlink()
     promote(own_past.project, own_past.proven.candidate_id, approved_by="anna", reason="proven")
-    assert "ratchet label list" in following()["next"]
+    case = own_past.traces[0].case
+    question = Question(case=case, trace_id=own_past.traces[0].trace_id, answers=("left", "right"))
+    ask_comparisons(own_past.project, [question])
+    assert "ratchet label" in following()["next"]
+    assert (following()["pending_comparisons"], following()["pending_labels"]) == (1, 1)
+    told = ratchet("status", "--name", own_past.project, columns=80).stderr
+    assert "1 comparisons and 1 traces wait for an answer" in " ".join(told.split())
+    assert max(map(len, told.splitlines())) <= 80
+    reply(
+        own_past.project, Reply(question_id=question.question_id, rater="anna", created_at=datetime.now(UTC))
+    )
     arguments = ("--rater", "anna", "--name", own_past.project)
     ratchet("label", "answer", own_past.traces[2].trace_id, "get_weather", *arguments)
     assert "the traffic changed" in following()["next"]

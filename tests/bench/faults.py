@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class Fault:
 
     stage: str = ""
     at: int = 0
-    """Kill at this write of the stage, from 1; 0 = count them only."""
+    """Kill at this write of the stage, from 1; 0 = never."""
     file_limit: int | None = None
     """No file may grow beyond this many bytes."""
     environment: tuple[tuple[str, str], ...] = ()
@@ -84,7 +84,8 @@ class Ended:
     """What a person reads of an error."""
     trace: str | None = None
     """Traceback of an error that nobody foresaw."""
-    writes: int = 0
+    writes: dict[str, int] = field(default_factory=dict)
+    """By stage, of the innermost that was at work."""
 
 
 def improve(place: Place, fault: Fault | None = None) -> Ended:
@@ -187,27 +188,28 @@ def _improve(place: Place, fault: Fault) -> dict[str, Any]:
         changed |= {PREFECT_API_URL: given["PREFECT_API_URL"], PREFECT_CLIENT_MAX_RETRIES: 0}
     with temporary_settings(changed):
         report = flow_module.improve(str(place.folder), rules)
-    return {"report": report.model_dump(mode="json"), "writes": counter.n}
+    return {"report": report.model_dump(mode="json"), "writes": counter.writes}
 
 
 class _Counter:
-    """Counts what a stage writes, and ends the process at one of these writes."""
+    """Counts what each stage writes, and ends the process at one of these writes."""
 
     def __init__(self, stage: str, at: int) -> None:
         from sqlalchemy import event
         from sqlalchemy.engine import Engine
 
-        self.stage, self.at, self.n, self.inside = stage, at, 0, False
+        self.stage, self.at, self.inside = stage, at, ""
+        self.writes: dict[str, int] = {}
         event.listen(Engine, "after_cursor_execute", self._statement)
         sys.addaudithook(self._audit)
 
     def within(self, stage: str, call: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*arguments: Any, **options: Any) -> Any:
-            self.inside = stage == self.stage
+            around, self.inside = self.inside, stage
             try:
                 return call(*arguments, **options)
             finally:
-                self.inside = False
+                self.inside = around
 
         return counted
 
@@ -222,8 +224,8 @@ class _Counter:
 
     def _count(self) -> None:
         if self.inside:
-            self.n += 1
-            if self.n == self.at:
+            self.writes[self.inside] = n = self.writes.get(self.inside, 0) + 1
+            if self.inside == self.stage and n == self.at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
 

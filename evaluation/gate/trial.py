@@ -188,16 +188,17 @@ class Trial:
         return screened(verdict, told)
 
     def _standing(self) -> Verdict:
-        alike = sum(play.alike for play in self.plays)
+        counts = {
+            "labelled": sum(play.challenger is not None for play in self.plays),
+            "alike": sum(play.alike for play in self.plays),
+            "waiting": sum(play.waits for play in self.plays),
+        }
         blocked = self._audit()
         if not self.open_pairs:
-            return with_unanswered(self.gate.verdict(), None, alike=alike, waiting=0, blocked=blocked)
+            return with_unanswered(self.gate.verdict(), None, **counts, blocked=blocked)
         low = self._with_open("loss", reject_alpha=_NEVER, slice_alpha=_NEVER).verdict()
         high = self._with_open("win").verdict()
-        waiting = sum(play.waits for play in self.plays)
-        return with_unanswered(
-            low, high, alike=alike, waiting=waiting, blocked=blocked, gain=self._known_gain()
-        )
+        return with_unanswered(low, high, **counts, blocked=blocked, gain=self._known_gain())
 
     def _audit(self) -> tuple[str, ...]:
         """Why answers that count as the same are none, where people saw a difference too often."""

@@ -132,6 +132,7 @@ def with_unanswered(
     low: Verdict,
     high: Verdict | None,
     *,
+    labelled: int,
     alike: int,
     waiting: int,
     blocked: tuple[str, ...] = (),
@@ -142,6 +143,7 @@ def with_unanswered(
     Args:
         low: with every unanswered one as a loss: what may promote.
         high: with every unanswered one as a win: what may reject, as a whole or for a slice; None = nothing waits.
+        labelled: cases of which both scores are known.
         alike: cases at which both answered the same.
         waiting: cases that are not answered.
         blocked: what else keeps it from being promoted.
@@ -165,7 +167,7 @@ def with_unanswered(
             "decided_at": high.decided_at if decision == "reject" else low.decided_at,
             "blocked_by": blocked,
             "slices": high.slices,
-            "n_labelled": low.n_labelled - alike - waiting,
+            "n_labelled": labelled,
             "n_alike": alike,
             "n_waiting": waiting,
         }

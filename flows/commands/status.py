@@ -16,6 +16,7 @@ from ratchet.agent.settings_table import SETTINGS_FILE
 from ratchet.evaluation.gate.ledger import Ledger
 from ratchet.flows.commands.approve import awaiting_approval
 from ratchet.flows.commands.label_progress import progress_lines
+from ratchet.flows.commands.label_raters import rules_of
 from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import called, which_project
@@ -25,7 +26,7 @@ from ratchet.infra.registry.diversity import VersionDiversity, read_diversity
 from ratchet.infra.registry.prompts import prompts_behind
 from ratchet.infra.registry.registry import version_history
 from ratchet.infra.registry.version import Version
-from ratchet.infra.review.comparisons import pending_comparisons
+from ratchet.infra.review.back_end import back_end
 from ratchet.infra.review.queue import waiting
 from ratchet.infra.serve.backlog import count_left_behind
 from ratchet.infra.serve.journal import journals_folder
@@ -97,7 +98,7 @@ def _read(project: str, folder: Path | None) -> ProjectStatus:
         n_traces=collected.traces.n_rows if collected.traces else 0,
         n_labels=collected.labels.n_rows if collected.labels else 0,
         n_pending=len(waiting(project)),
-        n_questions=len(pending_comparisons(project)),
+        n_questions=len(back_end(rules_of(folder)).pending_comparisons(project)),
         progress=progress_lines(project, folder),
         n_spooled=count_spooled(spool_folder(project))
         + count_left_behind(journals_folder(Settings().home, project)),

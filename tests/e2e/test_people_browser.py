@@ -14,6 +14,7 @@ from ratchet.infra.registry.registry import promote
 from ratchet.infra.review.comparisons import BETTER, QUEUE, pending_comparisons, read_replies
 from ratchet.infra.review.queue import find_queue, queue_items
 from ratchet.infra.traces.spans import comparison_id, mlflow_id
+from ratchet.infra.traces.write import collect
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
@@ -95,6 +96,8 @@ def test_three_answers_on_the_page_are_read_and_the_next_round_bets_on_exactly_t
         second.question_id: ("default", (), None),
         third.question_id: ("default", (), "We see to it."),
     }
+    got = collect(NAME)  # of a server, which is searched by other means than a file
+    assert (got.traces, got.labels, got.problems) == ((), (), ())
     gate(NAME, serving, answers)
     state = TrialState.from_json(read_open_test(NAME, other))
     gains = {play.question: play.gain for play in state.plays if play.raters}

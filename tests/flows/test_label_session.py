@@ -72,6 +72,9 @@ def test_who_quits_loses_nothing_and_who_gives_no_name_is_asked_for_it(
     name = own_past.project
     asked = [question(own_past, n, "a", "b") for n in range(2)]
     ask_comparisons(name, asked)
+    told = json.loads(ratchet("status", "--name", name, "--json").stdout)
+    assert (told["pending_comparisons"], told["pending_labels"], told["traces"]) == (2, 1, 0)
+    assert told["next"].startswith("`ratchet approve")  # what is proven comes before what people are asked
     type_in("b", "q")
     done = ratchet("label", "--name", name, "--rater", "bert")
     assert "1 answered by bert, 2 still wait" in done.stderr

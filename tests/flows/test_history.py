@@ -39,7 +39,7 @@ def test_the_longest_of_our_own_names_leaves_room_for_the_whole_line(past):
 
 
 def test_what_of_the_error_budget_is_spent_is_told(ratchet, past):
-    assert "3 tests, 0.0414 of 0.05" in ratchet("history", "--name", past.project).stderr
+    assert "3 tests, 0.00964 of 0.05" in ratchet("history", "--name", past.project).stderr
 
 
 def test_json_is_one_object_with_versions_and_ledger(ratchet, past):

@@ -12,6 +12,7 @@ from ratchet.infra.known_projects import known_projects
 from ratchet.infra.registry.gate_cases import spent_cases
 from ratchet.infra.registry.ledger import read_ledger
 from ratchet.infra.registry.registry import champion, fetch_files, seen_case_ids, version_history
+from ratchet.infra.review.comparisons import pending_comparisons, read_replies
 from ratchet.infra.review.queue import pending
 from ratchet.infra.store.project_state import project_folder
 from ratchet.infra.traces.write import collect
@@ -19,6 +20,7 @@ from ratchet.infra.traces.write import collect
 pytestmark = [pytest.mark.story, pytest.mark.slow, pytest.mark.server]
 
 NAME = "demo"
+TOLD = ("round 1", "round 2", "two challengers")
 
 
 def test_it_tells_its_story_as_one_json_object(demo):
@@ -87,6 +89,20 @@ def test_every_queued_trace_was_answered_and_only_those(demo_home):
     assert all(label.asked and 0 < label.propensity <= 1 for label in asked)
 
 
+def test_people_compared_only_where_versions_differ_and_the_demo_says_how_many_labels_that_saved(
+    demo, demo_home
+):
+    said = read_replies(NAME)
+    told = [json.loads((project_folder(NAME) / f"{one}.json").read_text()) for one in TOLD]
+    asked = sum(one["people"]["asked"] for one in told)
+    played = sum(one["people"]["played"] for one in told)
+    assert pending_comparisons(NAME) == [], "what no test asks any more was taken back"
+    assert {one.rater for one in said} == {"stand-in"}
+    assert 0 < asked < played
+    assert len({one.question_id for one in said}) >= asked
+    assert f"{told[1]['people']['played'] - told[1]['people']['asked']} labels saved" in demo.stderr
+
+
 def test_no_trace_knows_the_expected_answer(demo_home):
     assert all(trace.case.expected is None for trace in collect(NAME).traces)
 
@@ -145,7 +161,7 @@ def test_the_same_seed_gives_the_same_candidates_and_verdicts(demo, run_demo, tm
     def told(home):
         monkeypatch.setenv("RATCHET_HOME", str(home))
         round_1 = json.loads((project_folder(NAME) / "round 1.json").read_text())
-        judged = [(j["candidate_id"], j["verdict"]["decision"]) for j in round_1["judged"]]
+        judged = [(j["candidate_id"], j["verdict"]["decision"]) for j in round_1["report"]["judged"]]
         return judged, [v.candidate_id for v in version_history(NAME)]
 
     other = run_demo(tmp_path / "other")

@@ -68,9 +68,8 @@ def ask_for_labels(
         )
     if picks:
         current = ask_in_round(name, current, picks, episode=episode)
-    ask_people(
-        name, current.picks
-    )  # the old ones, too: a run killed before may have left some out of the queue
+    drawn = [pick for pick in current.picks if pick.propensity is not None]
+    ask_people(name, drawn)  # the old ones, too: a run killed before may have left some out of the queue
     asked = {pick.trace_id for pick in current.picks}
     return LabelRequest(n_asked=len(asked), n_waiting=len(still_waiting(name, asked)))
 

@@ -106,8 +106,8 @@ def _carried_over(connection: Connection, current: Round) -> Round:
     if not state.asked and not state.asked_about_episode:
         return current
     if not current.picks:
-        why = "asked by an older version"  # they are in the queue, with the propensity that counts
-        asked = [ReviewItem(trace_id=one, propensity=1.0, reason=why) for one in state.asked]
+        why = "asked by an older version"  # they are in the queue; the propensity that counts is in the log of picks
+        asked = [ReviewItem(trace_id=one, propensity=None, reason=why) for one in state.asked]
         _append(connection, current, asked, state.asked_about_episode)
     update_state(connection.project, asked=(), asked_about_episode=0)
     return _replay(read_log(connection))

@@ -123,6 +123,11 @@ def as_markdown(evidence: ApprovalEvidence) -> str:
     parts.append(_plain(version.reason, 2000))
     if verdict is not None and verdict.screening:
         parts.append(f"**Only screened**: {_plain(verdict.screening, 2000)}")
+    if version.golden is not None:
+        lost = f": {', '.join(version.golden.lost)}" if version.golden.lost else ""
+        parts.append(f"**{'Worse on the ' if lost else ''}{version.golden.words}**{lost}")
+    if verdict is not None and version.notes:
+        parts.append(_plain(version.notes, 2000))
     for part in verdict.slices if verdict is not None else ():
         parts.append(f"- slice {_plain(part.name)}: {part.gain:+.3f} on {part.n_bets:,}")
     parts += ["### What changes", *(_changed(row) for row in evidence.changes)]

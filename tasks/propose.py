@@ -104,6 +104,8 @@ def propose_each(
 def forgetting_version(folder: str, name: str, data: RoundData, seed: int) -> list[str]:
     """The champion without the entries that people had it forget; nothing where it has none of them."""
     gone = forgotten(name)
+    if not gone.entries:
+        return []
     serving = registered(name, data.champion)
     if not would_forget(serving.candidate, serving.files, gone):
         return []

@@ -18,7 +18,7 @@ _SHORTEST = 4
 """Characters of an id that name an entry at least."""
 
 
-class Entry(Record):
+class MemoryEntry(Record):
     """What one run left behind."""
 
     entry_id: str
@@ -43,7 +43,7 @@ class Entry(Record):
         return (self.credit.led_to_success + 1) / (self.credit.shown + 2)
 
 
-def entries_of(steps: Mapping[str, Iterable[Experience]], credits: Mapping[str, Credit]) -> list[Entry]:
+def entries_of(steps: Mapping[str, Iterable[Experience]], credits: Mapping[str, Credit]) -> list[MemoryEntry]:
     """The entries of a memory, worst first; those of equal worth in the order of age and id.
 
     Args:
@@ -60,10 +60,10 @@ def entries_of(steps: Mapping[str, Iterable[Experience]], credits: Mapping[str, 
     )
 
 
-def _entry(placed: Sequence[tuple[str, Experience]], credit: Credit) -> Entry:
+def _entry(placed: Sequence[tuple[str, Experience]], credit: Credit) -> MemoryEntry:
     steps = sorted((step for _, step in placed), key=lambda step: (step.attempt, step.index or 0, step.role))
     first = steps[0]
-    return Entry(
+    return MemoryEntry(
         entry_id=first.trace_id,
         case_id=first.case_id,
         source="human" if any(step.source == "human" for step in steps) else "own",
@@ -77,13 +77,13 @@ def _entry(placed: Sequence[tuple[str, Experience]], credit: Credit) -> Entry:
     )
 
 
-def with_text(entries: Iterable[Entry], text: str) -> list[Entry]:
+def with_text(entries: Iterable[MemoryEntry], text: str) -> list[MemoryEntry]:
     """Those whose request or answer has the text, in whatever case."""
     wanted = text.casefold()
     return [e for e in entries if wanted in "\n".join((e.request, *e.said)).casefold()]
 
 
-def entry_named(entries: Sequence[Entry], text: str) -> Entry:
+def entry_named(entries: Sequence[MemoryEntry], text: str) -> MemoryEntry:
     """The entry with this id, or the beginning of one.
 
     Raises:

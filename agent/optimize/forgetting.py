@@ -56,9 +56,7 @@ class Forget(Record):
 def would_forget(candidate: Candidate, files: Mapping[str, Path], gone: Oblivion) -> bool:
     """Whether anything of what was forgotten stands in the candidate's memory or examples."""
     steps = (step for label in _shares(candidate) for step in read_snapshot(files[label])[1])
-    return bool(gone.entries) and (
-        any(_covered(step, gone) for step in steps) or _without_demos(candidate.predictors, gone)[1] > 0
-    )
+    return any(_covered(step, gone) for step in steps) or _without_demos(candidate.predictors, gone)[1] > 0
 
 
 def _covered(step: Experience, gone: Oblivion) -> bool:

@@ -25,7 +25,7 @@ from ratchet.agent.trace import Trace
 from ratchet.evaluation.drift.message import Message
 from ratchet.evaluation.drift.monitor import MIN_REFERENCE, DriftMonitor
 
-BLOCK: Final = 10
+BLOCK_SIZE: Final = 10
 """Answers that are one observation of how varied answers are."""
 LOOK: Final = 5
 """Blocks that are looked at together."""
@@ -120,7 +120,7 @@ def watch_diversity(
         alpha: false alarms per look.
         seed: of the monitor.
     """
-    lacking = max(MIN_REFERENCE - len(past) // BLOCK, 0) * BLOCK
+    lacking = max(MIN_REFERENCE - len(past) // BLOCK_SIZE, 0) * BLOCK_SIZE
     usual, watched = _blocks([*past, *answers[:lacking]]), _blocks(answers[lacking:])
     if len(usual) < MIN_REFERENCE or not watched:
         return None
@@ -140,8 +140,8 @@ def watch_diversity(
 
 
 def _blocks(answers: Sequence[str]) -> list[Sequence[str]]:
-    whole = len(answers) - len(answers) % BLOCK
-    return [answers[start : start + BLOCK] for start in range(0, whole, BLOCK)]
+    whole = len(answers) - len(answers) % BLOCK_SIZE
+    return [answers[start : start + BLOCK_SIZE] for start in range(0, whole, BLOCK_SIZE)]
 
 
 def _as_message(block: Sequence[str]) -> Message:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ratchet.agent.errors import BadInput
-from ratchet.agent.memory.entries import Entry, entry_named, with_text
+from ratchet.agent.memory.entries import MemoryEntry, entry_named, with_text
 from ratchet.agent.memory.forgotten import Forgotten
 from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name, Person
 from ratchet.flows.commands.terminal import NO, console, emit_json, moment, outside
@@ -144,7 +144,7 @@ def _version(project: str, text: str | None) -> Version:
     return serving
 
 
-def _entry(project: str, text: str, version: str | None) -> Entry:
+def _entry(project: str, text: str, version: str | None) -> MemoryEntry:
     """The version's entry of this name; else the library's."""
     own = remembered_by(project, _version(project, version).candidate_id)
     wanted = text.removeprefix("tr-").lower()
@@ -153,7 +153,7 @@ def _entry(project: str, text: str, version: str | None) -> Entry:
     return entry_named(library_entries_named(project, text) if len(wanted) >= 4 else [], text)
 
 
-def _row(entry: Entry, gone: dict[str, Forgotten]) -> dict[str, Any]:
+def _row(entry: MemoryEntry, gone: dict[str, Forgotten]) -> dict[str, Any]:
     known = gone.get(entry.entry_id)
     return {
         **entry.model_dump(mode="json", exclude={"credit"}),
@@ -163,7 +163,9 @@ def _row(entry: Entry, gone: dict[str, Forgotten]) -> dict[str, Any]:
     }
 
 
-def _show_list(whose: str, found: list[Entry], total: int, gone: dict[str, Forgotten], text: str) -> None:
+def _show_list(
+    whose: str, found: list[MemoryEntry], total: int, gone: dict[str, Forgotten], text: str
+) -> None:
     having = f" with {text!r}" if text else ""
     if not found:
         console.print(
@@ -193,13 +195,13 @@ def _show_list(whose: str, found: list[Entry], total: int, gone: dict[str, Forgo
     console.print("`ratchet memory show ENTRY` tells more; `forget ENTRY --reason …` takes it out")
 
 
-def _origin(entry: Entry) -> str:
+def _origin(entry: MemoryEntry) -> str:
     whose = {"human": "a person's word", "own": "the agent's own success"}[entry.source]
     agent = f", in a log of {entry.imported_from}" if entry.imported_from else ""
     return f"{whose}{agent}" + (f", {moment(entry.recorded_at)}" if entry.recorded_at else "")
 
 
-def _counts(entry: Entry) -> str:
+def _counts(entry: MemoryEntry) -> str:
     credit = entry.credit
     if not credit.shown:
         return "no run that was shown it has been scored yet"

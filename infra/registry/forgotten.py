@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from ratchet.agent.errors import BadInput
-from ratchet.agent.memory.entries import Entry
+from ratchet.agent.memory.entries import MemoryEntry
 from ratchet.agent.memory.forgotten import Forgotten, Oblivion
 from ratchet.infra.mlflow_client import connect, mlflow_errors
 from ratchet.infra.registry.log import append_event, read_events
@@ -20,7 +20,7 @@ _ANSWERS = 20
 """Answers of an entry that are told; what is the same as any of them, to the same case, is not learned again."""
 
 
-def forget_entries(project: str, entries: Sequence[Entry], *, by: str, reason: str) -> list[Forgotten]:
+def forget_entries(project: str, entries: Sequence[MemoryEntry], *, by: str, reason: str) -> list[Forgotten]:
     """Write down that these are to be forgotten; what already is stays as it was told first.
 
     Returns:

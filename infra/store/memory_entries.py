@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ratchet.agent.memory.entries import Entry, entries_of
+from ratchet.agent.memory.entries import MemoryEntry, entries_of
 from ratchet.agent.memory.snapshot import read_snapshot
 from ratchet.agent.memory.steps import Credit, Experience
 from ratchet.infra.registry.registry import fetch_files
@@ -14,7 +14,7 @@ def is_memory(label: str) -> bool:
     return label == "memory" or label.startswith("memory.")
 
 
-def remembered_by(project: str, candidate_id: str) -> list[Entry]:
+def remembered_by(project: str, candidate_id: str) -> list[MemoryEntry]:
     """The entries that a version recalls, worst first.
 
     Raises:
@@ -32,7 +32,7 @@ def steps_of(files: dict[str, Path]) -> dict[str, list[Experience]]:
     return {label: read_snapshot(path)[1] for label, path in files.items() if is_memory(label)}
 
 
-def library_entries(project: str, n: int, text: str = "") -> tuple[list[Entry], int]:
+def library_entries(project: str, n: int, text: str = "") -> tuple[list[MemoryEntry], int]:
     """The `n` worst entries of the library that have a text, and how many have it."""
     with open_library(project) as library:
         steps, total = library.worst(n, text)
@@ -40,7 +40,7 @@ def library_entries(project: str, n: int, text: str = "") -> tuple[list[Entry], 
     return entries_of({"": steps}, credits), total
 
 
-def library_entries_named(project: str, text: str) -> list[Entry]:
+def library_entries_named(project: str, text: str) -> list[MemoryEntry]:
     """The library's entries whose id begins with this."""
     with open_library(project) as library:
         steps = library.begin_with(text.removeprefix("tr-").lower())

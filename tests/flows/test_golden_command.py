@@ -9,6 +9,7 @@ from tests.evidence import give_verdict
 from ratchet.agent.project import load_project
 from ratchet.evaluation.gate.choice import BestChallenger
 from ratchet.evaluation.gate.gate import Pair, decide
+from ratchet.flows.approval_evidence import approval_evidence, as_markdown
 from ratchet.infra.registry.registry import champion, promote, register, version_of
 from ratchet.infra.traces.write import log_traces
 from ratchet.tasks.gate import GateRound
@@ -81,6 +82,8 @@ def test_what_loses_a_frozen_case_waits_for_a_person_and_what_loses_none_is_prom
     assert shown["golden"]["lost"] == [traces[0].case.case_id]
     assert "0 won, 1 lost" in " ".join(ratchet("show", worse[:8], "--name", project).stderr.split())
 
+    page = as_markdown(approval_evidence(project, version_of(project, worse), champion(project)))
+    assert f"0 won, 1 lost**: {traces[0].case.case_id}" in page, "who approves in Prefect sees it, too"
     promote(project, worse, approved_by="anna", reason="I know; the way has changed")
     assert champion(project).candidate_id == worse, "a person may approve knowingly"
     same, done = proven("left again")

@@ -39,12 +39,13 @@ def close_open_test(project: str, candidate: str, *, reason: str, by: str = "") 
 
 def _so_far(project: str, entry: Entry) -> tuple[float, list[str]]:
     """The evidence of this very test, and the cases that it used."""
-    text = read_open_test(project, entry.candidate)
-    state = TrialState.from_json(text, where=f"the stored test of {entry.candidate}") if text else None
-    if state is None or state.opened_at != entry.opened_at:
-        return 1.0, []
-    used = [play.case_id for play in state.plays if play.is_evidence]
+    used: list[str] = []
     try:
+        text = read_open_test(project, entry.candidate)
+        state = TrialState.from_json(text, where=f"the stored test of {entry.candidate}") if text else None
+        if state is None or state.opened_at != entry.opened_at:
+            return 1.0, []
+        used = [play.case_id for play in state.plays if play.is_evidence]
         trial = Trial.resume(state, (), (), most=0)
         verdict = trial.verdict
     except BadInput:  # of another version of Ratchet, or corrupt: what it is worth is not known

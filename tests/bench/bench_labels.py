@@ -16,11 +16,16 @@ from label_worlds import World, worlds
 from ratchet.evaluation.data.arrays import Floats
 from ratchet.evaluation.gate.betting import NO_PRIOR, TrustPrior
 from ratchet.evaluation.gate.characteristics.lifetimes import Bets, Plans, evidence
-from ratchet.evaluation.gate.characteristics.simulation import GAINS, Counts, first_crossings
+from ratchet.evaluation.gate.characteristics.simulation import (
+    GAINS,
+    Counts,
+    first_crossings,
+    promoted_in_lifetimes,
+)
 from ratchet.evaluation.gate.horizon import Flags
 from ratchet.evaluation.gate.settings import GateSettings
 
-RATE, OPTIONS, ALPHA = 0.7, 4, 0.05
+RATE, OPTIONS, ALPHA, CANDIDATES = 0.7, 4, 0.05, 60
 CORRELATIONS: Final = (0.6, 0.9)
 UNLABELLED: Final = 9
 """Judged cases for each that a person sees: π = 0.1."""
@@ -132,6 +137,37 @@ def show_worlds(rates: Sequence[tuple[str, float]], lifetimes: int) -> list[tupl
     return [(f"false promotions: {name}", rate, 0.05) for name, rate in rates]
 
 
+def show_found(rng: np.random.Generator, lifetimes: int) -> list[tuple[str, float, float]]:
+    """Of the truly better candidates those that a lifetime of 60 promotes, M alone; print, return the goals."""
+    print(
+        "\nshare of truly better candidates that are promoted over 60; with a false promotion, of lifetimes"
+    )
+    goals = []
+    for part, gain, cases in ((0.2, 0.2, 100), (0.2, 0.1, 300), (0.1, 0.2, 200)):
+        better = rng.random((lifetimes, CANDIDATES)) < part
+        d = play_many(rng, better.reshape(-1, 1), gain, cases)
+        tests = first_crossings(d, np.zeros_like(d), ALPHA)
+        old_shares = 6 * ALPHA / (np.pi * np.arange(1, CANDIDATES + 1)) ** 2
+        before = tests.peak.reshape(better.shape) >= -np.log(old_shares)
+        now = promoted_in_lifetimes(tests, candidates=CANDIDATES)
+        false = float((now & ~better).any(axis=1).mean())
+        name = f"{part:.0%} better by {gain:g}, {cases} cases"
+        print(
+            f"{name:32}{before[better].mean():8.3f} before {now[better].mean():8.3f} now; false {false:.4f}"
+        )
+        goals.append(
+            (f"promoted before / now: {name}", float(before[better].mean() / now[better].mean()), 1.0)
+        )
+    return goals
+
+
+def play_many(rng: np.random.Generator, better: Flags, gain: float, cases: int) -> Floats:
+    """Differences of independent versions, [N, cases]; those of `better`, [N, 1], gain."""
+    ours = rng.random((better.size, cases), dtype=np.float32) < RATE
+    theirs = rng.random((better.size, cases), dtype=np.float32) < RATE + gain * better
+    return theirs.astype(np.float64) - ours
+
+
 def measure_world(world: World, rng: np.random.Generator, lifetimes: int) -> float:
     """Share of lifetimes with a false promotion; in portions, so that memory stays bounded."""
     wrong = [world(rng, min(1000, lifetimes - start)) for start in range(0, lifetimes, 1000)]
@@ -166,6 +202,8 @@ def main() -> int:
             rng = np.random.default_rng(chosen.seed)
             rates.append((name, measure_world(world, rng, chosen.lifetimes)))
         goals += show_worlds(rates, chosen.lifetimes)
+        step("truly better ones promoted in a lifetime")
+        goals += show_found(np.random.default_rng(chosen.seed), max(chosen.lifetimes // 30, 10))
     print()
     for name, value, most in goals:
         print(f"{'ok' if value <= most else 'MISSED':6}  {value:7.4f} ≤ {most:.4f}  {name}")

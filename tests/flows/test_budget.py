@@ -6,6 +6,7 @@ import pytest
 
 from ratchet.evaluation.gate.gate import Gate, GatePolicy, Pair
 from ratchet.evaluation.gate.trial import TrialState
+from ratchet.infra.registry.closing import close_open_test
 from ratchet.infra.registry.gate_cases import read_open_test, write_open_test
 from ratchet.infra.registry.ledger import open_ledger_test, read_ledger
 
@@ -73,4 +74,8 @@ def test_a_person_closes_an_open_test_and_gets_back_what_its_evidence_is_worth(r
     assert (closed["decision"], closed["e_value"]) == ("continue", pytest.approx(e_value))
     assert read_ledger(project).reserve == pytest.approx(before - entry.alpha_k * (1 - e_value))
     assert read_open_test(project, candidate) is None
+    again = open_ledger_test(project, candidate, champion=champion)
+    write_open_test(project, candidate, "no test at all")
+    close_open_test(project, candidate, reason="nobody can read it", by="bert")
+    assert read_ledger(project).entries[-1].returned == 0 < again.alpha_k
     assert max(map(len, ratchet("budget", "--name", project).stderr.splitlines())) <= 80

@@ -74,7 +74,11 @@ class InLabelStudio:
             for task in _tasks(server, home):
                 people = len(task.answered) + wanted.get(task.question_id, 0)
                 if people > task.overlap:
-                    server.patch(f"/api/tasks/{task.task_id}", {"overlap": people})
+                    again = {
+                        "overlap": people,
+                        "is_labeled": False,
+                    }  # else its answered task is handed out no more
+                    server.patch(f"/api/tasks/{task.task_id}", again)
                     opened += 1
         return opened
 

@@ -1,6 +1,7 @@
 """A real Label Studio: a person answers in a browser, the server is killed and restarted, nothing is lost or doubled."""
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections import Counter
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import httpx
@@ -22,6 +24,7 @@ from ratchet.evaluation.gate.questions import Question, Reply
 from ratchet.evaluation.gate.replies import people_wanted, settle_replies
 from ratchet.infra.review.back_end import back_end
 from ratchet.infra.review.label_studio import InLabelStudio
+from ratchet.tasks.people import People
 
 pytestmark = [pytest.mark.browser, pytest.mark.server, pytest.mark.slow]
 
@@ -76,6 +79,20 @@ class Server:
         found = httpx.request(method, self.address + path, headers=headers, timeout=60, **sent)
         assert found.is_success, found.text
         return found.json()
+
+    @contextmanager
+    def account(self, mail):
+        """Somebody of their own, logged in as a browser does."""
+        with httpx.Client(base_url=self.address, follow_redirects=True, timeout=60) as client:
+            form = client.get("/user/signup").text
+            sent = {"email": mail, "password": PASSWORD, "allow_newsletters": "false"}
+            sent["csrfmiddlewaretoken"] = re.search(
+                r'name="csrfmiddlewaretoken" value="([^"]+)"', form
+            ).group(1)
+            client.headers["Referer"] = self.address
+            assert client.post("/user/signup/", data=sent).is_success
+            client.headers["X-CSRFToken"] = client.cookies["csrftoken"]
+            yield client
 
     def question_ids(self, page):
         asked = {"project": _home(page), "page": 1, "page_size": 5000, "fields": "all"}
@@ -150,9 +167,9 @@ class Person:
             self.tab.get_by_test_id("bottombar-submit-button").click()
 
 
-def outcomes(desk, project, asked):
-    replies = desk.read_replies(project)
-    settled = settle_replies({one.question_id: one for one in asked}, replies, RULES, datetime.now(UTC))
+def outcomes(project, asked):
+    """What the gate's next run has of these."""
+    settled = People(project, RULES).settled({one.question_id: one for one in asked})
     return [
         (settled[one.question_id].good, settled[one.question_id].better)
         if one.question_id in settled
@@ -192,7 +209,7 @@ def test_answers_in_a_browser_survive_kill_and_restart_and_the_next_run_uses_exa
         person.sends()
         assert person.dialogs == []
         assert set(person.hosts) == {"127.0.0.1"}
-    assert outcomes(desk, project, asked) == [((0,), None), ((), "neither, but this"), ((1,), None)]
+    assert outcomes(project, asked) == [((0,), None), ((), "neither, but this"), ((1,), None)]
     assert {one.rater for one in desk.read_replies(project)} == {MAIL}
     assert server.question_ids(page) == {one.question_id: 1 for one in asked}
     assert desk.pending_comparisons(project) == []
@@ -261,6 +278,28 @@ def test_skips_contradictions_and_corrections_come_back_as_said_and_a_third_is_a
         desk.reply(project, say(asked[0], "ann", good=(7,)))
     with pytest.raises(BadInput, match="nobody was asked"):
         desk.reply(project, say(question(9), "ann"))
+
+
+def test_a_skip_goes_to_the_next_account_and_who_logged_in_is_who_answered(project, server, desk):
+    asked = question(0)
+    desk.ask_comparisons(project, [asked], RULES)
+    home = _home(InLabelStudio().labelling_page(project))
+    with server.account("bob@people.example") as bob, server.account("cleo@people.example") as cleo:
+        task = bob.get(f"/api/projects/{home}/next").json()["id"]
+        skipped = {"result": [], "was_cancelled": True}
+        assert bob.post(f"/api/tasks/{task}/annotations/", json=skipped).is_success
+        assert bob.get(f"/api/projects/{home}/next").status_code == 404
+        assert desk.pending_comparisons(project, "bob@people.example") == []
+        assert desk.pending_comparisons(project, "cleo@people.example") == [asked]
+        assert cleo.get(f"/api/projects/{home}/next").json()["id"] == task
+        parts = ("which", "choices", {"choices": ["RIGHT"]}), ("rater", "textarea", {"text": ["ann"]})
+        result = [{"from_name": a, "to_name": "answers", "type": b, "value": c} for a, b, c in parts]
+        assert cleo.post(f"/api/tasks/{task}/annotations/", json={"result": result}).is_success
+        read = [(one.rater, one.outcome, one.good) for one in desk.read_replies(project)]
+        assert read == [("bob@people.example", "skip", ()), ("cleo@people.example", "answered", (1,))]
+        assert desk.pending_comparisons(project) == []
+        assert desk.ask_more(project, {asked.question_id: 1}, RULES) == 1
+        assert server.call("GET", f"/api/projects/{home}/next")["id"] == task
 
 
 def test_a_personal_token_does_and_a_wrong_one_is_refused_in_a_line(project, server, desk, monkeypatch):

@@ -26,9 +26,17 @@ from ratchet.agent.environment import Action, Outcome
 from ratchet.agent.trace import Attempt, Step, Trace, Usage
 from ratchet.infra.settings import prepare_environment
 
+ROOT = Path(__file__).parent
+ORDER = ("flows", "e2e", "tasks", "infra", "agent", "evaluation")
 KEPT = ("RATCHET_CACHE", "RATCHET_LM_PRECISION")
 os.environ.setdefault("RATCHET_LM_PRECISION", "float32")  # the same numbers on every CPU
 prepare_environment()  # MLflow reads some of it when it is imported
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole loops first, pure rooms last: no long file is left for the end, when one of two workers is idle."""
+    rooms = {item: item.path.relative_to(ROOT).parts[0] for item in items}
+    items.sort(key=lambda item: ORDER.index(rooms[item]) if rooms[item] in ORDER else -1)
 
 
 @pytest.fixture(autouse=True)

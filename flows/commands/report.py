@@ -28,7 +28,8 @@ def show_round(report: ImproveReport, versions: Sequence[Version]) -> None:
         left_out = ", ".join(f"{n} {why}" for why, n in data.left_out.items())
         share = "" if data.human_share is None else f", {data.human_share:.0%} by weight"
         say(f"learned from {data.training.n_rows} cases, {data.n_human} answered by people{share}")
-        say(f"left out: {left_out}", "dim")
+        if left_out:
+            say(f"left out: {left_out}", "dim")
     show_verdicts(report.judged, versions)
     for proposer, why in report.nothing_new.items():
         say(f"{proposer}: {why}; no test was spent on it")

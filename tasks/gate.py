@@ -146,7 +146,7 @@ def hold(
     people = people or People(name, RaterSettings())
     people.look_back(settings.gain_worth_finding)
     tests = GateTests(name, data, settings, people)
-    known = {*tests.begun, *(one.candidate_id for one in tests.proven)}
+    known = {*tests.begun, *tests.ended, *(one.candidate_id for one in tests.proven)}
     new = [one for one in dict.fromkeys((*challengers, *tests.unchosen)) if one not in known]
     fresh = tests.fresh([*tests.begun, *new])
     trials, problems = tests.open_again(fresh), list(tests.problems)

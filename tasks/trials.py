@@ -29,6 +29,7 @@ from ratchet.infra.judge.at_gate import GateJudge
 from ratchet.infra.pictures.gate import draw_gate
 from ratchet.infra.pictures.versions import draw_confusion
 from ratchet.infra.registry.approval import declined, lapsed
+from ratchet.infra.registry.closing import closed_by_people
 from ratchet.infra.registry.diversity import VersionDiversity, record_diversity
 from ratchet.infra.registry.gate_cases import read_open_test, spent_cases, write_open_test
 from ratchet.infra.registry.ledger import close_ledger_test, open_ledger_test, read_ledger
@@ -81,6 +82,9 @@ class GateTests:
         unchosen = _unchosen(entries, versions.values(), declined(name))
         self.unchosen = [one for one in unchosen if one not in self._newest]
         """Proven against the champion before this one, which was preferred to them: they may be better still."""
+        refused = {entry.candidate for entry in closed if entry.decision == "reject"}
+        self.ended = refused | closed_by_people(name, self.champion)
+        """Shown to be worse than this champion, or closed by a person: the same one is not tested once more."""
 
     def _proven_before(self, entry: Entry, version: Version) -> ProvenChallenger | None:
         verdict = version.verdict if version.compared_with == self.champion else None

@@ -8,6 +8,8 @@ as losses.
 from ratchet.agent.errors import BadInput
 from ratchet.evaluation.gate.ledger import Entry, open_entry
 from ratchet.evaluation.gate.trial import Trial, TrialState
+from ratchet.infra.mlflow_client import connect, mlflow_errors
+from ratchet.infra.registry.event_log import read_log
 from ratchet.infra.registry.gate_cases import read_open_test, write_open_test
 from ratchet.infra.registry.ledger import close_ledger_test, read_ledger
 
@@ -35,6 +37,13 @@ def close_open_test(project: str, candidate: str, *, reason: str, by: str = "") 
     )
     write_open_test(project, candidate, "")
     return closed
+
+
+def closed_by_people(project: str, champion: str) -> frozenset[str]:
+    """Challengers whose test against this champion a person ended: the next run does not begin it anew."""
+    with mlflow_errors("reading which tests people closed"):
+        events = read_log(connect(project)).events
+    return frozenset(e.candidate for e in events if e.kind == "close" and e.by and e.champion == champion)
 
 
 def _so_far(project: str, entry: Entry) -> tuple[float, list[str]]:

@@ -128,7 +128,8 @@ def test_nothing_more_is_asked_while_answers_in_flight_could_decide_and_silence_
     assert verdict.harm_e_value < 1, "what is not answered counts for nobody"
     assert decided(project) == [(better, None)]
     close_open_test(project, better, reason="another idea", by="anna")
-    gate(project, serving, {serving: answers[serving]})
+    gated, _ = gate(project, serving, answers)
+    assert gated.judged == (), "and the same challenger does not begin anew"
     assert pending_comparisons(project) == [], "what the closed test asked is taken back"
     assert read_replies(project) == []
 

@@ -228,7 +228,12 @@ class GateTests:
         write_open_test(self.name, trial.challenger, trial.state().to_json())
 
     def close(self, trial: Trial) -> None:
-        """What people said to the traces, the verdict and the cases to the ledger, then the version's page."""
+        """What people said to the traces, the verdict and the cases to the ledger, then the version's page.
+
+        Stored first: after a kill the page is written from what is stored, and without the answers that decided it
+        would say less than the ledger, so that nothing could promote what is proven.
+        """
+        self.store(trial)
         verdict = trial.verdict
         attach_labels(self.name, trial.labels(datetime.now(UTC)))
         close_ledger_test(

@@ -21,7 +21,7 @@ from ratchet.evaluation.gate.verdict import Verdict
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
 from ratchet.infra.registry import prompts, version_page
 from ratchet.infra.registry.alias_moves import current_aliases, point
-from ratchet.infra.registry.alias_names import CHAMPION, PREVIOUS
+from ratchet.infra.registry.alias_names import CHALLENGER, CHAMPION, PREVIOUS
 from ratchet.infra.registry.promotion import promote, roll_back
 from ratchet.infra.registry.run_documents import keep
 from ratchet.infra.registry.version import (
@@ -230,13 +230,18 @@ def aliased(project: str, alias: str) -> Version | None:
 
 
 def set_alias(project: str, candidate_id: str | None, alias: Literal["challenger", "canary"]) -> None:
-    """Point the alias to a candidate, or (None) to nothing; `champion` moves by `promote` only."""
+    """Point the alias to a candidate, or (None) to nothing; `champion` moves by `promote` only.
+
+    Who serves challenges nobody: then `challenger` points to nothing.
+    """
     if alias in (CHAMPION, PREVIOUS):
         raise BadInput(f"alias {alias!r} moves by promote and rollback only, which record who and why")
     with mlflow_errors(f"moving {alias}"):
         connection = connect(project)
         with locked(connection):
             number = None if candidate_id is None else find_version(connection, candidate_id).number
+            if alias == CHALLENGER and number == current_aliases(connection).get(CHAMPION):
+                number = None  # another run promoted it meanwhile
             point(connection, alias, number)
 
 

@@ -45,6 +45,7 @@ SECOND_ROUND = (
 )
 LAST_ROUND = (
     ("ratchet.tasks.people:People.settled", 1),
+    ("ratchet.tasks.trials:write_open_test", 1),  # with the answers that decide
     ("ratchet.tasks.trials:close_ledger_test", 1),
     ("ratchet.tasks.trials:record_evaluation", 1),
     ("ratchet.tasks.promote:set_alias", 1),
@@ -143,10 +144,19 @@ def answered(project):
     return len(people_say(project, lambda one: one.startswith("Yes")))
 
 
+_ALONE = {}
+
+
 @pytest.fixture
 def left_alone(project):
-    """What a test comes to that nobody disturbs."""
-    about = two_versions(f"{project}-alone")
+    """What a test comes to that nobody disturbs; played once for all."""
+    if not _ALONE:
+        _ALONE.update(_left_alone(f"{project}-alone"))
+    return _ALONE
+
+
+def _left_alone(project):
+    about = two_versions(project)
     n_asked = []
     for _ in range(3):
         one_round(*about)

@@ -31,7 +31,7 @@ def test_a_reason_or_a_note_with_markup_in_it_is_shown_as_it_is(capsys):
 def test_an_open_test_says_what_waits_and_how_to_answer_it_at_80_columns(capsys, monkeypatch):
     monkeypatch.setattr(console, "width", 80)
     pairs = [Pair(case_id=str(n), champion=0, challenger=1) for n in range(4)]
-    verdict = with_unanswered(decide(pairs), decide(pairs), alike=1, waiting=2, gain=1.0)
+    verdict = with_unanswered(decide(pairs), decide(pairs), labelled=1, alike=1, waiting=2, gain=1.0)
     judged = GateResult(
         candidate_id="c", verdict=verdict, accuracy=None, stopped="2 questions wait for people"
     )

@@ -14,6 +14,7 @@ from ratchet.agent.optimize.evidence import Evidence
 from ratchet.agent.optimize.proposer import Registered
 from ratchet.agent.project import load_project
 from ratchet.evaluation.data.cases import LabelledCase
+from ratchet.evaluation.data.raters import RaterSettings
 from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.flows.cli import main
 from ratchet.flows.template.desk.scripted_llm import TOPICS, running, topics
@@ -22,6 +23,7 @@ from ratchet.infra.store.dataset_store import write_dataset
 from ratchet.tasks.curate import RoundData
 from ratchet.tasks.gate import Players, evaluate, hold
 from ratchet.tasks.other_model import other_model, unused_model
+from ratchet.tasks.people import People
 from ratchet.tasks.promote import promote_best
 from ratchet.tasks.serve import first_champion
 from ratchet.tasks.trials import GateTests
@@ -136,7 +138,7 @@ def test_an_agent_of_several_turns_is_only_screened_and_serves_by_a_person_s_wor
     assert champion(project).candidate_id != better
 
     # read back, in a later run: still only screened
-    tests = GateTests(project, data, 0.05, 0.0, 400)
+    tests = GateTests(project, data, GateSettings(), People(project, RaterSettings()))
     assert [one.verdict.screening for one in tests.proven] == [why]
     assert version_of(project, better).verdict.screening == why
     again = hold(project, data, [], GateSettings(), Straight(str(folder), project, data.labelled))

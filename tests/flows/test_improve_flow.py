@@ -36,7 +36,9 @@ pytestmark = [pytest.mark.server, pytest.mark.usefixtures("prefect_server")]
 PROVEN = decide(
     [Pair(case_id=str(n), champion=0.0, challenger=float(n % 10 > 0)) for n in range(100)], alpha=0.005
 )
-RULES = ImproveSettings(gate=GateSettings(min_cases=2), approved_by="a policy")
+RULES = ImproveSettings(
+    selection=SelectionSettings(gate_labels=100), gate=GateSettings(min_cases=2), approved_by="a policy"
+)
 
 
 def requests(n: int) -> list[str]:

@@ -65,7 +65,7 @@ def test_what_is_set_for_a_run_stands_above_the_file_and_the_file_above_the_defa
     [
         ("gate.alfa=0.1", "--set: there is no gate.alfa here; did you mean gate.alpha?"),
         ("alpha=0.1", "did you mean gate.alpha?"),
-        ("gate.foo=1", "there is alpha, spending, min_gain, batch, max_cases, min_cases"),
+        ("gate.foo=1", "there is alpha, spending, min_gain, gain_worth_finding, batch, max_cases, min_cases"),
         (
             "gate.alpha=1.5",
             "--set: gate.alpha = 1.5: it must be less than 1 (> 0 and < 1); correct it, or leave it out: 0.05",

@@ -27,7 +27,7 @@ help: ## what can be made
 demo: $(STAMP) ## the whole loop on the embedded agent, some 15 minutes
 	$(BIN)/ratchet demo --auto-approve $(ARGS)
 
-test: $(STAMP) check ## checks, then all tests with coverage of agent and evaluation
+test: $(STAMP) check ## checks, then all tests; coverage of agent and evaluation by their own
 	$(BIN)/pytest -n $(SIDE_BY_SIDE) --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=85 $(ARGS)
 
 story: $(STAMP) ## the tests that run the whole demo and look at it in a browser; tens of minutes

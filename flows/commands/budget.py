@@ -35,7 +35,9 @@ def budget(
     name: Name = None,
     as_json: AsJson = False,
 ) -> None:
-    """The error budget and every test that was paid from it; closes a test, or grants a new budget.
+    """The error budget and every test that was paid from it.
+
+    Closes a test, or grants a new budget.
 
     Exit 3 when it is exhausted.
     """

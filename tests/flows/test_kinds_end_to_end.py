@@ -197,7 +197,8 @@ def test_a_dspy_module(desk, ratchet):
 def test_the_gateway(desk, ratchet, llm):
     made = desk("gateway")
     settings = made.folder / "ratchet.toml"
-    settings.write_text(settings.read_text().replace("http://127.0.0.1:8399/v1", llm.address))
+    told = settings.read_text().replace("http://127.0.0.1:8399/v1", llm.address)
+    settings.write_text(f"{told}\n[selection]\ngate_labels = 100  # people say before anything is tested\n")
     with serving(made) as address:
         client = openai.OpenAI(base_url=f"{address}/v1", api_key="none")
 

@@ -31,7 +31,7 @@ COMMANDS: Final = {
     "history": ("history:history", "All versions, a line each, and what is left to spend."),
     "show": ("show:show", "One version: what it changes, its evidence, who moved it."),
     "explain": ("explain:explain", "How one answer came about, back to the data behind it."),
-    "label": ("label:app", "What waits for a person: go through it, list it, find its page."),
+    "label": ("label:app", "What waits for a person: answer it, list it, find its page."),
     "memory": ("memory:app", "What the agent remembers: list it, have it forgotten."),
     "golden": ("golden:app", "Cases with known answers, played at every promotion."),
     "approve": ("approve:approve", "Show a challenger with its evidence; --yes lets it serve."),

@@ -28,7 +28,7 @@ from ratchet.infra.review.queue import ReviewItem, pending, waiting
 from ratchet.infra.review.queue import answer as write_answer
 from ratchet.infra.traces.lookup import Lookup, look_up_traces
 
-app = typer.Typer(help="What waits for a person: go through it, list it, find its page.")
+app = typer.Typer(help="What waits for a person: answer it, list it, find its page.")
 Rater: TypeAlias = Annotated[
     str, typer.Option(envvar=["RATCHET_USER", "USER"], help="Who answers; recorded with the label.")
 ]

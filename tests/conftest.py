@@ -1,6 +1,5 @@
 """What tests share: a home of their own, one real MLflow over SQLite, and one real MLflow server."""
 
-import gc
 import hashlib
 import json
 import os
@@ -11,7 +10,6 @@ import sys
 import threading
 import time
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -45,16 +43,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if rooms[item] in ORDER[:4]:
             item.add_marker("no_cover")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _collected(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What clients leave open in a file that says so is collected there, and not in whatever test comes then."""
-    yield
-    if any("unclosed" in mark.args[0] for mark in request.node.iter_markers("filterwarnings")):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            gc.collect()
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 
 from ratchet.agent.case import Case
+from ratchet.agent.errors import BadInput
 from ratchet.agent.lm.embedded import Embedded
 from ratchet.evaluation.gate.betting import TrustPrior
 from ratchet.evaluation.gate.characteristics.simulation import first_crossings
@@ -130,7 +131,7 @@ def tell(
     print(f"  right: truth {share:.3f}, naive {naive:.3f}, PPI++ {ppi} (λ = {ppi.weight:.2f})", end="")
     try:
         print(f", Rogan–Gladen {rogan_gladen(judged, audits)}")
-    except Exception as error:  # noqa: BLE001  a judge at chance corrects nothing: that is what is shown
+    except BadInput as error:  # a judge at chance corrects nothing: that is what is shown
         print(f", Rogan–Gladen: {error}")
     print(f"  length: judge {length.judge}, people {length.people}")
     licence = renewed(made(Licence(), judge.judge_id, "1", name, now=NOW), audits, JudgeSettings(), now=NOW)

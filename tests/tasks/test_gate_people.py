@@ -166,13 +166,17 @@ def test_several_versions_of_one_case_are_one_question_and_its_answer_counts_in_
 def test_answers_that_count_as_the_same_are_audited_and_one_that_people_tell_apart_blocks(project, serving):
     better = version(project, "Better.")
     answers = {serving: lambda n: "No", better: lambda n: "NO." if n % 3 else "Yes."}
+    asked = []
     for _ in range(12):
         gated, _ = gate(project, serving, answers, rules=ALL_AUDITED)
         questions = people_say(project, lambda one: one in ("NO.", "Yes."))
+        asked += questions
         if not questions:
             break
     (judged,) = gated.judged
-    assert any(question.audit for question in questions) or judged.verdict.n_alike > 10
+    audits = [question for question in asked if question.audit]
+    assert {tuple(sorted(question.answers)) for question in audits} == {("NO.", "No")}
+    assert len(audits) == judged.verdict.n_alike
     assert judged.verdict.decision == "continue"
     (blocked,) = judged.verdict.blocked_by
     assert "people saw a difference in" in blocked

@@ -58,6 +58,12 @@ class Settings(BaseSettings):
     lm_api_base: str | None = None
     """Where an endpoint's LM is asked; `vendor` = the vendor's own host. Unset, a candidate's recorded address is."""
     lm_api_key: SecretStr | None = None
+    reflection_lm: str | None = None
+    """LM that writes instructions and reflections for proposers; unset, the agent's own where that can write."""
+    reflection_api_base: str | None = None
+    """Where it is asked; `vendor` = the vendor's own host. Unset, `lm_api_base`."""
+    reflection_api_key: SecretStr | None = None
+    """Unset, `lm_api_key`."""
     lm_timeout_s: float = Field(default=120, gt=0)
     """Seconds until an endpoint's answer is given up; the trace then carries the error."""
     lm_concurrency: int = Field(default=8, ge=1, le=100)
@@ -123,6 +129,13 @@ class Settings(BaseSettings):
         given = {"api_base": self.lm_api_base, "api_key": key, "timeout": self.lm_timeout_s}
         given["concurrency"] = self.lm_concurrency
         return {name: value for name, value in given.items() if value}
+
+    @property
+    def reflection_endpoint(self) -> dict[str, Any]:
+        """What the endpoint of the LM that writes for proposers needs beside its name."""
+        key = self.reflection_api_key and self.reflection_api_key.get_secret_value()
+        own = {"api_base": self.reflection_api_base, "api_key": key}
+        return self.endpoint | {name: value for name, value in own.items() if value}
 
 
 def prepare_environment() -> None:

@@ -15,6 +15,7 @@ from ratchet.agent.kinds.chat_endpoint import Chat
 from ratchet.agent.kinds.program import View
 from ratchet.agent.memory.library import Library
 from ratchet.agent.memory.ranking import Retriever
+from ratchet.agent.optimize.calls import Calls
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import superseding
 from ratchet.agent.optimize.forgetting import Forget, would_forget
@@ -24,6 +25,7 @@ from ratchet.agent.record import Record, content_hash
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import answer_name
 from ratchet.infra.failures import in_one_line, keep_traceback
+from ratchet.infra.reflection_lm import reflection_lm
 from ratchet.infra.registry.agents import build
 from ratchet.infra.registry.forgotten import forgotten
 from ratchet.infra.registry.registry import fetch_files, register, seen_case_ids, version_history, version_of
@@ -128,10 +130,12 @@ def _propose(folder: str, proposer: Proposer, parent: str, data: RoundData, seed
             project, parent, data, lambda: stack.enter_context(memory_of(project.name, data))
         )
         try:
-            proposal = made_by(proposer, registered(project.name, parent), evidence, work_of(project, seed))
+            work = work_of(project, seed, calls=Calls(project_folder(project.name) / "calls.db", scope=key))
+            proposal = made_by(proposer, registered(project.name, parent), evidence, work)
         except NothingToPropose as reason:
             return Made(nothing=str(reason))
     if proposal is None:
+        work.calls.forget()
         return Made(nothing=NOTHING_BETTER)
     register(
         project.name,
@@ -142,6 +146,7 @@ def _propose(folder: str, proposer: Proposer, parent: str, data: RoundData, seed
         documents=documents_of(project, proposal.candidate),
         dataset=_learned_from(data, proposal.candidate.origin.data_digest),
     )
+    work.calls.forget()
     return Made(candidate_id=proposal.candidate.candidate_id)
 
 
@@ -159,11 +164,14 @@ def registered(name: str, candidate_id: str) -> Registered:
     return Registered(candidate, fetch_files(name, candidate_id), seen_case_ids(name, candidate_id))
 
 
-def work_of(project: Project, seed: int) -> Work:
-    """The project's folder, world and LMs."""
+def work_of(project: Project, seed: int, *, calls: Calls | None = None) -> Work:
+    """The project's folder, world and LMs; `calls` keeps what this proposal paid."""
     return Work(
         folder=project_folder(project.name),
         environment=project.environment,
+        scored=project.labelled_environment,
+        writer=reflection_lm,
+        calls=calls or Calls(),
         limits=project.limits,
         seed=seed,
         agent=lambda candidate, files: build(project, candidate, dict(files)),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ratchet.agent.limits import Limits as Limits
     from ratchet.agent.optimize.evidence import Evidence as Evidence
     from ratchet.agent.optimize.evidence import Example as Example
-    from ratchet.agent.optimize.prompts import Prompts as Prompts
+    from ratchet.agent.optimize.prompts.few_shot import Prompts as Prompts
     from ratchet.agent.optimize.proposer import Proposal as Proposal
     from ratchet.agent.optimize.proposer import Proposer as Proposer
     from ratchet.agent.optimize.proposer import Registered as Registered
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from ratchet.agent.optimize.team_search import TeamSearch as TeamSearch
     from ratchet.agent.optimize.tools import Tools as Tools
     from ratchet.agent.optimize.trajectories import Trajectories as Trajectories
-    from ratchet.agent.optimize.weights import Lora as Lora
+    from ratchet.agent.optimize.weights.lora import Lora as Lora
     from ratchet.agent.parts import carried as carried
     from ratchet.agent.parts import examples as examples
     from ratchet.agent.parts import failed as failed
@@ -69,14 +69,14 @@ _HOMES = {
     "agent.kinds.served_module": ("module",),
     "agent.limits": ("Limits",),
     "agent.optimize.evidence": ("Evidence", "Example"),
-    "agent.optimize.prompts": ("Prompts",),
+    "agent.optimize.prompts.few_shot": ("Prompts",),
     "agent.optimize.proposer": ("Proposal", "Proposer", "Registered", "Work"),
     "agent.optimize.reflections": ("Reflections",),
     "agent.optimize.replay": ("Replay",),
     "agent.optimize.trajectories": ("Trajectories",),
     "agent.optimize.team_search": ("TeamSearch",),
     "agent.optimize.tools": ("Tools",),
-    "agent.optimize.weights": ("Lora",),
+    "agent.optimize.weights.lora": ("Lora",),
     "agent.parts": (
         "carried",
         "examples",

@@ -23,11 +23,11 @@ from ratchet.agent.kinds.tool_overrides import (
     predictor_as_shown,
     shown_name,
 )
-from ratchet.agent.lm.endpoint import side_by_side
 from ratchet.agent.lm.lean_adapter import LeanAdapter, nearest
 from ratchet.agent.lm.lm import Prompt
 from ratchet.agent.lm.of_candidate import lm_for
 from ratchet.agent.lm.prompt_format import choice_prompt
+from ratchet.agent.lm.side_by_side import side_by_side
 from ratchet.agent.lm.weights import EMBEDDED_MODEL
 from ratchet.agent.memory.ranking import Query
 from ratchet.agent.memory.similarity import option_similarity, words_of

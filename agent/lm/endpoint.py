@@ -8,11 +8,9 @@ wait as long as the server says. Why not DSPy's: it waits without jitter, and a 
 """
 
 import re
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from contextvars import copy_context
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final
 
 import dspy
 import tenacity
@@ -33,8 +31,6 @@ _REMEDY: Final = (
 )
 CONCURRENCY: Final = 8
 """Calls to an endpoint at once, unless a person says otherwise."""
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 
 
 class Endpoint:
@@ -123,21 +119,6 @@ class _Patient(dspy.LM):  # type: ignore[misc]  # dspy ships no types
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         """The same for asynchronous callers."""
         return await tenacity.AsyncRetrying(**self._patience)(super().acall, *args, **kwargs)
-
-
-def side_by_side(ask: Callable[[Item], Answer], items: Sequence[Item], *, at_once: int) -> list[Answer]:
-    """What `ask` says to each item, in the items' order, whichever is answered first.
-
-    Args:
-        ask: calls the LM; the first of its errors ends it all.
-        items: what is asked.
-        at_once: calls under way at most (`LM.at_once`).
-    """
-    if at_once == 1 or len(items) < 2:
-        return [ask(item) for item in items]
-    contexts = [copy_context() for _ in items]  # else DSPy's settings would stay behind
-    with ThreadPoolExecutor(min(at_once, len(items))) as pool:
-        return list(pool.map(lambda context, item: context.run(ask, item), contexts, items))
 
 
 def checked_address(model: str, api_base: str | None) -> str:

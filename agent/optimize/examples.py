@@ -7,7 +7,7 @@ from ratchet.agent.environment import Option
 from ratchet.agent.errors import LMFailure
 from ratchet.agent.kinds.decision import Decision, View
 from ratchet.agent.kinds.program import Program
-from ratchet.agent.lm.endpoint import side_by_side
+from ratchet.agent.lm.side_by_side import side_by_side
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.optimize.evidence import Example
 from ratchet.agent.record import content_hash

@@ -10,25 +10,36 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pydantic import BaseModel, Field
 
 from ratchet.agent.candidate import Candidate, Origin, Role, share_label
+from ratchet.agent.case import Case
 from ratchet.agent.environment import Environment
 from ratchet.agent.errors import BadInput, NothingToPropose
 from ratchet.agent.limits import Limits
+from ratchet.agent.lm.side_by_side import side_by_side
+from ratchet.agent.optimize.budget import Budget, Meter
+from ratchet.agent.optimize.calls import Calls
 from ratchet.agent.record import Json, Record, as_json, content_hash
+from ratchet.agent.trace import Trace, Usage
 
 if TYPE_CHECKING:  # a project names its proposers; what they work with is imported where they work
     from ratchet.agent.kinds.agent import Agent
     from ratchet.agent.kinds.program import Program
+    from ratchet.agent.lm.lm import LM
     from ratchet.agent.memory.ranking import Embed, RecallSettings
     from ratchet.agent.optimize.evidence import Evidence
 
 _NAME = re.compile(r"^[a-z][a-z0-9_-]{0,30}$")
+_BEGIN: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""When a case was played of which it does not matter: a kept answer must not differ by the clock."""
+_TOGETHER: Final = 16
+"""Cases that an LM in this process plays before they are kept."""
 
 
 class Proposer(Protocol):
@@ -63,7 +74,7 @@ class Proposal(Record):
     parameters: dict[str, Json] = Field(default_factory=dict)
     """What was found on the way, such as a loss; the proposer's settings stand beside it."""
     cost: dict[str, float] = Field(default_factory=dict)
-    """What making it took beside `seconds`, by unit: lm_calls, input_tokens."""
+    """What making it took beside what the meter counted (calls, tokens, usd, seconds), by unit: lm_calls."""
     seen_case_ids: tuple[str, ...] = ()
     """Every case that shaped the candidate, those of its ancestors included."""
 
@@ -117,6 +128,102 @@ class Work:
     """Whether a failed attempt is known to have failed while it serves, and another one does no harm."""
     progress: Callable[[str, int], AbstractContextManager[Callable[[int], None]]] = _silent
     """A title and a total → a function to call with what was done since the last call."""
+    scored: Callable[[], Environment] | None = None
+    """A fresh world for a case whose right answer is known, and which scores it; None = `environment` does."""
+    writer: "Callable[[Candidate], LM | None]" = lambda candidate: None
+    """What writes instructions and reflections for this candidate; None = nobody who could."""
+    budget: Budget = field(default_factory=Budget)
+    """What any proposer may spend; its own `budget` may only be tighter."""
+    meter: Meter = field(default_factory=Meter)
+    """What this proposer has spent."""
+    calls: Calls = field(default_factory=Calls)
+    """What its calls came to, so that none is paid twice."""
+
+    def play(
+        self,
+        candidate: Candidate,
+        files: Mapping[str, Path],
+        cases: Sequence[Case],
+        *,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[Trace]:
+        """Each case once by this candidate, in order, scored where the right answer is known.
+
+        Counted before it is played and kept as it ends: a case that this proposal has played, in this start or in one
+        that was killed, is not played again; one that broke is.
+
+        Raises:
+            BudgetSpent: not all of them fit into the budget, or it ran out on the way; what was played is kept.
+        """
+        self.meter.take(len(cases))
+        agent = self.agent(candidate, files).single_attempt()
+        apart = 1 if agent.at_once > 1 else _TOGETHER
+        parts = [cases[start : start + apart] for start in range(0, len(cases), apart)]
+
+        def play_some(some: Sequence[Case]) -> list[Trace]:
+            known = {case.case_id: kept for case in some if (kept := self._kept(candidate, case))}
+            new = [case for case in some if case.case_id not in known]
+            played = dict(zip((case.case_id for case in new), self._played(agent, new), strict=True))
+            progress(len(some))
+            return [known.get(case.case_id) or played[case.case_id] for case in some]
+
+        return [trace for some in side_by_side(play_some, parts, at_once=agent.at_once) for trace in some]
+
+    def _kept(self, candidate: Candidate, case: Case) -> Trace | None:
+        kept = self.calls.kept("play", candidate.candidate_id, case.inputs, case.expected)
+        if kept is None:
+            return None
+        trace = Trace.model_validate(kept.value)
+        self.meter.charge(trace.usage, kept_s=kept.seconds)
+        return trace
+
+    def _played(self, agent: "Agent", cases: Sequence[Case]) -> list[Trace]:
+        from ratchet.agent.rollout.loop import run
+
+        if not cases:
+            return []
+        self.meter.take(0)
+        began = time.perf_counter()
+        traces = run(
+            agent, cases, self.scored or self.environment, at=lambda _: _BEGIN, limits=self._limits()
+        )
+        seconds = (time.perf_counter() - began) / len(cases)
+        for case, trace in zip(cases, traces, strict=True):
+            self.meter.charge(trace.usage)
+            if trace.error is None or trace.error.kind == "agent":
+                value = trace.model_dump(mode="json")
+                content = ("play", agent.candidate.candidate_id, case.inputs, case.expected)
+                self.calls.keep(*content, value=value, seconds=seconds)
+        return traces
+
+    def _limits(self) -> Limits:
+        most = [s for s in (self.limits.seconds, self.meter.budget.call_seconds) if s is not None]
+        return self.limits.model_copy(update={"seconds": min(most, default=None)})
+
+    def write(self, lm: "LM", text: str, *, time_asked: int = 0) -> str:
+        """What the LM answers to this text; counted, and kept, as the cases that are played are.
+
+        Args:
+            lm: whom to ask (`writer`).
+            text: the whole prompt.
+            time_asked: how often this proposal has asked the very same before; another number is another call.
+
+        Raises:
+            BudgetSpent: the call does not fit into the budget.
+        """
+        from ratchet.agent.lm.lm import Prompt
+
+        self.meter.take()
+        content: tuple[Json, ...] = ("write", lm.model, text, time_asked)
+        if (kept := self.calls.kept(*content)) is not None and isinstance(kept.value, dict):
+            self.meter.charge(Usage.model_validate(kept.value["usage"]), kept_s=kept.seconds)
+            return str(kept.value["text"])
+        began = time.perf_counter()
+        written = lm.write(Prompt(prefix="", suffix=text))
+        self.meter.charge(written.usage)
+        value: Json = {"text": written.text, "usage": written.usage.model_dump(mode="json")}
+        self.calls.keep(*content, value=value, seconds=time.perf_counter() - began)
+        return written.text
 
     def program(self, candidate: Candidate, files: Mapping[str, Path]) -> "Program":
         """A candidate of the built-in agent, ready to act on the LM that it names.
@@ -155,7 +262,9 @@ def made_by(proposer: Proposer, parent: Registered, evidence: "Evidence", work: 
         NothingToPropose: the proposer has nothing to do here.
         BadInput: what it gave is no proposal, no candidate that can be read back, or lacks a file that this names.
     """
-    began = time.perf_counter()
+    own = getattr(proposer, "budget", None)
+    bound = work.budget.within(own) if isinstance(own, Budget) else work.budget
+    work = replace(work, meter=Meter(bound))
     found = proposer.propose(parent, evidence, work)
     if found is None:
         return None
@@ -178,7 +287,7 @@ def made_by(proposer: Proposer, parent: Registered, evidence: "Evidence", work: 
             "candidate": made.model_copy(update={"parent": before, "origin": origin}),
             "files": files_after(parent, found),
             "seen_case_ids": tuple(sorted({*parent.seen, *evidence.seen, *found.seen_case_ids})),
-            "cost": {"seconds": time.perf_counter() - began} | found.cost,
+            "cost": {k: v for k, v in work.meter.spent.model_dump().items() if v} | found.cost,
         }
     )
 

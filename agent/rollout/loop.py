@@ -19,7 +19,7 @@ from ratchet.agent.kinds.agent import Agent
 from ratchet.agent.kinds.arguments import fill_arguments
 from ratchet.agent.kinds.program import Decision, Program, View
 from ratchet.agent.limits import Limits
-from ratchet.agent.lm.endpoint import side_by_side
+from ratchet.agent.lm.side_by_side import side_by_side
 from ratchet.agent.memory.steps import goal_of
 from ratchet.agent.record import content_hash
 from ratchet.agent.rollout.reflection import reflect

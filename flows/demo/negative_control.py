@@ -9,7 +9,7 @@ from ratchet.agent.candidate import Topology
 from ratchet.agent.kinds.agent import Agent
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.proposer import Registered, made_by
-from ratchet.agent.optimize.weights import Lora
+from ratchet.agent.optimize.weights.lora import Lora
 from ratchet.agent.project import load_project
 from ratchet.agent.record import Record
 from ratchet.evaluation.data.intervals import Interval, mean_interval

@@ -18,7 +18,7 @@ from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.proposer import Registered, made_by
 from ratchet.agent.optimize.replay import Replay
 from ratchet.agent.optimize.team import best_weights, blackboard_accuracy, role_examples
-from ratchet.agent.optimize.weights import Lora
+from ratchet.agent.optimize.weights.lora import Lora
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.team.deliberation import PLANNED_OPTIONS, Blackboard
 from ratchet.agent.team.roles import (

@@ -7,7 +7,7 @@ from pathlib import Path
 from ratchet.agent.case import Case
 from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.optimize.evidence import Evidence
-from ratchet.agent.optimize.prompts import Prompts
+from ratchet.agent.optimize.prompts.few_shot import Prompts
 from ratchet.agent.optimize.proposer import made_by
 from ratchet.agent.optimize.reflections import Reflections
 from ratchet.agent.optimize.replay import Replay

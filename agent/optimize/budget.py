@@ -1,0 +1,113 @@
+"""What a proposer may spend on one candidate, and what it has spent: looked at before each call, not after.
+
+Decision: what is counted is what was asked, whether it was paid now or in an earlier start that was killed; so a
+second start stops at the same call as an undisturbed one, and comes to the same candidate. `paid` is what this start
+really paid.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pydantic import Field
+
+from ratchet.agent.errors import RatchetError
+from ratchet.agent.record import Record
+from ratchet.agent.trace import Usage
+
+NAMES: Final = {"calls": "calls", "tokens": "tokens", "usd": "US dollars", "seconds": "seconds"}
+
+
+class Budget(Record):
+    """Hard stops of one proposer for one candidate; None = no bound."""
+
+    calls: int | None = Field(default=None, ge=1)
+    """Cases played and texts written; exact."""
+    tokens: int | None = Field(default=None, ge=1)
+    """Input and output; what is under way when it is reached is still paid."""
+    usd: float | None = Field(default=None, gt=0)
+    """At LiteLLM's prices; what is under way when it is reached is still paid."""
+    seconds: float | None = Field(default=None, gt=0)
+    """On the clock; those of an earlier start whose calls were kept count, too."""
+    call_seconds: float | None = Field(default=None, gt=0)
+    """Until a single case or text is given up; None = as the project's limits and the endpoint's settings say."""
+
+    def within(self, other: "Budget") -> "Budget":
+        """The tighter bound of each."""
+        both = {
+            name: [v for v in (getattr(self, name), getattr(other, name)) if v is not None]
+            for name in Budget.model_fields
+        }
+        return Budget(**{name: min(values) for name, values in both.items() if values})
+
+
+class BudgetSpent(RatchetError):
+    """The next call would not fit into the budget. A proposer ends with what it has found until then."""
+
+
+class Spent(Record):
+    """What was used."""
+
+    calls: int = 0
+    tokens: int = 0
+    usd: float = 0.0
+    seconds: float = 0.0
+
+
+class Meter:
+    """What one proposer has spent of its budget; safe for use from several threads."""
+
+    def __init__(self, budget: Budget | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.budget = budget or Budget()
+        self._clock, self._began = clock, clock()
+        self._lock = threading.Lock()
+        self._calls = self._paid = 0
+        self._usage, self._earlier = Usage(), 0.0
+
+    def take(self, n: int = 1) -> None:
+        """Count the next `n` calls; to be called before them.
+
+        Raises:
+            BudgetSpent: they do not fit, and none of them was counted.
+        """
+        with self._lock:
+            spent, bound = self._spent(), self.budget
+            over = {
+                "calls": bound.calls is not None and spent.calls + n > bound.calls,
+                "tokens": bound.tokens is not None and spent.tokens >= bound.tokens,
+                "usd": bound.usd is not None and spent.usd >= bound.usd,
+                "seconds": bound.seconds is not None and spent.seconds >= bound.seconds,
+            }
+            for name, is_over in over.items():
+                if is_over:
+                    raise BudgetSpent(
+                        f"the budget of {getattr(bound, name):g} {NAMES[name]} is spent "
+                        f"({getattr(spent, name):.6g} used): raise budget.{name} for more"
+                    )
+            self._calls += n
+
+    def charge(self, usage: Usage, *, kept_s: float | None = None) -> None:
+        """Add what a call used; `kept_s` = it was paid by an earlier start and took so many seconds then."""
+        with self._lock:
+            self._usage += usage
+            if kept_s is None:
+                self._paid += 1
+            else:
+                self._earlier += kept_s
+
+    @property
+    def spent(self) -> Spent:
+        """Until now, by this start and by the earlier ones that it goes on from."""
+        with self._lock:
+            return self._spent()
+
+    @property
+    def paid(self) -> int:
+        """Calls that this start paid itself."""
+        return self._paid
+
+    def _spent(self) -> Spent:
+        tokens = self._usage.input_tokens + self._usage.output_tokens
+        seconds = self._clock() - self._began + self._earlier
+        return Spent(calls=self._calls, tokens=tokens, usd=self._usage.cost_usd, seconds=seconds)

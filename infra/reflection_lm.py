@@ -1,0 +1,21 @@
+"""Which LM writes instructions and reflections for proposers: a strong one may write for a small one that serves."""
+
+from ratchet.agent.candidate import IN_CODE, Candidate
+from ratchet.agent.lm.endpoint import Endpoint
+from ratchet.agent.lm.lm import LM
+from ratchet.agent.lm.of_candidate import lm_for, lm_type
+from ratchet.infra.settings import Settings
+
+
+def reflection_lm(candidate: Candidate) -> LM | None:
+    """`RATCHET_REFLECTION_LM`, else the candidate's own where that can write; None = nobody writes.
+
+    Raises:
+        BadInput: it has no address.
+    """
+    settings = Settings()
+    if settings.reflection_lm:
+        return Endpoint(settings.reflection_lm, **settings.reflection_endpoint)
+    if candidate.base_model == IN_CODE or not lm_type(candidate.base_model).writes:
+        return None
+    return lm_for(candidate, endpoint=settings.endpoint)

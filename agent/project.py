@@ -36,7 +36,7 @@ def _nothing() -> Sequence[Case]:
 
 def _standard() -> Sequence[Proposer]:
     # with DSPy, which a project that names its own proposers may not need
-    from ratchet.agent.optimize.prompts.few_shot import Prompts
+    from ratchet.agent.optimize.prompts.prompts import Prompts
     from ratchet.agent.optimize.replay import Replay
     from ratchet.agent.optimize.weights.lora import Lora
 

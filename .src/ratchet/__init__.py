@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ratchet.agent.limits import Limits as Limits
     from ratchet.agent.optimize.evidence import Evidence as Evidence
     from ratchet.agent.optimize.evidence import Example as Example
-    from ratchet.agent.optimize.prompts.few_shot import Prompts as Prompts
+    from ratchet.agent.optimize.prompts.prompts import Prompts as Prompts
     from ratchet.agent.optimize.proposer import Proposal as Proposal
     from ratchet.agent.optimize.proposer import Proposer as Proposer
     from ratchet.agent.optimize.proposer import Registered as Registered
@@ -69,7 +69,7 @@ _HOMES = {
     "agent.kinds.served_module": ("module",),
     "agent.limits": ("Limits",),
     "agent.optimize.evidence": ("Evidence", "Example"),
-    "agent.optimize.prompts.few_shot": ("Prompts",),
+    "agent.optimize.prompts.prompts": ("Prompts",),
     "agent.optimize.proposer": ("Proposal", "Proposer", "Registered", "Work"),
     "agent.optimize.reflections": ("Reflections",),
     "agent.optimize.replay": ("Replay",),

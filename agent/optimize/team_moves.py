@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ratchet.agent.candidate import Candidate, Duty, Predictor, Role
 from ratchet.agent.errors import BadInput
-from ratchet.agent.optimize.prompts.few_shot import CHOICE_INSTRUCTIONS as OTHER_WORDS
+from ratchet.agent.optimize.prompts.prompts import CHOICE_INSTRUCTIONS as OTHER_WORDS
 from ratchet.agent.team.roles import (
     CRITIC,
     JUDGE,

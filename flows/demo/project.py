@@ -1,7 +1,7 @@
 """The demo's agent: it picks the tool that answers a user's request. A project like any user's own."""
 
 from ratchet.agent.environments.tool_calling import ToolCalling
-from ratchet.agent.optimize.prompts.few_shot import CHOICE_INSTRUCTIONS, Prompts
+from ratchet.agent.optimize.prompts.prompts import CHOICE_INSTRUCTIONS, Prompts
 from ratchet.agent.optimize.reflections import Reflections
 from ratchet.agent.optimize.replay import Replay
 from ratchet.agent.optimize.weights.lora import Lora

@@ -20,7 +20,6 @@ from ratchet.agent.memory.library import Library
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.optimize.evidence import Evidence, Example
-from ratchet.agent.optimize.prompts.few_shot import Prompts
 from ratchet.agent.optimize.proposer import Registered, Work, made_by
 from ratchet.agent.optimize.replay import Replay
 from ratchet.agent.optimize.team_search import TeamSearch
@@ -227,7 +226,7 @@ def test_what_another_s_log_answered_at_requests_like_these_is_remembered_too(tm
     assert "imported" not in none.note
 
 
-@pytest.mark.parametrize("proposer", [Prompts(), Lora(), Tools(), TeamSearch(), Trajectories()])
+@pytest.mark.parametrize("proposer", [Lora(), Tools(), TeamSearch(), Trajectories()])
 def test_what_changes_the_built_in_agent_alone_says_so(proposer, tmp_path):
     with pytest.raises(
         NothingToPropose, match="changes Ratchet's own agent only, and this one is a callable"

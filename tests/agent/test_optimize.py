@@ -16,7 +16,7 @@ from ratchet.agent.lm.adapters import TRUNK
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import as_experience, learned_options, usable
-from ratchet.agent.optimize.prompts.few_shot import Prompts
+from ratchet.agent.optimize.prompts.prompts import Prompts
 from ratchet.agent.optimize.proposer import Registered, made_by
 from ratchet.agent.optimize.replay import Replay
 from ratchet.agent.optimize.vote_weights import Grid, tune

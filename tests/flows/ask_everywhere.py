@@ -7,7 +7,7 @@ from pathlib import Path
 from ratchet.agent.case import Case
 from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.optimize.evidence import Evidence
-from ratchet.agent.optimize.prompts.few_shot import Prompts
+from ratchet.agent.optimize.prompts.prompts import Prompts
 from ratchet.agent.optimize.proposer import made_by
 from ratchet.agent.optimize.reflections import Reflections
 from ratchet.agent.optimize.replay import Replay
@@ -30,7 +30,7 @@ from ratchet.tasks.serve import serve_waiting
 
 ALL = (
     Replay(recalls=1, tune_on=4),
-    Prompts(demos=1, programs=1, validation=2, instructions=()),
+    Prompts(optimizer="few-shot", demos=1, programs=1, validation=2, instructions=()),
     TeamSearch(rounds=1, examples=4),
     Tools(),
     Trajectories(),

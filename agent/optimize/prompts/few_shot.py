@@ -1,15 +1,15 @@
-"""Prompt optimization by DSPy: few-shot demos and instructions, searched with a small budget.
+"""Few-shot demos for the built-in agent, searched by DSPy with a small budget, under each of a list of instructions.
 
-DSPy proposes and scores on its own share of the training cases; the result is only a candidate. Instructions
-come from a list: a model of 135 M parameters cannot write them (with an endpoint, list better ones).
+Decision: instructions come from a list, since a model of 135 M parameters cannot write them. DSPy scores on its own
+share of the training cases; the result is only a candidate.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
+from typing import TYPE_CHECKING
 
 import dspy
-from pydantic import Field
 
 from ratchet.agent.candidate import Candidate, Demo, Predictor
 from ratchet.agent.errors import NothingToPropose
@@ -17,111 +17,94 @@ from ratchet.agent.kinds.program import CHOOSE, Program
 from ratchet.agent.lm.lean_adapter import LeanAdapter
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import shuffled
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
-from ratchet.agent.optimize.team import role_by_role
-from ratchet.agent.record import Record
+from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 
-CHOICE_INSTRUCTIONS = (
-    "Read the request, then name the one option whose purpose is to do exactly that.",
-    "Which option does what the request asks for?",
-)
+if TYPE_CHECKING:
+    from ratchet.agent.optimize.prompts.prompts import Prompts
 
 
-class Prompts(Record):
-    """Search few-shot demos and instructions with DSPy's `BootstrapFewShotWithRandomSearch`."""
+def search(settings: "Prompts", parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
+    """The parent with the prompt that led on cases no demo came from; only offered actions are learned."""
+    training, validation = _split(settings, evidence.examples, work.seed)
+    calls = 0
+    with work.progress(f"{settings.name}: searching with DSPy", _calls(settings)) as done:
 
-    name: str = "prompts"
-    demos: int = Field(default=2, ge=1, le=8)
-    """Worked examples in the prompt."""
-    programs: int = Field(default=2, ge=1, le=20)
-    """Sets of random demos to try, for each instruction."""
-    validation: int = Field(default=16, ge=1)
-    """Training cases on which every program is scored."""
-    lead: float = Field(default=0.1, ge=0, le=1)
-    """Smallest lead in accuracy over the parent's prompt without demos; with less nothing is proposed, because a
-    test of what luck found costs the project error budget and labels."""
-    instructions: tuple[str, ...] = CHOICE_INSTRUCTIONS
+        def metric(example: dspy.Example, prediction: dspy.Prediction, trace: object = None) -> bool:
+            nonlocal calls
+            calls += 1
+            done(1)
+            return bool(example.choice == prediction.choice)
 
-    @property
-    def calls(self) -> int:
-        """Program calls at most: each instruction without demos, with labelled ones, and searched."""
-        return (len(self.instructions) + 1) * (self.programs + 3) * self.validation
-
-    def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
-        """The parent with the prompt that led on cases no demo came from; only offered actions are learned."""
-        built_in_only(parent.candidate)
-        if parent.candidate.topology.roles:
-            return role_by_role(self, parent, evidence, work)
-        training, validation = self.split(evidence.examples, work.seed)
-        calls = 0
-        with work.progress(f"{self.name}: searching with DSPy", self.calls) as done:
-
-            def metric(example: dspy.Example, prediction: dspy.Prediction, trace: object = None) -> bool:
-                nonlocal calls
-                calls += 1
-                done(1)
-                return bool(example.choice == prediction.choice)
-
-            found = [
-                one
-                for student in self.students(parent, work)
-                for one in self.search(student, training, validation, metric)
-            ]
-        # of equally good programs one with demos: what a few cases cannot tell apart, the gate can
-        predictor, score = max(found, key=lambda one: (one[1], len(one[0].demos) > 0))
-        plain = next(rate for one, rate in found if one == _plain(parent.candidate))
-        if score - plain < self.lead:
-            return None
-        return Proposal(
-            candidate=_with_prompt(parent.candidate, predictor),
-            note=f"DSPy few-shot search: {len(predictor.demos)} demos, “{predictor.instructions}”",
-            parameters={"accuracy_on_validation": score, "accuracy_without_demos": plain},
-            cost={"lm_calls": float(calls)},
-        )
-
-    def split(self, examples: Sequence[Example], seed: int) -> tuple[list[dspy.Example], list[dspy.Example]]:
-        """Cases to draw demos from, and at most as many to score on; which is which follows from the seed."""
-        offered = [example for example in examples if example.is_offered]
-        if len(offered) < 2:
-            raise NothingToPropose(
-                f"the search needs at least 2 examples whose answer was offered, got {len(offered)}"
-            )
-        ordered = [_as_dspy(example) for example in shuffled(offered, seed)]
-        n = min(self.validation, len(ordered) // 2)
-        return ordered[n:], ordered[:n]
-
-    def students(self, parent: Registered, work: Work) -> Iterator[Program]:
-        """The parent with each instruction, without demos."""
-        for text in dict.fromkeys([_plain(parent.candidate).instructions, *self.instructions]):
-            yield work.program(_with_prompt(parent.candidate, Predictor(instructions=text)), parent.files)
-
-    def search(
-        self,
-        student: Program,
-        training: list[dspy.Example],
-        validation: list[dspy.Example],
-        metric: Callable[..., bool],
-    ) -> list[tuple[Predictor, float]]:
-        """The prompts that DSPy tried for one instruction, each with its score in [0, 1] on the validation cases."""
-        with dspy.context(lm=student.lm.dspy, adapter=LeanAdapter()), _muted():
-            search = dspy.BootstrapFewShotWithRandomSearch(
-                metric=metric,
-                max_bootstrapped_demos=self.demos,
-                max_labeled_demos=self.demos,
-                num_candidate_programs=self.programs,
-                num_threads=1,
-            )
-            found = search.compile(student, trainset=training, valset=validation)
-        # DSPy keeps only what the prompt needs
-        cases = {example.request: example.case_id for example in training}
-        instructions = student.candidate.predictors[CHOOSE].instructions
-        return [
-            (
-                Predictor(instructions=instructions, demos=_demos(tried["program"], cases)),
-                tried["score"] / 100,
-            )
-            for tried in found.candidate_programs
+        found = [
+            one
+            for student in _students(settings, parent, work)
+            for one in _tried(settings, student, training, validation, metric)
         ]
+    # of equally good programs one with demos: what a few cases cannot tell apart, the gate can
+    predictor, score = max(found, key=lambda one: (one[1], len(one[0].demos) > 0))
+    plain = next(rate for one, rate in found if one == _plain(parent.candidate))
+    if score - plain < settings.lead:
+        return None
+    return Proposal(
+        candidate=_with_prompt(parent.candidate, predictor),
+        note=f"DSPy few-shot search: {len(predictor.demos)} demos, “{predictor.instructions}”",
+        parameters={"accuracy_on_validation": score, "accuracy_without_demos": plain},
+        cost={"lm_calls": float(calls)},
+    )
+
+
+def _calls(settings: "Prompts") -> int:
+    """Program calls at most: each instruction without demos, with labelled ones, and searched."""
+    return (len(settings.instructions) + 1) * (settings.programs + 3) * settings.validation
+
+
+def _split(
+    settings: "Prompts", examples: Sequence[Example], seed: int
+) -> tuple[list[dspy.Example], list[dspy.Example]]:
+    """Cases to draw demos from, and at most as many to score on; which is which follows from the seed."""
+    offered = [example for example in examples if example.is_offered]
+    if len(offered) < 2:
+        raise NothingToPropose(
+            f"the search needs at least 2 examples whose answer was offered, got {len(offered)}"
+        )
+    ordered = [_as_dspy(example) for example in shuffled(offered, seed)]
+    n = min(settings.validation, len(ordered) // 2)
+    return ordered[n:], ordered[:n]
+
+
+def _students(settings: "Prompts", parent: Registered, work: Work) -> Iterator[Program]:
+    """The parent with each instruction, without demos."""
+    for text in dict.fromkeys([_plain(parent.candidate).instructions, *settings.instructions]):
+        yield work.program(_with_prompt(parent.candidate, Predictor(instructions=text)), parent.files)
+
+
+def _tried(
+    settings: "Prompts",
+    student: Program,
+    training: list[dspy.Example],
+    validation: list[dspy.Example],
+    metric: Callable[..., bool],
+) -> list[tuple[Predictor, float]]:
+    """The prompts that DSPy tried for one instruction, each with its score in [0, 1] on the validation cases."""
+    with dspy.context(lm=student.lm.dspy, adapter=LeanAdapter()), _muted():
+        search = dspy.BootstrapFewShotWithRandomSearch(
+            metric=metric,
+            max_bootstrapped_demos=settings.demos,
+            max_labeled_demos=settings.demos,
+            num_candidate_programs=settings.programs,
+            num_threads=1,
+        )
+        found = search.compile(student, trainset=training, valset=validation)
+    # DSPy keeps only what the prompt needs
+    cases = {example.request: example.case_id for example in training}
+    instructions = student.candidate.predictors[CHOOSE].instructions
+    return [
+        (
+            Predictor(instructions=instructions, demos=_demos(tried["program"], cases)),
+            tried["score"] / 100,
+        )
+        for tried in found.candidate_programs
+    ]
 
 
 def _plain(parent: Candidate) -> Predictor:

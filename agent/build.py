@@ -100,7 +100,7 @@ def make_agent(
 
         lm = chat_lm(project.agent, candidate, settings)
         return ChatAgent(project.agent, candidate, endpoint=settings, lm=lm, **told)
-    told |= {"lm": _lm(candidate, settings), "effects": project.effects, "seconds": seconds}
+    told |= {"lm": _lm(candidate, files, settings), "effects": project.effects, "seconds": seconds}
     if kind == "module":
         from ratchet.agent.kinds.module import ModuleAgent
 
@@ -118,5 +118,7 @@ def documents_of(project: Project, candidate: Candidate) -> dict[str, str]:
     return {"program.json": json.dumps(program_state(project.agent, candidate), indent=2, ensure_ascii=False)}
 
 
-def _lm(candidate: Candidate, endpoint: dict[str, Any]) -> LM | None:
-    return None if candidate.base_model == IN_CODE else lm_for(candidate, endpoint=endpoint)
+def _lm(candidate: Candidate, files: Mapping[str, Path], endpoint: dict[str, Any]) -> LM | None:
+    if candidate.base_model == IN_CODE:
+        return None
+    return lm_for(candidate, files.get("adapter"), endpoint=endpoint)

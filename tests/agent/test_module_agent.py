@@ -13,6 +13,7 @@ from ratchet.agent.case import Case
 from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.kinds.callable import callable_candidate
 from ratchet.agent.kinds.module import module_inputs, program_state
+from ratchet.agent.lm.weights import EMBEDDED_MODEL
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.optimize.evidence import Evidence
@@ -210,6 +211,16 @@ def test_a_module_without_an_lm_is_told_so_in_a_line():
         (trace,) = play(module, first)
     assert trace.error.kind == "infrastructure"
     assert "call dspy.configure(lm=…) in project.py" in trace.error.message
+
+
+def test_a_version_with_an_adapter_answers_with_it(tmp_path):
+    project = Project(name="desk", agent=dspy.Predict("request -> team"), effects="none")
+    plain = first_candidate(project, EMBEDDED_MODEL, None)
+    trained = plain.model_copy(update={"adapter": "a1"})
+    agents = [
+        make_agent(project, one, {"adapter": tmp_path} if one.adapter else {}) for one in (plain, trained)
+    ]
+    assert [agent.lm.adapter for agent in agents] == [None, tmp_path]
 
 
 def test_another_lm_is_a_challenger_of_a_module_and_nothing_for_a_callable_that_names_its_own(sent, tmp_path):

@@ -1,0 +1,98 @@
+"""How a LoRA is trained on this machine: what a person sets, and what is picked where nobody does.
+
+Measured, real tokens a second against a padded trainer (`tests/bench/bench_lora_speed.py`): on CUDA what counts is
+rows without padding, fused kernels and bfloat16; on the CPU that only the upper layers are differentiated, that rows
+hold no padding, and that the vocabulary's logits are calculated only where there is something to learn.
+"""
+
+from importlib.util import find_spec
+from typing import Any, Final, NamedTuple
+
+from pydantic import Field
+
+from ratchet.agent.record import Record
+
+UPPER_SHARE: Final = 0.2
+"""Of the layers, those that are trained on a CPU."""
+CPU_ROW: Final = 1024
+"""Tokens of a row on the CPU: attention there reckons with all pairs of a row's tokens."""
+QLORA_SHARE: Final = 0.6
+"""Where the weights in bfloat16 take more of the card than this, they are held in 4 bits."""
+
+
+class LoraSettings(Record):
+    """What may be set of the training of one adapter."""
+
+    rank: int = Field(default=16, ge=1, le=256)
+    epochs: int = Field(default=2, ge=1, le=50)
+    learning_rate: float = Field(default=1e-3, gt=0, le=1)
+    batch_size: int = Field(default=8, ge=1, le=512)
+    """Examples of one step."""
+    first_layer: int | None = Field(default=None, ge=0)
+    """Layers from this one to the last get adapters; None = all on a GPU, the upper ones on a CPU."""
+    max_length: int = Field(default=2048, ge=16)
+    """Tokens of a conversation that are read, the last ones."""
+
+
+class Machine(NamedTuple):
+    """How to calculate here."""
+
+    device: str
+    half: bool
+    """In bfloat16."""
+    attention: str
+    """What transformers calls it."""
+    liger: bool
+    four_bits: bool
+    row: int
+    """Tokens of a row of packed conversations."""
+
+
+def machine(weights_bytes: int, max_length: int) -> Machine:
+    """What this machine does best.
+
+    Args:
+        weights_bytes: of the base model in bfloat16.
+        max_length: tokens of the longest conversation.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        half = bool(torch.cpu.get_capabilities().get("amx_bf16"))
+        return Machine("cpu", half, "sdpa", liger=False, four_bits=False, row=min(max_length, CPU_ROW))
+    short = weights_bytes > QLORA_SHARE * torch.cuda.get_device_properties(0).total_memory
+    return Machine(
+        "cuda",
+        half=torch.cuda.is_bf16_supported(),
+        attention="flash_attention_2" if _has("flash_attn") else "flex_attention",
+        liger=_has("liger_kernel"),
+        four_bits=short and _has("bitsandbytes"),
+        row=max_length,
+    )
+
+
+def first_layer(settings: LoraSettings, n_layers: int, device: str) -> int:
+    """The first layer that gets an adapter."""
+    if settings.first_layer is not None:
+        return min(settings.first_layer, n_layers - 1)
+    return 0 if device == "cuda" else n_layers - max(1, round(UPPER_SHARE * n_layers))
+
+
+def lora_config(settings: LoraSettings, model: Any, first: int) -> Any:
+    """The `peft.LoraConfig`: every linear layer from `first` on."""
+    from peft import LoraConfig
+    from torch.nn import Linear
+
+    layers = model.get_decoder().layers
+    named = {name.rsplit(".", 1)[-1] for name, one in layers.named_modules() if isinstance(one, Linear)}
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=2 * settings.rank,
+        layers_to_transform=list(range(first, len(layers))),
+        target_modules=sorted(named),
+        task_type="CAUSAL_LM",
+    )
+
+
+def _has(package: str) -> bool:
+    return find_spec(package) is not None

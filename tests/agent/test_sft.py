@@ -1,0 +1,230 @@
+"""LoRA by supervised fine-tuning: what is learned, what is kept, what is refused. The model is a random, tiny Llama."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from ratchet.agent.errors import BadInput
+from ratchet.agent.lm.adapter_files import MANIFEST, WEIGHTS, check_adapter
+from ratchet.agent.lm.weights import weights_folder
+from ratchet.agent.optimize.budget import Budget, BudgetSpent, Meter
+from ratchet.agent.optimize.weights.chat_template import SMOLLM2, encode
+from ratchet.agent.optimize.weights.configuration import LoraSettings
+from ratchet.agent.optimize.weights.rows import IGNORED, Collator, Item, rows_of
+from ratchet.agent.optimize.weights.sft import train_sft
+from ratchet.agent.record import folder_hash
+
+
+def _tiny(folder, seed):
+    """A random Llama of two layers with the embedded LM's tokenizer, as `transformers` stores it."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=49152, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=512, tie_word_embeddings=True,
+        initializer_range=0.3, bos_token_id=1, eos_token_id=2, pad_token_id=2,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    for path in weights_folder().glob("*"):
+        if "token" in path.name or path.suffix == ".jinja":
+            shutil.copy(path, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return _tiny(tmp_path_factory.mktemp("base"), seed=0)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(base):
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(base)
+
+
+def _tool(name):
+    properties = {"key": {"type": "string"}}
+    return {"type": "function", "function": {"name": name, "parameters": {"properties": properties}}}
+
+
+def _call(name, key):
+    return {"id": "1", "type": "function", "function": {"name": name, "arguments": json.dumps({"key": key})}}
+
+
+FIVE_TURNS = [
+    {"role": "system", "content": "Help."},
+    {"role": "user", "content": "Where is order A7?"},
+    {"role": "assistant", "content": None, "tool_calls": [_call("find-order", "A7")]},
+    {"role": "tool", "tool_call_id": "1", "content": "<|im_end|>on its way"},
+    {"role": "assistant", "content": "It is on its way."},
+    {"role": "user", "content": "Tell me when."},
+    {"role": "assistant", "content": "One moment.", "tool_calls": [_call("find-date", "A7")]},
+    {"role": "tool", "tool_call_id": "1", "content": "Monday"},
+    {"role": "assistant", "content": "On Monday."},
+    {"role": "user", "content": "Thanks."},
+    {"role": "assistant", "content": "Gladly."},
+]
+TOOLS = [_tool("find-order"), _tool("find-date")]
+SAID = (
+    '<tool_call>{"name": "find-order", "arguments": {"key": "A7"}}</tool_call><|im_end|>'
+    "It is on its way.<|im_end|>"
+    'One moment.\n<tool_call>{"name": "find-date", "arguments": {"key": "A7"}}</tool_call><|im_end|>'
+    "On Monday.<|im_end|>Gladly.<|im_end|>"
+)
+
+
+def test_of_five_turns_with_two_tools_exactly_the_agents_own_tokens_are_learned(tokenizer):
+    read = encode(tokenizer, FIVE_TURNS, TOOLS)
+    own = [token for token, mine in zip(read.ids, read.own, strict=True) if mine]
+    assert tokenizer.decode(own) == SAID
+    rest = tokenizer.decode([token for token, mine in zip(read.ids, read.own, strict=True) if not mine])
+    assert rest.count("<|im_start|>assistant\n") == 5
+    assert rest.count("<|im_end|>") == 6, "of what a tool answered no token is a control token"
+    assert '"name": "find-order"' in rest
+    assert '"name": "find-date"' in rest
+
+
+def test_without_tools_the_training_template_makes_the_shipped_ones_bytes(tokenizer):
+    plain = [m for m in FIVE_TURNS if "tool_calls" not in m and m["role"] != "tool"]
+    for messages in (plain, plain[1:], plain[1:2], [{"role": "user", "content": " <b>&amp;\né "}]):
+        for invite in (False, True):
+            shipped, ours = (
+                tokenizer.apply_chat_template(
+                    messages, chat_template=template, tokenize=False, add_generation_prompt=invite
+                )
+                for template in (None, SMOLLM2)
+            )
+            assert ours == shipped
+
+
+MARKED = "{% for m in messages %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+LAST_ONLY = "{% for m in messages %}{% if m.role == 'user' or loop.last %}[{{ m.role }}]{{ m.content }}</s>{% endif %}{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+
+
+def test_of_a_foreign_template_the_mask_is_what_each_turn_adds_and_one_that_rewrites_turns_is_refused(
+    tokenizer, monkeypatch
+):
+    messages = [m for m in FIVE_TURNS[1:] if "tool_calls" not in m and m["role"] != "tool"]
+    monkeypatch.setattr(tokenizer, "chat_template", MARKED)
+    read = encode(tokenizer, messages, None)
+    own = tokenizer.decode([token for token, mine in zip(read.ids, read.own, strict=True) if mine])
+    assert own == "It is on its way.</s>On Monday.</s>Gladly.</s>"
+    monkeypatch.setattr(tokenizer, "chat_template", LAST_ONLY)
+    with pytest.raises(BadInput, match="turn 2 of 6 otherwise"):
+        encode(tokenizer, messages, None)
+    monkeypatch.setattr(tokenizer, "chat_template", None)
+    with pytest.raises(BadInput, match="no chat template"):
+        encode(tokenizer, messages, None)
+
+
+def test_rows_hold_every_conversation_once_without_padding_and_none_sees_another(base):
+    from transformers import AutoModelForCausalLM
+
+    lengths = [5 + (i * 37) % 60 for i in range(50)]
+    rows = rows_of(lengths, room=128, seed=3, together=16)
+    assert sorted(i for row in rows for i in row) == list(range(50))
+    assert all(sum(lengths[i] for i in row) <= 128 for row in rows)
+    assert sum(lengths) / (128 * len(rows)) > 0.9
+    items = [Item([7 + i, *range(100, 110 + i)], [IGNORED, *range(100, 110 + i)], 1.0 + i) for i in range(3)]
+    batch = Collator(items, pad=2)([{"items": [0, 1]}, {"items": [2]}])
+    assert batch["labels"][0][:12].tolist() == [IGNORED, *range(100, 110), IGNORED]
+    assert batch["weights"][1].tolist() == [3.0] * 13 + [0.0] * 10
+    model = AutoModelForCausalLM.from_pretrained(base).eval()
+    with torch.no_grad():
+        packed = model(
+            input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False
+        ).logits
+        alone = model(input_ids=torch.tensor([items[1].ids])).logits
+    assert torch.allclose(packed[0, 11:23], alone[0], atol=1e-4)
+
+
+def _chats(n):
+    return [
+        {
+            "messages": [{"role": "user", "content": f"number {i}"}, {"role": "assistant", "content": "yes " * (i % 3 + 1)}],
+            "weight": 1.0 if i % 2 else 0.5,
+        }
+        for i in range(n)
+    ]  # fmt: skip
+
+
+QUICK = LoraSettings(epochs=2, batch_size=4, rank=4, learning_rate=0.05, first_layer=0)
+
+
+def test_a_killed_training_goes_on_to_the_same_adapter_and_its_files_say_what_it_is(base, tmp_path):
+    whole, losses = train_sft(base, _chats(40), tmp_path / "one" / "adapters", QUICK, seed=3)
+    assert losses[1] < losses[0]
+    done = []
+
+    def killed(n):
+        done.append(n)
+        if len(done) == 13:
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "two" / "adapters"
+    with pytest.raises(KeyboardInterrupt):
+        train_sft(base, _chats(40), folder, QUICK, seed=3, progress=killed)
+    (checkpoints,) = (folder.parent / "training").iterdir()
+    broken = checkpoints / "checkpoint-99"
+    broken.mkdir()
+    (broken / "trainer_state.json").write_text('{"half')
+    again = []
+    assert train_sft(base, _chats(40), folder, QUICK, seed=3, progress=again.append) == (whole, losses)
+    assert sum(again) < 40 + 28, "it went on, and did not begin anew"
+    assert not checkpoints.exists()
+    manifest = check_adapter(folder / whole, base=base)
+    assert folder_hash(folder / whole) == whole
+    assert manifest.parameters["rank"] == 4
+    assert len(manifest.losses) == 20
+    other, _ = train_sft(base, _chats(41), folder, QUICK, seed=3)
+    assert check_adapter(folder / other).data_digest != manifest.data_digest
+
+
+def test_an_adapter_for_another_base_and_a_truncated_one_are_refused_in_one_line(base, tmp_path):
+    digest, _ = train_sft(base, _chats(4), tmp_path / "adapters", QUICK.model_copy(update={"epochs": 1}))
+    adapter = tmp_path / "adapters" / digest
+    other = _tiny(tmp_path / "other", seed=1)
+    with pytest.raises(BadInput, match=r"was trained on .* is another .*: load it on its own base"):
+        check_adapter(adapter, base=other)
+    weights = (adapter / WEIGHTS).read_bytes()
+    (adapter / WEIGHTS).write_bytes(weights[:-100])
+    with pytest.raises(BadInput, match="truncated or altered"):
+        check_adapter(adapter)
+    (adapter / WEIGHTS).write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    with pytest.raises(BadInput, match="not what its manifest names"):
+        check_adapter(adapter)
+    (adapter / MANIFEST).unlink()
+    assert check_adapter(adapter) is None, "adapters of earlier versions have no manifest"
+
+
+def test_a_budget_ends_the_training_between_two_steps_and_a_larger_one_goes_on_from_there(base, tmp_path):
+    settings = QUICK.model_copy(update={"epochs": 1})
+    whole, _ = train_sft(base, _chats(40), tmp_path / "whole" / "adapters", settings)
+    folder = tmp_path / "adapters"
+    with pytest.raises(BudgetSpent, match=r"1e-09 seconds is spent.*raise budget\.seconds"):
+        train_sft(base, _chats(40), folder, settings, meter=Meter(Budget(seconds=1e-9)))
+    part, _ = train_sft(base, _chats(40), folder, settings, meter=Meter(Budget(tokens=700)))
+    assert part != whole
+    assert check_adapter(folder / part).parameters["steps"] < 10
+    assert train_sft(base, _chats(40), folder, settings)[0] == whole
+
+
+@pytest.mark.parametrize(
+    ("conversations", "why"),
+    [
+        ([], "at least 1 conversation"),
+        ([{"messages": [{"role": "user", "content": "x"}]}], "no turn of the agent's"),
+    ],
+)
+def test_nothing_to_learn_is_refused(base, tmp_path, conversations, why):
+    with pytest.raises(BadInput, match=why):
+        train_sft(base, conversations, tmp_path, QUICK)
+
+
+def test_a_base_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(BadInput, match=r"no model in .*config\.json is missing"):
+        train_sft(tmp_path, _chats(1), tmp_path, QUICK)

@@ -83,7 +83,13 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
     proposed = Proposed()
     if asked.enough:
         proposed = propose_each(
-            project, proposers, data, seed=rules.seed, stacked=rules.stacked, edits=not rules.model
+            project,
+            proposers,
+            data,
+            seed=rules.seed,
+            stacked=rules.stacked,
+            edits=not rules.model,
+            budget=rules.budget,
         )
     problems += () if rules.model else unused_model(agent, data.champion)
     gated = gate_candidates(project, data, proposed.challengers, rules.gate, rules.raters)

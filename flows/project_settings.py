@@ -13,6 +13,7 @@ from pydantic import Field
 
 from ratchet.agent.errors import BadInput
 from ratchet.agent.kinds.chat_endpoint import ChatProject
+from ratchet.agent.optimize.budget import Budget
 from ratchet.agent.record import Record, StageSettings
 from ratchet.agent.settings_table import SETTINGS_FILE, checked, read_toml
 from ratchet.evaluation.data.curate import CurateSettings
@@ -41,6 +42,8 @@ class ImproveSettings(StageSettings):
     gate: GateSettings = GateSettings()
     raters: RaterSettings = RaterSettings()
     judge: JudgeSettings = JudgeSettings()
+    budget: Budget = Budget()
+    """What each proposer may spend on a candidate; its own budget in `project.py` holds beside this one."""
     feedback: FeedbackNames = FeedbackNames()
     proposers: tuple[str, ...] | None = None
     """Names of the project's proposers that make challengers, the last tested first; left out: all."""

@@ -15,11 +15,12 @@ from ratchet.agent.kinds.chat_endpoint import Chat
 from ratchet.agent.kinds.program import View
 from ratchet.agent.memory.library import Library
 from ratchet.agent.memory.ranking import Retriever
+from ratchet.agent.optimize.budget import Budget, BudgetSpent
 from ratchet.agent.optimize.calls import Calls
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import superseding
 from ratchet.agent.optimize.forgetting import Forget, would_forget
-from ratchet.agent.optimize.proposer import Proposer, Registered, Work, made_by, recipe_of
+from ratchet.agent.optimize.proposer import Proposer, Registered, Work, budget_of, made_by, recipe_of
 from ratchet.agent.project import Project, load_project
 from ratchet.agent.record import Record, content_hash
 from ratchet.agent.trace import Trace
@@ -69,8 +70,9 @@ def propose_each(
     seed: int,
     stacked: bool = False,
     edits: bool = False,
+    budget: Budget | None = None,
 ) -> Proposed:
-    """Let each proposer change the champion, or, `stacked`, what the one before it made.
+    """Let each proposer change the champion, or, `stacked`, what the one before it made; each within the budget.
 
     `edits`: what people changed themselves is tested first: the code's own parts, and the champion without what they
     had it forget.
@@ -85,7 +87,10 @@ def propose_each(
     for proposer in proposers:
         parent = [data.champion, *made][-1 if stacked else 0]
         try:
-            one = propose(folder, proposer, parent, data, seed)
+            one = propose(folder, proposer, parent, data, seed, budget)
+        except BudgetSpent as spent:
+            problems.append(f"proposer {proposer.name} made nothing: {spent}")
+            continue
         except Exception as error:  # noqa: BLE001  whatever broke in one, what the others made is still gated
             path = keep_traceback(name, proposer.name, error)
             said = in_one_line(error) or named(error)
@@ -115,22 +120,40 @@ def forgetting_version(folder: str, name: str, data: RoundData, seed: int) -> li
     return [made.candidate_id] if made.candidate_id not in (None, data.champion) else []
 
 
-def propose(folder: str, proposer: Proposer, parent: str, data: RoundData, seed: int) -> Made:
-    """One challenger of this parent, registered; made once for the same proposer, evidence, parent and seed."""
+def propose(
+    folder: str, proposer: Proposer, parent: str, data: RoundData, seed: int, budget: Budget | None = None
+) -> Made:
+    """One challenger of this parent, registered; made once for the same proposer, evidence, parent, seed and budget.
+
+    Raises:
+        BudgetSpent: before there was anything to propose; a start with more of it pays none of those calls again.
+    """
     name = load_project(Path(folder)).name
-    key = content_hash([name, recipe_of(proposer), data.digest, parent, seed])
-    return _propose(folder, proposer, parent, data, seed, key)
+    scope = content_hash([name, recipe_of(proposer), data.digest, parent, seed])
+    bound = budget_of(proposer, budget or Budget())
+    key = scope if bound == Budget() else content_hash([scope, bound.model_dump(mode="json")])
+    return _propose(folder, proposer, parent, data, seed, bound, scope, key)
 
 
 @task(name="propose", task_run_name="propose {proposer.name}", **cached_by("key", result=Made))
-def _propose(folder: str, proposer: Proposer, parent: str, data: RoundData, seed: int, key: str) -> Made:
+def _propose(
+    folder: str,
+    proposer: Proposer,
+    parent: str,
+    data: RoundData,
+    seed: int,
+    budget: Budget,
+    scope: str,
+    key: str,
+) -> Made:
     project = load_project(Path(folder))
     with ExitStack() as stack:
         evidence = evidence_of(
             project, parent, data, lambda: stack.enter_context(memory_of(project.name, data))
         )
         try:
-            work = work_of(project, seed, calls=Calls(project_folder(project.name) / "calls.db", scope=key))
+            calls = Calls(project_folder(project.name) / "calls.db", scope=scope)
+            work = work_of(project, seed, calls=calls, budget=budget)
             proposal = made_by(proposer, registered(project.name, parent), evidence, work)
         except NothingToPropose as reason:
             return Made(nothing=str(reason))
@@ -164,14 +187,15 @@ def registered(name: str, candidate_id: str) -> Registered:
     return Registered(candidate, fetch_files(name, candidate_id), seen_case_ids(name, candidate_id))
 
 
-def work_of(project: Project, seed: int, *, calls: Calls | None = None) -> Work:
-    """The project's folder, world and LMs; `calls` keeps what this proposal paid."""
+def work_of(project: Project, seed: int, *, calls: Calls | None = None, budget: Budget | None = None) -> Work:
+    """The project's folder, world and LMs; `calls` keeps what this proposal paid, `budget` bounds it."""
     return Work(
         folder=project_folder(project.name),
         environment=project.environment,
         scored=project.labelled_environment,
         writer=reflection_lm,
         calls=calls or Calls(),
+        budget=budget or Budget(),
         limits=project.limits,
         seed=seed,
         agent=lambda candidate, files: build(project, candidate, dict(files)),

@@ -7,6 +7,7 @@ examples, a few of them in its prompt. Of an agent with several prompts each kee
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from ratchet.agent.candidate import Demo, share_label
@@ -27,6 +28,8 @@ from ratchet.agent.optimize.memory_curation import (
 from ratchet.agent.optimize.prompt_shares import shares_of
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 from ratchet.agent.part_values import WHOLE
+from ratchet.agent.record import Json
+from ratchet.agent.trace import Usage
 
 SHOWN: Final = 4
 """Pairs that a call is shown, unless a person says otherwise."""
@@ -81,13 +84,24 @@ def _asking(parent: Registered, known: Sequence[Example], work: Work) -> list[st
         return None
     agent = work.agent(parent.candidate, parent.files)
     assert isinstance(agent, WholeAgent), "a callable answers whole"
-    for example in spread(known, TRIES):
+
+    def asked_at(example: Example) -> tuple[Json, Usage]:
+        seconds = work.call_limits.seconds
         try:
-            agent.act(example.view)
+            used = agent.act(example.view.model_copy(update={"seconds_left": seconds})).usage
         except LMFailure:  # it may have asked before
-            continue
-        break
-    names = [part.removeprefix("examples ") for part in sorted(agent.asked) if part.startswith("examples ")]
+            return {"parts": sorted(agent.asked), "answered": False}, Usage()
+        return {"parts": sorted(agent.asked), "answered": True}, used
+
+    parts: set[str] = set()
+    for example in spread(known, TRIES):
+        content = ("asks for", parent.candidate.candidate_id, example.view.inputs)
+        told = work.once(partial(asked_at, example), *content)
+        assert isinstance(told, dict), "it is what `asked_at` says"
+        parts.update(map(str, told["parts"]))
+        if told["answered"]:
+            break
+    names = [part.removeprefix("examples ") for part in sorted(parts) if part.startswith("examples ")]
     return [name for name in names if name in parent.candidate.predictors] or ([WHOLE] if names else [])
 
 

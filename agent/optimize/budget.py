@@ -7,20 +7,21 @@ really paid.
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from pydantic import Field
 
 from ratchet.agent.errors import RatchetError
-from ratchet.agent.record import Record
+from ratchet.agent.record import Record, StageSettings
 from ratchet.agent.trace import Usage
 
 NAMES: Final = {"calls": "calls", "tokens": "tokens", "usd": "US dollars", "seconds": "seconds"}
 
 
-class Budget(Record):
-    """Hard stops of one proposer for one candidate; None = no bound."""
+class Budget(StageSettings):
+    """Hard stops of one proposer for one candidate; what is left out has no bound."""
 
     calls: int | None = Field(default=None, ge=1)
     """Cases played and texts written; exact."""
@@ -29,9 +30,10 @@ class Budget(Record):
     usd: float | None = Field(default=None, gt=0)
     """At LiteLLM's prices; what is under way when it is reached is still paid."""
     seconds: float | None = Field(default=None, gt=0)
-    """On the clock; those of an earlier start whose calls were kept count, too."""
+    """On the clock, also of work in this process; those of an earlier start whose calls were kept count, too."""
     call_seconds: float | None = Field(default=None, gt=0)
-    """Until a single case or text is given up; None = as the project's limits and the endpoint's settings say."""
+    """Until a single case or text is given up, tries and waits included; left out: as the project's limits and the
+    endpoint's settings say."""
 
     def within(self, other: "Budget") -> "Budget":
         """The tighter bound of each."""
@@ -62,7 +64,7 @@ class Meter:
         self.budget = budget or Budget()
         self._clock, self._began = clock, clock()
         self._lock = threading.Lock()
-        self._calls = self._paid = 0
+        self._calls = self._paid = self._held = 0
         self._usage, self._earlier = Usage(), 0.0
 
     def take(self, n: int = 1) -> None:
@@ -73,19 +75,32 @@ class Meter:
         """
         with self._lock:
             spent, bound = self._spent(), self.budget
-            over = {
-                "calls": bound.calls is not None and spent.calls + n > bound.calls,
-                "tokens": bound.tokens is not None and spent.tokens >= bound.tokens,
-                "usd": bound.usd is not None and spent.usd >= bound.usd,
-                "seconds": bound.seconds is not None and spent.seconds >= bound.seconds,
-            }
-            for name, is_over in over.items():
-                if is_over:
-                    raise BudgetSpent(
-                        f"the budget of {getattr(bound, name):g} {NAMES[name]} is spent "
-                        f"({getattr(spent, name):.6g} used): raise budget.{name} for more"
-                    )
+            if bound.calls is not None and spent.calls + n + self._held > bound.calls:
+                self._refuse("calls", spent)
+            for name in ("tokens", "usd", "seconds"):
+                most = getattr(bound, name)
+                if most is not None and getattr(spent, name) >= most:
+                    self._refuse(name, spent)
             self._calls += n
+
+    def room(self, n: int) -> int:
+        """How many of the next `n` calls fit."""
+        try:
+            self.take(0)
+        except BudgetSpent:
+            return 0
+        with self._lock:
+            most = self.budget.calls
+            return n if most is None else max(0, min(n, most - self._calls - self._held))
+
+    @contextmanager
+    def holding(self, calls: int) -> Iterator[None]:
+        """Keep so many calls back meanwhile: without them what is found could not be checked."""
+        self._held += calls
+        try:
+            yield
+        finally:
+            self._held -= calls
 
     def charge(self, usage: Usage, *, kept_s: float | None = None) -> None:
         """Add what a call used; `kept_s` = it was paid by an earlier start and took so many seconds then."""
@@ -106,6 +121,13 @@ class Meter:
     def paid(self) -> int:
         """Calls that this start paid itself."""
         return self._paid
+
+    def _refuse(self, name: str, spent: Spent) -> None:
+        held = f", {self._held} kept for a check" if name == "calls" and self._held else ""
+        raise BudgetSpent(
+            f"the budget of {getattr(self.budget, name):,.6g} {NAMES[name]} is spent "
+            f"({getattr(spent, name):,.6g} used{held}): raise budget.{name} for more"
+        )
 
     def _spent(self) -> Spent:
         tokens = self._usage.input_tokens + self._usage.output_tokens

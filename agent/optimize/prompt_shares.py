@@ -6,7 +6,6 @@ plays of training cases, and of failed ones until they are won. Source: Zhao et 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from ratchet.agent.case import Case
@@ -18,14 +17,10 @@ from ratchet.agent.optimize.examples import spread
 from ratchet.agent.optimize.proposer import Registered, Work
 from ratchet.agent.optimize.trajectories import lost
 from ratchet.agent.record import Json, as_text
-from ratchet.agent.rollout.loop import run
-from ratchet.agent.rollout.repair import repair
 from ratchet.agent.trace import Step, Trace
 
 REPAIRS: Final = 16
 """Failed cases that a module of several prompts plays again."""
-_BEGIN: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""Of a case of which it is not known when it came."""
 
 
 def shares_of(
@@ -66,18 +61,9 @@ def _won(one: Trace) -> bool:
 
 def _played(parent: Registered, known: Sequence[Example], work: Work, most: int) -> list[Trace]:
     """What the parent does at training cases, with what each of its prompts says."""
-    chosen = spread(known, most)
-    cases = [Case(inputs=e.view.inputs, expected=e.call) for e in chosen]
-    times = [e.seen_at for e in chosen]
+    cases = [Case(inputs=e.view.inputs, expected=e.call) for e in spread(known, most)]
     with work.progress("replay: playing what each prompt says", len(cases)) as done:
-        return run(
-            work.agent(parent.candidate, parent.files).single_attempt(),
-            cases,
-            work.environment,
-            at=lambda i: times[i] or _BEGIN,
-            limits=work.limits,
-            progress=done,
-        )
+        return work.play(parent.candidate, parent.files, cases, progress=done, what_fits=True)
 
 
 def _repaired(parent: Registered, evidence: Evidence, work: Work) -> Sequence[Trace]:
@@ -86,16 +72,7 @@ def _repaired(parent: Registered, evidence: Evidence, work: Work) -> Sequence[Tr
     if not chosen:
         return ()
     with work.progress("replay: playing what failed again", len(chosen)) as done:
-        mended = repair(
-            work.agent(parent.candidate, parent.files),
-            chosen,
-            {},
-            work.environment,
-            at=lambda i: chosen[i].started_at,
-            limits=work.limits,
-        )
-        done(len(chosen))
-    return mended
+        return work.repair(parent.candidate, parent.files, chosen, progress=done)
 
 
 def _by_prompt(

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pydantic import BaseModel, Field
@@ -23,7 +25,7 @@ from ratchet.agent.environment import Environment
 from ratchet.agent.errors import BadInput, NothingToPropose
 from ratchet.agent.limits import Limits
 from ratchet.agent.lm.side_by_side import side_by_side
-from ratchet.agent.optimize.budget import Budget, Meter
+from ratchet.agent.optimize.budget import Budget, BudgetSpent, Meter
 from ratchet.agent.optimize.calls import Calls
 from ratchet.agent.record import Json, Record, as_json, content_hash
 from ratchet.agent.trace import Trace, Usage
@@ -146,57 +148,135 @@ class Work:
         cases: Sequence[Case],
         *,
         progress: Callable[[int], None] = lambda done: None,
+        what_fits: bool = False,
     ) -> list[Trace]:
         """Each case once by this candidate, in order, scored where the right answer is known.
 
         Counted before it is played and kept as it ends: a case that this proposal has played, in this start or in one
         that was killed, is not played again; one that broke is.
 
+        Args:
+            candidate: who plays.
+            files: what it names.
+            cases: what it faces.
+            progress: called with the number of cases finished since the last call.
+            what_fits: play as many of the first as the budget allows, instead of refusing.
+
         Raises:
             BudgetSpent: not all of them fit into the budget, or it ran out on the way; what was played is kept.
         """
-        self.meter.take(len(cases))
         agent = self.agent(candidate, files).single_attempt()
+        world = self.scored or self.environment
+        return self._each("play", agent, cases, partial(self._run, agent, world), progress, what_fits)
+
+    def repair(
+        self,
+        candidate: Candidate,
+        files: Mapping[str, Path],
+        failed: Sequence[Trace],
+        cases: Mapping[str, Case] = MappingProxyType({}),
+        *,
+        progress: Callable[[int], None] = lambda done: None,
+    ) -> list[Trace]:
+        """What the candidate wins, with feedback that does not tell the answer, of as many of these as fit.
+
+        A case is one call, however many attempts it takes; counted and kept as those of `play`.
+
+        Args:
+            candidate: who plays.
+            files: what it names.
+            failed: runs whose last attempt was scored below 1; others are left out.
+            cases: with their right answers where these are known, by id.
+            progress: called with the number of cases finished since the last call.
+        """
+        from ratchet.agent.rollout.repair import repair
+
+        times = {run.case.case_id: run.started_at for run in failed}
+
+        def play(agent: "Agent", known: Sequence[Case], world: Callable[[], Environment]) -> list[Trace]:
+            some = partial(self._run, agent, world, times=times)
+            return self._each("repair", agent, known, some, progress, what_fits=True)
+
+        return repair(self.agent(candidate, files), failed, cases, self.environment, play=play)
+
+    def _each(
+        self,
+        how: str,
+        agent: "Agent",
+        cases: Sequence[Case],
+        play: Callable[[Sequence[Case]], list[Trace]],
+        progress: Callable[[int], None],
+        what_fits: bool,
+    ) -> list[Trace]:
+        """Each case in order, counted before and kept after; those that ended where only some had to fit."""
+        cases = cases[: self.meter.room(len(cases))] if what_fits else cases
+        self.meter.take(len(cases))
         apart = 1 if agent.at_once > 1 else _TOGETHER
         parts = [cases[start : start + apart] for start in range(0, len(cases), apart)]
+        beside = max(min(agent.at_once, len(parts)), 1)
 
         def play_some(some: Sequence[Case]) -> list[Trace]:
-            known = {case.case_id: kept for case in some if (kept := self._kept(candidate, case))}
+            content = {
+                case.case_id: (how, agent.candidate.candidate_id, case.inputs, case.expected) for case in some
+            }
+            known = {case_id: kept for case_id, one in content.items() if (kept := self._kept(*one))}
             new = [case for case in some if case.case_id not in known]
-            played = dict(zip((case.case_id for case in new), self._played(agent, new), strict=True))
+            try:
+                played = self._played(play, new, content, beside)
+            except BudgetSpent:
+                if not what_fits:
+                    raise
+                played = {}
             progress(len(some))
-            return [known.get(case.case_id) or played[case.case_id] for case in some]
+            return [trace for case in some if (trace := (known | played).get(case.case_id))]
 
         return [trace for some in side_by_side(play_some, parts, at_once=agent.at_once) for trace in some]
 
-    def _kept(self, candidate: Candidate, case: Case) -> Trace | None:
-        kept = self.calls.kept("play", candidate.candidate_id, case.inputs, case.expected)
+    def _kept(self, *content: Json) -> Trace | None:
+        kept = self.calls.kept(*content)
         if kept is None:
             return None
         trace = Trace.model_validate(kept.value)
         self.meter.charge(trace.usage, kept_s=kept.seconds)
         return trace
 
-    def _played(self, agent: "Agent", cases: Sequence[Case]) -> list[Trace]:
-        from ratchet.agent.rollout.loop import run
-
+    def _played(
+        self,
+        play: Callable[[Sequence[Case]], list[Trace]],
+        cases: Sequence[Case],
+        content: Mapping[str, tuple[Json, ...]],
+        beside: int,
+    ) -> dict[str, Trace]:
+        """Cases that are not kept yet, while `beside` such calls share the clock."""
         if not cases:
-            return []
+            return {}
         self.meter.take(0)
         began = time.perf_counter()
-        traces = run(
-            agent, cases, self.scored or self.environment, at=lambda _: _BEGIN, limits=self._limits()
-        )
-        seconds = (time.perf_counter() - began) / len(cases)
+        traces = play(cases)
+        seconds = (time.perf_counter() - began) / len(cases) / beside
         for case, trace in zip(cases, traces, strict=True):
             self.meter.charge(trace.usage)
             if trace.error is None or trace.error.kind == "agent":
                 value = trace.model_dump(mode="json")
-                content = ("play", agent.candidate.candidate_id, case.inputs, case.expected)
-                self.calls.keep(*content, value=value, seconds=seconds)
-        return traces
+                self.calls.keep(*content[case.case_id], value=value, seconds=seconds)
+        return {case.case_id: trace for case, trace in zip(cases, traces, strict=True)}
 
-    def _limits(self) -> Limits:
+    def _run(
+        self,
+        agent: "Agent",
+        world: Callable[[], Environment],
+        cases: Sequence[Case],
+        *,
+        times: Mapping[str, datetime] = MappingProxyType({}),
+    ) -> list[Trace]:
+        from ratchet.agent.rollout.loop import run
+
+        at = [times.get(case.case_id, _BEGIN) for case in cases]
+        return run(agent, cases, world, at=at.__getitem__, limits=self.call_limits)
+
+    @property
+    def call_limits(self) -> Limits:
+        """What one case may take, its share of the budget included."""
         most = [s for s in (self.limits.seconds, self.meter.budget.call_seconds) if s is not None]
         return self.limits.model_copy(update={"seconds": min(most, default=None)})
 
@@ -210,33 +290,42 @@ class Work:
 
         Raises:
             BudgetSpent: the call does not fit into the budget.
+            OutOfTime: no answer within the budget's `call_seconds`.
         """
         from ratchet.agent.lm.lm import Prompt
+        from ratchet.agent.optimize.metered import MeteredLM
 
-        self.meter.take()
-        content: tuple[Json, ...] = ("write", lm.model, text, time_asked)
-        if (kept := self.calls.kept(*content)) is not None and isinstance(kept.value, dict):
-            self.meter.charge(Usage.model_validate(kept.value["usage"]), kept_s=kept.seconds)
-            return str(kept.value["text"])
-        began = time.perf_counter()
-        written = lm.write(Prompt(prefix="", suffix=text))
-        self.meter.charge(written.usage)
-        value: Json = {"text": written.text, "usage": written.usage.model_dump(mode="json")}
-        self.calls.keep(*content, value=value, seconds=time.perf_counter() - began)
-        return written.text
+        asked = lm if isinstance(lm, MeteredLM) else MeteredLM(lm, self.meter, self.calls)
+        return asked.write(Prompt(prefix="", suffix=text), time_asked=time_asked).text
+
+    def once(self, ask: Callable[[], "tuple[Json, Usage]"], *content: Json) -> Json:
+        """What any other call comes to, counted and kept as the others are.
+
+        Args:
+            ask: makes the call; gives what it came to and what that used.
+            content: all that it depends on.
+
+        Raises:
+            BudgetSpent: the call does not fit into the budget.
+            OutOfTime: no answer within the budget's `call_seconds`.
+        """
+        from ratchet.agent.optimize.metered import paid_once
+
+        return paid_once(self.meter, self.calls, ask, *content)[0]
 
     def program(self, candidate: Candidate, files: Mapping[str, Path]) -> "Program":
-        """A candidate of the built-in agent, ready to act on the LM that it names.
+        """A candidate of the built-in agent, ready to act on the LM that it names, whose every call is metered.
 
         Raises:
             NothingToPropose: the agent is of another kind.
         """
         from ratchet.agent.kinds.program import Program
+        from ratchet.agent.optimize.metered import metered
 
         built_in_only(candidate)
         made = self.agent(candidate, files)
         assert isinstance(made, Program), "a built-in agent is a program"
-        return made
+        return metered(made, self.meter, self.calls)
 
     def file(self, name: str) -> Path:
         """Where a new file of this name goes, such as `memory/<hash>.jsonl`."""
@@ -262,9 +351,7 @@ def made_by(proposer: Proposer, parent: Registered, evidence: "Evidence", work: 
         NothingToPropose: the proposer has nothing to do here.
         BadInput: what it gave is no proposal, no candidate that can be read back, or lacks a file that this names.
     """
-    own = getattr(proposer, "budget", None)
-    bound = work.budget.within(own) if isinstance(own, Budget) else work.budget
-    work = replace(work, meter=Meter(bound))
+    work = under_budget(proposer, work)
     found = proposer.propose(parent, evidence, work)
     if found is None:
         return None
@@ -290,6 +377,32 @@ def made_by(proposer: Proposer, parent: Registered, evidence: "Evidence", work: 
             "cost": {k: v for k, v in work.meter.spent.model_dump().items() if v} | found.cost,
         }
     )
+
+
+def under_budget(proposer: Proposer, work: Work) -> Work:
+    """The same work with a fresh meter of the run's budget, or of the proposer's own where that is tighter.
+
+    Time is looked at whenever progress is reported, too: work in this process asks no endpoint and ends all the same.
+    """
+    meter = Meter(budget_of(proposer, work.budget))
+
+    @contextmanager
+    def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
+        with work.progress(title, total) as tell:
+
+            def done(n: int) -> None:
+                tell(n)
+                meter.take(0)
+
+            yield done
+
+    return replace(work, meter=meter, progress=progress)
+
+
+def budget_of(proposer: Proposer, run: Budget) -> Budget:
+    """What the proposer may spend: its own budget, where it has one, and the run's; the tighter of each bound."""
+    own = getattr(proposer, "budget", None)
+    return run.within(own) if isinstance(own, Budget) else run
 
 
 def files_after(parent: Registered, proposal: Proposal) -> dict[str, Path]:
@@ -325,16 +438,20 @@ def _files_named(candidate: Candidate) -> dict[str, str]:
 
 
 def settings_of(proposer: Proposer) -> dict[str, Json]:
-    """The proposer's own fields, without its name and what begins with `_`.
+    """The proposer's own fields, without its name, what begins with `_`, and a budget without bounds.
 
     Raises:
         BadInput: JSON cannot hold one of them, so that no record could say how a candidate was made.
     """
     try:
+        left_out = {"name", *(["budget"] if getattr(proposer, "budget", None) == Budget() else [])}
         if isinstance(proposer, BaseModel):
-            return proposer.model_dump(mode="json", exclude={"name"})
-        own = {name: value for name, value in vars(proposer).items() if name != "name" and name[0] != "_"}
-        return {name: as_json(value) for name, value in own.items()}
+            return proposer.model_dump(mode="json", exclude=left_out)
+        own = {name: v for name, v in vars(proposer).items() if name not in left_out and name[0] != "_"}
+        return {
+            name: v.model_dump(mode="json") if isinstance(v, BaseModel) else as_json(v)
+            for name, v in own.items()
+        }
     except ValueError as error:
         raise BadInput(
             f"proposer {proposer.name}: {error}; keep settings to numbers, texts and lists"
@@ -342,9 +459,13 @@ def settings_of(proposer: Proposer) -> dict[str, Json]:
 
 
 def recipe_of(proposer: Proposer) -> str:
-    """Hash of name, settings and the file that the proposer is written in: the same recipe need not be run again."""
+    """Hash of name, settings and the file that the proposer is written in: the same recipe need not be run again.
+
+    Its budget is no part of it: a start with more of it goes on where the one before ended.
+    """
     source = Path(inspect.getfile(type(proposer))).read_text(encoding="utf-8")
-    return content_hash([proposer.name, settings_of(proposer), source])
+    settings = {name: value for name, value in settings_of(proposer).items() if name != "budget"}
+    return content_hash([proposer.name, settings, source])
 
 
 def check_proposers(proposers: Sequence[Proposer]) -> None:

@@ -5,6 +5,7 @@ Here of examples with one right action each; `trajectories` does the same for th
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 from pydantic import Field
 
@@ -13,6 +14,7 @@ from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.optimize.answer_replay import SHOWN, remember_answers
+from ratchet.agent.optimize.budget import Budget, BudgetSpent
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import as_decisions, as_experience, learned_options, spread, usable
 from ratchet.agent.optimize.memory_curation import imported_steps, where_from
@@ -35,6 +37,8 @@ class Replay(Record):
     there are others."""
     imported: int = Field(default=200, ge=0)
     """Runs of other agents, from imported logs, that may be remembered, too: those most like the examples."""
+    budget: Budget = Budget()
+    """What it may spend; a run's own (`[budget]` of `ratchet.toml`) holds beside it."""
 
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The parent with a memory of the examples, its vote and the similarity weighed; a team's roles in turn."""
@@ -70,7 +74,10 @@ class Replay(Record):
         if lm_type(draft.base_model).scores_options:  # else there is nothing to weigh against
             grid = Grid() if self.similarity else Grid(retrieval=(topology.retrieval_weight,))
             program = work.program(draft, {**parent.files, "memory": path})
-            with work.progress(f"{self.name}: weighing the memory", len(sample)) as done:
+            with (
+                suppress(BudgetSpent),  # without their weighing the steps are a version all the same
+                work.progress(f"{self.name}: weighing the memory", len(sample)) as done,
+            ):
                 topology, estimate = tune(program, sample, grid, progress=done)
         return Proposal(
             candidate=draft.model_copy(update={"topology": topology}),

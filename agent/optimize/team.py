@@ -13,6 +13,7 @@ import numpy as np
 from ratchet.agent.candidate import Role
 from ratchet.agent.environment import Observation
 from ratchet.agent.errors import BadInput, NothingToPropose
+from ratchet.agent.optimize.budget import BudgetSpent
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.proposer import Proposal, Proposer, Registered, Work, files_after
 from ratchet.agent.optimize.vote_weights import MIN_TUNING, likelihood
@@ -106,7 +107,18 @@ def role_by_role(proposer: Proposer, parent: Registered, evidence: Evidence, wor
             continue  # what it would have read is not known without log-probabilities
         learned = role_examples(team_of(team, work), name, taught)
         member = Registered(member_of(team.candidate, role), files_of(team.files, name), parent.seen)
-        made = proposer.propose(member, Evidence(examples=learned), work) if learned else None
+        try:
+            made = proposer.propose(member, Evidence(examples=learned), work) if learned else None
+        except BudgetSpent:
+            if not notes:
+                raise
+            return Proposal(  # what the roles before it have become is a version all the same
+                candidate=team.candidate,
+                files=dict(team.files),
+                note=" ".join(notes),
+                parameters=found,
+                cost=cost,
+            )
         if made is None:
             continue
         others = {label: path for label, path in team.files.items() if not label.endswith(f".{name}")}

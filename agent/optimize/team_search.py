@@ -7,6 +7,7 @@ attempts and could not tell.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +15,12 @@ from pydantic import Field
 
 from ratchet.agent.candidate import Candidate
 from ratchet.agent.errors import NothingToPropose
+from ratchet.agent.optimize.budget import Budget, BudgetSpent
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import share_right, shuffled, usable
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
 from ratchet.agent.optimize.team import WEIGHTS, best_weights, blackboard_accuracy, team_of
-from ratchet.agent.optimize.team_moves import moves
+from ratchet.agent.optimize.team_moves import MOST_ROLES, moves
 from ratchet.agent.record import Record
 from ratchet.agent.team.deliberation import Blackboard
 from ratchet.agent.team.roles import SOLVER, as_single, as_team, files_for, files_of, with_roles
@@ -39,13 +41,18 @@ class TeamSearch(Record):
     """A change must be right on this much more of the cases to be worth its tokens."""
     attempts: int = Field(default=1, ge=1, le=10)
     """Tries at most; more than one only where the environment says that it failed."""
+    budget: Budget = Budget()
+    """What it may spend; a run's own (`[budget]` of `ratchet.toml`) holds beside it."""
 
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The best topology that was found, if it is better on the cases that chose nothing, too."""
         built_in_only(parent.candidate)
         searched, checked = self.halves(parent.candidate, evidence.examples, work.seed)
         origin = _try("as it is", *_as_team(parent), searched, work)
-        with work.progress(f"{self.name}: trying topologies", self.rounds * MOVES) as done:
+        with (
+            work.meter.holding(2 * MOST_ROLES * len(checked)),
+            work.progress(f"{self.name}: trying topologies", self.rounds * MOVES) as done,
+        ):
             best, n_tried = self.climb(origin, searched, work, done)
         gain, estimate = _checked(origin, best, checked, work)
         if gain < 0 or (gain == 0 and best.tokens >= origin.tokens):
@@ -79,11 +86,11 @@ class TeamSearch(Record):
         """The best topology within the budget, and how many were tried."""
         best, n_tried = origin, 1
         for _ in range(self.rounds):
-            around = [
-                _try(change, one, kept, searched, work)
-                for change, one, kept in moves(best.candidate, best.files)
-            ]
-            done(len(around))
+            around: list[Tried] = []
+            with suppress(BudgetSpent):  # the best until then is checked all the same
+                for change, one, kept in moves(best.candidate, best.files):
+                    around.append(_try(change, one, kept, searched, work))
+                    done(1)
             n_tried += len(around)
             better = max(around, key=lambda tried: (round(tried.score, 9), -tried.tokens), default=best)
             if not self.is_worth(better, best):

@@ -6,6 +6,7 @@ the other half: a small LM reads 80 characters of a description, and any change 
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from pydantic import Field
 
@@ -18,6 +19,7 @@ from ratchet.agent.kinds.program import Program
 from ratchet.agent.kinds.tool_overrides import Overrides, override_of
 from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.lm.prompt_format import data
+from ratchet.agent.optimize.budget import Budget, BudgetSpent
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import share_right, shuffled
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
@@ -40,6 +42,8 @@ class Tools(Record):
     """Right values shown in the description of an argument that goes wrong."""
     rename: bool = True
     """Also try a readable name where the environment's is none."""
+    budget: Budget = Budget()
+    """What it may spend; a run's own (`[budget]` of `ratchet.toml`) holds beside it."""
 
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The parent with better words for the tools that failed, as far as these helped."""
@@ -89,17 +93,21 @@ def _rewritten(
 ) -> tuple[dict[str, str | ToolOverride], list[str]]:
     """The tools with every rewriting that helped, and which these are; the first that helps a tool is kept."""
     tools, changed = dict(rewriting.parent.candidate.tools), []
-    write = telling(rewriting.settings.words)
-    if lm_type(rewriting.parent.candidate.base_model).writes:
-        write = written_by(rewriting.program(tools))
-    for row in failing:
-        for fails, override in _rewritings(rewriting, row, tools, write):
-            draft = {**tools, row.tool: override}
-            if fails(rewriting, draft, row.tool) < fails(rewriting, tools, row.tool) - 1e-9:
-                tools = draft
-                changed.append(row.tool)
-                break
-        progress(1)
+    write, work = telling(rewriting.settings.words), rewriting.work
+    if (lm := work.writer(rewriting.parent.candidate)) is not None:
+        write = written_by(partial(work.write, lm))
+    try:
+        for row in failing:
+            for fails, override in _rewritings(rewriting, row, tools, write):
+                draft = {**tools, row.tool: override}
+                if fails(rewriting, draft, row.tool) < fails(rewriting, tools, row.tool) - 1e-9:
+                    tools = draft
+                    changed.append(row.tool)
+                    break
+            progress(1)
+    except BudgetSpent:
+        if not changed:  # else what helped until now is kept
+            raise
     return tools, changed
 
 

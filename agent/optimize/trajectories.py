@@ -6,6 +6,7 @@ are needed to weigh the memory's vote against the LM. Source: Sarukkai et al., S
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from pydantic import Field
 
@@ -16,13 +17,13 @@ from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.memory.ranking import RecallSettings
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import WON, Credit, Experience, goal_of, tally, winning_steps
+from ratchet.agent.optimize.budget import Budget, BudgetSpent
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import spread, usable
 from ratchet.agent.optimize.memory_curation import CurationSettings, curate_memory, imported_steps, where_from
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
 from ratchet.agent.optimize.vote_weights import Grid, tune
 from ratchet.agent.record import Record
-from ratchet.agent.rollout.repair import repair
 from ratchet.agent.rollout.rollout import HISTORY
 from ratchet.agent.trace import Trace
 
@@ -42,6 +43,8 @@ class Trajectories(Record):
     """Failed cases that are played again with feedback; what then wins is remembered, too."""
     imported: int = Field(default=200, ge=0)
     """Runs of other agents, from imported logs, that may be remembered, too: those most like what the agent meets."""
+    budget: Budget = Budget()
+    """What it may spend; a run's own (`[budget]` of `ratchet.toml`) holds beside it."""
 
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The parent with a curated memory of steps that won."""
@@ -90,7 +93,10 @@ class Trajectories(Record):
         if sample and lm_type(draft.base_model).scores_options:  # else there is nothing to weigh against
             program = work.program(draft, {**parent.files, "memory": path})
             grid = Grid(retrieval=(topology.retrieval_weight,))
-            with work.progress(f"{self.name}: weighing the memory", len(sample)) as done:
+            with (
+                suppress(BudgetSpent),  # without their weighing the steps are a version all the same
+                work.progress(f"{self.name}: weighing the memory", len(sample)) as done,
+            ):
                 topology, estimate = tune(program, sample, grid, progress=done)
         left_out = "".join(f", {count} left out: {reason}" for reason, count in curated.left_out.items())
         return Proposal(
@@ -109,16 +115,8 @@ class Trajectories(Record):
         if not chosen:
             return ()
         with work.progress(f"{self.name}: playing what failed again", len(chosen)) as done:
-            mended = repair(
-                work.program(parent.candidate, parent.files),
-                chosen,
-                {run.case.case_id: run.case for run in chosen},
-                work.environment,
-                at=lambda i: chosen[i].started_at,
-                limits=work.limits,
-            )
-            done(len(chosen))
-        return mended
+            cases = {run.case.case_id: run.case for run in chosen}
+            return work.repair(parent.candidate, parent.files, chosen, cases, progress=done)
 
 
 def lost(runs: Sequence[Trace]) -> list[Trace]:

@@ -9,14 +9,11 @@ regenerates with feedback and rephrases; there the model itself is trusted to le
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Environment, Observation, Outcome
 from ratchet.agent.kinds.agent import Agent
-from ratchet.agent.limits import Limits
 from ratchet.agent.record import Json
-from ratchet.agent.rollout.loop import run
 from ratchet.agent.trace import Step, Trace
 
 REDACTED = "…"
@@ -26,9 +23,8 @@ _HINTS = re.compile(
     r"\b(hints?|feedback|told|the (right|correct|expected|true) \w+|(last|previous|earlier|first) (try|attempt))\b",
     re.IGNORECASE,
 )
-
-
 _ATTEMPTS = 3
+Play = Callable[[Agent, Sequence[Case], Callable[[], Environment]], list[Trace]]
 
 
 def repair(
@@ -37,8 +33,7 @@ def repair(
     cases: Mapping[str, Case],
     make_environment: Callable[[], Environment],
     *,
-    at: Callable[[int], datetime],
-    limits: Limits | None = None,
+    play: Play,
 ) -> list[Trace]:
     """Failed cases, played again with feedback: what then won, each as if it had been the first attempt.
 
@@ -47,23 +42,17 @@ def repair(
         failed: traces whose last attempt was scored below 1; others are left out.
         cases: the cases with their right answers where these are known, by id.
         make_environment: one that scores the cases.
-        at: time of the repaired run of the trace with this index.
-        limits: what one case may take; None = `Limits()`.
+        play: plays the cases in such worlds, or some of them; `run` with its times and limits.
     """
     wanted = [
         trace for trace in failed if trace.score is not None and trace.score < 1 and trace.error is None
     ]
     known = [cases.get(trace.case.case_id, trace.case) for trace in wanted]
-    again = run(
-        agent.with_attempts(_ATTEMPTS),
-        known,
-        lambda: RedactedEnvironment(make_environment()),
-        at=at,
-        limits=limits,
-    )
+    again = play(agent.with_attempts(_ATTEMPTS), known, lambda: RedactedEnvironment(make_environment()))
+    by_id = {case.case_id: case for case in known}
     won = [
-        (case, _winning(trace))
-        for case, trace in zip(known, again, strict=True)
+        (by_id[trace.case.case_id], _winning(trace))
+        for trace in again
         if trace.error is None and trace.score is not None and trace.score >= 1
     ]
     return [trace for case, trace in won if not leaked(trace, case)]

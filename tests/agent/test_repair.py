@@ -1,6 +1,7 @@
 """Repair: an answer that is planted in the feedback reaches no prompt, no experience and no demo."""
 
 import warnings
+from functools import partial
 
 import pytest
 
@@ -79,7 +80,7 @@ def test_an_answer_planted_in_the_feedback_reaches_no_prompt_no_experience_and_n
     program = agent(endpoint)
     failed = failures(program, at)
     scripted_endpoint.prompts.clear()
-    mended = repair(program, failed, {CASE.case_id: CASE}, Telling, at=at)
+    mended = repair(program, failed, {CASE.case_id: CASE}, Telling, play=partial(run, at=at))
     (trace,) = mended
     assert (trace.score, len(trace.attempts), trace.action.name) == (1.0, 1, "gamma")
 
@@ -111,7 +112,7 @@ def test_every_role_of_a_team_reads_the_blotted_feedback_only(endpoint, scripted
     )
     offered = scripted_endpoint.answer
     scripted_endpoint.answer = lambda p: "right" if "- wrong:" in p else offered(p)
-    mended = repair(team, failures(team, at), {CASE.case_id: CASE}, Telling, at=at)
+    mended = repair(team, failures(team, at), {CASE.case_id: CASE}, Telling, play=partial(run, at=at))
     (step,) = mended[0].attempts[-1].steps
     assert {part.actor: part.said for part in step.parts} == {"solver": "gamma", "critic": "right"}
     assert not tokens_within(mended[0].to_json(), ("ZX-4711", "Port Vila"))
@@ -121,7 +122,7 @@ def test_where_the_answer_is_unknown_the_feedback_is_not_shown_at_all(endpoint, 
     program = agent(endpoint)
     failed = failures(program, at, SilentAnswer)
     scripted_endpoint.prompts.clear()
-    mended = repair(program, failed, {}, SilentAnswer, at=at)
+    mended = repair(program, failed, {}, SilentAnswer, play=partial(run, at=at))
     assert len(mended) == 1
     assert NEUTRAL in scripted_endpoint.prompts[1]
     assert not tokens_within(" ".join(scripted_endpoint.prompts), ("ZX-4711", "4711", "right call"))
@@ -130,7 +131,13 @@ def test_where_the_answer_is_unknown_the_feedback_is_not_shown_at_all(endpoint, 
 def test_what_fails_again_and_what_did_not_fail_is_left_out_with_its_reason(endpoint, at, make_trace):
     program = agent(endpoint)
     never = CASE.model_copy(update={"expected": {"tool": "delta"}})
-    mended = repair(program, [*failures(program, at), make_trace()], {CASE.case_id: never}, Telling, at=at)
+    mended = repair(
+        program,
+        [*failures(program, at), make_trace()],
+        {CASE.case_id: never},
+        Telling,
+        play=partial(run, at=at),
+    )
     assert mended == []
 
 

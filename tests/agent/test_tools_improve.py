@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -9,6 +10,7 @@ from ratchet.agent.candidate import ToolOverride
 from ratchet.agent.environment import Action, Observation, Option, Outcome
 from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.kinds.program import Program, View, base_candidate
+from ratchet.agent.lm.of_candidate import lm_for
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.proposer import Registered, made_by
 from ratchet.agent.optimize.tool_failures import argument_errors, tool_failures
@@ -191,9 +193,12 @@ def test_an_endpoint_writes_descriptions_itself_and_its_garbage_counts_as_wrong(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="litellm|pydantic|openai|aiohttp|httpx")
         before = played(Program(parent, endpoint=where), by_id, make_trace)
-        behind = replace(work, agent=lambda one, files: make_program(one, files, endpoint=where))
+        lm = lm_for(parent, endpoint=where)
+        behind = replace(
+            work, agent=lambda one, files: make_program(one, files, endpoint=where), writer=lambda one: lm
+        )
         proposal, _ = made(Tools(), parent, by_id, before, behind)
-        writer = written_by(Program(parent, endpoint=where))
+        writer = written_by(partial(work.write, lm))
         assert writer(OPTIONS[0], FLIGHTS, HOTELS) == "Books flights by plane."
     override = proposal.candidate.tools["svc.A1"]
     assert isinstance(override, ToolOverride)

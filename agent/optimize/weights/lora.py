@@ -19,6 +19,7 @@ from ratchet.agent.kinds.program import Program
 from ratchet.agent.lm.adapters import TRUNK
 from ratchet.agent.lm.lm import Prompt, Training
 from ratchet.agent.lm.of_candidate import lm_type
+from ratchet.agent.optimize.budget import Budget
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import learned_options, newest_first, usable
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
@@ -44,6 +45,8 @@ class Lora(Record):
     """Budget: of more examples the newest are taken, since traffic drifts."""
     tune_share: float = Field(default=0.15, ge=0, le=0.5)
     """Share of the examples that is not trained on: the weights beside the LM are tuned on it afterwards."""
+    budget: Budget = Budget()
+    """What it may spend; a run's own (`[budget]` of `ratchet.toml`) holds beside it."""
 
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The parent with a fresh adapter; its prompts and memory stay. A team's roles in turn, each with its own."""

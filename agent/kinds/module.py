@@ -58,7 +58,7 @@ class ModuleAgent(CodeAgent):
                 if "No LM is loaded" in str(error):
                     raise BadInput("the module has no LM: call dspy.configure(lm=…) in project.py") from error
                 raise
-        now.usage += _usage(tracker.usage_data)
+        now.usage += usage_of(tracker.usage_data)
         return answer
 
     @contextmanager
@@ -88,16 +88,23 @@ def applied(
         playing: notes what each predictor was shown, asked and answered.
         keep_cache: whether DSPy may answer with what an LM said before.
     """
-    changed = copied(module)
+    changed = told(module, values)
     predictors = changed.named_predictors()
     for name, predictor in predictors:
         predictor.lm = lm or predictor.lm
         if not keep_cache and isinstance(predictor.lm, dspy.BaseLM):
             predictor.lm = _without_cache(predictor.lm)
-        _say(predictor, name, values)
-        recall = partial(_recalled, values, name, alone=len(predictors) == 1)
+        recall = partial(recalled_by, values, name, alone=len(predictors) == 1)
         predictor.forward = partial(_forward, predictor, name, recall, playing)
         predictor.aforward = partial(_aforward, predictor, name, recall, playing)
+    return changed
+
+
+def told(module: dspy.Module, values: PartValues) -> dspy.Module:
+    """A copy of the module with the version's instructions and examples, and nothing that it recalls."""
+    changed = copied(module)
+    for name, predictor in changed.named_predictors():
+        _say(predictor, name, values)
     return changed
 
 
@@ -112,16 +119,16 @@ def _say(predictor: dspy.Predict, name: str, values: PartValues) -> None:
         said.demos != first_predictor(predictor).demos
     ):  # else the code's own, whatever JSON cannot say of them
         predictor.demos = dspy_examples(signature, said.demos)
-    predictor.signature = _told(signature, text)
+    predictor.signature = with_text(signature, text)
 
 
-def _recalled(values: PartValues, name: str, request: str, *, alone: bool) -> list[Recalled]:
+def recalled_by(values: PartValues, name: str, request: str, *, alone: bool) -> list[Recalled]:
     """The prompt's own share; what the whole agent answered is no example for one of several predictors."""
     return values.recalled(name, request) if alone or name in values.memories else []
 
 
 @lru_cache(maxsize=512)
-def _told(signature: type[dspy.Signature], text: str) -> type[dspy.Signature]:
+def with_text(signature: type[dspy.Signature], text: str) -> type[dspy.Signature]:
     """The signature with these instructions: DSPy makes a class of it, which takes a millisecond."""
     return signature if signature.instructions == text else signature.with_instructions(text)
 
@@ -129,7 +136,7 @@ def _told(signature: type[dspy.Signature], text: str) -> type[dspy.Signature]:
 Recall = Callable[[str], list[Recalled]]
 
 
-def _shown(
+def shown(
     predictor: dspy.Predict, recall: Recall, kwargs: dict[str, Any]
 ) -> tuple[dict[str, Any], list[Recalled]]:
     """What the predictor is called with: its arguments, and what is recalled, the most similar last."""
@@ -141,16 +148,16 @@ def _shown(
     words = tuple(demo for demo in demos if demo_fields(signature, demo) is None)
     if words:
         text = prompt_text(Predictor(instructions=signature.instructions, demos=words))
-        kwargs = {**kwargs, "signature": _told(signature, text)}
-    shown = [*kwargs.get("demos", predictor.demos), *dspy_examples(signature, demos)]
-    return {**kwargs, "demos": shown}, found
+        kwargs = {**kwargs, "signature": with_text(signature, text)}
+    examples = [*kwargs.get("demos", predictor.demos), *dspy_examples(signature, demos)]
+    return {**kwargs, "demos": examples}, found
 
 
 def _forward(
     predictor: dspy.Predict, name: str, recall: Recall, playing: Playing | None, **kwargs: Any
 ) -> dspy.Prediction:
-    told, found = _shown(predictor, recall, kwargs)
-    prediction = type(predictor).forward(predictor, **told)
+    asked, found = shown(predictor, recall, kwargs)
+    prediction = type(predictor).forward(predictor, **asked)
     _note(playing, predictor, name, kwargs, prediction, found)
     return prediction
 
@@ -158,8 +165,8 @@ def _forward(
 async def _aforward(
     predictor: dspy.Predict, name: str, recall: Recall, playing: Playing | None, **kwargs: Any
 ) -> dspy.Prediction:
-    told, found = _shown(predictor, recall, kwargs)
-    prediction = await type(predictor).aforward(predictor, **told)
+    asked, found = shown(predictor, recall, kwargs)
+    prediction = await type(predictor).aforward(predictor, **asked)
     _note(playing, predictor, name, kwargs, prediction, found)
     return prediction
 
@@ -233,7 +240,7 @@ def _without_cache(lm: dspy.BaseLM) -> dspy.BaseLM:
     return lm.copy(cache=False) if getattr(lm, "cache", False) else lm
 
 
-def _usage(by_lm: Mapping[str, list[dict[str, Any]]]) -> Usage:
+def usage_of(by_lm: Mapping[str, list[dict[str, Any]]]) -> Usage:
     """What DSPy's LMs said that their calls took."""
     calls = [call for one in by_lm.values() for call in one]
     return Usage(

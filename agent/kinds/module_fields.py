@@ -36,6 +36,23 @@ def demo_of_fields(signature: type[dspy.Signature], example: Mapping[str, Any]) 
     )
 
 
+def exact_demo(signature: type[dspy.Signature], example: Mapping[str, Any]) -> Demo | None:
+    """The same, such that `demo_fields` reads the very fields; None where DSPy would not show it."""
+    kept = {
+        name: to_jsonable_python(example[name], fallback=str)
+        for name in signature.fields
+        if example.get(name) is not None
+    }
+    asked = {name: kept[name] for name in signature.input_fields if name in kept}
+    said = {name: kept[name] for name in signature.output_fields if name in kept}
+    if not asked or not said:
+        return None
+    demo = Demo(inputs=text_of_fields(asked, asked), output=text_of_fields(said, said))
+    if demo_fields(signature, demo) == kept:
+        return demo
+    return Demo(inputs=json.dumps(asked, ensure_ascii=False), output=json.dumps(said, ensure_ascii=False))
+
+
 def dspy_examples(signature: type[dspy.Signature], demos: Iterable[Demo]) -> list[dspy.Example]:
     """Those of the examples that fit the signature, as DSPy shows them."""
     fitting = (demo_fields(signature, demo) for demo in demos)

@@ -84,13 +84,7 @@ class Endpoint:
 
     def price_usd(self, input_tokens: int, output_tokens: int) -> float | None:
         """Price of a call by LiteLLM's list, in US dollars; None = it does not know the model."""
-        import litellm
-
-        tokens = {"prompt_tokens": input_tokens, "completion_tokens": output_tokens}
-        try:
-            return float(sum(litellm.cost_per_token(self.model, **tokens)))
-        except Exception:  # noqa: BLE001  its way of saying that it does not know a model differs by version
-            return None
+        return price_of(self.model, input_tokens, output_tokens)
 
     def score(self, prompt: Prompt) -> Scores:
         """Refused: an endpoint gives no log-probabilities of given options."""
@@ -135,3 +129,14 @@ def checked_address(model: str, api_base: str | None) -> str:
             "a key belongs in RATCHET_LM_API_KEY"
         )
     return api_base
+
+
+def price_of(model: str, input_tokens: int, output_tokens: int) -> float | None:
+    """Price of a call of this model by LiteLLM's list, in US dollars; None = it does not know the model."""
+    import litellm
+
+    tokens = {"prompt_tokens": input_tokens, "completion_tokens": output_tokens}
+    try:
+        return float(sum(litellm.cost_per_token(model, **tokens)))
+    except Exception:  # noqa: BLE001  its way of saying that it does not know a model differs by version
+        return None

@@ -86,7 +86,7 @@ def _tried(
     metric: Callable[..., bool],
 ) -> list[tuple[Predictor, float]]:
     """The prompts that DSPy tried for one instruction, each with its score in [0, 1] on the validation cases."""
-    with dspy.context(lm=student.lm.dspy, adapter=LeanAdapter()), _muted():
+    with dspy.context(lm=student.lm.dspy, adapter=LeanAdapter()), muted():
         search = dspy.BootstrapFewShotWithRandomSearch(
             metric=metric,
             max_bootstrapped_demos=settings.demos,
@@ -124,7 +124,7 @@ def _demos(program: Program, cases: Mapping[str, str]) -> tuple[Demo, ...]:
 
 
 @contextmanager
-def _muted() -> Iterator[None]:
+def muted() -> Iterator[None]:
     """DSPy prints and logs as it searches; stdout belongs to `--json`, and our own bar shows progress."""
     dspy.disable_logging()
     try:

@@ -17,16 +17,16 @@ from ratchet.agent.optimize.budget import Budget
 from ratchet.agent.optimize.evidence import Evidence
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 from ratchet.agent.optimize.team import role_by_role
-from ratchet.agent.record import Record
+from ratchet.agent.record import Json, Record
 
 Optimizer = Literal["auto", "few-shot", "gepa", "miprov2", "simba", "bootstrap"]
 Search = Callable[["Prompts", Registered, Evidence, Work], Proposal | None]
 HOMES: Final[Mapping[str, Mapping[Kind, str]]] = {
     "few-shot": {"built-in": "few_shot"},
-    "gepa": {},
-    "miprov2": {},
-    "simba": {},
-    "bootstrap": {},
+    "gepa": {"module": "dspy_optimizers"},
+    "miprov2": {"module": "dspy_optimizers"},
+    "simba": {"module": "dspy_optimizers"},
+    "bootstrap": {"module": "dspy_optimizers"},
 }
 """Optimizer → kind of agent → the module beside this one whose `search` changes it."""
 CHOICE_INSTRUCTIONS: Final = (
@@ -62,6 +62,8 @@ class Prompts(Record):
     programs: int = Field(default=2, ge=1, le=20)
     """Sets of random demos to try, for each instruction."""
     instructions: tuple[str, ...] = CHOICE_INSTRUCTIONS
+    parameters: dict[str, Json] = Field(default_factory=dict)
+    """Of a `dspy.Module`: the optimizer's own parameters as DSPy names them, such as `num_candidates`."""
 
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The parent with the prompt that led on cases that it was not made from."""

@@ -30,6 +30,7 @@ ROOT = Path(__file__).parent
 ORDER = ("flows", "e2e", "tasks", "infra", "agent", "evaluation")
 KEPT = ("RATCHET_CACHE", "RATCHET_LM_PRECISION")
 os.environ.setdefault("RATCHET_LM_PRECISION", "float32")  # the same numbers on every CPU
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a second one spins beside other tests: 7 times the CPU time
 prepare_environment()  # MLflow reads some of it when it is imported
 
 

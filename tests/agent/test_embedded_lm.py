@@ -167,7 +167,16 @@ def test_the_trunk_ends_below_the_last_layer(lm):
     assert 0 < TRUNK < len(lm.model.model.layers)
 
 
-def test_gradients_are_the_same_bits_whatever_else_the_machine_does(lm):
+@pytest.fixture
+def two_threads():
+    """As on a user's machine; the other tests have one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_gradients_are_the_same_bits_whatever_else_the_machine_does(lm, two_threads):
     """Many options read the prompt's last row: its gradient must not be a race between threads."""
     names = tuple(
         f"{verb}_a_rather_long_option_name" for verb in ("book", "call", "find", "send", "tell", "play")

@@ -27,7 +27,10 @@ help: ## what can be made
 demo: $(STAMP) ## the whole loop on the embedded agent, some 15 minutes
 	$(BIN)/ratchet demo --auto-approve $(ARGS)
 
-test: $(STAMP) check ## checks, then all tests; coverage of agent and evaluation by their own
+test: $(STAMP) ## checks beside all tests; coverage of agent and evaluation by their own
+	@$(MAKE) -j 2 check suite
+
+suite: $(STAMP)
 	$(BIN)/pytest -n $(SIDE_BY_SIDE) --dist loadfile --no-loadscope-reorder --cov --cov-report=term --cov-fail-under=85 $(ARGS)
 
 story: $(STAMP) ## the tests that run the whole demo and look at it in a browser; tens of minutes
@@ -75,4 +78,4 @@ $(STAMP): pyproject.toml requirements.lock
 	@rm -f $(VENV)/.incomplete
 	@touch $@
 
-.PHONY: help demo test story studio check minilm bench setup lock clean
+.PHONY: help demo test suite story studio check minilm bench setup lock clean

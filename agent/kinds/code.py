@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import tenacity
 
+from ratchet.agent.bounded_call import GivenUp, call
 from ratchet.agent.candidate import Candidate
 from ratchet.agent.errors import LMFailure, OutOfTime, RatchetError, ServiceUnavailable, named
 from ratchet.agent.kinds.answer import as_answer
-from ratchet.agent.kinds.calls import GivenUp, call
 from ratchet.agent.kinds.decision import Decision, View
 from ratchet.agent.kinds.effects import Effects, require_replay
 from ratchet.agent.kinds.whole import WholeAgent
-from ratchet.agent.lm.patience import RETRIES, is_from_outside, patience
+from ratchet.agent.lm.patience import BUSY_S, RETRIES, is_from_outside, patience
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.record import Json
 
@@ -80,7 +80,8 @@ class CodeAgent(WholeAgent):
 
         try:
             tries = 1 + RETRIES if self.may_repeat else 1
-            return as_answer(tenacity.Retrying(**patience(tries, until_s=until))(once))
+            busy_s = BUSY_S if self.is_trial else 0.0  # who asks for real is not kept waiting
+            return as_answer(tenacity.Retrying(**patience(tries, until_s=until, busy_s=busy_s))(once))
         except GivenUp as error:
             if until == seconds_left:
                 raise OutOfTime(f"the agent gave {error} (limits.seconds): its call is given up") from error

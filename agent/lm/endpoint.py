@@ -10,16 +10,18 @@ wait as long as the server says. Why not DSPy's: it waits without jitter, and a 
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import dspy
 import tenacity
 from dspy.lm15 import Config, Message, Request, TextPart
 
+from ratchet.agent.bounded_call import GivenUp, call
 from ratchet.agent.candidate import ADDRESS
-from ratchet.agent.errors import BadInput
+from ratchet.agent.errors import BadInput, OutOfTime
 from ratchet.agent.lm.lm import Prompt, Room, Scores, Training, Written
-from ratchet.agent.lm.patience import RETRIES, patience
+from ratchet.agent.lm.patience import RETRIES, patience, seconds_left
 from ratchet.agent.lm.prompt_format import LARGE, in_words
 from ratchet.agent.trace import Usage
 
@@ -107,8 +109,21 @@ class _Patient(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         self._patience = patience(tries)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Ask, and ask again."""
-        return tenacity.Retrying(**self._patience)(super().__call__, *args, **kwargs)
+        """Ask, and ask again.
+
+        Raises:
+            OutOfTime: no answer in the time that is left for it (`given_up_after`).
+        """
+        return tenacity.Retrying(**self._patience)(self._once, *args, **kwargs)
+
+    def _once(self, *args: Any, **kwargs: Any) -> Any:
+        left = seconds_left()
+        if left is None:
+            return super().__call__(*args, **kwargs)
+        try:
+            return call(partial(super().__call__, *args, **kwargs), seconds=left)
+        except GivenUp as error:
+            raise OutOfTime(f"{self.model} gave {error}: its call is given up") from error
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         """The same for asynchronous callers."""

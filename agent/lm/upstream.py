@@ -9,9 +9,9 @@ from typing import Any, Final
 import httpx
 import tenacity
 
-from ratchet.agent.errors import LMFailure, ServiceUnavailable, named, said
+from ratchet.agent.errors import LMFailure, OutOfTime, ServiceUnavailable, named, said
 from ratchet.agent.lm.endpoint import CONCURRENCY
-from ratchet.agent.lm.patience import RETRIES, patience
+from ratchet.agent.lm.patience import RETRIES, patience, seconds_left
 
 TIMEOUT_S: Final = 120.0
 _LATER: Final = frozenset((408, 409, 425, 429))
@@ -21,9 +21,20 @@ _LATER: Final = frozenset((408, 409, 425, 429))
 class UpstreamError(ServiceUnavailable):
     """It did not answer, or refused."""
 
-    def __init__(self, text: str, *, may_succeed_later: bool, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        may_succeed_later: bool,
+        status_code: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(text)
-        self.may_succeed_later, self.retry_after = may_succeed_later, retry_after
+        self.may_succeed_later, self.status_code, self.retry_after = (
+            may_succeed_later,
+            status_code,
+            retry_after,
+        )
 
 
 class Upstream:
@@ -48,6 +59,7 @@ class Upstream:
             num_retries: calls after a first one that was answered with 429 or 5xx, not in time, or not at all.
         """
         self._url = f"{address.rstrip('/')}/chat/completions"
+        self._timeout = timeout
         self._client = httpx.Client(
             timeout=timeout,
             headers={"authorization": f"Bearer {api_key}"} if api_key else {},
@@ -61,20 +73,27 @@ class Upstream:
 
         Raises:
             UpstreamError: it did not answer, or refused.
-            LMFailure: what it answered is no chat completion.
+            LMFailure: what it answered is no chat completion; `OutOfTime` where the time that is left ended it.
         """
         answer: dict[str, Any] = tenacity.Retrying(**self._patience)(self._ask, body)
         return answer
 
     def _ask(self, body: dict[str, Any]) -> dict[str, Any]:
+        left = seconds_left()
+        timeout = self._timeout if left is None else min(self._timeout, left)
         try:
-            response = self._client.post(self._url, json=body)
+            response = self._client.post(self._url, json=body, timeout=timeout)
         except httpx.TransportError as error:
+            if timeout < self._timeout and isinstance(error, httpx.TimeoutException):
+                raise OutOfTime(
+                    f"{self._url} gave no answer within {timeout:g} s: its call is given up"
+                ) from error
             raise UpstreamError(f"{self._url}: {named(error)}", may_succeed_later=True) from error
         if response.status_code != httpx.codes.OK:
             raise UpstreamError(
                 f"{self._url}: {response.status_code} {response.text[:200]}",
                 may_succeed_later=response.status_code >= 500 or response.status_code in _LATER,
+                status_code=response.status_code,
                 retry_after=_seconds(response.headers.get("retry-after")),
             )
         try:

@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from ratchet.agent.bounded_call import GivenUp, call
 from ratchet.agent.errors import OutOfTime
-from ratchet.agent.kinds.calls import GivenUp, call
 from ratchet.agent.kinds.program import Program
 from ratchet.agent.lm.lm import LM, Prompt, Scores, Written
+from ratchet.agent.lm.patience import given_up_after
 from ratchet.agent.optimize.budget import Meter
 from ratchet.agent.optimize.calls import Calls
 from ratchet.agent.record import Json
@@ -58,7 +59,8 @@ def paid_once(
         return kept.value["said"], usage
     began, most = time.perf_counter(), meter.budget.call_seconds
     try:
-        said, usage = ask() if most is None else call(ask, seconds=most)
+        with given_up_after(most):
+            said, usage = ask() if most is None else call(ask, seconds=most)
     except GivenUp as error:
         raise OutOfTime(f"{error} (budget.call_seconds): the call is given up") from error
     meter.charge(usage)

@@ -19,6 +19,7 @@ from ratchet.agent.kinds.agent import Agent
 from ratchet.agent.kinds.arguments import fill_arguments
 from ratchet.agent.kinds.program import Decision, Program, View
 from ratchet.agent.limits import Limits
+from ratchet.agent.lm.patience import given_up_after
 from ratchet.agent.lm.side_by_side import side_by_side
 from ratchet.agent.memory.steps import goal_of
 from ratchet.agent.record import content_hash
@@ -98,7 +99,8 @@ def _act(agent: Agent, active: list[Rollout], limits: Limits, *, with_arguments:
 
     def decide(rollout: Rollout) -> tuple[Rollout, View, Decision | None]:
         view = _view(agent, rollout, limits)
-        return rollout, view, _attempted(rollout, lambda: agent.act(view))
+        with given_up_after(view.seconds_left):
+            return rollout, view, _attempted(rollout, lambda: agent.act(view))
 
     asked = side_by_side(decide, active, at_once=agent.at_once)
     decided = [(rollout, view, decision) for rollout, view, decision in asked if decision is not None]
@@ -214,7 +216,9 @@ def _reflect(agent: Agent, ended: list[Rollout], limits: Limits) -> None:
         if rollout.outcome.score is None or rollout.outcome.score == 1:
             return None, Usage()
         goes_on = len(rollout.attempts) + 1 < _most(agent, limits)
-        return reflect(agent, rollout.steps, rollout.outcome, rollout.stopped, is_read=goes_on)
+        left = None if limits.seconds is None else max(0.0, limits.seconds - rollout.seconds)
+        with given_up_after(left):
+            return reflect(agent, rollout.steps, rollout.outcome, rollout.stopped, is_read=goes_on)
 
     said = side_by_side(reflection, ended, at_once=agent.at_once)
     for rollout, (text, usage) in zip(ended, said, strict=True):

@@ -1,12 +1,23 @@
 """Budgets are hard stops, and a call that was paid is not paid again."""
 
+import threading
+import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tenacity
 
 from ratchet.agent.build import first_candidate, make_agent
 from ratchet.agent.case import Case
+from ratchet.agent.errors import OutOfTime
+from ratchet.agent.kinds.chat import ChatAgent
+from ratchet.agent.kinds.chat_endpoint import Chat, chat_candidate
+from ratchet.agent.kinds.program import Program, base_candidate
+from ratchet.agent.lm.endpoint import Endpoint
+from ratchet.agent.lm.patience import patience
 from ratchet.agent.optimize.budget import Budget, BudgetSpent, Meter
 from ratchet.agent.optimize.calls import Calls
 from ratchet.agent.optimize.proposer import Work
@@ -78,3 +89,68 @@ def test_tokens_money_and_seconds_stop_before_the_next_call(budget: Budget, said
 
 def test_of_two_budgets_the_tighter_bound_of_each_counts() -> None:
     assert Budget(calls=5, usd=1).within(Budget(calls=9, seconds=3)) == Budget(calls=5, usd=1, seconds=3)
+
+
+def test_who_is_busy_for_a_minute_is_waited_for_and_said_once_and_who_is_broken_is_not(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Refused(Exception):
+        def __init__(self, status: int) -> None:
+            self.status_code = status
+
+    def ask(status: int) -> tuple[float, int]:
+        slept: list[float] = []
+
+        def answer() -> str:
+            if sum(slept) < 60:
+                raise Refused(status)
+            return "here"
+
+        retrying = tenacity.Retrying(**patience(2), sleep=slept.append)
+        if status == 429:
+            assert retrying(answer) == "here"
+        else:
+            with pytest.raises(Refused):
+                retrying(answer)
+        return sum(slept), len(slept)
+
+    with caplog.at_level("WARNING", "ratchet.agent.lm.patience"):
+        waited = [ask(429)[0] for _ in range(3)]
+    assert all(60 <= seconds < 130 for seconds in waited)
+    assert len(caplog.messages) <= 1, "one line, however many calls wait"
+    assert ask(503)[1] == 1
+
+
+def test_a_busy_server_answers_in_the_end_and_one_that_never_does_is_given_up(
+    scripted_endpoint: Any, scripted_environment: Any, tmp_path: Path
+) -> None:
+    busy = [(429, "slow down", {"Retry-After": "0.05"})] * 7
+    scripted_endpoint.answer = lambda _: busy.pop() if busy else "heron"
+    lm = Endpoint("openai/scripted", api_base=scripted_endpoint.url, api_key="x", num_retries=2)
+    work = Work(folder=tmp_path, meter=Meter(Budget(call_seconds=60)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="litellm|pydantic|openai|aiohttp|httpx")
+        assert work.write(lm, "Which bird?") == "heron"
+        assert (len(scripted_endpoint.prompts), work.meter.spent.calls) == (8, 1)
+
+        never = threading.Event()
+        scripted_endpoint.answer = lambda _: str(never.wait(20))
+        hangs = replace(work, meter=Meter(Budget(call_seconds=0.3)))
+        began = time.monotonic()
+        with pytest.raises(OutOfTime, match="within"):
+            hangs.write(lm, "Which fish?")
+        where = {"api_base": scripted_endpoint.url, "api_key": "x", "num_retries": 2}
+        project = Project(name="deaf", agent=lambda text: str(never.wait(20)), effects="none")
+        chat = Chat(upstream=scripted_endpoint.url, model="small")
+        agents = {
+            "callable": make_agent(project, first_candidate(project, None, None), {}, endpoint={}),
+            "chat": ChatAgent(chat, chat_candidate(chat), endpoint=where),
+            "built-in": Program(base_candidate("Pick one.", model="openai/scripted"), endpoint=where),
+        }
+        for kind, agent in agents.items():
+            world = scripted_environment if kind == "built-in" else project.environment
+            played = replace(hangs, environment=world, agent=lambda one, files, agent=agent: agent)
+            (trace,) = played.play(agent.candidate, {}, [Case(inputs={"request": kind})])
+            assert (trace.error and trace.error.kind, trace.stopped) == ("agent", "seconds"), trace.error
+        assert time.monotonic() - began < 10, "each is given up after its share of a second"
+        never.set()

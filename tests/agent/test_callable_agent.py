@@ -209,7 +209,7 @@ def test_a_call_beyond_its_time_is_given_up_and_the_trace_says_by_which_limit(fu
 
 
 def test_a_coroutine_that_blocks_the_loop_costs_itself_and_not_the_next(monkeypatch):
-    monkeypatch.setattr("ratchet.agent.kinds.calls.GRACE_S", 0.05)
+    monkeypatch.setattr("ratchet.agent.bounded_call.GRACE_S", 0.05)
     RELEASE.clear()
     (stuck,) = play(blocks, seconds=0.05)
     assert "its event loop is blocked" in stuck.error.message
@@ -219,7 +219,7 @@ def test_a_coroutine_that_blocks_the_loop_costs_itself_and_not_the_next(monkeypa
 
 def test_a_process_ends_although_a_call_that_was_given_up_still_runs():
     code = (
-        "import time; from ratchet.agent.kinds.calls import GivenUp, call\n"
+        "import time; from ratchet.agent.bounded_call import GivenUp, call\n"
         "try: call(lambda: time.sleep(600), seconds=0.05)\n"
         "except GivenUp: print('given up')"
     )

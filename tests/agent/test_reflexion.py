@@ -8,9 +8,9 @@ import pytest
 from openai import AsyncOpenAI
 
 import ratchet
+from ratchet.agent.bounded_call import event_loop
 from ratchet.agent.build import first_candidate, make_agent
 from ratchet.agent.case import Case
-from ratchet.agent.kinds.calls import event_loop
 from ratchet.agent.project import Project
 from ratchet.agent.rollout.loop import run
 from ratchet.flows.template.desk.scripted_llm import TOPICS, running, topics

@@ -21,8 +21,8 @@ import tenacity
 from dspy.utils.usage_tracker import track_usage
 from pydantic_core import to_jsonable_python
 
+from ratchet.agent.bounded_call import GivenUp, call
 from ratchet.agent.errors import RatchetError, ServiceUnavailable, said
-from ratchet.agent.kinds.calls import GivenUp, call
 from ratchet.agent.kinds.module import usage_of
 from ratchet.agent.lm.endpoint import price_of
 from ratchet.agent.lm.patience import RETRIES, is_from_outside, may_succeed_later, patience

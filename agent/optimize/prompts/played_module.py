@@ -17,13 +17,13 @@ import dspy
 import tenacity
 from pydantic_core import to_jsonable_python
 
+from ratchet.agent.bounded_call import GivenUp, call
 from ratchet.agent.candidate import Candidate, Predictor
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Environment, Outcome, respond
 from ratchet.agent.errors import BadInput, LMFailure, RatchetError, ServiceUnavailable, named
 from ratchet.agent.kinds.answer import as_answer
 from ratchet.agent.kinds.callable import arguments_of
-from ratchet.agent.kinds.calls import GivenUp, call
 from ratchet.agent.kinds.effects import require_replay
 from ratchet.agent.kinds.module import ModuleAgent, module_inputs, recalled_by, shown, told
 from ratchet.agent.kinds.module_copy import copied

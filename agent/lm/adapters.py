@@ -32,8 +32,7 @@ class Adapters:
     def using(self, adapter: Path | None) -> Iterator[None]:
         """Calculate with this adapter, or with none."""
         if adapter is not None:
-            self.attach(adapter)
-            self._wrapped.set_adapter(_key(str(adapter)))
+            self._wrapped.set_adapter(self.attach(adapter))
             self._wrapped.requires_grad_(False)
             yield
         elif self._wrapped is not None:
@@ -42,8 +41,8 @@ class Adapters:
         else:
             yield
 
-    def attach(self, adapter: Path) -> None:
-        """Load a LoRA adapter, once.
+    def attach(self, adapter: Path) -> str:
+        """Load a LoRA adapter, once; returns its name in the model.
 
         Raises:
             BadInput: there is no adapter, or it touches layers of the shared trunk.
@@ -52,7 +51,7 @@ class Adapters:
 
         name = str(adapter)
         if name in self._loaded:
-            return
+            return _key(name)
         if not (adapter / "adapter_config.json").is_file():  # peft would go and ask a hub for it
             raise BadInput(f"no adapter in {name}: give the folder that holds adapter_config.json")
         layers = LoraConfig.from_pretrained(name).layers_to_transform
@@ -68,6 +67,7 @@ class Adapters:
             self._wrapped.load_adapter(name, adapter_name=_key(name))
         self._wrapped.eval()
         self._loaded.add(name)
+        return _key(name)
 
     @contextmanager
     def training(self, config: Any, seed: int) -> Iterator[list["torch.nn.Parameter"]]:

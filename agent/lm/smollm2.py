@@ -2,9 +2,10 @@
 
 Decision: the model is cut once, at layer `TRUNK`. Below it nothing is ever trained, so what the trunk makes of
 a prompt is computed once per process and shared by every adapter, by evaluation and by training; of a prompt,
-the part that recurs (instructions and tools) is shared between requests as well. Each prompt is a batch of
-one, with its options packed behind it under a tree mask (each option sees the prompt and itself): no
-padding, and a result that never depends on what else was asked, which is what makes candidate ids repeatable.
+the part that recurs (instructions and tools) is shared between requests as well. Each prompt is calculated alone,
+with its options packed behind it under a tree mask (each option sees the prompt and itself): no padding, and a
+result that never depends on what else was asked, which is what makes candidate ids repeatable. What a batch would
+gain, the weights' layout gains (`layers.py`).
 """
 
 import os
@@ -12,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ratchet.agent.errors import BadInput
 from ratchet.agent.lm.adapters import TRUNK, Adapters
@@ -24,7 +25,11 @@ from ratchet.agent.trace import Usage
 if TYPE_CHECKING:
     import torch
 
+    from ratchet.agent.lm.layers import KeysValues, Layer, Rotary
+
 PRECISION = "RATCHET_LM_PRECISION"
+ADAPTED = 3
+"""Adapters whose weights, added to the model's, are kept (60 MB each, and as much laid out)."""
 
 
 class SmolLM2:
@@ -35,6 +40,8 @@ class SmolLM2:
         import torch
         from transformers import AutoTokenizer, LlamaForCausalLM
         from transformers.utils import logging
+
+        from ratchet.agent.lm.layers import fixed_layer, norm, product
 
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         self.tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -47,11 +54,18 @@ class SmolLM2:
         if self._half:  # embedding, last norm and head stay exact: they make the probabilities
             self.model.model.layers.to(torch.bfloat16)
         self.adapters = Adapters(self.model)
-        self._trunk_layers = list(self.model.model.layers[:TRUNK])
+        self._trunk_layers = [fixed_layer(layer) for layer in self.model.model.layers[:TRUNK]]
+        self._upper_layers: OrderedDict[str, list[Layer]] = OrderedDict()
+        linear: list[Any] = [
+            m for u in self._upper_modules for m in u.modules() if type(m) is torch.nn.Linear
+        ]
+        for module in linear:
+            module.forward = product(module.weight)  # below an adapter in training, too
+        self._norm, self._head = norm(self.model.model.norm), product(self.model.lm_head.weight)
         self._trunks: OrderedDict[str, torch.Tensor] = OrderedDict()
         self._scores: dict[str, Scores] = {}
         self._written: dict[str, Written] = {}
-        self._prefixes: OrderedDict[str, tuple[torch.Tensor, Any]] = OrderedDict()
+        self._prefixes: OrderedDict[str, Prefix] = OrderedDict()
         self._cache_bytes = cache_bytes
 
     def _in_half(self) -> bool:
@@ -65,10 +79,17 @@ class SmolLM2:
             )
         return wanted == "auto" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
+    @property
+    def _upper_modules(self) -> list[Any]:
+        return list(self.model.model.layers[TRUNK:])
+
     def _embed(self, ids: "torch.Tensor") -> "torch.Tensor":
-        dtype = next(self._trunk_layers[0].parameters()).dtype
-        embedded: torch.Tensor = self.model.model.embed_tokens(ids[None]).to(dtype)
-        return embedded
+        embedded: torch.Tensor = self.model.model.embed_tokens(ids)
+        return embedded.to(next(self.model.model.layers[0].parameters()).dtype)
+
+    def _rotary(self, rows: "torch.Tensor", positions: "torch.Tensor") -> "Rotary":
+        cos, sin = self.model.model.rotary_emb(rows[None], positions[None])
+        return cos[0], sin[0]
 
     def score(self, prompt: Prompt, *, adapter: Path | None = None) -> Scores:
         """Log-probability of each choice; its tokens count the same whether or not a cache spared the work.
@@ -81,9 +102,9 @@ class SmolLM2:
         key = content_hash([str(adapter), *prompt[:2], list(prompt.choices)], length=32)
         if key not in self._scores:
             packed = pack_prompt(prompt, self.tokens)
-            with torch.no_grad(), self.adapters.using(adapter):
-                log_probs = self.upper(self.trunk(prompt, packed), packed).double().numpy()
-            self._scores[key] = Scores(log_probs, packed.n_tokens)
+            with torch.no_grad():
+                log_probs = self.upper(self.trunk(prompt, packed), packed, self._adapted(adapter))
+            self._scores[key] = Scores(log_probs.double().numpy(), packed.n_tokens)
         known = self._scores[key]
         return known._replace(log_probs=known.log_probs.copy())
 
@@ -95,12 +116,14 @@ class SmolLM2:
     @contextmanager
     def training(self, config: Any, seed: int) -> Iterator[Training]:
         """A fresh adapter of this `LoraConfig`, attached as long as it is trained."""
+        from ratchet.agent.lm.layers import trained_layer
 
         def log_probs(prompt: Prompt) -> "torch.Tensor":
             packed = pack_prompt(prompt, self.tokens)
-            return self.upper(self.trunk(prompt, packed), packed)
+            return self.upper(self.trunk(prompt, packed), packed, layers)
 
         with self.adapters.training(config, seed) as parameters:
+            layers = [trained_layer(module) for module in self._upper_modules]
             yield Training(parameters, log_probs, self.adapters.save)
 
     def trunk(self, prompt: Prompt, packed: Packed) -> "torch.Tensor":
@@ -111,65 +134,81 @@ class SmolLM2:
         if (known := self._trunks.get(key)) is not None:
             self._trunks.move_to_end(key)
             return known
+        from ratchet.agent.lm.layers import additive, run_layer
+
         with torch.no_grad():
             prefix, cache = self._prefix(prompt.prefix, packed.prefix)
-            hidden = self._embed(packed.rest)
-            rotary = self.model.model.rotary_emb(hidden, packed.positions[None])
-            for layer, (keys, values) in zip(self._trunk_layers, cache, strict=True):
-                hidden = layer(
-                    hidden,
-                    attention_mask=packed.mask[None, None],
-                    position_embeddings=rotary,
-                    past_key_values=_Before(keys, values),
-                )
-            whole = torch.cat([prefix, hidden[0]])
+            state = self._embed(packed.rest)
+            rotary, mask = self._rotary(state, packed.positions), additive(packed.mask, state.dtype)
+            for layer, before in zip(self._trunk_layers, cache, strict=True):
+                state, _ = run_layer(layer, state, rotary, mask, before=before)
+            whole = torch.cat([prefix, state])
         self._trunks[key] = whole
         self._evict()
         return whole
 
-    def _prefix(self, text: str, ids: "torch.Tensor") -> tuple["torch.Tensor", list[Any]]:
+    def _prefix(self, text: str, ids: "torch.Tensor") -> "Prefix":
+        import torch
+
+        from ratchet.agent.lm.layers import run_layer
+
         key = content_hash([text, len(ids)], length=32)
         if (known := self._prefixes.get(key)) is not None:
             self._prefixes.move_to_end(key)
             return known
-        from transformers import DynamicCache
-
-        cache: Any = DynamicCache()
-        import torch
-
-        hidden = self._embed(ids)
-        rotary = self.model.model.rotary_emb(hidden, torch.arange(len(ids))[None])
+        state, pairs = self._embed(ids), []
+        rotary = self._rotary(state, torch.arange(len(ids)))
         for layer in self._trunk_layers:
-            hidden = layer(hidden, position_embeddings=rotary, past_key_values=cache)
-        pairs = [(layer.keys, layer.values) for layer in cache.layers[:TRUNK]]
-        self._prefixes[key] = (hidden[0], pairs)
+            state, pair = run_layer(layer, state, rotary, None)
+            pairs.append(pair)
+        self._prefixes[key] = Prefix(state, pairs)
         return self._prefixes[key]
+
+    def _adapted(self, adapter: Path | None) -> "list[Layer]":
+        """The upper layers with this adapter's weights added."""
+        from ratchet.agent.lm.layers import fixed_layer
+
+        name = None if adapter is None else self.adapters.attach(adapter)
+        if (known := self._upper_layers.get(name or "")) is None:
+            known = [fixed_layer(module, name) for module in self._upper_modules]
+            self._upper_layers[name or ""] = known
+            if len(self._upper_layers) > ADAPTED:
+                self._upper_layers.popitem(last=False)
+        self._upper_layers.move_to_end(name or "")
+        return known
 
     def _evict(self) -> None:
         """Drop what was used least recently: half of the room for prompts, half for prefixes."""
         half = self._cache_bytes // 2
         while len(self._trunks) > 1 and sum(t.nbytes for t in self._trunks.values()) > half:
             self._trunks.popitem(last=False)
-        while len(self._prefixes) > 1 and sum(_nbytes(p) for p in self._prefixes.values()) > half:
+        while len(self._prefixes) > 1 and sum(p.nbytes for p in self._prefixes.values()) > half:
             self._prefixes.popitem(last=False)
 
-    def upper(self, hidden: "torch.Tensor", packed: Packed) -> "torch.Tensor":
-        """From trunk activations to the options' log-probabilities [n_options]; differentiable."""
+    def upper(
+        self, hidden: "torch.Tensor", packed: Packed, layers: "list[Layer] | None" = None
+    ) -> "torch.Tensor":
+        """From trunk activations to the options' log-probabilities [n_options]; differentiable.
+
+        `layers` are the upper layers with an adapter; None = without any. The last one calculates read rows only.
+        """
         import torch
 
+        from ratchet.agent.lm.layers import additive, run_layer, token_log_probs
+
+        layers = layers or self._adapted(None)
         n_prefix, n_all = len(packed.prefix), packed.n_tokens
-        mask = torch.zeros(n_all, n_all, dtype=torch.bool)
-        mask[:n_prefix, :n_prefix] = torch.tril(torch.ones(n_prefix, n_prefix, dtype=torch.bool))
-        mask[n_prefix:] = packed.mask
+        seen = torch.zeros(n_all, n_all, dtype=torch.bool)
+        seen[:n_prefix, :n_prefix] = torch.tril(torch.ones(n_prefix, n_prefix, dtype=torch.bool))
+        seen[n_prefix:] = packed.mask
         positions = torch.cat([torch.arange(n_prefix), packed.positions])
-        state = hidden[None]
-        rotary = self.model.model.rotary_emb(state, positions[None])
-        for layer in self.model.model.layers[TRUNK:]:
-            state = layer(state, attention_mask=mask[None, None], position_embeddings=rotary)
-        # not `state[0, read]`: its gradient adds rows that are read twice by a race between threads
-        last = state[0].index_select(0, packed.read)
-        logits = self.model.lm_head(self.model.model.norm(last.float()))
-        token = torch.log_softmax(logits, dim=-1).gather(1, packed.targets[:, None])[:, 0]
+        state = hidden
+        rotary, mask = self._rotary(state, positions), additive(seen, state.dtype)
+        for place, layer in enumerate(layers, 1):
+            first = packed.first if place == len(layers) else 0
+            state, _ = run_layer(layer, state, rotary, mask, first=first)
+        logits = self._head(self._norm(state.float()))
+        token = token_log_probs(logits, packed.read, packed.targets)
         return torch.zeros(packed.n_options).index_add(0, packed.owner, token)
 
     def generate(
@@ -206,20 +245,13 @@ class SmolLM2:
         return results
 
 
-class _Before:
-    """The one method of transformers' `Cache` that a decoder layer calls, over a fixed prefix."""
+class Prefix(NamedTuple):
+    """What the trunk makes of a prompt's first part: its rows [P, width], and each layer's keys and values."""
 
-    def __init__(self, keys: "torch.Tensor", values: "torch.Tensor") -> None:
-        self.keys, self.values = keys, values
+    rows: "torch.Tensor"
+    pairs: "list[KeysValues]"
 
-    def update(
-        self, keys: Any, values: Any, layer_idx: int, *_: Any
-    ) -> tuple["torch.Tensor", "torch.Tensor"]:
-        import torch
-
-        return torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2)
-
-
-def _nbytes(prefix: tuple["torch.Tensor", list[Any]]) -> int:
-    hidden, pairs = prefix
-    return int(hidden.nbytes) + sum(int(k.nbytes) + int(v.nbytes) for k, v in pairs)
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it holds."""
+        return int(self.rows.nbytes) + sum(int(k.nbytes) + int(v.nbytes) for k, v in self.pairs)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 
 from ratchet.agent.errors import BadInput
 from ratchet.agent.lm.adapters import TRUNK
@@ -75,9 +76,22 @@ def test_a_score_handed_out_can_be_changed_without_harm(lm):
     np.testing.assert_array_equal(lm.score(prompt()).log_probs, kept)
 
 
-def test_options_do_not_see_each_other(lm):
-    alone = [lm.score(prompt(choices=(choice,))).log_probs[0] for choice in CHOICES]
-    np.testing.assert_allclose(lm.score(prompt()).log_probs, alone, atol=1e-3)
+@pytest.mark.parametrize("choices", [CHOICES, ("taxi_service.call", "taxi_service.cancel", "taxi", "taxi")])
+def test_options_do_not_see_each_other_whatever_they_begin_with(lm, choices):
+    alone = [lm.score(prompt(choices=(choice,))).log_probs[0] for choice in choices]
+    np.testing.assert_allclose(lm.score(prompt(choices=choices)).log_probs, alone, atol=1e-3)
+
+
+def test_an_adapter_added_to_the_weights_scores_as_it_did_beside_them_in_training(lm, tmp_path):
+    config = LoraConfig(r=2, layers_to_transform=[28, 29], target_modules=["q_proj", "v_proj", "down_proj"])
+    with lm.training(config, 0) as training:
+        for parameter in training.parameters:
+            torch.nn.init.normal_(parameter, std=0.2)
+        with torch.no_grad():
+            beside = training.log_probs(prompt()).numpy()
+        training.save(tmp_path / "adapter")
+    np.testing.assert_allclose(lm.score(prompt(), adapter=tmp_path / "adapter").log_probs, beside, atol=1e-3)
+    assert np.abs(lm.score(prompt()).log_probs - beside).max() > 0.1
 
 
 def test_tokens_count_the_same_whether_or_not_a_cache_spared_the_work(lm):

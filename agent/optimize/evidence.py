@@ -45,6 +45,24 @@ class Example(Record):
         return any(option.name == self.answer for option in self.view.observation.options)
 
 
+class Preference(Record):
+    """Two answers to one case, of which people picked one, side by side and not knowing whose they are."""
+
+    case_id: str
+    inputs: dict[str, Json]
+    better: Json
+    worse: Json
+
+
+class Thumb(Record):
+    """An answer that a person approved, or refused."""
+
+    case_id: str
+    inputs: dict[str, Json]
+    answer: Json
+    is_good: bool
+
+
 Part = Sequence[T] | Callable[[], Sequence[T]]
 """Rows, or what reads them."""
 
@@ -58,12 +76,15 @@ class Evidence:
         examples: Part[Example] = (),
         served: Part[Trace] = (),
         rollouts: Part[Trace] = (),
+        preferences: Part[Preference] = (),
+        thumbs: Part[Thumb] = (),
         memory: Callable[[], Retriever] = Library,
         versions: frozenset[str] | None = None,
         digests: Mapping[str, str] | None = None,
     ) -> None:
         """Rows, or functions that read them; what opens the memory; the datasets behind `examples` and `rollouts`."""
         self._examples, self._served, self._rollouts, self._memory = examples, served, rollouts, memory
+        self._preferences, self._thumbs = preferences, thumbs
         self._versions = versions
         self._digests = digests or {}
 
@@ -84,6 +105,16 @@ class Evidence:
         return _rows(self._rollouts)
 
     @cached_property
+    def preferences(self) -> tuple[Preference, ...]:
+        """What people picked side by side, oldest first."""
+        return _rows(self._preferences)
+
+    @cached_property
+    def thumbs(self) -> tuple[Thumb, ...]:
+        """What people said of single answers, oldest first."""
+        return _rows(self._thumbs)
+
+    @cached_property
     def memory(self) -> "NotedMemory":
         """The library of experience without the gate's side: steps that led to success, whoever took them."""
         return NotedMemory(self._memory())
@@ -101,6 +132,7 @@ class Evidence:
             (
                 *(example.view.case_id for example in read.get("examples", ())),
                 *(trace.case.case_id for trace in read.get("rollouts", ())),
+                *(one.case_id for part in ("preferences", "thumbs") for one in read.get(part, ())),
                 *(self.memory.seen if "memory" in read else ()),
             )
         )

@@ -20,7 +20,8 @@ from ratchet.agent.optimize.prompts.prompts import Prompts
 from ratchet.agent.optimize.proposer import Registered, made_by
 from ratchet.agent.optimize.replay import Replay
 from ratchet.agent.optimize.vote_weights import Grid, tune
-from ratchet.agent.optimize.weights.lora import Lora, train
+from ratchet.agent.optimize.weights.lora import Lora
+from ratchet.agent.optimize.weights.options import train
 from ratchet.agent.record import folder_hash
 
 PARENT = base_candidate("Pick the tool that does what the request asks for.")

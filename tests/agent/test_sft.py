@@ -2,19 +2,29 @@
 
 import json
 import shutil
+from datetime import UTC, datetime
 
 import pytest
 import torch
 
-from ratchet.agent.errors import BadInput
+from ratchet.agent.candidate import Candidate, Predictor
+from ratchet.agent.case import Case
+from ratchet.agent.environment import Action, Observation, Outcome, respond
+from ratchet.agent.errors import BadInput, NothingToPropose
+from ratchet.agent.kinds.decision import View
 from ratchet.agent.lm.adapter_files import MANIFEST, WEIGHTS, check_adapter
 from ratchet.agent.lm.weights import weights_folder
 from ratchet.agent.optimize.budget import Budget, BudgetSpent, Meter
+from ratchet.agent.optimize.evidence import Evidence, Example, Preference, Thumb
+from ratchet.agent.optimize.proposer import Registered, Work, made_by
 from ratchet.agent.optimize.weights.chat_template import SMOLLM2, encode
 from ratchet.agent.optimize.weights.configuration import LoraSettings
+from ratchet.agent.optimize.weights.conversations import conversations
+from ratchet.agent.optimize.weights.lora import Lora
 from ratchet.agent.optimize.weights.rows import IGNORED, Collator, Item, rows_of
 from ratchet.agent.optimize.weights.sft import train_sft
 from ratchet.agent.record import folder_hash
+from ratchet.agent.trace import Attempt, Step, Trace
 
 
 def _tiny(folder, seed):
@@ -213,16 +223,109 @@ def test_a_budget_ends_the_training_between_two_steps_and_a_larger_one_goes_on_f
     assert train_sft(base, _chats(40), folder, settings)[0] == whole
 
 
+CHAT = Candidate(
+    kind="chat",
+    predictors={"system": Predictor(instructions="You help with orders.")},
+    base_model="openai/tiny",
+    api_base="http://localhost:1/v1",
+)
+PARENT = Registered(CHAT)
+
+
+def _example(question, answer, **more):
+    inputs = {"messages": [{"role": "user", "content": question}], "tools": TOOLS}
+    view = View(case_id=f"case {question}", observation=Observation(text=question), inputs=inputs)
+    return Example(view=view, answer="respond", call=answer, trace_id="0" * 32, **more)
+
+
+def _run(question, score):
+    steps = (
+        Step(observation=question, action=Action(name="find-order", arguments={"key": "B2"}), result="lost"),
+        Step(observation="lost", action=respond("It is lost.")),
+    )
+    return Trace(
+        trace_id="1" * 32, case=Case(inputs={"messages": [{"role": "user", "content": question}]}), tools=tuple(TOOLS),
+        candidate_id="me", started_at=datetime(2026, 1, 5, tzinfo=UTC), latency_s=1,
+        attempts=(Attempt(steps=steps, outcome=Outcome(score=score)),),
+    )  # fmt: skip
+
+
+def test_what_people_said_and_what_won_become_conversations_in_the_form_that_is_served():
+    call = {"tool_calls": [{"name": "find-order", "arguments": {"key": "A7"}}]}
+    examples = [
+        _example("Where is A7?", call, weight=0.3),
+        _example("Hello", "Good day.", source="own", weight=0.3),
+        _example("Hello", "Good day.", source="own", weight=0.3),
+        _example("Which?", None),
+    ]
+    first, second, third = conversations(CHAT, examples, [_run("Where is B2?", 1.0), _run("And C3?", 0.5)])
+    assert [m["role"] for m in first["messages"]] == ["system", "user", "assistant"]
+    assert first["messages"][0]["content"] == "You help with orders."
+    assert first["messages"][2]["tool_calls"][0]["function"] == {
+        "name": "find-order",
+        "arguments": '{"key": "A7"}',
+    }
+    assert (first["weight"], second["weight"], third["weight"]) == (1.0, 0.3, 0.5), (
+        "a person's word weighs at least 1"
+    )
+    assert first["tools"] == TOOLS
+    assert [m["role"] for m in third["messages"]] == ["system", "user", "assistant", "tool", "assistant"]
+    assert third["messages"][-1]["content"] == "It is lost."
+
+
+@pytest.mark.parametrize("method", ["sft", "dpo", "kto"])
+def test_by_each_method_the_parent_gets_an_adapter_of_the_named_base_and_what_was_read_was_seen(
+    base, tmp_path, method
+):
+    evidence = Evidence(
+        examples=[_example(f"Where is {i}?", f"There, {i}.") for i in range(4)],
+        preferences=[
+            Preference(case_id=f"pair {i}", inputs={"question": f"q{i}"}, better="Yes.", worse="No.")
+            for i in range(4)
+        ],
+        thumbs=[
+            Thumb(case_id=f"thumb {i}", inputs={"question": f"q{i}"}, answer="Yes.", is_good=i % 2 == 0)
+            for i in range(4)
+        ],
+    )
+    lora = Lora(base=str(base), method=method, rank=4, epochs=1, batch_size=2, first_layer=0)
+    made = made_by(lora, PARENT, evidence, Work(folder=tmp_path))
+    assert made.candidate.adapter == folder_hash(made.files["adapter"])
+    assert made.candidate.base_model == CHAT.base_model
+    assert {case.split()[0] for case in made.seen_case_ids} == {
+        {"sft": "case", "dpo": "pair", "kto": "thumb"}[method]
+    }
+    found = made.candidate.origin.parameters
+    assert found["n_examples"] == 4
+    assert found["conversations_digest"] == check_adapter(made.files["adapter"], base=base).data_digest
+    assert len(found["loss"]) == 1
+    assert made.cost["tokens"] > 0
+
+
+def test_what_a_method_lacks_it_says(base, tmp_path):
+    work = Work(folder=tmp_path)
+    for lora, why in [
+        (Lora(method="sft"), "give Lora a base"),
+        (Lora(), "built-in|Ratchet's own agent"),
+        (Lora(base=str(base), method="dpo"), "picked side by side, and there are none yet"),
+    ]:
+        with pytest.raises(NothingToPropose, match=why):
+            lora.propose(PARENT, Evidence(), work)
+    thumb = Thumb(case_id="1", inputs={"question": "q"}, answer="Yes.", is_good=True)
+    with pytest.raises(BadInput, match=r"1 and 0: it needs at least 2 of each"):
+        Lora(base=str(base), method="kto").propose(PARENT, Evidence(thumbs=[thumb]), work)
+
+
 @pytest.mark.parametrize(
-    ("conversations", "why"),
+    ("chats", "why"),
     [
         ([], "at least 1 conversation"),
         ([{"messages": [{"role": "user", "content": "x"}]}], "no turn of the agent's"),
     ],
 )
-def test_nothing_to_learn_is_refused(base, tmp_path, conversations, why):
+def test_nothing_to_learn_is_refused(base, tmp_path, chats, why):
     with pytest.raises(BadInput, match=why):
-        train_sft(base, conversations, tmp_path, QUICK)
+        train_sft(base, chats, tmp_path, QUICK)
 
 
 def test_a_base_that_is_not_there_is_named(tmp_path):

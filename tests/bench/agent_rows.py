@@ -29,7 +29,8 @@ from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 from ratchet.agent.optimize.replay import Replay
 from ratchet.agent.optimize.team import tune_weights
 from ratchet.agent.optimize.trajectories import Trajectories
-from ratchet.agent.optimize.weights.lora import Lora, train
+from ratchet.agent.optimize.weights.lora import Lora
+from ratchet.agent.optimize.weights.options import train
 from ratchet.agent.record import content_hash
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.rollout.rollout import HISTORY

@@ -104,21 +104,55 @@ def encode(tokenizer: Any, messages: Sequence[Mapping[str, Json]], tools: Sequen
     return _by_difference(tokenizer, turns, tools, template)
 
 
+def rendered_turn(
+    tokenizer: Any, messages: Sequence[Mapping[str, Json]], tools: Sequence[Json] | None
+) -> tuple[str, str]:
+    """What the model reads before the last message, which is its own, and what it says, end of turn included.
+
+    Raises:
+        BadInput: the template does not let one tell.
+    """
+    turns = [_readable(message, tokenizer.all_special_tokens) for message in messages]
+    template = template_of(tokenizer)
+    before = _text(tokenizer, turns[:-1], tools, template, invite=True)
+    whole = _text(tokenizer, turns, tools, template, invite=False)
+    if not whole.startswith(before):
+        raise BadInput(
+            f"the chat template of {tokenizer.name_or_path} writes what was asked otherwise once it is answered: "
+            "its tokens cannot be told"
+        )
+    start = tokenizer.bos_token or ""
+    if start and before.startswith(start) and tokenizer("")["input_ids"]:  # it adds one by itself
+        before, whole = before[len(start) :], whole[len(start) :]
+    return before, whole[len(before) :].rstrip("\n")
+
+
+def _text(
+    tokenizer: Any,
+    turns: Sequence[dict[str, Any]],
+    tools: Sequence[Json] | None,
+    template: str,
+    *,
+    invite: bool,
+) -> str:
+    return str(
+        tokenizer.apply_chat_template(
+            list(turns),
+            tools=list(tools) if tools else None,
+            chat_template=template,
+            tokenize=False,
+            add_generation_prompt=invite,
+        )
+    )
+
+
 def _by_difference(
     tokenizer: Any, turns: Sequence[dict[str, Any]], tools: Sequence[Json] | None, template: str
 ) -> Encoded:
     """Each of the agent's turns is what the text grows by, after the words that invite it to speak."""
 
     def text(upto: int, invite: bool) -> str:
-        return str(
-            tokenizer.apply_chat_template(
-                turns[:upto],
-                tools=list(tools) if tools else None,
-                chat_template=template,
-                tokenize=False,
-                add_generation_prompt=invite,
-            )
-        )
+        return _text(tokenizer, turns[:upto], tools, template, invite=invite)
 
     whole, spans = text(len(turns), invite=False), []
     for index, turn in enumerate(turns):

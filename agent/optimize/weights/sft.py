@@ -6,39 +6,25 @@ token: here only of those that something is learned from).
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any
 
 from ratchet.agent.errors import BadInput
 from ratchet.agent.optimize.budget import Meter
 from ratchet.agent.optimize.weights.chat_template import Encoded, encode
 from ratchet.agent.optimize.weights.configuration import LoraSettings
+from ratchet.agent.optimize.weights.conversations import Conversation, Piece
 from ratchet.agent.optimize.weights.rows import IGNORED, Collator, Item, rows_of
 from ratchet.agent.optimize.weights.training import (
     Base,
     Job,
     arguments,
-    base_of,
-    charge_tokens,
+    job_of,
     load_base,
     mean_by,
     quiet,
     run,
 )
-from ratchet.agent.record import Json, content_hash
-
-Piece = tuple[Literal["read", "own"], str]
-"""A piece of a text that is ready for the model, and whose it is."""
-
-
-class Conversation(TypedDict):
-    """What is trained on: messages in OpenAI's format, or `pieces` of a text that needs no template."""
-
-    messages: NotRequired[list[dict[str, Json]]]
-    tools: NotRequired[list[Json] | None]
-    """Definitions of the tools that the LM could call."""
-    pieces: NotRequired[list[Piece]]
-    weight: NotRequired[float]
-    """1 where it is not said."""
+from ratchet.agent.record import Json
 
 
 def train_sft(
@@ -71,18 +57,9 @@ def train_sft(
     """
     if not conversations:
         raise BadInput("SFT needs at least 1 conversation, got 0: label some traces first")
-    base, base_path = base_of(None if base_folder is None else str(base_folder))
-    job = Job(
-        base=base,
-        base_folder=base_path,
-        settings=settings,
-        data_digest=content_hash([dict(one) for one in conversations]),
-        folder=folder,
-        method="sft",
-        seed=seed,
-        progress=progress,
-        meter=meter or Meter(),
-    )
+    base = None if base_folder is None else str(base_folder)
+    data: list[Json] = [dict(one) for one in conversations]
+    job = job_of("sft", base, data, folder, settings, seed=seed, progress=progress, meter=meter)
     with quiet():
         loaded = load_base(job)
         items = [item_of(loaded.tokenizer, one, settings.max_length) for one in conversations]
@@ -94,11 +71,6 @@ def train_sft(
         job,
         done_of_step=lambda step: sum(len(row) for row in rows[step * a_step : (step + 1) * a_step]),
         n_conversations=len(items),
-        rank=settings.rank,
-        epochs=settings.epochs,
-        learning_rate=settings.learning_rate,
-        batch_size=settings.batch_size,
-        layers=loaded.lora.layers_to_transform,
     )
     return digest, mean_by(losses, [-(-end // a_step) for end in ends])
 
@@ -166,7 +138,6 @@ def sft_trainer(loaded: Base, items: Sequence[Item], job: Job) -> tuple[Any, lis
         processing_class=loaded.tokenizer,
         peft_config=loaded.lora,
     )
-    trainer.job = job
     return trainer, ends
 
 
@@ -177,8 +148,6 @@ def _weighted() -> type[Any]:
     from trl.trainer.sft_trainer import SFTTrainer
 
     class WeightedSFT(SFTTrainer):
-        job: Job
-
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             rows: Any = self.train_dataset if train_dataset is None else train_dataset
             return SequentialSampler(rows)
@@ -204,7 +173,8 @@ def _weighted() -> type[Any]:
                     logits.flatten(0, 1), labels[:, at].flatten(), ignore_index=IGNORED, reduction="none"
                 )
                 loss = (said * weights[:, at].flatten()).sum() / learned.sum().clamp(min=1)
-            charge_tokens(self.job, inputs["input_ids"].numel())
+            self._total_train_tokens += inputs["input_ids"].numel()
+            self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
             return loss
 
     return WeightedSFT

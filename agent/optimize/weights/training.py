@@ -64,6 +64,36 @@ class Job:
         return self.folder.parent / "training" / content_hash(made_of)
 
 
+def job_of(
+    method: str,
+    base: str | None,
+    data: Json,
+    folder: Path,
+    settings: LoraSettings,
+    *,
+    seed: int,
+    progress: Callable[[int], None],
+    meter: Meter | None,
+) -> Job:
+    """A training of this model on this data.
+
+    Raises:
+        BadInput: there is no such model.
+    """
+    name, base_folder = base_of(base)
+    return Job(
+        base=name,
+        base_folder=base_folder,
+        settings=settings,
+        data_digest=content_hash(data),
+        folder=folder,
+        method=method,
+        seed=seed,
+        progress=progress,
+        meter=meter or Meter(),
+    )
+
+
 def base_of(base: str | None) -> tuple[str, Path]:
     """Name and folder of the model that is trained: the embedded one, a folder, or one that the hub has.
 
@@ -198,7 +228,14 @@ def run(
         base_model=job.base,
         base_hash=base_hash(job.base_folder),
         data_digest=job.data_digest,
-        parameters={"method": job.method, "seed": job.seed, "steps": trainer.state.global_step, **parameters},
+        parameters={
+            "method": job.method,
+            "seed": job.seed,
+            "steps": trainer.state.global_step,
+            "layers": trainer.model.peft_config["default"].layers_to_transform,
+            **job.settings.model_dump(mode="json", include={"rank", "epochs", "learning_rate", "batch_size"}),
+            **parameters,
+        },
         losses=tuple(round(x, 4) for x in losses),
     )
     if watch.spent is None:
@@ -224,9 +261,17 @@ def _watch(job: Job, done_of_step: Callable[[int], int]) -> Any:
 
     class Watch(TrainerCallback):
         spent: BudgetSpent | None = None
+        tokens = 0
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
             job.progress(done_of_step(state.global_step - 1))
+            return control
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> Any:
+            """After each step; a checkpoint is written at once where it is the last one."""
+            tokens = int((logs or {}).get("num_tokens", self.tokens))
+            job.meter.charge(Usage(input_tokens=max(tokens - self.tokens, 0)))
+            self.tokens = tokens
             try:
                 job.meter.take(0)
             except BudgetSpent as error:
@@ -254,11 +299,6 @@ def quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, before, strict=True):
             logger.setLevel(level)
-
-
-def charge_tokens(job: Job, tokens: int) -> None:
-    """Tokens that were trained on count as tokens of the budget."""
-    job.meter.charge(Usage(input_tokens=tokens))
 
 
 def mean_by(losses: Sequence[float], ends: Sequence[int]) -> list[float]:

@@ -119,6 +119,9 @@ def documents_of(project: Project, candidate: Candidate) -> dict[str, str]:
 
 
 def _lm(candidate: Candidate, files: Mapping[str, Path], endpoint: dict[str, Any]) -> LM | None:
+    """What a module runs on; of a callable, whose code asks its own, what writes reflections: never its adapter."""
     if candidate.base_model == IN_CODE:
         return None
-    return lm_for(candidate, files.get("adapter"), endpoint=endpoint)
+    if candidate.kind == "callable":
+        return lm_for(candidate.model_copy(update={"adapter": None}), endpoint=endpoint)
+    return lm_for(candidate, files.get("adapter"), endpoint)

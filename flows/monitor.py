@@ -9,6 +9,7 @@ from ratchet.agent.project import load_project
 from ratchet.agent.record import Record
 from ratchet.flows.project_settings import MonitorSettings, read_settings
 from ratchet.infra.drift.log import log_watch_settings
+from ratchet.tasks.adapters import probe_adapters
 from ratchet.tasks.collect import collect_new
 from ratchet.tasks.diversity import watch_answers
 from ratchet.tasks.monitor import WatchReport, start_improve, watch
@@ -32,11 +33,13 @@ class MonitorReport(Record):
 def monitor(project: str = ".", settings: MonitorSettings | None = None) -> MonitorReport:
     """Collect → watch; an alarm pages the on-call team and starts `improve`, which asks people where it drifted.
 
-    What people ask, what the agent does, and whether its answers become narrower.
+    What people ask, what the agent does, whether its answers become narrower, and whether the adapters that are asked
+    are those that answer.
     """
     agent, rules = load_project(Path(project)), read_settings(Path(project), MonitorSettings, settings)
     collection = collect_new(agent.name, project, rules.feedback, rules.raters)
     watched = watch(agent.name, collection, rules.watch, rules.seed)
+    problems = (*collection.problems, *probe_adapters(project))
     narrower = watch_answers(agent.name, collection.traces, rules.watch.alpha, rules.seed)
     if watched.n_windows:
         log_watch_settings(agent.name, rules)
@@ -46,7 +49,7 @@ def monitor(project: str = ".", settings: MonitorSettings | None = None) -> Moni
         started = start_improve(agent.name, project, watched.improve)
     return MonitorReport(
         new_traces=collection.n_new_traces,
-        problems=collection.problems,
+        problems=problems,
         unreadable=collection.n_unreadable,
         watched=watched,
         narrower=narrower,

@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     """Seconds until an endpoint's answer is given up; the trace then carries the error."""
     lm_concurrency: int = Field(default=8, ge=1, le=100)
     """Calls to an endpoint, or of an agent in Python, that may be under way at the same time."""
+    lora_folder: str = ""
+    """Folder that the LM's server reads adapters from, as docker's -v writes it: `OURS` or `OURS:THEIRS`, such as
+    `/srv/lora:/adapters`. Adapters are copied there. Unset, the server sees this machine's paths."""
     agent_timeout_s: float = Field(default=600, gt=0)
     """Seconds until a call of an agent in Python is given up, where the project's limits do not say less."""
     serve_keys: SecretStr | None = None

@@ -5,13 +5,13 @@ batch the test is stored: a killed run goes on after it, in the same order. Wher
 people are asked, and the tests stay open until they said enough; no process waits meanwhile.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from prefect import task
 
-from ratchet.agent.errors import BadInput
+from ratchet.agent.errors import BadInput, ServiceUnavailable
 from ratchet.agent.project import load_project
 from ratchet.agent.record import Record
 from ratchet.agent.rollout.loop import run
@@ -28,7 +28,8 @@ from ratchet.evaluation.gate.plays import gains_at
 from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.evaluation.gate.trial import Trial
 from ratchet.evaluation.gate.verdict import Verdict
-from ratchet.infra.registry.agents import load_agent
+from ratchet.infra.registry.agents import load_agent, upstream_of
+from ratchet.infra.registry.probes import prove_version
 from ratchet.infra.registry.registry import seen_case_ids
 from ratchet.infra.store.dataset_store import DatasetVersion, read_dataset
 from ratchet.tasks.caching import cached_by, keep_nothing
@@ -102,6 +103,17 @@ class Players:
             self._played[candidate_id, trace.case.case_id] = trace
         return {i: self._played[candidate_id, i] for i in case_ids}
 
+    def unproven(self, candidate_ids: Iterable[str]) -> dict[str, str]:
+        """Those on which no case is played, with why: another model answers where their adapters are asked."""
+        upstream = upstream_of(load_project(Path(self.folder))) if self.folder else None
+        found: dict[str, str] = {}
+        for candidate_id in candidate_ids:
+            try:
+                prove_version(self.name, candidate_id, upstream=upstream)
+            except (BadInput, ServiceUnavailable) as error:
+                found[candidate_id] = str(error)
+        return found
+
     def both(self, champion: str, challenger: str, case_ids: Sequence[str]) -> tuple[Played, Played]:
         """Both versions at these cases; where one broke both played once more."""
         ours, theirs = self.at(champion, case_ids), self.at(challenger, case_ids)
@@ -150,6 +162,11 @@ def hold(
     new = [one for one in dict.fromkeys((*challengers, *tests.unchosen)) if one not in known]
     fresh = tests.fresh([*tests.begun, *new])
     trials, problems = tests.open_again(fresh), list(tests.problems)
+    unproven = players.unproven(dict.fromkeys((data.champion, *tests.begun, *new)))
+    problems += [f"no case is played on {one}: {why}" for one, why in unproven.items()]
+    idle = [trial for trial in trials if {trial.champion, trial.challenger} & set(unproven)]
+    trials = [trial for trial in trials if trial not in idle]
+    new = [one for one in new if not {data.champion, one} & set(unproven)]
     people.ask(
         [question for trial in trials for question in trial.questions.values()]
     )  # a kill may have come before
@@ -164,9 +181,12 @@ def hold(
     problems += [stopped] if stopped else []
     judged = [_judge(trial, tests, stopped) for trial in trials]
     people.withdraw_idle()
-    waiting = {question for trial in trials if trial.is_open for question in trial.questions}
+    waiting = {question for trial in (*trials, *idle) if trial.is_open for question in trial.questions}
     return GateRound(
-        judged=tuple(judged), best=_best(tests, players), waiting=len(waiting), problems=tuple(problems)
+        judged=tuple(judged),
+        best=None if data.champion in unproven else _best(tests, players),
+        waiting=len(waiting),
+        problems=tuple(problems),
     )
 
 
@@ -253,7 +273,8 @@ def _open_because(trial: Trial) -> str:
 
 def _best(tests: GateTests, players: Players) -> BestChallenger | None:
     """All that are proven play on to the latest of their stops; the best on these cases is it."""
-    proven = tests.proven
+    unproven = players.unproven(one.candidate_id for one in tests.proven) if len(tests.proven) > 1 else {}
+    proven = [one for one in tests.proven if one.candidate_id not in unproven]
     gains = {one.candidate_id: one.gains for one in proven}
     if len(proven) > 1:
         for one in proven:

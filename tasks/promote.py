@@ -1,9 +1,14 @@
 """Approve and promote: of what is proven, the best; by a person, or by a policy that needs none."""
 
+from pathlib import Path
+
 from prefect import task
 
+from ratchet.agent.errors import BadInput, ServiceUnavailable
+from ratchet.agent.project import load_project
 from ratchet.agent.record import Record
 from ratchet.evaluation.gate.approval import ApprovalSettings
+from ratchet.infra.registry.agents import upstream_of
 from ratchet.infra.registry.approval import waiting_approval
 from ratchet.infra.registry.registry import promote, set_alias
 from ratchet.infra.review.rounds import end_round
@@ -46,7 +51,11 @@ def _decide(name: str, gated: GateRound, approved_by: str | None, folder: str | 
     best = gated.best
     if best is None:
         return RoundOutcome(reason=f"{_nothing_proven(gated)}; the champion stays")
-    set_alias(name, best.candidate_id, "challenger")
+    upstream = upstream_of(load_project(Path(folder))) if folder is not None else None
+    try:
+        set_alias(name, best.candidate_id, "challenger", upstream=upstream)
+    except (BadInput, ServiceUnavailable) as error:  # what is proven stays so: a person lets it serve later
+        return RoundOutcome(best=best.candidate_id, reason=f"{best.reason}; not promoted: {error}")
     waiting = waiting_approval(name, best.candidate_id)
     policy = waiting.served_by(approved_by) if waiting else approved_by
     golden = play_golden(folder, best.candidate_id) if folder else None
@@ -60,7 +69,7 @@ def _decide(name: str, gated: GateRound, approved_by: str | None, folder: str | 
         who = f" ({waiting.asked})" if waiting and waiting.policy != ApprovalSettings() else ""
         reason = f"{best.reason}{nobody}; waits for `ratchet approve {best.candidate_id}`{who}"
         return RoundOutcome(best=best.candidate_id, reason=reason)
-    promote(name, best.candidate_id, approved_by=policy, reason=best.reason)
+    promote(name, best.candidate_id, approved_by=policy, reason=best.reason, upstream=upstream)
     return RoundOutcome(best=best.candidate_id, promoted=True, reason=best.reason)
 
 

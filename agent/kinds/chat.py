@@ -51,7 +51,9 @@ class ChatAgent(WholeAgent):
         super().__init__(candidate, memories, **settings)
         check_tools(PartValues(candidate))
         known = {name: value for name, value in (endpoint or {}).items() if name != "api_base"}
-        self.chat, self._upstream = chat, Upstream(chat.upstream, **known)
+        self.load_again = known.pop("load_again", None) if candidate.adapter else None
+        """Loads the version's adapter where the endpoint does not know it; None = it has none."""
+        self.chat, self._upstream = chat, Upstream(chat.upstream, load_again=self.load_again, **known)
 
     def rendered(
         self, body: Mapping[str, Any], *, exclude_case: str = "", notes: Sequence[str] = ()
@@ -80,7 +82,8 @@ class ChatAgent(WholeAgent):
 
 def chat_lm(chat: Chat, candidate: Candidate, endpoint: Mapping[str, Any]) -> Endpoint:
     """What writes reflections and proposes prompts: the LM of the configured endpoint."""
-    return Endpoint(candidate.base_model, **{"api_key": "none", **endpoint, "api_base": chat.upstream})
+    told = {name: value for name, value in endpoint.items() if name != "load_again"}
+    return Endpoint(candidate.base_model, **{"api_key": "none", **told, "api_base": chat.upstream})
 
 
 def request_of(inputs: Mapping[str, Json]) -> Body:

@@ -10,6 +10,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field
 
 from ratchet.agent.candidate import Candidate, Predictor
+from ratchet.agent.lm.adapter_name import adapter_name
 from ratchet.agent.record import Record, StageSettings
 from ratchet.agent.settings_table import checked, read_toml
 
@@ -54,7 +55,9 @@ def lm_name(model: str) -> str:
 
 
 def model_name(candidate: Candidate) -> str:
-    """What the endpoint calls the model that a candidate is on."""
+    """What the endpoint calls the model that a candidate is on, or the adapter of it."""
+    if candidate.adapter is not None:
+        return adapter_name(candidate.adapter)
     return candidate.models.get(MODEL) or candidate.base_model.removeprefix(_PREFIX)
 
 

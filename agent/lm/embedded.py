@@ -20,6 +20,7 @@ from ratchet.agent.lm.lm import Prompt, Room, Scores, Training, Written
 from ratchet.agent.lm.prompt_format import SMALL
 from ratchet.agent.lm.smollm2 import SmolLM2
 from ratchet.agent.lm.weights import EMBEDDED_MODEL, weights_folder
+from ratchet.agent.record import folder_hash
 
 CHOICES_KEY = "choices"
 """Key in a request's extensions: the admissible answers. The embedded LM scores them and writes nothing else."""
@@ -44,8 +45,8 @@ class Embedded:
 
     def __init__(self, adapter: Path | None = None) -> None:
         self.adapter = adapter
-        # DSPy's cache key leaves the engine out: the model string must name the weights.
-        name = f"embedded/{EMBEDDED_MODEL}" + (f"+{adapter.name}" if adapter else "")
+        # DSPy's cache key leaves the engine out: the model string must name the weights, and folders share names
+        name = f"embedded/{EMBEDDED_MODEL}" + (f"+{folder_hash(adapter)}" if adapter else "")
         self.dspy = dspy.LM(name, engine=EmbeddedEngine(self), cache=False)
 
     def score(self, prompt: Prompt) -> Scores:

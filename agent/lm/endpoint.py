@@ -7,8 +7,9 @@ Why not LiteLLM's own retries: version 1.106 also repeats a refused request (400
 wait as long as the server says. Why not DSPy's: it waits without jitter, and a day if the server says a day.
 """
 
+import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, ClassVar, Final
@@ -20,8 +21,9 @@ from dspy.lm15 import Config, Message, Request, TextPart
 from ratchet.agent.bounded_call import GivenUp, call
 from ratchet.agent.candidate import ADDRESS
 from ratchet.agent.errors import BadInput, OutOfTime
+from ratchet.agent.lm.adapter_name import through_adapter
 from ratchet.agent.lm.lm import Prompt, Room, Scores, Training, Written
-from ratchet.agent.lm.patience import RETRIES, patience, seconds_left
+from ratchet.agent.lm.patience import RETRIES, knows_no_such_model, patience, seconds_left
 from ratchet.agent.lm.prompt_format import LARGE, in_words
 from ratchet.agent.trace import Usage
 
@@ -51,6 +53,8 @@ class Endpoint:
         api_base: str | None = None,
         concurrency: int = CONCURRENCY,
         num_retries: int = RETRIES,
+        adapter: str | None = None,
+        load_again: Callable[[], None] | None = None,
         **settings: Any,
     ) -> None:
         """Get ready to ask.
@@ -60,15 +64,20 @@ class Endpoint:
             api_base: where it is asked.
             concurrency: calls at once, at least 1.
             num_retries: calls after a first one that was answered with 429 or 5xx, not in time, or not at all.
+            adapter: content hash of the LoRA adapter that answers instead, which the server has loaded.
+            load_again: loads that adapter where the server says that it does not know it.
             settings: `api_key`, `timeout` (seconds), and what else `dspy.LM` takes.
 
         Raises:
-            BadInput: there is no address, or it is not one.
+            BadInput: there is no address, or it is not one, or this LM has no adapters.
         """
         address = checked_address(model, api_base)
         where = {} if address == VENDOR else {"api_base": address}
-        self.model, self.at_once = model, concurrency
-        self.dspy = _Patient(model, tries=1 + num_retries, cache=False, **where, **settings)
+        self._base, self.at_once = model, concurrency
+        self.model = through_adapter(model, adapter)
+        self.dspy = _Patient(
+            self.model, 1 + num_retries, load_again if adapter else None, cache=False, **where, **settings
+        )
 
     def write(self, prompt: Prompt) -> Written:
         """What it answers: one of the prompt's choices in words, where it has any."""
@@ -86,7 +95,7 @@ class Endpoint:
 
     def price_usd(self, input_tokens: int, output_tokens: int) -> float | None:
         """Price of a call by LiteLLM's list, in US dollars; None = it does not know the model."""
-        return price_of(self.model, input_tokens, output_tokens)
+        return price_of(self._base, input_tokens, output_tokens)
 
     def score(self, prompt: Prompt) -> Scores:
         """Refused: an endpoint gives no log-probabilities of given options."""
@@ -104,9 +113,11 @@ class Endpoint:
 class _Patient(dspy.LM):  # type: ignore[misc]  # dspy ships no types
     """DSPy's LM, whose failed calls are repeated here instead of there; only those that may succeed then."""
 
-    def __init__(self, model: str, *, tries: int, **settings: Any) -> None:
+    def __init__(
+        self, model: str, tries: int, load_again: Callable[[], None] | None, **settings: Any
+    ) -> None:
         super().__init__(model, num_retries=0, **settings)
-        self._patience = patience(tries)
+        self._patience, self._load_again = patience(tries), load_again
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Ask, and ask again.
@@ -114,6 +125,12 @@ class _Patient(dspy.LM):  # type: ignore[misc]  # dspy ships no types
         Raises:
             OutOfTime: no answer in the time that is left for it (`given_up_after`).
         """
+        try:
+            return tenacity.Retrying(**self._patience)(self._once, *args, **kwargs)
+        except Exception as error:
+            if self._load_again is None or not knows_no_such_model(error):
+                raise
+        self._load_again()
         return tenacity.Retrying(**self._patience)(self._once, *args, **kwargs)
 
     def _once(self, *args: Any, **kwargs: Any) -> Any:
@@ -127,7 +144,14 @@ class _Patient(dspy.LM):  # type: ignore[misc]  # dspy ships no types
 
     async def acall(self, *args: Any, **kwargs: Any) -> Any:
         """The same for asynchronous callers."""
-        return await tenacity.AsyncRetrying(**self._patience)(super().acall, *args, **kwargs)
+        ask = super().acall
+        try:
+            return await tenacity.AsyncRetrying(**self._patience)(ask, *args, **kwargs)
+        except Exception as error:
+            if self._load_again is None or not knows_no_such_model(error):
+                raise
+        await asyncio.to_thread(self._load_again)
+        return await tenacity.AsyncRetrying(**self._patience)(ask, *args, **kwargs)
 
 
 def checked_address(model: str, api_base: str | None) -> str:

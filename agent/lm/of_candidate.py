@@ -22,14 +22,15 @@ def lm_for(candidate: Candidate, adapter: Path | None = None, endpoint: dict[str
         candidate: the agent.
         adapter: the folder of the adapter that it names.
         endpoint: what `Endpoint` takes beside the model; an address that is set wins over the recorded one, since a
-            server may have moved.
+            server may have moved. Of an adapter the server's own (`dynamic_lora.py`) is asked.
 
     Raises:
         BadInput: an LM behind an endpoint without an address.
     """
     if lm_type(candidate.base_model) is Embedded:
         return Embedded(adapter)
-    return Endpoint(candidate.base_model, **{"api_base": candidate.api_base} | (endpoint or {}))
+    told = {"api_base": candidate.api_base, "adapter": candidate.adapter}
+    return Endpoint(candidate.base_model, **told | (endpoint or {}))
 
 
 def address_of(model: str, api_base: str | None) -> str | None:

@@ -130,6 +130,11 @@ def is_from_outside(error: BaseException) -> bool:
     )
 
 
+def knows_no_such_model(error: BaseException) -> bool:
+    """Whether a server answered 404: it was started again, and has forgotten what it had loaded."""
+    return any(_status(one) == 404 for one in _caused_by(error))
+
+
 def _caused_by(error: BaseException) -> Iterator[BaseException]:
     """The error, and those that it was raised from."""
     one: BaseException | None = error

@@ -4,6 +4,7 @@ Why not LiteLLM: the gate must play what `ratchet serve` sends, and that passes 
 """
 
 import weakref
+from collections.abc import Callable
 from typing import Any, Final
 
 import httpx
@@ -48,6 +49,7 @@ class Upstream:
         timeout: float = TIMEOUT_S,
         concurrency: int = CONCURRENCY,
         num_retries: int = RETRIES,
+        load_again: Callable[[], None] | None = None,
     ) -> None:
         """Get ready to ask.
 
@@ -57,7 +59,9 @@ class Upstream:
             timeout: seconds until an answer is given up.
             concurrency: calls at once.
             num_retries: calls after a first one that was answered with 429 or 5xx, not in time, or not at all.
+            load_again: loads the adapter that is asked, where the server says that it does not know it.
         """
+        self._load_again = load_again
         self._url = f"{address.rstrip('/')}/chat/completions"
         self._timeout = timeout
         self._client = httpx.Client(
@@ -75,6 +79,15 @@ class Upstream:
             UpstreamError: it did not answer, or refused.
             LMFailure: what it answered is no chat completion; `OutOfTime` where the time that is left ended it.
         """
+        try:
+            return self._patiently(body)
+        except UpstreamError as error:
+            if self._load_again is None or error.status_code != httpx.codes.NOT_FOUND:
+                raise
+        self._load_again()
+        return self._patiently(body)
+
+    def _patiently(self, body: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = tenacity.Retrying(**self._patience)(self._ask, body)
         return answer
 

@@ -88,16 +88,8 @@ class MeteredLM:
             written = self._lm.write(prompt, **settings)
             return written.text, written.usage
 
-        adapter = getattr(self._lm, "adapter", None)
-        under = adapter.name if adapter is not None else None
-        content = (
-            "write",
-            self._lm.model,
-            under,
-            [*prompt],
-            [str(one) for one in settings.items()],
-            time_asked,
-        )
+        weights = self._lm.dspy.model  # its name in candidates says nothing of an adapter
+        content = ("write", weights, [*prompt], [str(one) for one in settings.items()], time_asked)
         said, usage = paid_once(self._meter, self._calls, ask, *content)
         return Written(str(said), usage)
 

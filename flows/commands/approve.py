@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ratchet.agent.errors import BadInput
-from ratchet.agent.project import has_project
+from ratchet.agent.project import has_project, load_project
 from ratchet.evaluation.gate.approval import Waiting
 from ratchet.flows.approval_evidence import (
     SHOWN,
@@ -28,6 +28,7 @@ from ratchet.flows.commands.terminal import NO, console, emit_json, outside
 from ratchet.flows.commands.which_project import called, which_project, which_version
 from ratchet.flows.project_settings import ProjectSettings, in_file, read_settings
 from ratchet.infra.registry import approval as approvals
+from ratchet.infra.registry.agents import upstream_of
 from ratchet.infra.registry.compared_cases import ComparedCase
 from ratchet.infra.registry.event_log import now
 from ratchet.infra.registry.promotion import require_promotable
@@ -74,7 +75,14 @@ def approve(
     served = None
     if yes and refusal is None:
         reason = reason or version.reason
-        served = approvals.approve(chosen, version.candidate_id, by=by, reason=reason, via="terminal")
+        served = approvals.approve(
+            chosen,
+            version.candidate_id,
+            by=by,
+            reason=reason,
+            via="terminal",
+            upstream=_upstream(project, name),
+        )
     if as_json:
         more = {"promoted": served is not None, "declined": no and refusal is None}
         emit_json({**_answer(chosen, version, champion, found), **more, "refusal": refusal and str(refusal)})
@@ -106,6 +114,11 @@ def _take_policy(chosen: str, folder: Path, name: str | None) -> None:
     """What the project's own file says of approvals holds from now on, not at the next `improve` alone."""
     if name is None and has_project(folder) and "approval" in in_file(folder):
         approvals.set_policy(chosen, read_settings(folder, ProjectSettings).approval)
+
+
+def _upstream(folder: Path, name: str | None) -> str | None:
+    """Where a chat endpoint is now, if its project's folder is here."""
+    return upstream_of(load_project(folder)) if name is None and has_project(folder) else None
 
 
 def _refusal(project: str, version: Version, by: str) -> BadInput | None:

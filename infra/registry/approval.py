@@ -68,10 +68,12 @@ def declined(project: str) -> frozenset[str]:
     return frozenset(event.candidate for event in events if event.kind == "decline")
 
 
-def approve(project: str, candidate_id: str, *, by: str, reason: str, via: Via) -> Version | None:
+def approve(
+    project: str, candidate_id: str, *, by: str, reason: str, via: Via, upstream: str | None = None
+) -> Version | None:
     """Say yes in a person's name; None while the policy wants another person's word, too.
 
-    The same person's second yes changes nothing.
+    The same person's second yes changes nothing. `upstream`: as `promote` takes it.
 
     Raises:
         BadInput: `promote` would refuse it, or the policy names others, or the proof lapsed.
@@ -83,7 +85,7 @@ def approve(project: str, candidate_id: str, *, by: str, reason: str, via: Via) 
         _say(project, waiting, "approve", by, reason, via)
     if waiting is not None and waiting.missing(by):
         return None
-    return promote(project, candidate_id, approved_by=by, reason=reason)
+    return promote(project, candidate_id, approved_by=by, reason=reason, upstream=upstream)
 
 
 def decline(project: str, candidate_id: str, *, by: str, reason: str, via: Via) -> None:

@@ -16,6 +16,7 @@ from ratchet.infra.registry.alias_moves import Move, current_aliases, move_in_tu
 from ratchet.infra.registry.alias_names import CANARY, CHALLENGER, CHAMPION, PREVIOUS
 from ratchet.infra.registry.event_log import now, read_log
 from ratchet.infra.registry.ledger import ledger_of
+from ratchet.infra.registry.probes import prove_version
 from ratchet.infra.registry.prompts import follow_champion
 from ratchet.infra.registry.version import (
     MOVE,
@@ -40,16 +41,27 @@ _LONGEST: Final = 1000
 """Characters of name and reason, so that a move fits a tag of MLflow however they are escaped."""
 
 
-def promote(project: str, candidate_id: str, *, approved_by: str, reason: str) -> Version:
+def promote(
+    project: str, candidate_id: str, *, approved_by: str, reason: str, upstream: str | None = None
+) -> Version:
     """Make the candidate the champion; the one before becomes `previous`.
+
+    Args:
+        project: Registered model.
+        candidate_id: What is to serve.
+        approved_by: Who says so; recorded for good.
+        reason: Why.
+        upstream: Of a chat endpoint the address at which its adapter must answer; left out, the candidate's.
 
     Raises:
         BadInput: no verdict says `promote`, or the one that does compared it with another champion, or the
             ledger holds no closed test that bears it out (the very first champion needs none), or one served
             before and none does now, or nobody's name or no reason was given; or the project's policy names other
-            people, or one more, or the proof lapsed.
+            people, or one more, or the proof lapsed; or another model answers where its adapter is asked.
+        ServiceUnavailable: MLflow, or the server of its adapter, does not answer.
     """
     require_signed(approved_by, reason)
+    prove_version(project, candidate_id, upstream=upstream)
     with mlflow_errors(f"promoting {candidate_id}"):
         connection = connect(project)
 

@@ -22,6 +22,7 @@ from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
 from ratchet.infra.registry import prompts, version_page
 from ratchet.infra.registry.alias_moves import current_aliases, point
 from ratchet.infra.registry.alias_names import CHALLENGER, CHAMPION, PREVIOUS
+from ratchet.infra.registry.probes import prove_version
 from ratchet.infra.registry.promotion import promote, roll_back
 from ratchet.infra.registry.run_documents import keep
 from ratchet.infra.registry.version import (
@@ -229,13 +230,31 @@ def aliased(project: str, alias: str) -> Version | None:
         return read_version(connection, numbered(connection, number))
 
 
-def set_alias(project: str, candidate_id: str | None, alias: Literal["challenger", "canary"]) -> None:
+def set_alias(
+    project: str,
+    candidate_id: str | None,
+    alias: Literal["challenger", "canary"],
+    *,
+    upstream: str | None = None,
+) -> None:
     """Point the alias to a candidate, or (None) to nothing; `champion` moves by `promote` only.
 
     Who serves challenges nobody: then `challenger` points to nothing.
+
+    Args:
+        project: Registered model.
+        candidate_id: What the alias is to point to.
+        alias: Either gets a share of the traffic.
+        upstream: Of a chat endpoint the address at which its adapter must answer; left out, the candidate's.
+
+    Raises:
+        BadInput: another model answers where its adapter is asked; or the alias is another.
+        ServiceUnavailable: MLflow, or the server of its adapter, does not answer.
     """
     if alias in (CHAMPION, PREVIOUS):
         raise BadInput(f"alias {alias!r} moves by promote and rollback only, which record who and why")
+    if candidate_id is not None:
+        prove_version(project, candidate_id, upstream=upstream)
     with mlflow_errors(f"moving {alias}"):
         connection = connect(project)
         with locked(connection):

@@ -10,12 +10,13 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
 import orjson
 
-from ratchet.agent.errors import BadInput, ServiceUnavailable, named
+from ratchet.agent.errors import BadInput, RatchetError, ServiceUnavailable, named
 from ratchet.infra.serve.deployments import Deployed, Deployments
 from ratchet.infra.serve.exchange import Exchange
 from ratchet.infra.serve.http import (
@@ -65,7 +66,7 @@ class ChatRoute:
     async def _pass(self, begun: "_Begun", body: bytes, send: Send) -> None:
         """Ask, and pass on; whatever happens, the trace is kept."""
         try:
-            async with self._upstream.ask(body) as response:
+            async with self._asked(begun, body) as response:
                 if begun.is_stream and response.content_type == "text/event-stream":
                     await self._stream(begun, response, send)
                 else:
@@ -79,6 +80,21 @@ class ChatRoute:
                 task.uncancel()
             await self._commit(begun, CALLER_LEFT, "the caller left before the answer was whole")
             raise Left from error
+
+    @asynccontextmanager
+    async def _asked(self, begun: "_Begun", body: bytes) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An upstream that was started again has forgotten the version's adapter: it is loaded, then asked again."""
+        load_again = begun.deployed.agent.load_again
+        async with self._upstream.ask(body) as response:
+            if load_again is None or response.status != 404:
+                yield response
+                return
+        try:
+            await asyncio.to_thread(load_again)
+        except RatchetError as error:
+            raise aiohttp.ClientError(str(error)) from error
+        async with self._upstream.ask(body) as response:
+            yield response
 
     async def _whole(self, begun: "_Begun", response: aiohttp.ClientResponse, send: Send) -> None:
         content = await response.read()

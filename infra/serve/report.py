@@ -6,9 +6,10 @@ Why it is kept: a process that starts while MLflow is down serves what served la
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from ratchet.agent.candidate import Candidate
+from ratchet.agent.lm.probe import Probe
 from ratchet.agent.record import Record
 
 _LAST: Final = "served.json"
@@ -20,6 +21,8 @@ class Served(Record):
     number: int
     candidate: Candidate
     files: dict[str, Path]
+    probes: dict[str, Probe] = Field(default_factory=dict)
+    """What proves that its adapters answer, where a server has them."""
 
 
 class SenderArguments(Record):

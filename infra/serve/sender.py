@@ -22,6 +22,7 @@ from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
 from ratchet.infra.registry.alias_moves import current_aliases
 from ratchet.infra.registry.alias_names import CANARY, CHALLENGER, CHAMPION
 from ratchet.infra.registry.first_champion import serve_first
+from ratchet.infra.registry.probes import read_probes
 from ratchet.infra.registry.registry import fetch_files
 from ratchet.infra.registry.version import numbered, read_version
 from ratchet.infra.serve.backlog import Backlog, left_behind, own
@@ -74,9 +75,10 @@ class AliasWatch:
         self._tell(report)
 
     def _served(self, connection: Connection, number: int) -> Served:
-        version = read_version(connection, numbered(connection, number))
+        found = numbered(connection, number)
+        version, probes = read_version(connection, found), read_probes(connection, found)
         files = fetch_files(self._given.project, version.candidate_id)
-        return Served(number=number, candidate=version.candidate, files=files)
+        return Served(number=number, candidate=version.candidate, files=files, probes=probes)
 
     def _not_seen(self, error: RatchetError) -> None:
         """What was served last goes on; at a start, what was served before it."""

@@ -6,10 +6,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from ratchet.agent.build import kind_of, make_agent
+from ratchet.agent.build import kind_of
 from ratchet.agent.errors import RatchetError
 from ratchet.agent.project import Project
 from ratchet.infra.first_day import first_day_candidate
+from ratchet.infra.registry.agents import agent_of
 from ratchet.infra.registry.alias_names import CHAMPION
 from ratchet.infra.serve.act import ActRoute
 from ratchet.infra.serve.beside import Beside
@@ -20,7 +21,6 @@ from ratchet.infra.serve.metrics import VERSION
 from ratchet.infra.serve.relay import Relay
 from ratchet.infra.serve.report import Report, SenderArguments, Served
 from ratchet.infra.settings import Settings
-from ratchet.infra.text_embedding import embedding_named
 
 SAY_AGAIN_S: Final = 60.0
 """A warning that comes again sooner is not logged again."""
@@ -142,14 +142,7 @@ class Server:
         known = self._built.get(candidate.candidate_id)
         if known is not None:
             return known
-        agent = make_agent(
-            self.project,
-            candidate,
-            served.files,
-            endpoint=self.settings.endpoint,
-            embeddings=embedding_named,
-            seconds=self.settings.agent_timeout_s,
-        )
+        agent = agent_of(self.project, candidate, served.files, self.settings, served.probes)
         return Deployed(served.number, agent.serving(), candidate.candidate_id, candidate.memory)
 
     @property

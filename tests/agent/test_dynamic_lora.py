@@ -46,7 +46,7 @@ def test_what_the_server_refuses_is_one_line_with_the_remedy(vllm, tmp_path):
     with pytest.raises(BadInput, match=r"404 .*No adapter found.*RATCHET_LORA_FOLDER"):
         server.load("a", str(tmp_path / "nowhere"))
     other = adapter_folder(tmp_path / "b", config='{"base": "another-base"}')
-    with pytest.raises(BadInput, match="400 .*expecting other modules.*trained for the model"):
+    with pytest.raises(BadInput, match=r"400 .*expecting other modules.*trained for the model"):
         server.load("b", str(other))
     vllm.forgets_at_once = True
     with pytest.raises(BadInput, match="says that adapter c is loaded and does not list it"):

@@ -52,7 +52,7 @@ def test_a_server_that_answers_200_with_its_base_is_found_out_at_once_and_later(
         BadInput, match=rf"answers as its base {BASE} where adapter ratchet-.* no traffic is moved"
     ):
         server_of(vllm, folder).prove(probes)
-    with pytest.raises(BadInput, match="no probe prompt tells adapter .* 13 were asked and answered alike"):
+    with pytest.raises(BadInput, match=r"no probe prompt tells adapter .* 13 were asked and answered alike"):
         server_of(vllm, folder).prove({})
     vllm.serves_base = False
     assert server_of(vllm, folder).prove(probes) == probes
@@ -91,7 +91,7 @@ def test_adapters_lie_where_the_server_sees_them_whole(vllm, tmp_path):
     server_of(vllm, folder, **told).prove({})
     assert folder_hash(tmp_path / "shared" / name) == folder_hash(folder)
     (tmp_path / "a file").write_text("")
-    with pytest.raises(BadInput, match="cannot be copied to .*RATCHET_LORA_FOLDER"):
+    with pytest.raises(BadInput, match=r"cannot be copied to .*RATCHET_LORA_FOLDER"):
         server_of(vllm, folder, lora_folder=str(tmp_path / "a file")).prove({})
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from prefect import flow
 from pydantic import Field
 
+from ratchet.agent.errors import BadInput
 from ratchet.agent.kinds.chat_endpoint import Chat
 from ratchet.agent.optimize.proposer import Proposer, named_proposers
 from ratchet.agent.project import Project, load_project
@@ -112,4 +113,12 @@ def who_proposes(agent: Project, rules: ImproveSettings) -> Sequence[Proposer]:
     """Another LM alone, where one is to be tried; else those of the project that are named, or all."""
     if rules.model:
         return (other_model(agent, rules.model, rules.model_at),)
-    return agent.proposers if rules.proposers is None else named_proposers(agent.proposers, rules.proposers)
+    names = rules.proposers
+    if names is None:
+        return agent.proposers
+    if not rules.stacked and len(set(names)) < len(names):
+        raise BadInput(
+            f"proposers = {', '.join(names)}: one comes twice, and each would make the same: set "
+            "stacked = true, so that each goes on from the one before, or name it once"
+        )
+    return named_proposers(agent.proposers, names)

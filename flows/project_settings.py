@@ -46,13 +46,15 @@ class ImproveSettings(StageSettings):
     """What each proposer may spend on a candidate; its own budget in `project.py` holds beside this one."""
     feedback: FeedbackNames = FeedbackNames()
     proposers: tuple[str, ...] | None = None
-    """Names of the project's proposers that make challengers, the last tested first; left out: all."""
+    """Names of the project's proposers that make challengers, the last tested first; left out: all. Both in turn:
+    `["prompts", "lora", "prompts"]` with `stacked`."""
     model: str | None = None
     """Try the champion on this LM, and nothing else; left out: what the proposers make."""
     model_at: str | None = None
     """Address of `model`'s endpoint; left out: `RATCHET_LM_API_BASE`."""
     stacked: bool = False
-    """Let each proposer go on from what the one before made, instead of from the champion."""
+    """Let each proposer go on from what the one before made, instead of from the champion; each step is a version of
+    its own, tested against the champion."""
     approved_by: str | None = None
     """Name of the policy that approves what is proven; left out: a person does, by `ratchet approve`."""
 

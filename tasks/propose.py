@@ -74,6 +74,10 @@ def propose_each(
 ) -> Proposed:
     """Let each proposer change the champion, or, `stacked`, what the one before it made; each within the budget.
 
+    Both in turn (prompts, weights, prompts) is `stacked` with one proposer twice: each step is a candidate of its own
+    with the step before as its parent; one that makes nothing is passed over. The gate tests the last first.
+    Source: Soylu et al., BetterTogether (2024).
+
     `edits`: what people changed themselves is tested first: the code's own parts, and the champion without what they
     had it forget.
     """
@@ -84,20 +88,20 @@ def propose_each(
     made: list[str] = []
     nothing_new: dict[str, str] = {}
     problems: list[str] = []
-    for proposer in proposers:
+    for called, proposer in named_steps(proposers):
         parent = [data.champion, *made][-1 if stacked else 0]
         try:
             one = propose(folder, proposer, parent, data, seed, budget)
         except BudgetSpent as spent:
-            problems.append(f"proposer {proposer.name} made nothing: {spent}")
+            problems.append(f"proposer {called} made nothing: {spent}")
             continue
         except Exception as error:  # noqa: BLE001  whatever broke in one, what the others made is still gated
             path = keep_traceback(name, proposer.name, error)
             said = in_one_line(error) or named(error)
-            problems.append(f"proposer {proposer.name} made nothing: {said}; its traceback is in {path}")
+            problems.append(f"proposer {called} made nothing: {said}; its traceback is in {path}")
             continue
         if one.candidate_id in (None, data.champion):
-            nothing_new[proposer.name] = one.nothing or NOTHING_BETTER
+            nothing_new[called] = one.nothing or NOTHING_BETTER
         else:
             made.append(one.candidate_id)
     made += forgetting_version(folder, name, data, seed) if edits else []
@@ -106,6 +110,15 @@ def propose_each(
     return Proposed(
         challengers=tuple(dict.fromkeys(reversed(made))), nothing_new=nothing_new, problems=tuple(problems)
     )
+
+
+def named_steps(proposers: Sequence[Proposer]) -> list[tuple[str, Proposer]]:
+    """The proposers by name, one that comes several times by its step, too."""
+    names = [one.name for one in proposers]
+    return [
+        (one.name if names.count(one.name) == 1 else f"{one.name} (step {n})", one)
+        for n, one in enumerate(proposers, start=1)
+    ]
 
 
 def forgetting_version(folder: str, name: str, data: RoundData, seed: int) -> list[str]:

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -36,35 +37,38 @@ def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Ch
     return find
 
 
-def doctor(folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("RATCHET_", "MLFLOW_"))}
-    return subprocess.run(
-        [*COMMAND, *options],
-        cwd=folder,
-        env=own | {"COLUMNS": "250"} | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 def test_a_sound_installation_exits_with_0_and_says_ready(tmp_path):
-    done = doctor(tmp_path)
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("RATCHET_", "MLFLOW_"))}
+    done = subprocess.run(COMMAND, cwd=tmp_path, env=own, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "ready" in done.stderr
     assert done.stdout == ""
     assert list(tmp_path.iterdir()) == [], "looking must create nothing"
 
 
-def test_json_is_one_object_on_stdout_with_every_check(tmp_path):
-    answer: dict[str, Any] = json.loads(doctor(tmp_path, "--json").stdout)
+@pytest.fixture
+def doctor(ratchet, tmp_path, monkeypatch):
+    """`ratchet doctor --json` in an empty folder, with nothing set but what is given."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RATCHET_HOME")
+
+    def run(**environment: str) -> Any:
+        with patch.dict(os.environ, environment):  # it sets what Prefect reads
+            return ratchet("doctor", "--json")
+
+    yield run
+    assert list(tmp_path.iterdir()) == [], "looking must create nothing"
+
+
+def test_json_is_one_object_on_stdout_with_every_check(doctor):
+    answer: dict[str, Any] = json.loads(doctor().stdout)
     assert answer["healthy"] is True
     names = {one["name"] for one in answer["checks"]}
     assert {"Python", "fastapi", "sqlalchemy", "pandas", "embedded LM", "disk", "home", "MLflow"} <= names
 
 
-def test_an_unreachable_mlflow_exits_with_3_and_keeps_the_password(tmp_path):
-    done = doctor(tmp_path, "--json", RATCHET_TRACKING_URI="http://someone:hunter2@127.0.0.1:9")
+def test_an_unreachable_mlflow_exits_with_3_and_keeps_the_password(doctor):
+    done = doctor(RATCHET_TRACKING_URI="http://someone:hunter2@127.0.0.1:9")
     answer = json.loads(done.stdout)
     (mlflow,) = [one for one in answer["checks"] if one["name"] == "MLflow"]
     assert done.returncode == 3

@@ -52,6 +52,17 @@ played = Tickets()
 played.reset(Case(inputs={"request": "Where is it?"}, expected="lynx"))
 print(agent.__file__, flows.__file__, tasks.__file__, ratchet.__file__, ratchet.agent.__file__, sep="\\n")
 """
+EVERY_KIND = """
+import os, sys
+import dspy, openai, ratchet.flows.commands.init  # once for all: each command is a fork
+from ratchet.flows.cli import main
+
+for kind in sys.argv[1:]:
+    if os.fork() == 0:
+        sys.argv = ["ratchet", "init", f"desk-{kind}", "--kind", kind]
+        main()
+    assert os.wait()[1] == 0, kind
+"""
 TEST = """
 from pathlib import Path
 
@@ -127,11 +138,12 @@ def test_the_command_there_loads_their_project(python, repository):
     assert "theirs" in told
 
 
-@pytest.mark.parametrize("kind", [kind.value for kind in AgentKind])
-def test_the_command_there_writes_every_kind_of_project(python, repository, kind):
-    run(repository, python.parent / "ratchet", "init", f"desk-{kind}", "--kind", kind)
-    written = {path.name for path in (repository / f"desk-{kind}").iterdir()}
-    assert {"ratchet.toml", "README.md", ".gitignore", ".env.example", "scripted_llm.py"} <= written
+def test_the_command_there_writes_every_kind_of_project(python, repository):
+    kinds = [kind.value for kind in AgentKind]
+    run(repository, python, "-c", EVERY_KIND, *kinds)
+    for kind in kinds:
+        written = {path.name for path in (repository / f"desk-{kind}").iterdir()}
+        assert {"ratchet.toml", "README.md", ".gitignore", ".env.example", "scripted_llm.py"} <= written
 
 
 def test_a_worker_there_runs_our_flow_for_their_project(python, repository, prefect_server):

@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import psutil
 import pytest
@@ -35,13 +37,22 @@ def watched(folder: Path, code: str, health: list[bool]) -> Stack:
     return Stack(StackPlan(folder), Settings(home=folder / "home"), [service])
 
 
-def test_a_taken_port_is_one_line_that_names_the_option(tmp_path):
+@pytest.fixture
+def up(ratchet, tmp_path, monkeypatch):
+    """`ratchet up` in an empty folder, which must refuse before it starts anything."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RATCHET_HOME")
+    with patch.dict(os.environ):  # it sets what Prefect reads
+        yield partial(ratchet, "up")
+
+
+def test_a_taken_port_is_one_line_that_names_the_option(up):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
         options = ["--mlflow-port", str(free_port()), "--prefect-port", str(port)]
-        done = subprocess.run([*COMMAND, *options], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = up(*options, columns=250)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert f"port {port} for Prefect is taken" in done.stderr
@@ -49,27 +60,26 @@ def test_a_taken_port_is_one_line_that_names_the_option(tmp_path):
     assert done.stdout == ""
 
 
-def test_a_remote_mlflow_that_does_not_answer_is_named_before_anything_starts(tmp_path):
-    environment = os.environ | {"RATCHET_TRACKING_URI": f"http://127.0.0.1:{free_port()}"}
-    done = subprocess.run(COMMAND, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+def test_a_remote_mlflow_that_does_not_answer_is_named_before_anything_starts(up, tmp_path, monkeypatch):
+    monkeypatch.setenv("RATCHET_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    done = up()
     assert done.returncode == 2
     assert "RATCHET_TRACKING_URI" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_prefect_server_that_is_named_and_does_not_answer_is_said_before_anything_starts(tmp_path):
-    environment = os.environ | {"PREFECT_API_URL": f"http://127.0.0.1:{free_port()}/api"}
-    done = subprocess.run(COMMAND, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+def test_a_prefect_server_that_is_named_and_does_not_answer_is_said_before_anything_starts(
+    up, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PREFECT_API_URL", f"http://127.0.0.1:{free_port()}/api")
+    done = up(columns=250)
     assert done.returncode == 2
     assert "the Prefect server that PREFECT_API_URL names does not answer" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_port_beyond_65535_is_bad_input(tmp_path):
-    done = subprocess.run(
-        [*COMMAND, "--mlflow-port", "70000"], cwd=tmp_path, capture_output=True, check=False
-    )
-    assert done.returncode == 2
+def test_a_port_beyond_65535_is_bad_input(up):
+    assert up("--mlflow-port", "70000").returncode == 2
 
 
 def test_a_service_that_dies_ends_the_watch_with_its_last_words(tmp_path, monkeypatch):

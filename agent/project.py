@@ -163,10 +163,15 @@ def load_project(folder: Path) -> Project:
 
 def _of_endpoint(table: ChatProject) -> Project:
     """What a `project.py` of these words would be; like one, it takes its scorer from Ratchet's public face."""
+    from ratchet.agent.optimize.budget import Budget
     from ratchet.agent.optimize.replay import Replay
 
     score = None if table.score is None else getattr(importlib.import_module("ratchet"), table.score)
-    proposers = (Replay(recalls=table.recalls),) if table.recalls else ()
+    proposers: tuple[Proposer, ...] = (Replay(recalls=table.recalls),) if table.recalls else ()
+    if table.prompt_calls:
+        from ratchet.agent.optimize.prompts.prompts import Prompts
+
+        proposers = (*proposers, Prompts(budget=Budget(calls=table.prompt_calls)))
     return Project(name=table.name, agent=table.chat, score=score, proposers=proposers)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,9 @@ from prefect import task
 from pydantic import Field
 
 from ratchet.agent.build import documents_of
+from ratchet.agent.environment import Environment
 from ratchet.agent.errors import NothingToPropose, named
+from ratchet.agent.kinds.answering import Answering
 from ratchet.agent.kinds.chat_endpoint import Chat
 from ratchet.agent.kinds.program import View
 from ratchet.agent.memory.library import Library
@@ -25,6 +28,7 @@ from ratchet.agent.project import Project, load_project
 from ratchet.agent.record import Record, content_hash
 from ratchet.agent.trace import Trace
 from ratchet.evaluation.data.cases import answer_name
+from ratchet.evaluation.data.scorers import same
 from ratchet.infra.failures import in_one_line, keep_traceback
 from ratchet.infra.reflection_lm import reflection_lm
 from ratchet.infra.registry.agents import build
@@ -205,8 +209,8 @@ def work_of(project: Project, seed: int, *, calls: Calls | None = None, budget: 
     return Work(
         folder=project_folder(project.name),
         environment=project.environment,
-        scored=project.labelled_environment,
-        writer=reflection_lm,
+        scored=project.labelled_environment or _told_by_people(project),
+        writer=partial(reflection_lm, chat=project.agent if isinstance(project.agent, Chat) else None),
         calls=calls or Calls(),
         budget=budget or Budget(),
         limits=project.limits,
@@ -215,6 +219,16 @@ def work_of(project: Project, seed: int, *, calls: Calls | None = None, budget: 
         recall=recall_of_snapshots,
         may_retry=project.scores_itself and _tries_again(project),
         progress=progress,
+    )
+
+
+def _told_by_people(project: Project) -> Callable[[], Environment] | None:
+    """Where an agent that answers a case whole has no scorer: an answer is worth 1 where it says what people said."""
+    if project.agent is None or project.score is not None:
+        return None
+    alike = project.same or same
+    return partial(
+        Answering, lambda case, answer: None if case.expected is None else float(alike(case.expected, answer))
     )
 
 
@@ -262,6 +276,9 @@ def as_examples(project: Project, training: Sequence[TrainingExample]) -> list[E
             source="human" if one.case.source == "human" else "own",
             said_at=one.case.said_at,
             supersedes=one.case.supersedes,
+            expected=one.case.case.expected,
+            said=one.case.said,
+            session_id=one.case.session_id,
         )
         for one in training
     ]

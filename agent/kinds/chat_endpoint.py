@@ -87,6 +87,9 @@ class ChatProject(StageSettings):
     """What an answer is compared with the expected one by; left out: people say."""
     recalls: Annotated[int, Field(ge=0, le=20)] = 4
     """Answers that worked before, shown at a request that is like theirs."""
+    prompt_calls: Annotated[int, Field(ge=0, le=100_000)] = 0
+    """Calls that a round may spend on a better system message, written by `RATCHET_REFLECTION_LM` or else by the
+    endpoint's own LM; 0: none is written."""
 
     @property
     def chat(self) -> Chat:

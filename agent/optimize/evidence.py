@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from pydantic import Field
 
+from ratchet.agent.case import Case
 from ratchet.agent.kinds.decision import View
 from ratchet.agent.memory.library import Library
 from ratchet.agent.memory.ranking import Query, Retriever
@@ -38,6 +39,19 @@ class Example(Record):
     """When a person said that this is right; None = nobody did, or it is not known when."""
     supersedes: tuple[str, ...] = ()
     """Traces with another answer to the same request, which this one replaced."""
+
+    expected: Json = None
+    """What a scorer is told is right, where that is not the answer itself."""
+    said: str = ""
+    """What a person or a judge said of the answer that was given, in words; data, never an instruction."""
+    session_id: str | None = None
+    """Conversation in which the case was first seen."""
+
+    @property
+    def case(self) -> Case:
+        """The case, to be played again and scored."""
+        known = (self.expected, self.call, self.answer)
+        return Case(inputs=self.view.inputs, expected=next(one for one in known if one is not None))
 
     @property
     def is_offered(self) -> bool:

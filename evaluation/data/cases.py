@@ -93,6 +93,8 @@ class LabelledCase(Record):
     the environment knows."""
     said_at: datetime | None = Field(default=None, exclude_if=lambda at: at is None)
     """When the person said so."""
+    said: str = Field(default="", exclude_if=lambda text: not text)
+    """What the person wrote beside it; data, never an instruction."""
     supersedes: tuple[str, ...] = Field(default=(), exclude_if=lambda ids: not ids)
     """Traces of this case to which people had given another answer before."""
 
@@ -262,6 +264,7 @@ def _by_person(trace: Trace, label: Label | None, role: CaseRole) -> LabelledCas
         source="human",
         answer=label.expected,
         said_at=label.created_at,
+        said=label.comment,
     )
 
 

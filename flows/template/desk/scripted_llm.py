@@ -6,7 +6,8 @@ It serves OpenAI's /v1/chat/completions (streamed, too, and with tools) and /v1/
 each request of `requests.jsonl` is about, but not which team solves that: this it reads in its prompt, in a rule
 ("Payments go to heron.") or in a worked example about the same topic, and obeys, right or wrong. Else it guesses, the
 same each time, and is right once in four. A note that its answer was wrong lets it find the right one; asked to
-reflect on a failed attempt, it writes such a note. So an agent in front of it gets better as its prompt does, and for
+reflect on a failed attempt, it writes such a note, and asked to write a prompt anew it adds the rules that the cases
+in front of it tell. So an agent in front of it gets better as its prompt does, and for
 no other reason: made to try Ratchet with, without a key, a bill or a download.
 """
 
@@ -34,6 +35,8 @@ TEAM, TOPIC = f"({'|'.join(TEAMS)})", f"({'|'.join(TOPICS)})"
 RULES = [rf"(?P<topic>{TOPIC})\W+(?:\w+\W+){{0,2}}?(?P<team>{TEAM})\b"]
 RULES += [rf"\b(?P<team>{TEAM}) (?:solves|handles|takes) (?:\w+ )?(?P<topic>{TOPIC})"]
 WRONG = rf"\b{TEAM}\b[^.\n]{{0,20}}\bwrong|did not work[^.\n]*?\b{TEAM}\b|\bnot (?:to )?{TEAM}\b"
+WRITES = "Write the whole text anew"
+"""In what `ratchet.Prompts` asks of the LM that writes instructions."""
 FIELD = r"\[\[ ## (\w+) ## \]\]\s*"
 
 
@@ -119,6 +122,19 @@ def _reflection(prompt: str, request: str) -> str:
     return f"{said} was wrong: this is about {_about(request)}."
 
 
+def _rewritten(prompt: str) -> str:
+    """The text that is shown between fences, and the rules that the cases below it tell."""
+    old, learned = prompt.split("```")[1].strip(), {}
+    for case in re.split(r"^Case \d+$", prompt, flags=re.MULTILINE)[1:]:
+        right = re.search(rf"^Right answer: {TEAM}$", case, re.MULTILINE)
+        requests = [known for known in topics() if known in case.lower()]
+        if right and requests:
+            learned[topics()[max(requests, key=len)]] = right[1]
+    rules = [f"{topic} go to {team}" for topic, team in sorted(learned.items())]
+    new = [rule for rule in rules if rule not in old.lower()]
+    return f"```\n{old}{' ' + ', '.join(new).capitalize() + '.' if new else ''}\n```"
+
+
 def _about(request: str) -> str:
     """The topic; of a request that is not known, that of the known one with the most words in common."""
     known = topics()
@@ -156,6 +172,8 @@ def reply(asked: dict[str, Any]) -> dict[str, Any]:
         return {"role": "assistant", "content": None, "tool_calls": [_call(asked)]}
     if called and (said := re.search(rf"\b{TEAM}\b", _text(messages[-1]).lower())):
         return {"role": "assistant", "content": said[1]}
+    if WRITES in (told := _text(messages[-1])):
+        return {"role": "assistant", "content": _rewritten(told)}
     outputs = _outputs(asked)
     if not outputs:
         return {"role": "assistant", "content": answer(messages)}

@@ -18,7 +18,7 @@ from dspy.lm15 import Message, Request, Response, TextPart, Usage
 from ratchet.agent.errors import LMFailure
 from ratchet.agent.lm.lm import Prompt, Room, Scores, Training, Written
 from ratchet.agent.lm.prompt_format import SMALL
-from ratchet.agent.lm.smollm2 import SmolLM2
+from ratchet.agent.lm.smollm2 import SmolLM2, prompts_at_once
 from ratchet.agent.lm.weights import EMBEDDED_MODEL, weights_folder
 from ratchet.agent.record import folder_hash
 
@@ -40,7 +40,7 @@ class Embedded:
     writes: ClassVar[bool] = False
     completes: ClassVar[bool] = True
     room: ClassVar[Room] = SMALL
-    model, at_once = EMBEDDED_MODEL, 1
+    model = EMBEDDED_MODEL
     _lock = threading.RLock()
 
     def __init__(self, adapter: Path | None = None) -> None:
@@ -49,10 +49,14 @@ class Embedded:
         name = f"embedded/{EMBEDDED_MODEL}" + (f"+{folder_hash(adapter)}" if adapter else "")
         self.dspy = dspy.LM(name, engine=EmbeddedEngine(self), cache=False)
 
+    @property
+    def at_once(self) -> int:
+        """As many prompts as have a core of their own."""
+        return prompts_at_once()
+
     def score(self, prompt: Prompt) -> Scores:
         """The log-probabilities of the prompt's choices."""
-        with self._lock:
-            return smollm2().score(prompt, adapter=self.adapter)
+        return smollm2().score(prompt, adapter=self.adapter)
 
     def write(self, prompt: Prompt, *, max_tokens: int = FREE_TOKENS) -> Written:
         """A greedy continuation, to the end of the turn."""
@@ -75,9 +79,17 @@ class Embedded:
         return 0.0
 
 
-@cache
+_loading = threading.Lock()
+
+
 def smollm2() -> SmolLM2:
     """The embedded LM, loaded once a process (2 s; 20–48 s at the very first time on a machine)."""
+    with _loading:
+        return _loaded()
+
+
+@cache
+def _loaded() -> SmolLM2:
     return SmolLM2(weights_folder())
 
 

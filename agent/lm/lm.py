@@ -56,6 +56,8 @@ class Training(NamedTuple):
     parameters: "list[torch.nn.Parameter]"
     log_probs: "Callable[[Prompt], torch.Tensor]"
     """Of the prompt's choices (nats, [n_options]); differentiable."""
+    each: "Callable[[Callable[[Any], Any], Sequence[Any]], list[Any]]"
+    """What a function makes of each item, in order: several at a time, each on a core of its own."""
     save: Callable[[Path], None]
     """Write it to a folder, as safetensors and its configuration."""
 

@@ -6,10 +6,12 @@ import torch
 from peft import LoraConfig
 
 from ratchet.agent.errors import BadInput
+from ratchet.agent.lm import smollm2
 from ratchet.agent.lm.adapters import TRUNK
 from ratchet.agent.lm.lm import Prompt
 from ratchet.agent.lm.packing import MAX_PROMPT_TOKENS, pack_prompt
 from ratchet.agent.lm.prompt_format import ASSISTANT, USER
+from ratchet.agent.lm.side_by_side import side_by_side
 from ratchet.agent.lm.smollm2 import SmolLM2
 from ratchet.agent.lm.weights import weights_folder
 
@@ -55,6 +57,29 @@ def test_scores_of_a_prompt_do_not_depend_on_what_else_is_asked_nor_on_the_order
         forget(lm)
         np.testing.assert_array_equal(lm.score(one).log_probs, first)
         np.testing.assert_array_equal(second, first)
+
+
+def test_prompts_side_by_side_score_and_train_to_the_same_bits_as_one_after_the_other(lm, monkeypatch):
+    asked = [prompt(f"request {n % 3} about " + "rain " * n) for n in range(4)]
+    config = LoraConfig(r=2, layers_to_transform=[28, 29], target_modules=["q_proj", "down_proj"])
+
+    def gradients(one):
+        return torch.autograd.grad(training.log_probs(one).log_softmax(0)[0], training.parameters)
+
+    def calculated(workers):
+        forget(lm)
+        before = torch.get_num_threads()
+        with smollm2._pool(workers, workers) as pool:
+            monkeypatch.setattr(lm, "_pool", pool)
+            torch.set_num_threads(before)
+            found = side_by_side(lm.score, asked, at_once=workers)
+            each = [part for parts in training.each(gradients, asked) for part in parts]
+        return [one.log_probs.tobytes() for one in found], [part.numpy().tobytes() for part in each]
+
+    with lm.training(config, 0) as training:
+        for parameter in training.parameters:
+            torch.nn.init.normal_(parameter, std=0.2, generator=torch.manual_seed(0))
+        assert calculated(3) == calculated(1)
 
 
 def test_no_cache_changes_a_number(lm):

@@ -118,18 +118,20 @@ def _prepare(program: Program, example: Example) -> Prepared:
 
 
 def _update(training: Training, batch: Sequence[Prepared], optimizer: "torch.optim.Optimizer") -> float:
-    """One optimizer step over a batch, one case at a time; returns the summed loss."""
+    """One optimizer step over a batch, each case by itself, summed in order; returns the summed loss."""
     import torch
 
-    optimizer.zero_grad()
-    total = 0.0
-    for prompt, prior, answer, weight in batch:
+    def one(prepared: Prepared) -> tuple[float, Sequence[torch.Tensor]]:
+        prompt, prior, answer, weight = prepared
         score = training.log_probs(prompt) + prior
         loss = weight * torch.nn.functional.cross_entropy(score[None], torch.tensor([answer]))
-        (loss / len(batch)).backward()  # type: ignore[no-untyped-call]
-        total += float(loss.detach())
+        return float(loss.detach()), torch.autograd.grad(loss / len(batch), training.parameters)
+
+    losses, gradients = zip(*training.each(one, batch), strict=True)
+    for parameter, *parts in zip(training.parameters, *gradients, strict=True):
+        parameter.grad = torch.stack(parts).sum(dim=0)
     optimizer.step()
-    return total
+    return float(sum(losses))
 
 
 def _save(training: Training, folder: Path) -> str:

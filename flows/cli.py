@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "label": ("label:app", "What waits for a person: answer it, list it, find its page."),
     "memory": ("memory:app", "What the agent remembers: list it, have it forgotten."),
     "golden": ("golden:app", "Cases with known answers, played at every promotion."),
+    "export": ("export:export", "A version's weights as adapter, merged model or GGUF."),
     "approve": ("approve:approve", "Show a challenger with its evidence; --yes lets it serve."),
     "rollback": ("rollback:rollback", "Put the champion before the present one back."),
     "alarm": ("alarm:app", "The drift alarm: show it, silence it, accept the traffic."),

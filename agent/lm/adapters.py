@@ -61,7 +61,7 @@ class Adapters:
                 f"train it with layers_to_transform={TRUNK}…29"
             )
         if self._wrapped is None:
-            with _quiet():
+            with peft_quietly():
                 self._wrapped = PeftModel.from_pretrained(self._model, name, adapter_name=_key(name))
         else:
             self._wrapped.load_adapter(name, adapter_name=_key(name))
@@ -80,7 +80,7 @@ class Adapters:
 
         torch.manual_seed(seed)  # here and not earlier: to load the model may draw numbers, too
         if self._wrapped is None:
-            with _quiet():
+            with peft_quietly():
                 self._wrapped = get_peft_model(self._model, config, adapter_name=FRESH)
         else:
             self._wrapped.add_adapter(FRESH, config)
@@ -108,7 +108,7 @@ class Adapters:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def peft_quietly() -> Iterator[None]:
     """Peft asks transformers for a property that is on its way out."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)

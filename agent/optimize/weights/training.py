@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from ratchet.agent.errors import BadInput
 from ratchet.agent.lm.adapter_files import base_hash, keep_adapter
-from ratchet.agent.lm.weights import EMBEDDED_MODEL, weights_folder
+from ratchet.agent.lm.base_models import base_of
 from ratchet.agent.optimize.budget import BudgetSpent, Meter
 from ratchet.agent.optimize.weights.configuration import (
     LoraSettings,
@@ -92,33 +92,6 @@ def job_of(
         progress=progress,
         meter=meter or Meter(),
     )
-
-
-def base_of(base: str | None) -> tuple[str, Path]:
-    """Name and folder of the model that is trained: the embedded one, a folder, or one that the hub has.
-
-    Raises:
-        BadInput: there is no such model here, and no hub that has it.
-    """
-    if base is None or base == EMBEDDED_MODEL:
-        return EMBEDDED_MODEL, weights_folder()
-    if (folder := Path(base).expanduser()).is_dir():
-        if not (folder / "config.json").is_file():
-            raise BadInput(f"no model in {folder}: config.json is missing; give the folder that holds it")
-        return base, folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        found = snapshot_download(
-            base, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
-        )
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        said = str(error).splitlines()[0][:120]
-        raise BadInput(
-            f"base {base!r} is no folder, and the hub did not give it ({said}): name a folder"
-        ) from None
-    return base, Path(found)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,9 @@ PYTHON =
 STUDIO = .label-studio
 # Of the optional parts, such as EXTRAS=,textworld
 EXTRAS =
-# Test files at a time; each of these processes has servers of its own.
-SIDE_BY_SIDE = 2
+# Test files at a time, on two cores: the third fills the time in which others wait for a schedule or a server.
+# Each of these processes has servers of its own, some 3 GB in all.
+SIDE_BY_SIDE = 3
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -e 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'

@@ -43,6 +43,8 @@ class ImproveReport(Record):
     data: RoundData | None = None
     nothing_new: dict[str, str] = Field(default_factory=dict)
     """Proposer → why it made nothing; no test is spent on it."""
+    cost: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """Proposer → what its proposal took, by unit (calls, tokens, usd, seconds), whatever came of it."""
     judged: tuple[GateResult, ...] = ()
     decision: RoundOutcome
     problems: tuple[str, ...] = ()
@@ -103,6 +105,7 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
         asked=asked,
         data=data,
         nothing_new=proposed.nothing_new,
+        cost=proposed.cost,
         judged=gated.judged,
         decision=decision,
         problems=tuple(dict.fromkeys((*problems, *proposed.problems, *gated.problems))),

@@ -56,12 +56,30 @@ class Spent(Record):
     usd: float = 0.0
     seconds: float = 0.0
 
+    @property
+    def by_unit(self) -> dict[str, float]:
+        """What is not 0."""
+        return {name: float(value) for name, value in self.model_dump().items() if value}
+
 
 class Meter:
     """What one proposer has spent of its budget; safe for use from several threads."""
 
-    def __init__(self, budget: Budget | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self.budget = budget or Budget()
+    def __init__(
+        self,
+        budget: Budget | None = None,
+        *,
+        outer: "Meter | None" = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begin to count.
+
+        Args:
+            budget: None = no bound.
+            outer: the meter of what this is a step of: what is spent here is spent there, and its bounds hold, too.
+            clock: seconds, only forward.
+        """
+        self.budget, self._outer = budget or Budget(), outer
         self._clock, self._began = clock, clock()
         self._lock = threading.Lock()
         self._calls = self._paid = self._held = 0
@@ -81,6 +99,8 @@ class Meter:
                 most = getattr(bound, name)
                 if most is not None and getattr(spent, name) >= most:
                     self._refuse(name, spent)
+            if self._outer is not None:
+                self._outer.take(n)
             self._calls += n
 
     def room(self, n: int) -> int:
@@ -91,7 +111,8 @@ class Meter:
             return 0
         with self._lock:
             most = self.budget.calls
-            return n if most is None else max(0, min(n, most - self._calls - self._held))
+            left = n if most is None else max(0, min(n, most - self._calls - self._held))
+            return left if self._outer is None else self._outer.room(left)
 
     @contextmanager
     def holding(self, calls: int) -> Iterator[None]:
@@ -110,6 +131,8 @@ class Meter:
                 self._paid += 1
             else:
                 self._earlier += kept_s
+            if self._outer is not None:
+                self._outer.charge(usage, kept_s=kept_s)
 
     @property
     def spent(self) -> Spent:

@@ -6,6 +6,7 @@ night's proposal asks anew, since the world may have changed.
 """
 
 import json
+import os
 import sqlite3
 import threading
 import time
@@ -36,6 +37,7 @@ class Calls:
         self._lock = threading.Lock()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # it holds what people asked
             with self._open() as db:
                 db.execute(
                     "CREATE TABLE IF NOT EXISTS call (scope TEXT, key TEXT, value TEXT, seconds REAL, at REAL, "
@@ -77,4 +79,13 @@ class Calls:
     def _open(self) -> Iterator[sqlite3.Connection]:
         assert self._path is not None, "kept in memory only"
         with self._lock, closing(sqlite3.connect(self._path, timeout=60)) as db, db:
+            db.execute("PRAGMA secure_delete = ON")  # else what is deleted stays readable in the file
             yield db
+
+
+def forget_all(path: Path) -> None:
+    """Forget the calls of every proposal: people had something forgotten, and a kept answer may show it."""
+    if path.exists():
+        calls = Calls(path)
+        with calls._open() as db:
+            db.execute("DELETE FROM call")

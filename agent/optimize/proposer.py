@@ -373,8 +373,10 @@ def made_by(proposer: Proposer, parent: Registered, evidence: "Evidence", work: 
         update={
             "candidate": made.model_copy(update={"parent": before, "origin": origin}),
             "files": files_after(parent, found),
-            "seen_case_ids": tuple(sorted({*parent.seen, *evidence.seen, *found.seen_case_ids})),
-            "cost": {k: v for k, v in work.meter.spent.model_dump().items() if v} | found.cost,
+            "seen_case_ids": tuple(
+                sorted({*parent.seen, *evidence.seen, *found.seen_case_ids, *_shown_cases(made)})
+            ),
+            "cost": found.cost | work.meter.spent.by_unit,
         }
     )
 
@@ -384,7 +386,7 @@ def under_budget(proposer: Proposer, work: Work) -> Work:
 
     Time is looked at whenever progress is reported, too: work in this process asks no endpoint and ends all the same.
     """
-    meter = Meter(budget_of(proposer, work.budget))
+    meter = Meter(budget_of(proposer, work.budget), outer=work.meter)
 
     @contextmanager
     def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
@@ -422,6 +424,11 @@ def files_after(parent: Registered, proposal: Proposal) -> dict[str, Path]:
                 f"the candidate names {label} {digest}, and no such file was given: add it to `files`"
             )
     return files
+
+
+def _shown_cases(candidate: Candidate) -> set[str]:
+    """Cases that its prompts show as worked examples: what is shown was seen, whoever forgot to say so."""
+    return {demo.case_id for one in candidate.predictors.values() for demo in one.demos if demo.case_id}
 
 
 def _files_named(candidate: Candidate) -> dict[str, str]:

@@ -328,6 +328,16 @@ def released_by(labelled: Sequence[LabelledCase], spent: Collection[str]) -> fro
     return frozenset({*spent, *_with_session(labelled, spent)})
 
 
+def kept_for_gate(labelled: Sequence[LabelledCase], spent: Collection[str]) -> dict[str, str]:
+    """Cases that may still judge, id → text: no proposer may have seen one of them."""
+    released = released_by(labelled, spent)
+    return {
+        one.case_id: case_text(one.case)
+        for one in labelled
+        if one.role == "gate" and one.case_id not in released
+    }
+
+
 def _with_session(labelled: Sequence[LabelledCase], ids: Collection[str]) -> set[str]:
     sessions = {item.session_id for item in labelled if item.case_id in ids} - {None}
     return {item.case_id for item in labelled if item.session_id in sessions}

@@ -5,7 +5,7 @@ Nearly the same is a Jaccard similarity of shingles of five characters of 0.8 or
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from ratchet.evaluation.data.near_text import nearest_texts
@@ -27,6 +27,28 @@ def overlapping(
     asked = {case: text for case, text in normals.items() if text and case not in same}
     nearest = zip(asked, nearest_texts(list(asked.values()), sorted(known)), strict=True)
     return same | {case for case, (_, similarity) in nearest if similarity >= near}
+
+
+def planted(
+    withheld: Mapping[str, str],
+    seen: Collection[str],
+    shown: Iterable[tuple[str | None, str]],
+    *,
+    known: Collection[str] = (),
+) -> list[str]:
+    """Ids of the withheld cases, id → text, that stand in what a proposer made: it was taught by what must judge it.
+
+    Args:
+        withheld: cases that are kept for the gate.
+        seen: ids of cases that the proposer saw.
+        shown: case id and request of every example that its candidate shows; without an id the request tells.
+        known: requests that stand on the training side, too: to show these is no leak.
+    """
+    by_text = {_normal(text): case_id for case_id, text in withheld.items()}
+    for text in map(_normal, known):
+        by_text.pop(text, None)
+    told = {case_id or by_text.get(_normal(request), "") for case_id, request in shown}
+    return sorted((told | {*seen}) & withheld.keys())
 
 
 def _normal(text: str) -> str:

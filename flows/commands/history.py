@@ -3,6 +3,7 @@
 Why refused versions are shown beside the others: a history that lists winners only cannot be learned from.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from rich.table import Table
@@ -12,8 +13,9 @@ from ratchet.evaluation.gate.ledger import Ledger
 from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, outside
 from ratchet.flows.commands.which_project import which_project
-from ratchet.flows.commands.wording import gain, verdict_word
+from ratchet.flows.commands.wording import amount, gain, money, spent, summed, verdict_word
 from ratchet.flows.project_settings import ledger_as_set
+from ratchet.infra.registry.fruitless import Fruitless, all_fruitless
 from ratchet.infra.registry.registry import version_history as versions_of
 from ratchet.infra.registry.version import Version
 
@@ -24,12 +26,15 @@ def history(project: Folder = CURRENT_FOLDER, name: Name = None, as_json: AsJson
     """All versions, a line each, and what is left to spend."""
     chosen = which_project(project, name)
     versions, ledger = versions_of(chosen), ledger_as_set(chosen, None if name else project)
+    fruitless = all_fruitless(chosen)
     if as_json:
-        emit_json(_answer(chosen, versions, ledger))
+        emit_json(_answer(chosen, versions, ledger, fruitless))
     elif not versions:
         console.print(f"{chosen}: no version yet; `ratchet improve` makes the first")
     else:
         console.print(lines(versions, title=f"{chosen}: {len(versions)} versions"))
+        if costs := cost_lines(versions, fruitless):
+            console.print(costs)
         console.print(Text.assemble(("error budget  ", "bold"), outside(ledger.summary)))
         console.print("[dim]one of them: `ratchet show VERSION`; one answer: `ratchet explain TRACE_ID`[/]")
 
@@ -53,6 +58,39 @@ def lines(versions: list[Version], title: str) -> Table:
     return table
 
 
+def cost_lines(versions: Sequence[Version], fruitless: Sequence[Fruitless]) -> Table | None:
+    """What making each took, and what came to nothing: one line each; None where nothing is known."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("cost", no_wrap=True, overflow="ellipsis")
+    for column in ("calls", "tokens", "money", "seconds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("for each point gained", no_wrap=True, overflow="ellipsis")
+    for version in versions:
+        if spent(version.cost):
+            name = Text.assemble((f"v{version.number}", "bold"), f"  {version.candidate.origin.proposer}")
+            table.add_row(name, *_units(version.cost), spent(version.cost_per_point))
+    for proposer, costs in _by_proposer(fruitless).items():
+        times = f" {len(costs)} ×" if len(costs) > 1 else ""
+        table.add_row(outside(proposer), *_units(summed(costs)), Text(f"nothing came of it{times}", "yellow"))
+    return table if table.row_count else None
+
+
+def _units(cost: Mapping[str, float]) -> list[str]:
+    return [
+        amount(cost["calls"]) if cost.get("calls") else "–",
+        amount(cost["tokens"]) if cost.get("tokens") else "–",
+        money(cost["usd"]) if cost.get("usd") else "–",
+        amount(cost["seconds"]) if cost.get("seconds") else "–",
+    ]
+
+
+def _by_proposer(fruitless: Sequence[Fruitless]) -> dict[str, list[dict[str, float]]]:
+    found: dict[str, list[dict[str, float]]] = {}
+    for one in fruitless:
+        found.setdefault(one.proposer, []).append(one.cost)
+    return found
+
+
 def aliases(version: Version) -> Text:
     """Its aliases, each in its colour."""
     return Text(", ").join(Text(name, style=ALIAS.get(name, "")) for name in version.aliases)
@@ -65,13 +103,17 @@ def version_json(version: Version) -> dict[str, Any]:
         "candidate_id": version.candidate_id,
         "decision": version.decision,
         "reason": version.reason,
+        "cost_per_point": version.cost_per_point,
     }
 
 
-def _answer(project: str, versions: list[Version], ledger: Ledger) -> dict[str, Any]:
+def _answer(
+    project: str, versions: list[Version], ledger: Ledger, fruitless: Sequence[Fruitless]
+) -> dict[str, Any]:
     return {
         "project": project,
         "versions": [version_json(version) for version in versions],
+        "fruitless": [one.model_dump(mode="json") for one in fruitless],
         "ledger": {
             "summary": ledger.summary,
             "alpha": ledger.alpha,

@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ratchet.flows.commands.terminal import console, outside
-from ratchet.flows.commands.wording import sentence, verdict_word
+from ratchet.flows.commands.wording import sentence, spent, verdict_word
 from ratchet.flows.improve import ImproveReport
 from ratchet.infra.registry.version import Version
 from ratchet.tasks.gate import GateResult
@@ -33,6 +33,8 @@ def show_round(report: ImproveReport, versions: Sequence[Version]) -> None:
     show_verdicts(report.judged, versions)
     for proposer, why in report.nothing_new.items():
         say(f"{proposer}: {why}; no test was spent on it")
+    if told := [f"{name} {spent(cost)}" for name, cost in report.cost.items() if spent(cost)]:
+        say(f"proposals took: {'; '.join(told)}", "dim")
     if any(one.stopped and one.verdict.n_waiting for one in report.judged):
         say("`ratchet label` shows what waits, side by side; the next run goes on with what people said")
     if report.decision.promoted:

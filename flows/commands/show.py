@@ -19,11 +19,11 @@ from ratchet.flows.commands.history import aliases, version_json
 from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import called, which_project, which_version
-from ratchet.flows.commands.wording import verdict_line
+from ratchet.flows.commands.wording import amount, spent, verdict_line
 from ratchet.infra.registry.registry import version_history
 from ratchet.infra.registry.version import Version
 
-_UNITS: Final = {"seconds": "s", "usd": "$", "lm_calls": "LM calls", "input_tokens": "tokens"}
+_UNITS: Final = {"lm_calls": "LM calls"}
 _SCALE: Final = 18
 
 
@@ -77,6 +77,7 @@ def facts(version: Version, versions: Sequence[Version]) -> Group:
         ("", origin.note),
         ("learned from", f"data {origin.data_digest or 'none'}, {version.n_seen_cases} cases"),
         ("cost to make", _cost(version) or "not known"),
+        ("for each point", spent(version.cost_per_point, apart=", ")),
         ("LM", f"{candidate.base_model}, adapter {candidate.adapter or 'none'}"),
         ("memory", candidate.memory or "none"),
         ("accuracy", _accuracy(version)),
@@ -176,11 +177,13 @@ def _picture(score: Interval) -> Text:
 
 
 def _cost(version: Version) -> str:
-    """What it took to make: `61.2 s, 1,203 LM calls`."""
-    return ", ".join(
-        f"{value:{',.3g' if value < 1000 else ',.0f'}} {_UNITS.get(name, name)}"
+    """What it took to make: `212 calls, $0.31, 61.2 s`, and what else its proposer counted."""
+    others = [
+        f"{amount(value)} {_UNITS.get(name, name)}"
         for name, value in version.cost.items()
-    )
+        if name not in ("calls", "tokens", "usd", "seconds")
+    ]
+    return ", ".join(part for part in (spent(version.cost, apart=", "), *others) if part)
 
 
 def _rows(candidate: Candidate) -> dict[str, str]:

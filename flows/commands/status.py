@@ -20,9 +20,11 @@ from ratchet.flows.commands.label_raters import rules_of
 from ratchet.flows.commands.options import CURRENT_FOLDER, AsJson, Folder, Name
 from ratchet.flows.commands.terminal import console, emit_json, moment, outside
 from ratchet.flows.commands.which_project import called, which_project
+from ratchet.flows.commands.wording import spent, summed
 from ratchet.flows.project_settings import in_file, leaves, ledger_as_set
 from ratchet.infra.drift.log import DriftLook, last_look
 from ratchet.infra.registry.diversity import VersionDiversity, read_diversity
+from ratchet.infra.registry.fruitless import Fruitless, all_fruitless
 from ratchet.infra.registry.prompts import prompts_behind
 from ratchet.infra.registry.registry import version_history
 from ratchet.infra.registry.version import Version
@@ -54,6 +56,8 @@ class ProjectStatus:
     unreadable: dict[str, str]
     """Traces in MLflow that cannot be read, and why."""
     ledger: Ledger
+    fruitless: list[Fruitless]
+    """What proposers spent on nothing."""
     look: DriftLook | None
     diversity: VersionDiversity
     """How varied the champion's answers are."""
@@ -104,6 +108,7 @@ def _read(project: str, folder: Path | None) -> ProjectStatus:
         + count_left_behind(journals_folder(Settings().home, project)),
         unreadable=collected.unreadable,
         ledger=ledger_as_set(project, folder),
+        fruitless=all_fruitless(project),
         look=last_look(project),
         prompts_behind=prompts_behind(project),
         settings=dict(leaves(in_file(folder))) if folder else {},
@@ -150,6 +155,10 @@ def _answer(state: ProjectStatus) -> dict[str, Any]:
             "left": max(state.ledger.alpha - state.ledger.spent, 0.0),
             "exhausted": state.ledger.exhausted,
         },
+        "cost": {
+            "versions": summed(version.cost for version in state.versions),
+            "nothing": summed(one.cost for one in state.fruitless),
+        },
         "drift": state.look and state.look.model_dump(mode="json"),
         "diversity": {**state.diversity.model_dump(mode="json"), "narrower": state.diversity.narrower},
         "prompts_behind": state.prompts_behind,
@@ -165,6 +174,8 @@ def _panel(state: ProjectStatus) -> Panel:
     table.add_row("people", _people(state))
     table.add_row("collected", f"{state.n_traces:,} traces, {state.n_labels:,} labels")
     table.add_row("error budget", outside(state.ledger.summary))
+    if cost := _cost(state):
+        table.add_row("proposers' cost", cost)
     table.add_row("drift", _drift(state))
     if said := _diversity(state.diversity):
         table.add_row("diversity", said)
@@ -206,6 +217,13 @@ def _challengers(state: ProjectStatus) -> str:
     proven = ", ".join(called(version) for version in state.proven)
     tried = sum(v.decision is not None for v in state.versions) - len(state.proven)
     return f"{proven} proven, not approved yet" if proven else f"none is proven; {tried} tried so far"
+
+
+def _cost(state: ProjectStatus) -> str:
+    """All that proposers spent, and how much of it on nothing."""
+    lost = summed(one.cost for one in state.fruitless)
+    total = spent(summed([lost, *(version.cost for version in state.versions)]))
+    return total + (f"\nof it for nothing: {spent(lost)}" if spent(lost) else "")
 
 
 def _drift(state: ProjectStatus) -> str:

@@ -1,6 +1,7 @@
 """How a verdict is worded for a terminal; the same in every command."""
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from rich.text import Text
@@ -32,3 +33,35 @@ def gain(verdict: Verdict | None) -> str:
     if verdict is None or verdict.gain is None:
         return "–"
     return f"{verdict.gain:+.2f} {verdict.ci[0]:+.2f}…{verdict.ci[1]:+.2f}"
+
+
+def spent(cost: Mapping[str, float], *, apart: str = " · ") -> str:
+    """What something took: `212 calls · 31k tokens · $0.31 · 95 s`; empty where nothing is known."""
+    told = [
+        f"{amount(cost.get('calls', 0.0))} calls" if cost.get("calls") else "",
+        f"{amount(cost['tokens'])} tokens" if cost.get("tokens") else "",
+        money(cost["usd"]) if cost.get("usd") else "",
+        f"{amount(cost['seconds'])} s" if cost.get("seconds") else "",
+    ]
+    return apart.join(part for part in told if part)
+
+
+def amount(value: float) -> str:
+    """Three digits: `0.31`, `212`, `31.2k`, `1.2M`."""
+    for least, one, unit in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if value >= least:
+            return f"{value / one:.3g}{unit}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def money(usd: float) -> str:
+    """`$0.31`, `$12.40`, `$0.0042`."""
+    return f"${usd:,.2f}" if usd >= 0.1 else f"${usd:.2g}"
+
+
+def summed(costs: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """All together, by unit."""
+    total: dict[str, float] = {}
+    for cost in costs:
+        total = {unit: total.get(unit, 0.0) + cost.get(unit, 0.0) for unit in (*total, *cost)}
+    return total

@@ -11,8 +11,10 @@ from datetime import UTC, datetime
 from ratchet.agent.errors import BadInput
 from ratchet.agent.memory.entries import MemoryEntry
 from ratchet.agent.memory.forgotten import Forgotten, Oblivion
+from ratchet.agent.optimize.calls import forget_all
 from ratchet.infra.mlflow_client import connect, mlflow_errors
 from ratchet.infra.registry.log import append_event, read_events
+from ratchet.infra.store.project_state import CALLS, project_folder
 
 _LONGEST = 1000
 """Characters of name and reason."""
@@ -58,6 +60,7 @@ def forget_entries(project: str, entries: Sequence[MemoryEntry], *, by: str, rea
                 about="What people told the agent to forget; each version is one entry, none is deleted.",
                 said=f"{one.entry_id}, by {one.by}: {one.reason}",
             )
+    forget_all(project_folder(project) / CALLS)
     return fresh
 
 

@@ -34,6 +34,7 @@ from ratchet.infra.registry.version import (
     Listing,
     Version,
     all_versions,
+    cost_per_point,
     find_or_none,
     find_version,
     locked,
@@ -306,6 +307,9 @@ def record_evaluation(
                 notes=notes or before.notes,
             )
             version_page.write_scores(connection, found.run_id, found.model_id, scores, pictures or {})
+            if verdict is not None:
+                cost = json.loads(found.facts.get("cost", "{}"))
+                version_page.write_worth(connection, found.run_id, cost_per_point(cost, verdict.gain))
             kept = keep(connection, found.run_id, EVALUATION, after.to_json())
             connection.client.set_tag(found.run_id, EVALUATION, kept)
             said = verdict.reason if verdict is not None else found.description

@@ -6,7 +6,7 @@ hash.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Final, Literal, NamedTuple
@@ -79,6 +79,12 @@ class Version(Record):
         return self.candidate.candidate_id
 
     @property
+    def cost_per_point(self) -> dict[str, float]:
+        """What each hundredth of the gain took to make, by unit; empty while nothing is known to be gained."""
+        gain = None if self.verdict is None else self.verdict.gain
+        return cost_per_point(self.cost, gain)
+
+    @property
     def decision(self) -> str | None:
         """`promote`, `reject`, `continue`, or None while no verdict was recorded."""
         return None if self.verdict is None else self.verdict.decision
@@ -87,6 +93,13 @@ class Version(Record):
     def reason(self) -> str:
         """The verdict's sentence, or what is known instead."""
         return self.notes if self.verdict is None else self.verdict.reason
+
+
+def cost_per_point(cost: Mapping[str, float], gain: float | None) -> dict[str, float]:
+    """Cost by unit for each hundredth of the gain; empty where nothing was gained."""
+    if gain is None or gain <= 0:
+        return {}
+    return {unit: amount / (100 * gain) for unit, amount in cost.items()}
 
 
 class Evaluation(Record):

@@ -202,6 +202,14 @@ def write_scores(
             connection.client.log_artifacts(run_id, folder, "pictures")
 
 
+def write_worth(connection: Connection, run_id: str, per_point: Mapping[str, float]) -> None:
+    """What a hundredth of the gain took, as metrics beside `cost_calls` and the others."""
+    now = int(time.time() * 1000)
+    metrics = [Metric(f"cost_{unit}_per_point", value, now, 0) for unit, value in per_point.items()]
+    if metrics:
+        connection.client.log_batch(run_id, metrics=metrics)
+
+
 def how_made(
     candidate: Candidate, n_seen: int, cost: Mapping[str, float], prompts: dict[str, int]
 ) -> dict[str, str]:

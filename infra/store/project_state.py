@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from pydantic import ConfigDict, Field
 
@@ -18,6 +19,9 @@ from ratchet.infra.locks import held
 from ratchet.infra.settings import Settings
 from ratchet.infra.store.dataset_store import DatasetVersion
 from ratchet.infra.traces.write import Watermark
+
+CALLS: Final = "calls.db"
+"""File in a project's folder: what its proposers paid, until what it was paid for is a version."""
 
 
 class ProjectState(Record):

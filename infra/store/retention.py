@@ -14,6 +14,7 @@ from typing import Any, Literal
 from mlflow import MlflowClient
 from pydantic import Field
 
+from ratchet.agent.optimize.calls import KEPT_DAYS
 from ratchet.agent.record import Record, StageSettings
 from ratchet.infra.drift.report import workspace_folder
 from ratchet.infra.mlflow_client import all_pages, mlflow_errors
@@ -23,9 +24,9 @@ from ratchet.infra.store.collected import GRADES, LABELS, TRACES
 from ratchet.infra.store.dataset_files import datasets_folder
 from ratchet.infra.store.dataset_log import Manifest, writing
 from ratchet.infra.store.dataset_partition import Kind
-from ratchet.infra.store.project_state import read_state
+from ratchet.infra.store.project_state import CALLS, read_state
 
-FileKind = Literal["reports", "kept results", "datasets"]
+FileKind = Literal["reports", "kept results", "kept calls", "datasets"]
 _DAY_S = 86_400
 
 
@@ -58,6 +59,8 @@ def unneeded_files(rules: Retention) -> list[UnneededFile]:
     found: list[tuple[FileKind, Path]] = [("reports", path) for path in _reports(rules.reports)]
     for folder in (home / "prefect" / "results", home / "prefect" / "storage"):
         found += [("kept results", path) for path in _files(folder) if path.stat().st_mtime < before]
+    old = time.time() - max(rules.days, KEPT_DAYS) * _DAY_S
+    found += [("kept calls", path) for path in home.glob(f"projects/*/{CALLS}") if path.stat().st_mtime < old]
     found += [("datasets", path) for path in _datasets(_named(), before)]
     return [UnneededFile(what=what, path=path, n_bytes=_size(path)) for what, path in found]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import tenacity
+from tests.children import Children
 
 from ratchet.agent.build import first_candidate, make_agent
 from ratchet.agent.case import Case
@@ -19,7 +20,7 @@ from ratchet.agent.kinds.program import Program, base_candidate
 from ratchet.agent.lm.endpoint import Endpoint
 from ratchet.agent.lm.patience import patience
 from ratchet.agent.optimize.budget import Budget, BudgetSpent, Meter
-from ratchet.agent.optimize.calls import Calls
+from ratchet.agent.optimize.calls import Calls, forget_all
 from ratchet.agent.optimize.proposer import Work
 from ratchet.agent.project import Project
 from ratchet.agent.trace import Usage
@@ -154,3 +155,29 @@ def test_a_busy_server_answers_in_the_end_and_one_that_never_does_is_given_up(
             assert (trace.error and trace.error.kind, trace.stopped) == ("agent", "seconds"), trace.error
         assert time.monotonic() - began < 10, "each is given up after its share of a second"
         never.set()
+
+
+def _pays(path: Path, scope: str, n: int) -> None:
+    calls = Calls(path, scope)
+    for number in range(n):
+        calls.keep("call", number, value={"said": f"{scope} {number}"}, seconds=0.1)
+
+
+def test_processes_that_pay_side_by_side_lose_nothing_and_what_is_forgotten_is_not_in_the_file(
+    tmp_path: Path, spawn: Children
+) -> None:
+    path = tmp_path / "calls.db"
+    children = [spawn.Process(target=_pays, args=(path, scope, 40)) for scope in ("one", "two", "one")]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+    assert [child.exitcode for child in children] == [0, 0, 0]
+    for scope in ("one", "two"):
+        kept = [Calls(path, scope).kept("call", number) for number in range(40)]
+        assert [one and one.value for one in kept] == [{"said": f"{scope} {n}"} for n in range(40)]
+    assert path.stat().st_mode & 0o077 == 0, "it holds what people asked"
+    Calls(path, "one").forget()
+    assert (b"two 39" in path.read_bytes(), b"one 39" in path.read_bytes()) == (True, False)
+    forget_all(path)
+    assert b"two 39" not in path.read_bytes()

@@ -5,14 +5,14 @@ observations at once, which is how evaluation affords the embedded LM. Both ask 
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import dspy
 import numpy as np
 
-from ratchet.agent.candidate import Candidate, Demo, Predictor
+from ratchet.agent.candidate import Candidate, Demo, OptionWeights, Predictor
 from ratchet.agent.environment import Action, Observation, Option
 from ratchet.agent.errors import BadInput, LMFailure
 from ratchet.agent.kinds.decision import Decision, Scored, View
@@ -181,6 +181,19 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         changed.attempts = attempts
         return changed
 
+    def with_memory(self, memory: Memory) -> "Program":
+        """The same agent with another experience, to see what it does without a part of its own."""
+        changed = copy.copy(self)
+        changed.memory = memory
+        return changed
+
+    def with_weights(self, **weights: float | None) -> "Program":
+        """The same agent with other weights beside the LM (fields of its topology)."""
+        changed = copy.copy(self)
+        topology = self.candidate.topology.model_copy(update=weights)
+        changed.candidate = self.candidate.model_copy(update={"topology": topology})
+        return changed
+
     def score(self, view: View) -> Scored:
         """What the LM and what stands beside it make of each option; of an LM that scores options only."""
         prompt, observation, recalled = self.prompt(view)
@@ -220,24 +233,36 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         return [d.model_copy(update={"output": shown_name(self.candidate.tools, d.output)}) for d in shown]
 
     def features(self, observation: Observation, recalled: Sequence[Recalled], goal: str = "") -> np.ndarray:
-        """What stands beside the LM: similarity, the memory's vote, own extra option; float64 [3, n_options]."""
+        """What stands beside the LM: float64 [4, n_options].
+
+        Similarity, the memory's vote, whether it is an own extra option, and whether it is one where the memory knows
+        none of the offered options.
+        """
         names = [option.name for option in observation.options]
         texts = [f"{words_of(option.name)} {option.description}" for option in observation.options]
-        extra = {option.name for option in self.candidate.extra_options}
-        return np.stack(
-            [
-                option_similarity(observation.text, texts),
-                self.memory.vote(recalled, names, goal or observation.text)
-                if self.memory
-                else np.zeros(len(names)),
-                np.array([float(name in extra) for name in names]),
-            ]
-        )
+        own = {option.name for option in self.candidate.extra_options}
+        extra = np.array([float(name in own) for name in names])
+        offered = {name for name in names if name not in own}
+        vote, is_new = np.zeros(len(names)), False
+        if self.memory:
+            vote = self.memory.vote(self._voting(recalled, offered), names, goal or observation.text)
+            is_new = self.memory.known_options.isdisjoint(offered)
+        return np.stack([option_similarity(observation.text, texts), vote, extra, extra * is_new])
+
+    def _voting(self, recalled: Sequence[Recalled], offered: Set[str]) -> Sequence[Recalled]:
+        """Of other options nobody can have said that they do not fit; a vote for an extra option says this."""
+        if self.candidate.topology.novelty_bias is None:
+            return recalled
+        own = {option.name for option in self.candidate.extra_options}
+        return [
+            one
+            for one in recalled
+            if one.experience.action not in own or not offered.isdisjoint(one.experience.options)
+        ]
 
     def prior(self, observation: Observation, recalled: Sequence[Recalled], goal: str = "") -> np.ndarray:
         """Weighted sum of the features, in nats: added to the LM's log-probabilities; float64 [n_options]."""
-        topology = self.candidate.topology
-        weights = np.array([topology.retrieval_weight, topology.recall_weight, topology.extra_bias])
+        weights = np.array(beside_the_lm(self.candidate.topology))
         if not weights.any():
             return np.zeros(len(observation.options))
         prior: np.ndarray = weights @ self.features(observation, recalled, goal)
@@ -249,6 +274,12 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
             return observation
         options = tuple(overridden(option, tools) for option in (*observation.options, *extra))
         return observation.model_copy(update={"options": options})
+
+
+def beside_the_lm(weights: OptionWeights) -> tuple[float, float, float, float]:
+    """The weights of `Program.features`, in their order."""
+    w = weights
+    return w.retrieval_weight, w.recall_weight, w.extra_bias, w.novelty_bias or 0.0
 
 
 def pick(score: np.ndarray, names: Sequence[str], tried: Sequence[str]) -> tuple[int, float]:

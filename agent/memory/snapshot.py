@@ -97,6 +97,15 @@ class Memory:
                 )
         return found
 
+    def only(self, keep: Callable[[Experience], bool]) -> "Memory":
+        """A memory of those of its steps that are kept, which recalls in the same way."""
+        return Memory(filter(keep, self.experiences), settings=self.settings, embed=self._embed)
+
+    @cached_property
+    def known_options(self) -> frozenset[str]:
+        """Every option that any of its steps took or was offered."""
+        return frozenset(name for step in self.experiences for name in (step.action, *step.options))
+
     @cached_property
     def _newest(self) -> datetime | None:
         """When its last step was taken: age is counted from there, since what a snapshot recalls must not drift."""

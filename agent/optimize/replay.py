@@ -20,7 +20,7 @@ from ratchet.agent.optimize.examples import as_decisions, as_experience, learned
 from ratchet.agent.optimize.memory_curation import imported_steps, where_from
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 from ratchet.agent.optimize.team import role_by_role
-from ratchet.agent.optimize.vote_weights import Grid, tune
+from ratchet.agent.optimize.vote_weights import Grid, accuracies, tune
 from ratchet.agent.record import Record
 
 
@@ -30,11 +30,11 @@ class Replay(Record):
     name: str = "replay"
     recalls: int = Field(default=1, ge=0, le=20)
     """Own successes shown in the prompt; of free answers 4, unless this is set."""
-    similarity: bool = False
+    similarity: bool = True
     """Also let the lexical similarity of request and option count, if the examples say that it helps."""
     tune_on: int = Field(default=60, ge=1)
-    """Examples that the weights are tuned on, each without its own experience; none that shaped the parent, if
-    there are others."""
+    """Examples that the weights are tuned on, each without its own experience and without its group's; none that
+    shaped the parent, if there are others."""
     imported: int = Field(default=200, ge=0)
     """Runs of other agents, from imported logs, that may be remembered, too: those most like the examples."""
     budget: Budget = Budget()
@@ -70,7 +70,7 @@ class Replay(Record):
             }
         )
         unknown = [example for example in known if example.view.case_id not in parent.seen]
-        sample, estimate = spread(unknown or known, self.tune_on), None
+        sample, tuned = spread(unknown or known, self.tune_on), None
         if lm_type(draft.base_model).scores_options:  # else there is nothing to weigh against
             grid = Grid() if self.similarity else Grid(retrieval=(topology.retrieval_weight,))
             program = work.program(draft, {**parent.files, "memory": path})
@@ -78,7 +78,8 @@ class Replay(Record):
                 suppress(BudgetSpent),  # without their weighing the steps are a version all the same
                 work.progress(f"{self.name}: weighing the memory", len(sample)) as done,
             ):
-                topology, estimate = tune(program, sample, grid, progress=done)
+                tuned = tune(program, sample, grid, progress=done)
+                topology = tuned.topology
         return Proposal(
             candidate=draft.model_copy(update={"topology": topology}),
             files={"memory": path},
@@ -87,8 +88,8 @@ class Replay(Record):
             f"similarity {topology.retrieval_weight:g} nats"
             + "".join(f"; learned to answer {option.name}" for option in extra)
             + ".",
-            parameters={"accuracy_left_one_out": estimate and round(estimate, 4)},
-            cost={"lm_calls": float(len(sample))},
+            parameters=accuracies(tuned),
+            cost={"lm_calls": float(tuned.lm_calls if tuned else 0)},
         )
 
     def imported_decisions(

@@ -15,9 +15,10 @@ from ratchet.agent.environment import Observation
 from ratchet.agent.errors import BadInput, NothingToPropose
 from ratchet.agent.optimize.budget import BudgetSpent
 from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.groups import hold_out
 from ratchet.agent.optimize.proposer import Proposal, Proposer, Registered, Work, files_after
 from ratchet.agent.optimize.vote_weights import MIN_TUNING, likelihood
-from ratchet.agent.record import Json, content_hash
+from ratchet.agent.record import Json
 from ratchet.agent.team.deliberation import Blackboard, weigh
 from ratchet.agent.team.roles import (
     RIGHT,
@@ -144,10 +145,12 @@ def team_of(registered: Registered, work: Work) -> Team:
 
 
 def _held_out(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
-    """Those to learn from, and a random fifth to tune on; of too few examples to share, all for both."""
-    ordered = sorted(examples, key=lambda e: content_hash(["weights", e.view.case_id]))
-    n = len(ordered) // 5
-    return (ordered[n:], ordered[:n]) if n >= MIN_TUNING // 2 else (ordered, ordered)
+    """Those to learn from, and a random fifth to tune on, in whole groups; of too few to share, all for both."""
+    n = len(examples) // 5
+    if n < MIN_TUNING // 2:
+        return list(examples), list(examples)
+    held, taught = hold_out(sorted(examples, key=lambda e: e.view.case_id), n, seed=0)
+    return taught, held
 
 
 def tune_weights(team: Team, examples: Sequence[Example]) -> tuple[tuple[Role, ...], float]:

@@ -22,7 +22,7 @@ from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import spread, usable
 from ratchet.agent.optimize.memory_curation import CurationSettings, curate_memory, imported_steps, where_from
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
-from ratchet.agent.optimize.vote_weights import Grid, tune
+from ratchet.agent.optimize.vote_weights import Grid, accuracies, tune
 from ratchet.agent.record import Record
 from ratchet.agent.rollout.rollout import HISTORY
 from ratchet.agent.trace import Trace
@@ -89,7 +89,7 @@ class Trajectories(Record):
         memory.save(path := work.file(f"memory/{memory.memory_id}.jsonl"))
         topology = parent.candidate.topology.model_copy(update={"recalls": self.recalls})
         draft = parent.candidate.model_copy(update={"memory": memory.memory_id, "topology": topology})
-        sample, estimate = spread(usable(examples, draft.extra_options), self.tune_on), None
+        sample, tuned = spread(usable(examples, draft.extra_options), self.tune_on), None
         if sample and lm_type(draft.base_model).scores_options:  # else there is nothing to weigh against
             program = work.program(draft, {**parent.files, "memory": path})
             grid = Grid(retrieval=(topology.retrieval_weight,))
@@ -97,7 +97,8 @@ class Trajectories(Record):
                 suppress(BudgetSpent),  # without their weighing the steps are a version all the same
                 work.progress(f"{self.name}: weighing the memory", len(sample)) as done,
             ):
-                topology, estimate = tune(program, sample, grid, progress=done)
+                tuned = tune(program, sample, grid, progress=done)
+                topology = tuned.topology
         left_out = "".join(f", {count} left out: {reason}" for reason, count in curated.left_out.items())
         return Proposal(
             candidate=draft.model_copy(update={"topology": topology}),
@@ -105,8 +106,8 @@ class Trajectories(Record):
             note=f"Remembers {len(memory.experiences)} steps of {curated.kept} trajectories that won{left_out}"
             f"{where_from(memory)}; "
             f"shows {topology.recalls}, vote {topology.recall_weight:g} nats.",
-            parameters={"accuracy_left_one_out": estimate and round(estimate, 4)},
-            cost={"lm_calls": float(len(sample) if estimate else 0)},
+            parameters=accuracies(tuned),
+            cost={"lm_calls": float(tuned.lm_calls if tuned else 0)},
         )
 
     def repaired(self, parent: Registered, runs: Sequence[Trace], work: Work) -> Sequence[Trace]:

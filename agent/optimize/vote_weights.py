@@ -1,7 +1,11 @@
-"""How much to trust what stands beside the LM: a grid over few weights, scored on examples left out one by one.
+"""How much to trust what stands beside the LM: a grid over few weights, scored on examples that are left out.
 
 The LM's log-probabilities of an example do not depend on the weights, so they are computed once and the whole
-grid costs arithmetic. An example's own experience is never recalled for it (leave-one-out).
+grid costs arithmetic. Each example counts twice: without its own experience, as a request of a known kind will come,
+and without that of its whole group (`ratchet.agent.optimize.groups`), as one of a new kind will. Nobody knows the
+shares of next week's traffic, so both count half. Left out one by one alone, examples are always of a kind that the
+memory knows, and its vote is trusted where it knows nothing: on tools never served, over five splits of the demo's
+requests and without the LM, right on 0.56 instead of 0.69, where similarity alone is on 0.76.
 
 Why likelihood and not accuracy: on a few dozen examples many weights are equally accurate and the best of them is
 luck. The likelihood, at the temperature that suits each weighting, also says how clearly right or wrong each
@@ -19,6 +23,8 @@ from ratchet.agent.candidate import Topology
 from ratchet.agent.errors import BadInput
 from ratchet.agent.kinds.program import Program
 from ratchet.agent.optimize.evidence import Example
+from ratchet.agent.optimize.groups import is_neighbour
+from ratchet.agent.record import Json
 
 RETRIEVAL = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0)
 RECALL = (0.0, 5.0, 10.0, 20.0, 40.0)
@@ -26,12 +32,15 @@ TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """What the scores are divided by before they are compared: a small LM is far too sure of itself."""
 MIN_LOG_P = -1e3
 """Log-probability (nats) of an answer that was ruled out: one such example must not decide alone."""
-EXTRA = (-30.0, -20.0, -10.0, -5.0, -2.5, 0.0, 2.5, 5.0, 10.0)
+EXTRA = (-30.0, -20.0, -10.0, -5.0, -2.5, 0.0, 2.5, 5.0, 10.0, 20.0)
+NOVELTY = (0.0, -2.5, -5.0, -7.5, -10.0, -20.0, -40.0)
 MIN_TUNING = 10
 """Fewer held-out examples than this cannot tell weights apart: those of the parent stay."""
 KEEP = 2.0
 """How much an offered action counts beside one of the candidate's own: a slice that gets worse blocks a promotion,
 whatever is gained elsewhere."""
+KEEP_NEW = 4.0
+"""The same where the group is left out: what was never met must not be declined because others were."""
 
 
 class Grid(NamedTuple):
@@ -40,14 +49,28 @@ class Grid(NamedTuple):
     retrieval: Sequence[float] = RETRIEVAL
     recall: Sequence[float] = RECALL
     extra: Sequence[float] = EXTRA
+    novelty: Sequence[float] = NOVELTY
 
 
 class TuningRow(NamedTuple):
-    """One example: the LM's log-probabilities [n_options], what stands beside it [3, n_options], the answer."""
+    """One example: the LM's log-probabilities [n_options], what stands beside it [4, n_options], the answer."""
 
     lm: np.ndarray
     features: np.ndarray
     answer: int
+    weight: float
+    is_offered: bool
+
+
+class Tuned(NamedTuple):
+    """The likeliest weights, and how often they are right on what is left out, by weight, in [0, 1]."""
+
+    topology: Topology
+    recurring: float
+    """Each example without its own experience."""
+    new: float | None
+    """Without that of its group; None = there are no groups to tell apart."""
+    lm_calls: int
 
 
 def tune(
@@ -56,53 +79,105 @@ def tune(
     grid: Grid | None = None,
     *,
     progress: Callable[[int], None] = lambda _: None,
-) -> tuple[Topology, float]:
-    """The topology with the likeliest weights, and its weighted accuracy on the examples, left out one by one.
+) -> Tuned:
+    """The likeliest weights on the examples, left out one by one and in groups.
 
     Give examples that the program's adapter was not trained on: it knows those by heart, and the weights would
     trust it too much. Of equally good weights the smallest are taken. A weight that has nothing to act on (no
-    memory, no extra options) is left at 0.
+    memory, no extra options) is left at 0, or unset.
 
     Raises:
         BadInput: there are no examples.
     """
     if not examples:
         raise BadInput("tuning needs at least 1 labelled example, got 0: label some traces first")
-    rows = []
-    for example in examples:
-        rows.append(_row(program, example))
-        progress(1)
-    weights = np.array([example.weight for example in examples])
-    keep = weights * np.array([KEEP if example.is_offered else 1.0 for example in examples])
     grid = grid or Grid()
-    tried = itertools.product(
-        grid.retrieval,
-        grid.recall if program.memory else (0.0,),
-        grid.extra if program.candidate.extra_options else (0.0,),
+    memory, extra = bool(program.memory), bool(program.candidate.extra_options)
+    program = program.with_weights(novelty_bias=0.0 if memory and extra else None)
+    recurring, new, asked = list[TuningRow](), list[TuningRow](), 0
+    for example in examples:
+        recurring.append(row := tuning_row(program, example))
+        others = _without_group(program, example)
+        if others is program:  # all of its group is itself
+            new.append(row)
+        elif others is not None:
+            new.append(tuning_row(others, example))
+        asked += 1 + (others is not None and others is not program)
+        progress(1)
+    values = np.array(
+        list(
+            itertools.product(
+                grid.retrieval,
+                grid.recall if memory else (0.0,),
+                grid.extra if extra else (0.0,),
+                grid.novelty if memory and extra else (0.0,),
+            )
+        )
     )
-    scored = [(likelihood(_weighed(rows, values, keep)), values) for values in tried]
-    _, values = max(scored, key=lambda found: (round(found[0], 9), -sum(map(abs, found[1]))))
-    names = ("retrieval_weight", "recall_weight", "extra_bias")
-    topology = program.candidate.topology.model_copy(update=dict(zip(names, values, strict=True)))
-    return topology, _accuracy(rows, weights, values)
+    likely = likelihoods(recurring, values, KEEP)
+    if new:
+        likely = (likely + likelihoods(new, values, KEEP_NEW)) / 2
+    scores = likely.max(axis=1)
+    best = max(
+        range(len(values)), key=lambda i: (round(float(scores[i]), 9), -float(np.abs(values[i]).sum()))
+    )
+    found = dict(
+        zip(("retrieval_weight", "recall_weight", "extra_bias"), values[best].tolist(), strict=False)
+    )
+    if memory and extra:
+        found["novelty_bias"] = float(values[best, 3])
+    return Tuned(
+        topology=program.candidate.topology.model_copy(update=found),
+        recurring=_accuracy(recurring, values[best]),
+        new=_accuracy(new, values[best]) if new else None,
+        lm_calls=asked,
+    )
 
 
-def _row(program: Program, example: Example) -> TuningRow:
+def accuracies(tuned: Tuned | None) -> dict[str, Json]:
+    """What a candidate's record says of how well its weights do on what they were not to know."""
+    if tuned is None:
+        return {"accuracy_left_one_out": None}
+    found: dict[str, Json] = {"accuracy_left_one_out": round(tuned.recurring, 4)}
+    return found if tuned.new is None else found | {"accuracy_left_group_out": round(tuned.new, 4)}
+
+
+def tuning_row(program: Program, example: Example) -> TuningRow:
+    """What the LM, and what stands beside it, make of an example without its own experience."""
     prompt, observation, recalled = program.prompt(example.view)
     return TuningRow(
         lm=program.lm.score(prompt).log_probs,
         features=program.features(observation, recalled, example.view.goal),
         answer=[option.name for option in observation.options].index(example.answer),
+        weight=example.weight,
+        is_offered=example.is_offered,
     )
 
 
-def _weighed(
-    rows: Sequence[TuningRow], values: tuple[float, float, float], keep: np.ndarray
-) -> list[tuple[np.ndarray, int, float]]:
-    return [
-        (row.lm + np.array(values) @ row.features, row.answer, weight)
-        for row, weight in zip(rows, keep.tolist(), strict=True)
-    ]
+def _without_group(program: Program, example: Example) -> Program | None:
+    """The program without what its memory knows of the example's group.
+
+    The program itself where that is nothing beside the example's own experience; None where nothing would be left.
+    """
+    if program.memory is None:
+        return None
+    steps = program.memory.experiences
+    near = [step for step in steps if is_neighbour(step, example.view)]
+    if all(step.case_id == example.view.case_id for step in near):
+        return program if len(near) < len(steps) else None
+    if len(near) == len(steps):
+        return None
+    return program.with_memory(program.memory.only(lambda step: not is_neighbour(step, example.view)))
+
+
+def likelihoods(rows: Sequence[TuningRow], values: np.ndarray, keep: float) -> np.ndarray:
+    """Mean log-likelihood (nats) at each weighting and temperature, [n_values, n_temperatures]."""
+    total, weight = np.zeros((len(values), len(TEMPERATURES))), 0.0
+    for row in rows:
+        own = row.weight * (keep if row.is_offered else 1.0)
+        total += own * _log_p(row.lm + values @ row.features, row.answer)
+        weight += own
+    return total / (weight or 1.0)
 
 
 def likelihood(scored: Sequence[tuple[np.ndarray, int, float]]) -> float:
@@ -118,13 +193,21 @@ def likelihood(scored: Sequence[tuple[np.ndarray, int, float]]) -> float:
     return float((weights @ log_p).max() / weights.sum())
 
 
-def _log_p(score: np.ndarray, answer: int) -> np.ndarray:
-    """The answer's log-probability (nats) at each temperature, [n_temperatures]; at least `MIN_LOG_P`."""
-    scaled = (score - score.max()) / np.array(TEMPERATURES)[:, None]
-    log_p: np.ndarray = np.maximum(scaled[:, answer] - np.log(np.exp(scaled).sum(axis=1)), MIN_LOG_P)
+def _log_p(scores: np.ndarray, answer: int) -> np.ndarray:
+    """The answer's log-probability (nats) at each temperature, at least `MIN_LOG_P`.
+
+    Args:
+        scores: nats, [..., n_options].
+        answer: its place.
+
+    Returns:
+        [..., n_temperatures].
+    """
+    scaled = (scores - scores.max(axis=-1, keepdims=True))[..., None, :] / np.array(TEMPERATURES)[:, None]
+    log_p: np.ndarray = np.maximum(scaled[..., answer] - np.log(np.exp(scaled).sum(axis=-1)), MIN_LOG_P)
     return log_p
 
 
-def _accuracy(rows: Sequence[TuningRow], weights: np.ndarray, values: tuple[float, float, float]) -> float:
-    right = [float((row.lm + np.array(values) @ row.features).argmax() == row.answer) for row in rows]
-    return float(weights @ np.array(right) / weights.sum())
+def _accuracy(rows: Sequence[TuningRow], values: np.ndarray) -> float:
+    right = sum(row.weight * float((row.lm + values @ row.features).argmax() == row.answer) for row in rows)
+    return float(right / sum(row.weight for row in rows))

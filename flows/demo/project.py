@@ -20,7 +20,7 @@ project = Project(
     attempts=2,
     proposers=(
         Reflections(),
-        Replay(similarity=True),
+        Replay(),
         Lora(max_examples=64),
         Prompts(programs=1, validation=8, lead=0.2, instructions=CHOICE_INSTRUCTIONS[:1]),
     ),

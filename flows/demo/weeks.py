@@ -43,11 +43,12 @@ class Weeks(NamedTuple):
 
 def weeks() -> Weeks:
     """Split BFCL's live sets; the same seed and size give the same weeks."""
-    return _split(read_settings(FOLDER, ProjectSettings).seed, size())
+    return weeks_of(read_settings(FOLDER, ProjectSettings).seed, size())
 
 
 @cache
-def _split(seed: int, scale: float) -> Weeks:
+def weeks_of(seed: int, scale: float) -> Weeks:
+    """The weeks that a seed gives, at this share of their usual size."""
     rng = random.Random(seed)
     n_usual, held_out = round(WEEK_1 * scale), round(HELD_OUT * scale)
     multiple, simple, no_tool = (

@@ -11,7 +11,7 @@ import pytest
 from ratchet.agent.candidate import Topology
 from ratchet.agent.environment import Option
 from ratchet.agent.errors import BadInput, NothingToPropose
-from ratchet.agent.kinds.program import Program, View, base_candidate
+from ratchet.agent.kinds.program import Program, View, base_candidate, beside_the_lm
 from ratchet.agent.lm.adapters import TRUNK
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.optimize.evidence import Evidence, Example
@@ -53,7 +53,7 @@ class ScriptedFeatures(Program):
         answers = {e.view.observation.text: e.answer for e in self.examples}
         names = [option.name for option in observation.options]
         right = np.array([float(name == answers[observation.text]) for name in names])
-        return np.stack([right, np.zeros(len(names)), np.zeros(len(names))])
+        return np.stack([right, *np.zeros((3, len(names)))])
 
 
 def test_tuning_takes_the_smallest_helpful_weight_and_leaves_useless_ones_at_zero(lm, examples):
@@ -61,16 +61,16 @@ def test_tuning_takes_the_smallest_helpful_weight_and_leaves_useless_ones_at_zer
         PARENT.model_copy(update={"extra_options": (Option(name="no_tool"),)}), memory=Memory([])
     )
     program.examples = examples[:5]
-    topology, accuracy = tune(
+    topology, accuracy, *_ = tune(
         program, examples[:5], Grid(retrieval=(0, 100, 200), recall=(0, 5), extra=(0, 5))
     )
-    assert (topology.retrieval_weight, topology.recall_weight, topology.extra_bias) == (100, 0, 0)
+    assert beside_the_lm(topology) == (100, 0, 0, 0)
     assert accuracy == 1
 
 
 def test_every_weight_that_tuning_tries_can_be_read_back():
     for values in itertools.product(*Grid()):
-        names = ("retrieval_weight", "recall_weight", "extra_bias")
+        names = ("retrieval_weight", "recall_weight", "extra_bias", "novelty_bias")
         tuned = Topology().model_copy(update=dict(zip(names, values, strict=True)))
         assert Topology.from_json(tuned.to_json(), where="a candidate") == tuned
 

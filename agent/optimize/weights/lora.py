@@ -5,7 +5,6 @@ writes what won or what people corrected; `dpo` prefers what people picked side 
 Which way, the candidate is the parent with another adapter, and the gate judges it like any other.
 """
 
-import random
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
@@ -19,6 +18,7 @@ from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.optimize.budget import Budget
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import learned_options, newest_first, usable
+from ratchet.agent.optimize.groups import hold_out
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
 from ratchet.agent.optimize.team import role_by_role
 from ratchet.agent.optimize.vote_weights import MIN_TUNING, tune
@@ -94,8 +94,8 @@ class Lora(LoraSettings):
         adapter = work.folder / "adapters" / digest
         draft = draft.model_copy(update={"adapter": digest})
         if len(held) >= MIN_TUNING:
-            topology, _ = tune(work.program(draft, {**files, "adapter": adapter}), held)
-            draft = draft.model_copy(update={"topology": topology})
+            tuned = tune(work.program(draft, {**files, "adapter": adapter}), held)
+            draft = draft.model_copy(update={"topology": tuned.topology})
         return Proposal(
             candidate=draft,
             files={"adapter": adapter},
@@ -183,8 +183,12 @@ class Lora(LoraSettings):
         return rows
 
     def held_out(self, examples: Sequence[Example], seed: int) -> tuple[list[Example], list[Example]]:
-        """A random share to tune on, and the rest to train on; within the budget, the newest first."""
-        ordered = newest_first(examples)[: self.max_examples]
-        random.Random(seed).shuffle(ordered)
-        n_held = int(len(ordered) * self.tune_share)
-        return ordered[:n_held], ordered[n_held:]
+        """A random share to tune on, in whole groups, and the rest; within the budget, the newest first.
+
+        The share is at least what tuning needs, where that leaves three times as many to train on.
+        """
+        newest = newest_first(examples)[: self.max_examples]
+        n_held = int(len(newest) * self.tune_share)
+        if self.tune_share and len(newest) >= 4 * MIN_TUNING:
+            n_held = max(n_held, MIN_TUNING)
+        return hold_out(newest, n_held, seed)

@@ -21,11 +21,13 @@ from ratchet.evaluation.data.conversations import earlier_calls
 from ratchet.evaluation.data.curate import (
     CurateSettings,
     curate,
+    refused_by,
     training_imports,
     training_rollouts,
     without_forgotten,
 )
 from ratchet.evaluation.data.labels import Label
+from ratchet.evaluation.data.preferences import preferences_of, thumbs_of
 from ratchet.evaluation.data.raters import RaterSettings, heard
 from ratchet.evaluation.judge.licence import approved_by
 from ratchet.infra.judge.store import read_licence
@@ -53,6 +55,10 @@ class RoundData(Record):
     """Whole runs, won and lost, of cases that are not the gate's."""
     imported: DatasetVersion
     """The first step of each run in the library that is another agent's and that is not the gate's."""
+    preferences: DatasetVersion | None = None
+    """What people picked side by side or corrected; None where there is nothing."""
+    thumbs: DatasetVersion | None = None
+    """What people scored 1 or 0."""
     champion: str
     n_human: int = Field(ge=0)
     human_share: float | None = None
@@ -62,7 +68,8 @@ class RoundData(Record):
     @property
     def digest(self) -> str:
         """Of all that may be learned from."""
-        return content_hash([self.training.digest, self.rollouts.digest, self.imported.digest])
+        parts = (self.training, self.rollouts, self.imported, self.preferences, self.thumbs)
+        return content_hash([part.digest for part in parts if part is not None])
 
 
 @task(name="curate")
@@ -100,15 +107,15 @@ def curate_round(
     known = without_forgotten(labelled, gone, released)
     teaching = [one for one in known if one.case_id not in frozen]
     curated = curate(teaching, settings, released=released, seed=seed, judge_reliability=licence.weight)
-    rollouts = training_rollouts(
-        traces, labelled, labels, gate_share=gate_share, salt=salt, released=released
-    )
-    rollouts = [
+    played = training_rollouts(traces, labelled, (), gate_share=gate_share, salt=salt, released=released)
+    played = [
         one
-        for one in rollouts
+        for one in played
         if one.case.case_id not in frozen
         and not gone.covers(one.trace_id, one.case.case_id, _whole_answer(one))
     ]
+    refused = refused_by(labels)
+    preferences, thumbs = preferences_of(played, labels), thumbs_of(played, labels)
     with open_library(project.name) as library:
         imported = training_imports(
             library.imported(), traces, labelled, gate_share=gate_share, salt=salt, released=released
@@ -129,8 +136,10 @@ def curate_round(
     return RoundData(
         training=write_dataset("training", weighted),
         labelled=write_dataset("labelled", [*labelled, *unlabelled]),
-        rollouts=write_dataset("rollouts", rollouts),
+        rollouts=write_dataset("rollouts", [one for one in played if one.trace_id not in refused]),
         imported=write_dataset("imported", imported),
+        preferences=write_dataset("preferences", preferences) if preferences else None,
+        thumbs=write_dataset("thumbs", thumbs) if thumbs else None,
         champion=serving.candidate_id,
         n_human=curated.n_human,
         human_share=curated.human_share,

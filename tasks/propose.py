@@ -21,7 +21,7 @@ from ratchet.agent.memory.ranking import Retriever
 from ratchet.agent.memory.snapshot import read_snapshot
 from ratchet.agent.optimize.budget import Budget, BudgetSpent
 from ratchet.agent.optimize.calls import Calls
-from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.evidence import Evidence, Example, Preference, Thumb
 from ratchet.agent.optimize.examples import superseding
 from ratchet.agent.optimize.forgetting import Forget, would_forget
 from ratchet.agent.optimize.proposer import (
@@ -269,11 +269,20 @@ def _shown(proposal: Proposal) -> Iterator[tuple[str | None, str]]:
 
 
 def _learned_from(data: RoundData, digest: str | None) -> DatasetVersion | None:
-    """The dataset of this digest; of both together the training cases."""
-    training, rollouts = data.training, data.rollouts
-    both = content_hash([training.digest, rollouts.digest])
-    known = {training.digest: training, rollouts.digest: rollouts, both: training}
-    return known.get(digest or "")
+    """The dataset of this digest; of several together the training cases."""
+    known = {one.digest: one for one in _parts(data).values()}
+    return known.get(digest, data.training) if digest else None
+
+
+def _parts(data: RoundData) -> dict[str, DatasetVersion]:
+    """What may be learned from, by the name that evidence has for it."""
+    parts = {
+        "examples": data.training,
+        "rollouts": data.rollouts,
+        "preferences": data.preferences,
+        "thumbs": data.thumbs,
+    }
+    return {name: one for name, one in parts.items() if one is not None}
 
 
 def registered(name: str, candidate_id: str) -> Registered:
@@ -331,9 +340,11 @@ def evidence_of(
         examples=lambda: as_examples(project, read_dataset(data.training, TrainingExample)),
         served=lambda: served_by(project.name, parent),
         rollouts=lambda: read_dataset(data.rollouts, Trace),
+        preferences=lambda: read_dataset(data.preferences, Preference) if data.preferences else (),
+        thumbs=lambda: read_dataset(data.thumbs, Thumb) if data.thumbs else (),
         memory=memory,
         versions=frozenset(version.candidate_id for version in version_history(project.name)),
-        digests={"examples": data.training.digest, "rollouts": data.rollouts.digest},
+        digests={name: one.digest for name, one in _parts(data).items()},
     )
 
 

@@ -74,6 +74,13 @@ class TrainingSet(Record):
         return sum(case.source == "human" for case in self.cases)
 
 
+def refused_by(labels: Sequence[Label]) -> set[str]:
+    """Traces that a person scored below 1."""
+    return {
+        one.trace_id for one in labels if one.source == "human" and one.score is not None and one.score < 1
+    }
+
+
 def training_rollouts(
     traces: Sequence[Trace],
     labelled: Sequence[LabelledCase],
@@ -96,9 +103,7 @@ def training_rollouts(
         salt: the project.
         released: gate cases that a gate already used.
     """
-    refused = {
-        one.trace_id for one in labels if one.source == "human" and one.score is not None and one.score < 1
-    }
+    refused = refused_by(labels)
     homes = first_sessions(traces)
 
     def teaches(trace: Trace) -> bool:

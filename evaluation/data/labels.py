@@ -34,6 +34,8 @@ class Label(Record):
     """How good the answer was; None = only the expected answer was given."""
     expected: Json | None = None
     """What the answer should have been; None = only a score was given."""
+    over: Json | None = Field(default=None, exclude_if=lambda answer: answer is None)
+    """The answer that people saw beside `expected` and did not pick."""
     source: Source
     rater: str
     """Who: a person's account, a judge's hash, an environment's name."""

@@ -46,6 +46,8 @@ class Play(Record):
     """Who said what is right."""
     right: Json | None = Field(default=None, exclude_if=lambda one: one is None)
     """The one right answer, where people named one."""
+    wrong: Json | None = Field(default=None, exclude_if=lambda one: one is None)
+    """The other side's answer, where people picked one of the two."""
     audited: float | None = Field(default=None, exclude_if=lambda one: one is None)
     """The difference that people saw where both sides are said to be `alike`."""
     expected: str | None = None
@@ -86,9 +88,11 @@ class Play(Record):
             right.append(float(answer is not None and said_so))
         champion, challenger = right
         only = question.answers[settled.good[0]] if len(settled.good) == 1 else None
+        other = self.places[right.index(0.0)] if sorted(right) == [0.0, 1.0] else None
         said: dict[str, object] = {
             "raters": settled.raters,
             "right": only if settled.better is None else settled.better,
+            "wrong": None if other is None else question.answers[other],
         }
         if self.alike:
             return self.model_copy(update=said | {"audited": challenger - champion})

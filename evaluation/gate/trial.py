@@ -325,6 +325,7 @@ class Trial:
             Label(
                 trace_id=play.trace_id,
                 expected=play.right,
+                over=play.wrong,
                 source="human",
                 rater=play.raters[0],
                 comment="said where two versions answered differently",

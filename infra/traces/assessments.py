@@ -5,6 +5,7 @@ Written are two names only, feedback `score` and expectation `expected`; read ar
 with which propensity, is not read from here: whoever may label may write it.
 """
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -23,6 +24,8 @@ OUTCOME: Final = "outcome"
 """The environment's own score, known when the trace was written; part of the trace, not a label."""
 ASKED: Final = "ratchet.asked"
 """Trace tag: the pick for review as a person sees it on the trace; what counts is in the log of picks."""
+OVER: Final = "over"
+"""In an expectation's metadata, as JSON: what people saw beside it and did not pick."""
 _TYPES: Final[dict[Source, str]] = {"human": "HUMAN", "judge": "LLM_JUDGE", "environment": "CODE"}
 _SOURCES: Final[dict[str, Source]] = {value: key for key, value in _TYPES.items()}
 
@@ -75,6 +78,8 @@ def to_assessments(label: Label) -> list[Assessment]:
     if label.score is not None:
         said.append(Feedback(name=SCORE, value=label.score, rationale=label.comment or None, **shared))
     if label.expected is not None:
+        if label.over is not None:
+            shared["metadata"] = shared["metadata"] | {OVER: json.dumps(label.over, ensure_ascii=False)}
         said.append(Expectation(name=EXPECTED, value=label.expected, **shared))
     return said
 
@@ -140,6 +145,7 @@ def _label(
         trace_id=trace_id,
         score=next(scores, None),
         expected=next(answers, None),
+        over=next((json.loads(text) for one in said if (text := (one.metadata or {}).get(OVER))), None),
         source=_source(first),
         rater=first.source.source_id or ANONYMOUS,
         rubric_version=metadata.get("rubric_version", "1"),

@@ -178,6 +178,7 @@ def test_what_people_named_as_right_may_teach_once_the_case_cannot_judge_any_mor
     trial.hear(all_settled(asked[:2], "Yes.") | settled(asked[2], "neither"), same, SOON)
     labels = trial.labels(NOW)
     assert [(one.expected, one.rater, one.asked) for one in labels] == [("Yes.", "anna", False)] * 2
+    assert {one.over for one in labels} == {"No."}, "what they saw beside it is a preference to learn from"
     first, second = trial.plays[:2]
     assert [one.trace_id for one in labels] == [first.trace_id, second.trace_id]
 

@@ -1,11 +1,15 @@
 """What was said about a trace becomes a label under the names that the project sets; anything else is told."""
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
+from ratchet.evaluation.data.labels import Label
+from ratchet.infra.traces.assessments import to_assessments, to_labels
 from ratchet.infra.traces.conversation import Assessed
 from ratchet.infra.traces.feedback import FeedbackNames, labels_of
+from ratchet.infra.traces.spans import mlflow_id
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 USUAL = FeedbackNames()
@@ -57,3 +61,16 @@ def test_a_correction_is_the_right_answer_and_another_name_is_told_with_who_wrot
         ("default", None, "Bergen"),
     ]
     assert ["j1 wrote 'tone'" in problems[0], "bo wrote 'score' = 7" in problems[1]] == [True, True], problems
+
+
+def test_what_a_person_did_not_pick_comes_back_with_what_they_picked():
+    said = Label(
+        trace_id="a" * 32, expected="Yes.", over={"text": "No."}, source="human", rater="Ada",
+        created_at=datetime(2026, 1, 5, tzinfo=UTC),
+    )  # fmt: skip
+    written = to_assessments(said)
+    info = SimpleNamespace(trace_id=mlflow_id(said.trace_id), assessments=written)
+    for one in written:
+        one.assessment_id, one.last_update_time_ms = "1", 2_000_000_000_000
+    labels, problems = to_labels(info)
+    assert (labels, problems) == ([said], [])

@@ -6,7 +6,7 @@ code alone knows what its LM is told, the request and the answer, with what a tr
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, NotRequired, TypedDict
 
 from ratchet.agent.candidate import Candidate
@@ -95,23 +95,42 @@ def whole_run(candidate: Candidate, run: Trace) -> Conversation:
     return {"messages": messages, "tools": tools, "weight": OWN}
 
 
-def pair_of(candidate: Candidate, one: Preference) -> tuple[Conversation, Conversation]:
+Tell = Callable[[str, Mapping[str, Json], Json], Conversation | None]
+"""Case id, inputs and an answer → the conversation that ends with it; None where it cannot be told."""
+
+
+def teller(candidate: Candidate, program: Program | None, examples: Iterable[Example]) -> Tell:
+    """How an answer to a case is told: as messages, or, of the built-in agent, behind its own prompt.
+
+    Args:
+        candidate: whose prompt and tools stand before what was asked.
+        program: the built-in agent, else None.
+        examples: what it would have seen of each case.
+    """
+    views = {one.view.case_id: one.view for one in examples}
+
+    def tell(case_id: str, inputs: Mapping[str, Json], answer: Json) -> Conversation | None:
+        if program is None:
+            begun = _asked(candidate, inputs)
+            return {"messages": [*begun["messages"], message_of(answer)], "tools": begun.get("tools")}
+        if case_id not in views:
+            return None
+        prompt, _, _ = program.prompt(views[case_id])
+        return {"pieces": [("read", prompt.text), ("own", f"{as_text(answer)}<|im_end|>")]}
+
+    return tell
+
+
+def pairs_of(tell: Tell, found: Iterable[Preference]) -> list[tuple[Conversation, Conversation]]:
     """The same request with the answer that people preferred, and with the other."""
-    return (
-        answered(candidate, one.inputs, one.better),
-        answered(candidate, one.inputs, one.worse),
-    )
+    both = ((tell(p.case_id, p.inputs, p.better), tell(p.case_id, p.inputs, p.worse)) for p in found)
+    return [(better, worse) for better, worse in both if better is not None and worse is not None]
 
 
-def thumb_of(candidate: Candidate, one: Thumb) -> Conversation:
-    """The request and the answer that a person judged."""
-    return answered(candidate, one.inputs, one.answer)
-
-
-def answered(candidate: Candidate, inputs: Mapping[str, Json], answer: Json) -> Conversation:
-    """What a case asks, and one answer to it."""
-    begun = _asked(candidate, inputs)
-    return {"messages": [*begun["messages"], message_of(answer)], "tools": begun.get("tools")}
+def judged(tell: Tell, thumbs: Iterable[Thumb]) -> list[tuple[Conversation, bool]]:
+    """The request with the answer that a person judged, and whether it is good."""
+    told = ((tell(one.case_id, one.inputs, one.answer), one.is_good) for one in thumbs)
+    return [(one, is_good) for one, is_good in told if one is not None]
 
 
 def message_of(answer: Json) -> Message:

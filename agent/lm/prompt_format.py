@@ -20,6 +20,8 @@ from ratchet.agent.record import as_json
 USER = "<|im_start|>user\n"
 ASSISTANT = "<|im_end|>\n<|im_start|>assistant\n"
 LINE = "\n"
+OPTIONS = "\nOptions:\n"
+"""What stands between instructions and demos, which recur with any options, and the options."""
 DESCRIPTION_CHARS = 80
 REQUEST_CHARS = 400
 RECALL_CHARS = 120
@@ -58,7 +60,7 @@ def choice_prompt(
     lines = [predictor.instructions]
     lines += [f"Example: {_demo(demo, room)}" for demo in predictor.demos]
     if observation.options:
-        lines += ["Options:", *(_option(option, room) for option in observation.options)]
+        lines += [OPTIONS.strip(), *(_option(option, room) for option in observation.options)]
     new = [f"Before: {_demo(demo, room)}" for demo in recalled]
     new += [f"Note: {data(text, room.recall)}" for text in reflections[-3:]]
     if done:

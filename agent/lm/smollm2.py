@@ -2,7 +2,8 @@
 
 Decision: the model is cut once, at layer `TRUNK`. Below it nothing is ever trained, so what the trunk makes of
 a prompt is computed once per process and shared by every adapter, by evaluation and by training; of a prompt,
-the part that recurs (instructions and tools) is shared between requests as well. Each prompt is calculated alone,
+the part that recurs (instructions and tools) is shared between requests as well, and what stands before the tools
+between all of them. Each prompt is calculated alone,
 with its options packed behind it under a tree mask (each option sees the prompt and itself): no padding, and a
 result that never depends on what else was asked, which is what makes candidate ids repeatable. Several prompts go
 side by side, each on a core of its own: two cores at two prompts are nearly twice as fast as one, two cores at the
@@ -24,6 +25,7 @@ from ratchet.agent.errors import BadInput
 from ratchet.agent.lm.adapters import TRUNK, Adapters
 from ratchet.agent.lm.lm import Prompt, Scores, Training, Written
 from ratchet.agent.lm.packing import Packed, pack_prompt
+from ratchet.agent.lm.prompt_format import OPTIONS
 from ratchet.agent.record import content_hash
 from ratchet.agent.trace import Usage
 
@@ -176,20 +178,37 @@ class SmolLM2:
             return kept.get(key)
 
     def _prefix(self, text: str, ids: "torch.Tensor") -> "Prefix":
-        import torch
-
-        from ratchet.agent.lm.layers import run_layer
-
         key = content_hash([text, len(ids)], length=32)
         if (known := self._known(self._prefixes, key)) is not None:
             return known
-        state, pairs = self._embed(ids), []
-        rotary = self._rotary(state, torch.arange(len(ids)))
-        for layer in self._trunk_layers:
-            state, pair = run_layer(layer, state, rotary, None)
-            pairs.append(pair)
+        # all that stands before the options recurs with other options, too; the same cut for whoever asks
+        start = text[: text.find(OPTIONS) + len(OPTIONS)] if OPTIONS in text else ""
+        head = self.tokens(start)
+        if not head or len(head) >= len(ids) or ids[: len(head)].tolist() != head:
+            made = self._below(ids, None)
+        else:
+            made = self._below(ids[len(head) :], self._prefix(start, ids[: len(head)]))
         with self._lock:
-            return self._prefixes.setdefault(key, Prefix(state, pairs))
+            return self._prefixes.setdefault(key, made)
+
+    def _below(self, ids: "torch.Tensor", before: "Prefix | None") -> "Prefix":
+        """These tokens' rows behind those that are known."""
+        import torch
+
+        from ratchet.agent.lm.layers import additive, run_layer
+
+        state, n, start = self._embed(ids), len(ids), len(before.rows) if before else 0
+        rotary = self._rotary(state, torch.arange(start, start + n))
+        seen = torch.ones(n, start + n, dtype=torch.bool).tril(start)
+        mask = additive(seen, state.dtype) if before else None
+        pairs = []
+        for place, layer in enumerate(self._trunk_layers):
+            ahead = before.pairs[place] if before else None
+            state, (keys, values) = run_layer(layer, state, rotary, mask, before=ahead)
+            if ahead:
+                keys, values = torch.cat([ahead[0], keys], dim=1), torch.cat([ahead[1], values], dim=1)
+            pairs.append((keys, values))
+        return Prefix(torch.cat([before.rows, state]) if before else state, pairs)
 
     def _adapted(self, adapter: Path | None) -> "list[Layer]":
         """The upper layers with this adapter's weights added."""

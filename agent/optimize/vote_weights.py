@@ -22,6 +22,7 @@ import numpy as np
 from ratchet.agent.candidate import Topology
 from ratchet.agent.errors import BadInput
 from ratchet.agent.kinds.program import Program
+from ratchet.agent.lm.side_by_side import side_by_side
 from ratchet.agent.optimize.evidence import Example
 from ratchet.agent.optimize.groups import is_neighbour
 from ratchet.agent.record import Json
@@ -94,16 +95,17 @@ def tune(
     grid = grid or Grid()
     memory, extra = bool(program.memory), bool(program.candidate.extra_options)
     program = program.with_weights(novelty_bias=0.0 if memory and extra else None)
-    recurring, new, asked = list[TuningRow](), list[TuningRow](), 0
-    for example in examples:
-        recurring.append(row := tuning_row(program, example))
-        others = _without_group(program, example)
-        if others is program:  # all of its group is itself
-            new.append(row)
-        elif others is not None:
-            new.append(tuning_row(others, example))
-        asked += 1 + (others is not None and others is not program)
+
+    def rows(example: Example) -> tuple[TuningRow, TuningRow | None, int]:
+        known, others = tuning_row(program, example), _without_group(program, example)
         progress(1)
+        if others is program:  # all of its group is itself
+            return known, known, 1
+        return (known, tuning_row(others, example), 2) if others is not None else (known, None, 1)
+
+    made = side_by_side(rows, examples, at_once=program.lm.at_once)
+    recurring, asked = [row for row, _, _ in made], sum(calls for *_, calls in made)
+    new = [row for _, row, _ in made if row is not None]
     values = np.array(
         list(
             itertools.product(

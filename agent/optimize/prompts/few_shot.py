@@ -92,7 +92,7 @@ def _tried(
             max_bootstrapped_demos=settings.demos,
             max_labeled_demos=settings.demos,
             num_candidate_programs=settings.programs,
-            num_threads=1,
+            num_threads=student.lm.at_once,
         )
         found = search.compile(student, trainset=training, valset=validation)
     # DSPy keeps only what the prompt needs

@@ -1,4 +1,7 @@
-"""`improve` on a scripted project: a real Prefect server, a real MLflow over SQLite, the real embedded LM."""
+"""`improve` on a scripted project: a real Prefect server, a real MLflow over SQLite, the real embedded LM.
+
+Where no answer matters a scripted endpoint gives them, which takes half the time.
+"""
 
 import json
 from datetime import UTC, datetime
@@ -136,7 +139,7 @@ def test_when_mlflow_goes_away_while_serving_the_next_run_sends_what_was_kept(ma
     assert not (spool_folder(ours.name) / "traces.jsonl").read_text()
 
 
-def test_a_person_approves_unless_a_policy_does(make_project):
+def test_a_person_approves_unless_a_policy_does(make_project, scripted_lm):
     ours = make_project()
     ours.ask(*requests(24))
     report = improve(str(ours.folder), RULES.model_copy(update={"approved_by": None}))
@@ -145,7 +148,7 @@ def test_a_person_approves_unless_a_policy_does(make_project):
 
 
 def test_what_a_person_had_forgotten_is_left_out_of_a_version_that_is_tested_and_not_proposed_again(
-    make_project,
+    make_project, scripted_lm
 ):
     ours = make_project()
     ours.ask(*requests(24))
@@ -179,7 +182,7 @@ class Broken(Record):
 """
 
 
-def test_a_proposer_that_fails_is_a_problem_and_what_others_made_is_judged(make_project):
+def test_a_proposer_that_fails_is_a_problem_and_what_others_made_is_judged(make_project, scripted_lm):
     ours = make_project(begin=BROKEN, proposers="Broken(), Replay()")
     ours.ask(*requests(24))
     report = improve(str(ours.folder), RULES)

@@ -156,8 +156,7 @@ def run_layer(
     """
     rows = layer.norm(state)
     cos, sin = rotary
-    both = layer.keys_values(rows).view(len(rows), 2 * layer.kv_heads, -1).transpose(0, 1)
-    own = keys, values = _rotated(both[: layer.kv_heads], cos, sin), both[layer.kv_heads :]
+    own = keys, values = _keys_values(layer, rows, rotary)
     if before is not None:
         keys, values = torch.cat([before[0], keys], dim=1), torch.cat([before[1], values], dim=1)
     asked = layer.queries(rows[first:]).view(len(rows) - first, layer.heads, -1).transpose(0, 1)
@@ -173,6 +172,16 @@ def run_layer(
     state = state[first:] + layer.out(seen[0].transpose(0, 1).reshape(len(rows) - first, -1))
     rows = layer.norm_after(state)
     return state + layer.down(silu(layer.gate(rows)) * layer.up(rows)), own
+
+
+def keys_values(layer: Layer, state: Tensor, rotary: Rotary) -> KeysValues:
+    """What other rows see of these, which nobody else asks about."""
+    return _keys_values(layer, layer.norm(state), rotary)
+
+
+def _keys_values(layer: Layer, rows: Tensor, rotary: Rotary) -> KeysValues:
+    both = layer.keys_values(rows).view(len(rows), 2 * layer.kv_heads, -1).transpose(0, 1)
+    return _rotated(both[: layer.kv_heads], *rotary), both[layer.kv_heads :]
 
 
 def additive(seen: Tensor, dtype: torch.dtype) -> Tensor:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 PRECISION = "RATCHET_LM_PRECISION"
 SIDE_BY_SIDE = 4
 """Prompts that are calculated at the same time at most, with as many cores each as there are."""
+ABOVE = 500
+"""First parts of prompts that are kept for the upper layers, for one adapter each (some 0.6 MB)."""
 ADAPTED = 3
 """Adapters whose weights, added to the model's, are kept (60 MB each, and as much laid out)."""
 
@@ -81,6 +83,7 @@ class SmolLM2:
         self._scores: dict[str, Scores] = {}
         self._written: dict[str, Written] = {}
         self._prefixes: OrderedDict[str, Prefix] = OrderedDict()
+        self._above_prefixes: OrderedDict[str, list[KeysValues]] = OrderedDict()
         self._cache_bytes = cache_bytes
         self._lock = threading.RLock()
         self._encode = deepcopy(self.tokenizer.backend_tokenizer).encode  # padding is set on the other one
@@ -126,7 +129,9 @@ class SmolLM2:
 
         packed = pack_prompt(prompt, self.tokens)
         with torch.no_grad():
-            log_probs = self.upper(self.trunk(prompt, packed), packed, self._adapted(adapter))
+            hidden, layers = self.trunk(prompt, packed), self._adapted(adapter)
+            above = self._above(str(adapter), prompt.prefix, hidden[: len(packed.prefix)], layers)
+            log_probs = self.upper(hidden, packed, layers, above)
         return Scores(log_probs.double().numpy(), packed.n_tokens)
 
     def tokens(self, text: str) -> list[int]:
@@ -210,6 +215,28 @@ class SmolLM2:
             pairs.append((keys, values))
         return Prefix(torch.cat([before.rows, state]) if before else state, pairs)
 
+    def _above(
+        self, adapter: str, text: str, rows: "torch.Tensor", layers: "list[Layer]"
+    ) -> "list[KeysValues]":
+        """Keys and values of a prompt's first part in the upper layers, from its trunk activations."""
+        import torch
+
+        from ratchet.agent.lm.layers import keys_values, run_layer
+
+        key = content_hash([adapter, text, len(rows)], length=32)
+        if (known := self._known(self._above_prefixes, key)) is not None:
+            return known
+        state, pairs, rotary = rows, [], self._rotary(rows, torch.arange(len(rows)))
+        for layer in layers[:-1]:
+            state, pair = run_layer(layer, state, rotary, None)
+            pairs.append(pair)
+        pairs.append(keys_values(layers[-1], state, rotary))
+        with self._lock:
+            self._above_prefixes[key] = pairs
+            if len(self._above_prefixes) > ABOVE:
+                self._above_prefixes.popitem(last=False)
+        return pairs
+
     def _adapted(self, adapter: Path | None) -> "list[Layer]":
         """The upper layers with this adapter's weights added."""
         from ratchet.agent.lm.layers import fixed_layer
@@ -232,27 +259,35 @@ class SmolLM2:
             self._prefixes.popitem(last=False)
 
     def upper(
-        self, hidden: "torch.Tensor", packed: Packed, layers: "list[Layer] | None" = None
+        self,
+        hidden: "torch.Tensor",
+        packed: Packed,
+        layers: "list[Layer] | None" = None,
+        above: "list[KeysValues] | None" = None,
     ) -> "torch.Tensor":
         """From trunk activations to the options' log-probabilities [n_options]; differentiable.
 
         `layers` are the upper layers with an adapter; None = without any. The last one calculates read rows only.
+        `above` are their keys and values of the prompt's first part; None = they are calculated as well.
         """
         import torch
 
         from ratchet.agent.lm.layers import additive, run_layer, token_log_probs
 
         layers = layers or self._adapted(None)
-        n_prefix, n_all = len(packed.prefix), packed.n_tokens
-        seen = torch.zeros(n_all, n_all, dtype=torch.bool)
-        seen[:n_prefix, :n_prefix] = torch.tril(torch.ones(n_prefix, n_prefix, dtype=torch.bool))
-        seen[n_prefix:] = packed.mask
-        positions = torch.cat([torch.arange(n_prefix), packed.positions])
-        state = hidden
+        start, n_all = len(packed.prefix), packed.n_tokens
+        seen, positions = packed.mask, packed.positions
+        if above is None or packed.first < start:
+            seen = torch.ones(n_all, n_all, dtype=torch.bool).tril()
+            seen[start:] = packed.mask
+            positions = torch.cat([torch.arange(start), packed.positions])
+            above, start = None, 0
+        state = hidden[start:]
         rotary, mask = self._rotary(state, positions), additive(seen, state.dtype)
-        for place, layer in enumerate(layers, 1):
-            first = packed.first if place == len(layers) else 0
-            state, _ = run_layer(layer, state, rotary, mask, first=first)
+        for place, layer in enumerate(layers):
+            first = packed.first - start if layer is layers[-1] else 0
+            before = above[place] if above else None
+            state, _ = run_layer(layer, state, rotary, mask, before=before, first=first)
         logits = self._head(self._norm(state.float()))
         token = token_log_probs(logits, packed.read, packed.targets)
         return torch.zeros(packed.n_options).index_add(0, packed.owner, token)

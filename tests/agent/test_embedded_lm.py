@@ -28,7 +28,7 @@ def scores(lm, asked):
 
 
 def forget(lm):
-    for cache in (lm._scores, lm._trunks, lm._prefixes):
+    for cache in (lm._scores, lm._trunks, lm._prefixes, lm._above_prefixes):
         cache.clear()
 
 
@@ -92,6 +92,9 @@ def test_no_cache_changes_a_number(lm):
     lm._scores.clear()
     lm._trunks.clear()
     np.testing.assert_array_equal(lm.score(asked).log_probs, cold)  # prefix known
+    lm._scores.clear()
+    lm._above_prefixes.clear()
+    np.testing.assert_array_equal(lm.score(asked).log_probs, cold)  # all below known
 
 
 def test_a_score_handed_out_can_be_changed_without_harm(lm):

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 LOCK = Path("requirements.lock")
-PROJECT = ".[dev,textworld]"
+PROJECT = ".[dev,textworld,ray,dask]"
 BUILD = ["pip", "hatchling", "editables"]
 CUDA_PYTHON = "3.12"
 HEADER = """\

@@ -33,6 +33,7 @@ from ratchet.tasks.promote import RoundOutcome, promote_best
 from ratchet.tasks.propose import Proposed, propose_each
 from ratchet.tasks.serve import serve_waiting, serving_version
 from ratchet.tasks.trials import has_open_test
+from ratchet.tasks.workers import working_on
 
 
 class ImproveReport(Record):
@@ -55,7 +56,7 @@ class ImproveReport(Record):
 def improve(project: str = ".", settings: ImproveSettings | None = None) -> ImproveReport:
     """Serve → collect → people → curate → propose → evaluate and gate → promote."""
     agent, rules = load_project(Path(project)), read_settings(Path(project), ImproveSettings, settings)
-    with project_lock(agent.name, "`ratchet improve`", console.print):
+    with project_lock(agent.name, "`ratchet improve`", _say):
         return _improve(project, agent, rules)
 
 
@@ -95,7 +96,8 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
             budget=rules.budget,
         )
     problems += () if rules.model else unused_model(agent, data.champion)
-    gated = gate_candidates(project, data, proposed.challengers, rules.gate, rules.raters)
+    with working_on(rules.workers):
+        gated = gate_candidates(project, data, proposed.challengers, rules.gate, rules.raters)
     record_settings(agent.name, {*proposed.challengers, *(one.candidate_id for one in gated.judged)}, rules)
     decision = promote_best(agent.name, gated, approved_by=rules.approved_by, asked=asked, folder=project)
     if decision.best is not None and not decision.promoted:
@@ -110,6 +112,10 @@ def _improve(project: str, agent: Project, rules: ImproveSettings) -> ImproveRep
         decision=decision,
         problems=tuple(dict.fromkeys((*problems, *proposed.problems, *gated.problems))),
     )
+
+
+def _say(text: str) -> None:
+    console.print(text)  # not named in the flow itself, which travels to workers: a terminal cannot
 
 
 def who_proposes(agent: Project, rules: ImproveSettings) -> Sequence[Proposer]:

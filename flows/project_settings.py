@@ -26,6 +26,7 @@ from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.evaluation.judge.settings import JudgeSettings
 from ratchet.infra.registry.ledger import read_ledger
 from ratchet.infra.traces.feedback import FeedbackNames
+from ratchet.tasks.workers import Workers
 
 RecordT = TypeVar("RecordT", bound=Record)
 _SEED: Final = """Decides every random choice: the split, whom people are asked about, training, search, drift. Set it
@@ -55,6 +56,9 @@ class ImproveSettings(StageSettings):
     stacked: bool = False
     """Let each proposer go on from what the one before made, instead of from the champion; each step is a version of
     its own, tested against the champion."""
+    workers: Workers = "local"
+    """Where the gate plays versions: in this process, or on the workers of a `ray` or `dask` cluster, at
+    `RATCHET_WORKERS_ADDRESS` or begun here; the verdicts are the same."""
     approved_by: str | None = None
     """Name of the policy that approves what is proven; left out: a person does, by `ratchet approve`."""
 

@@ -73,6 +73,9 @@ class Settings(BaseSettings):
     `/srv/lora:/adapters`. Adapters are copied there. Unset, the server sees this machine's paths."""
     agent_timeout_s: float = Field(default=600, gt=0)
     """Seconds until a call of an agent in Python is given up, where the project's limits do not say less."""
+    workers_address: str = ""
+    """Where the cluster is on whose workers versions are played: `ray://host:10001`, `tcp://host:8786`; unset, one on
+    this machine is begun for the run."""
     serve_keys: SecretStr | None = None
     """Who may ask `ratchet serve`: keys, separated by commas; without any, only this machine."""
     serve_max_body: int = Field(default=8 << 20, ge=1024)

@@ -5,7 +5,7 @@ batch the test is stored: a killed run goes on after it, in the same order. Wher
 people are asked, and the tests stay open until they said enough; no process waits meanwhile.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
@@ -39,6 +39,7 @@ from ratchet.tasks.curate import RoundData
 from ratchet.tasks.people import People
 from ratchet.tasks.progress import progress
 from ratchet.tasks.trials import GateTests
+from ratchet.tasks.workers import side_by_side_here, start
 
 
 class GateResult(Record):
@@ -101,8 +102,28 @@ class Players:
 
     def play(self, candidate_id: str, case_ids: Sequence[str], *, again: bool = False) -> list[Trace]:
         """Evaluate; `again` does not look at what was kept."""
+        return list(self._start(candidate_id, case_ids, again=again)())
+
+    def play_ahead(self, wanted: Sequence[tuple[str, Sequence[str]]]) -> None:
+        """Play side by side, where there are workers, what `at` will be asked for in this order: the same tasks."""
+        if not side_by_side_here():
+            return
+        planned = set(self._played)
+        begun = []
+        for candidate_id, case_ids in wanted:
+            missing = [i for i in case_ids if (candidate_id, i) not in planned]
+            planned.update((candidate_id, i) for i in missing)
+            if missing:
+                begun.append((candidate_id, self._start(candidate_id, missing)))
+        for candidate_id, traces in begun:
+            for trace in traces():
+                self._played[candidate_id, trace.case.case_id] = trace
+
+    def _start(
+        self, candidate_id: str, case_ids: Sequence[str], *, again: bool = False
+    ) -> Callable[[], list[Trace]]:
         task = evaluate.with_options(refresh_cache=True) if again else evaluate
-        return list(task(self.folder, self.name, candidate_id, self.labelled, list(case_ids)))
+        return start(task, self.folder, self.name, candidate_id, self.labelled, list(case_ids))
 
     def at(self, candidate_id: str, case_ids: Sequence[str]) -> dict[str, Trace]:
         """What the version did at these cases, by case id."""
@@ -151,7 +172,8 @@ def gate_candidates(
     if project.no_replay:
         return GateRound(problems=(project.no_replay,))
     people = People.of(project, raters or RaterSettings())
-    return hold(name, data, challengers, settings, Players(folder, name, data.labelled), people)
+    players = Players(str(Path(folder).resolve()), name, data.labelled)  # a worker has another current folder
+    return hold(name, data, challengers, settings, players, people)
 
 
 def hold(
@@ -243,9 +265,16 @@ def _play(trials: Sequence[Trial], tests: GateTests, players: Players, settings:
             if all(trial.in_flight_decides for trial in undecided):
                 return None
             asking = Asking(tests.people.same, settings.audit_share, tests.name)
+            cases_of = {trial.challenger: _cases_of(trial, batch) for trial in undecided}
+            players.play_ahead(
+                [
+                    (side, [case.case_id for case in cases_of[trial.challenger]])
+                    for trial in undecided
+                    for side in (trial.champion, trial.challenger)
+                ]
+            )
             for trial in undecided:
-                ids = {case.case_id for case in trial.rest}
-                mine = [case for case in batch if case.case_id in ids]
+                mine = cases_of[trial.challenger]
                 ours, theirs = players.both(trial.champion, trial.challenger, [c.case_id for c in mine])
                 if mine and (why := unusable(ours, theirs)):
                     return f"the gate stopped: {why}; its tests stay open: repair that and run again"
@@ -259,6 +288,12 @@ def _play(trials: Sequence[Trial], tests: GateTests, players: Players, settings:
             tests.people.ask(asked)
             advance(len(batch))
     return None
+
+
+def _cases_of(trial: Trial, batch: Sequence[LabelledCase]) -> list[LabelledCase]:
+    """Those of the batch that this test still waits for."""
+    ids = {case.case_id for case in trial.rest}
+    return [case for case in batch if case.case_id in ids]
 
 
 def _judge(trial: Trial, tests: GateTests, stopped: str | None) -> GateResult:

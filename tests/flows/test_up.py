@@ -22,7 +22,7 @@ from ratchet.infra.stack.service import Service
 from ratchet.infra.stack.stack import Stack, StackPlan
 
 COMMAND = [sys.executable, "-c", "from ratchet.flows.cli import main; main()", "up"]
-START_LIMIT_S = 150.0
+START_LIMIT_S = 300.0
 
 
 def watched(folder: Path, code: str, health: list[bool]) -> Stack:

@@ -27,7 +27,7 @@ def tiny_tokenizer() -> Any:
         unk_token=SPECIAL[0],
         bos_token=SPECIAL[1],
         eos_token=SPECIAL[2],
-        pad_token=SPECIAL[2],
+        pad_token=SPECIAL[0],
     )
     tokenizer.chat_template = TEMPLATE
     return tokenizer
@@ -43,7 +43,7 @@ def tiny_model(folder: Path, *, kind: str = "llama", seed: int = 0, tied: bool =
     config = AutoConfig.for_model(
         kind, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         vocab_size=len(tokenizer), max_position_embeddings=512, tie_word_embeddings=tied, initializer_range=0.3,
-        bos_token_id=1, eos_token_id=2, pad_token_id=2,
+        bos_token_id=1, eos_token_id=2, pad_token_id=0,  # its row is zero, and could not be learned
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

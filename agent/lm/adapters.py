@@ -1,4 +1,7 @@
-"""LoRA adapters on the upper layers of the embedded LM: any number attached, one in use, at most one in training."""
+"""LoRA adapters on one model: any number attached, one in use, at most one in training.
+
+An adapter is verified as it is attached: one for another base would answer without complaint.
+"""
 
 import json
 import warnings
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.agent.errors import BadInput
+from ratchet.agent.lm.adapter_files import check_adapter
 from ratchet.agent.lm.weights import EMBEDDED_MODEL
 from ratchet.agent.record import content_hash
 
@@ -23,8 +27,9 @@ FRESH = "fresh"
 class Adapters:
     """The adapters of one model."""
 
-    def __init__(self, model: Any) -> None:
-        self._model = model
+    def __init__(self, model: Any, base: Path | None = None, *, first_layer: int = TRUNK) -> None:
+        """`base`: the model's folder; `first_layer`: an adapter that changes a lower one is refused."""
+        self._model, self._base, self._first_layer = model, base, first_layer
         self._wrapped: Any = None
         self._loaded: set[str] = set()
 
@@ -32,7 +37,8 @@ class Adapters:
     def using(self, adapter: Path | None) -> Iterator[None]:
         """Calculate with this adapter, or with none."""
         if adapter is not None:
-            self._wrapped.set_adapter(self.attach(adapter))
+            name = self.attach(adapter)
+            self._wrapped.set_adapter(name)
             self._wrapped.requires_grad_(False)
             yield
         elif self._wrapped is not None:
@@ -45,17 +51,16 @@ class Adapters:
         """Load a LoRA adapter, once; returns its name in the model.
 
         Raises:
-            BadInput: there is no adapter, or it touches layers of the shared trunk.
+            BadInput: there is no adapter, it is not whole or of another base, or it touches the shared trunk.
         """
         from peft import LoraConfig, PeftModel
 
         name = str(adapter)
         if name in self._loaded:
             return _key(name)
-        if not (adapter / "adapter_config.json").is_file():  # peft would go and ask a hub for it
-            raise BadInput(f"no adapter in {name}: give the folder that holds adapter_config.json")
+        check_adapter(adapter, base=self._base)
         layers = LoraConfig.from_pretrained(name).layers_to_transform
-        if not isinstance(layers, list) or min(layers) < TRUNK:
+        if self._first_layer and (not isinstance(layers, list) or min(layers) < self._first_layer):
             raise BadInput(
                 f"adapter {name} changes layers {layers}; the embedded LM shares all below {TRUNK}: "
                 f"train it with layers_to_transform={TRUNK}…29"

@@ -16,7 +16,8 @@ import numpy as np
 from dspy.lm15 import Message, Request, Response, TextPart, Usage
 
 from ratchet.agent.errors import LMFailure
-from ratchet.agent.lm.lm import Prompt, Room, Scores, Training, Written
+from ratchet.agent.lm.adapter_files import check_adapter
+from ratchet.agent.lm.lm import InProcess, Prompt, Room, Scores, Training, Written
 from ratchet.agent.lm.prompt_format import SMALL
 from ratchet.agent.lm.smollm2 import SmolLM2, prompts_at_once
 from ratchet.agent.lm.weights import EMBEDDED_MODEL, weights_folder
@@ -64,9 +65,13 @@ class Embedded:
             return smollm2().generate([prompt], adapter=self.adapter, max_tokens=max_tokens)[0]
 
     def complete(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[Written]:
-        """Greedy continuations in one batch; without the adapter, which has learned to choose."""
+        """Greedy continuations in one batch; without an adapter that has learned to choose only."""
         with self._lock:
-            return smollm2().generate(prompts, max_tokens=max_tokens)
+            return smollm2().generate(prompts, adapter=self._writing(), max_tokens=max_tokens)
+
+    def _writing(self) -> Path | None:
+        manifest = check_adapter(self.adapter) if self.adapter is not None else None
+        return None if manifest is None or manifest.parameters.get("method") == "options" else self.adapter
 
     @contextmanager
     def training(self, config: Any, *, seed: int) -> Iterator[Training]:
@@ -96,7 +101,7 @@ def _loaded() -> SmolLM2:
 class EmbeddedEngine:
     """DSPy's engine interface over the embedded LM: scores choices where they are given, else generates."""
 
-    def __init__(self, lm: Embedded) -> None:
+    def __init__(self, lm: InProcess) -> None:
         self.lm = lm
 
     def complete(self, request: Request) -> Response:

@@ -34,7 +34,7 @@ class LeanAdapter(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
         inputs: dict[str, Any],
     ) -> list[dict[str, Any]]:
         """Format, ask, parse: one completion."""
-        prompt = self.prompt(signature, demos, inputs, SMALL if _is_embedded(lm) else LARGE)
+        prompt = self.prompt(signature, demos, inputs, lm.engine.lm.room if _is_embedded(lm) else LARGE)
         response = lm(self.request(lm, lm_kwargs, prompt, inputs.get("prior")))
         return [self.answer(signature, response.message.text or "", prompt.choices)]
 

@@ -1,8 +1,8 @@
 """What an agent may ask its LM, whichever it is.
 
 Decision: what differs between LMs is a question to the LM (does it score options? can it be trained?), never a
-comparison of its name. There are two: `Embedded`, in this process, and `Endpoint`, anything that LiteLLM reaches.
-Which one it is, is decided once, from the candidate (`of_candidate.py`).
+comparison of its name. There are three: `Embedded` and `Local`, in this process, and `Endpoint`, anything that
+LiteLLM reaches. Which one it is, is decided once, from the candidate (`of_candidate.py`).
 """
 
 from collections.abc import Callable, Sequence
@@ -103,10 +103,17 @@ class LM(Protocol):
         """What it answers: one of the prompt's choices in words, where it has any."""
 
     def complete(self, prompts: Sequence[Prompt], *, max_tokens: int) -> list[Written]:
-        """How it goes on, whatever its adapter has learned; only where `completes`."""
+        """How it goes on, under an adapter that has learned to write; only where `completes`."""
 
     def training(self, config: Any, *, seed: int) -> AbstractContextManager[Training]:
         """A fresh adapter to train, laid out by this `peft.LoraConfig`; only where `is_trainable`."""
 
     def price_usd(self, input_tokens: int, output_tokens: int) -> float | None:
         """Price of a call in US dollars; None = it is not known."""
+
+
+class InProcess(LM, Protocol):
+    """One whose weights are here."""
+
+    def write(self, prompt: Prompt, *, max_tokens: int = ...) -> Written:
+        """What it answers, of at most so many tokens."""

@@ -70,7 +70,7 @@ class SmolLM2:
         self._half = self._in_half()
         if self._half:  # embedding, last norm and head stay exact: they make the probabilities
             self.model.model.layers.to(torch.bfloat16)
-        self.adapters = Adapters(self.model)
+        self.adapters = Adapters(self.model, folder)
         self._trunk_layers = [fixed_layer(layer) for layer in self.model.model.layers[:TRUNK]]
         self._upper_layers: OrderedDict[str, list[Layer]] = OrderedDict()
         linear: list[Any] = [

@@ -14,6 +14,9 @@ from ratchet.agent.kinds.chat import request_of
 from ratchet.agent.kinds.chat_endpoint import Chat
 from ratchet.agent.kinds.chat_request import CALLS, rendered
 from ratchet.agent.kinds.program import Program
+from ratchet.agent.lm.embedded import Embedded
+from ratchet.agent.lm.of_candidate import lm_type
+from ratchet.agent.lm.prompt_format import in_words
 from ratchet.agent.memory.steps import WON
 from ratchet.agent.optimize.evidence import Example, Preference, Thumb
 from ratchet.agent.part_values import PartValues
@@ -73,14 +76,18 @@ def weight_of(example: Example) -> float:
 
 
 def decisions(program: Program, examples: Iterable[Example]) -> list[Conversation]:
-    """Of the built-in agent: its own prompt for each view, and the name of the right option."""
+    """Of the built-in agent: its own prompt for each view, as its LM reads it, and the name of the right option."""
     found: list[Conversation] = []
     for one in examples:
         prompt, observation, _ = program.prompt(one.view)
         names = [option.name for option in observation.options]
         answer = prompt.choices[names.index(one.answer)] if one.answer in names else one.answer
-        pieces: list[Piece] = [("read", prompt.text), ("own", f"{answer}<|im_end|>")]
-        found.append({"pieces": pieces, "weight": weight_of(one)})
+        if lm_type(program.candidate.base_model) is Embedded:
+            pieces: list[Piece] = [("read", prompt.text), ("own", f"{answer}<|im_end|>")]
+            found.append({"pieces": pieces, "weight": weight_of(one)})
+        else:  # it has a chat template of its own
+            asked: list[Message] = [{"role": "user", "content": in_words(prompt)}, message_of(answer)]
+            found.append({"messages": asked, "weight": weight_of(one)})
     return found
 
 

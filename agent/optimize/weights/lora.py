@@ -13,7 +13,9 @@ from pydantic import Field
 from ratchet.agent.candidate import Candidate
 from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.lm.adapter_files import check_adapter
+from ratchet.agent.lm.adapter_name import with_adapter
 from ratchet.agent.lm.adapters import TRUNK
+from ratchet.agent.lm.embedded import Embedded
 from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.optimize.budget import Budget
 from ratchet.agent.optimize.evidence import Evidence, Example
@@ -52,6 +54,8 @@ class Lora(LoraSettings):
     endpoint it is the model that the endpoint serves, and has to be named."""
     method: Method = "options"
     """`options` (embedded LM only), `sft`, `dpo` (side-by-side picks) or `kto` (thumbs)."""
+    model_part: str | None = None
+    """Of an agent in Python the `ratchet.model` part by which its code asks that model: it becomes the adapter's."""
     max_examples: int = Field(default=2000, ge=1)
     """Budget: of more examples the newest are taken, since traffic drifts."""
     tune_share: float = Field(default=0.15, ge=0, le=0.5)
@@ -64,7 +68,7 @@ class Lora(LoraSettings):
         if self.method != "options":
             return self._from_conversations(parent, evidence, work)
         built_in_only(parent.candidate)
-        if not lm_type(parent.candidate.base_model).is_trainable:
+        if lm_type(parent.candidate.base_model) is not Embedded:
             raise NothingToPropose(
                 f"it trains the embedded LM, and the agent runs on {parent.candidate.base_model}: give Lora a "
                 'base and method="sft"'
@@ -113,6 +117,11 @@ class Lora(LoraSettings):
             raise NothingToPropose(
                 f'method "{self.method}" trains one agent, and this is a team: use "options"'
             )
+        if parent.candidate.kind == "callable" and self.model_part is None:
+            raise NothingToPropose(
+                "the agent's own code asks its LM: give Lora the model_part by which it does, so that it asks the "
+                "adapter"
+            )
         base, settings = self._base(parent.candidate)
         draft = parent.candidate.model_copy(update={"adapter": None})
         folder = work.folder / "adapters"
@@ -125,7 +134,7 @@ class Lora(LoraSettings):
         manifest = check_adapter(folder / digest)
         assert manifest is not None, "it was written with one"
         return Proposal(
-            candidate=draft.model_copy(update={"adapter": digest}),
+            candidate=with_adapter(draft, digest, model_part=self.model_part),
             files={"adapter": folder / digest},
             note=f"LoRA by {self.method} on {len(rows)} {UNITS[self.method]}, loss {losses[0]:.2f} → "
             f"{losses[-1]:.2f}.",
@@ -156,6 +165,8 @@ class Lora(LoraSettings):
             raise NothingToPropose(
                 f"the agent runs on {mine}, and an adapter for {self.base} would not fit: leave base out"
             )
+        if lm_type(mine) is not Embedded:
+            return mine, self
         first = TRUNK if self.first_layer is None else max(TRUNK, self.first_layer)
         return mine, self.model_copy(update={"first_layer": first})
 

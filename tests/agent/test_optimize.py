@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from ratchet.agent.candidate import Topology
 from ratchet.agent.environment import Option
@@ -175,6 +176,7 @@ def test_an_adapter_that_is_not_there_is_refused_by_name(lm, examples, tmp_path)
 
 def test_an_adapter_of_shared_layers_is_refused(lm, examples, tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "layers_to_transform": [3, 29]}')
+    save_file({"weights": np.zeros(1)}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(
         BadInput, match=rf"changes layers \[3, 29\]; the embedded LM shares all below {TRUNK}"
     ):

@@ -6,7 +6,7 @@ accuracy with 95 % intervals on fresh requests and on toolsets never served, bes
 
 python tests/bench/bench_unseen.py [--seeds 0 1 2 3 4] [--tune-on 60] [--cases 40]
 Exits with 1 where, over all seeds, toolsets never served come below day 1, or fresh requests do not gain 0.2 on it.
-Some 300 prompts a seed: 2 minutes on two idle cores.
+Some 300 prompts a seed; 977 s for one on two cores that twenty processes shared.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 python tests/bench/bench_workers.py [--workers local,ray,dask] [--cases 120] [--seconds 0.2]
 A callable that takes so many seconds for an answer, one call at a time; its proposers make two versions. Each round is
-a process with a home of its own; about a minute each on two cores, most of it set-up. A runner that is not installed
+a process with a home of its own; verdicts are compared without the latency that they name. About a minute each on two cores, most of it set-up. A runner that is not installed
 is named and left out: pip install "ratchet-loop[ray,dask]".
 """
 
@@ -77,7 +77,7 @@ if __name__ == "__main__":
 
     gate._play = timed
     report = improve(sys.argv[1], ImproveSettings(workers=sys.argv[2], gate=GateSettings(min_cases=8, batch=16)))
-    judged = [[one.candidate_id, one.verdict.model_dump(mode="json")] for one in report.judged]
+    judged = [[one.candidate_id, one.verdict.model_dump(mode="json", exclude={"latency"})] for one in report.judged]
     print(json.dumps({"judged": judged, "gate_s": sum(took), "problems": report.problems}))
 """
 

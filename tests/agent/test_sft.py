@@ -12,13 +12,14 @@ from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Observation, Outcome, respond
 from ratchet.agent.errors import BadInput, NothingToPropose
 from ratchet.agent.kinds.decision import View
+from ratchet.agent.kinds.program import CHOOSE, Program
 from ratchet.agent.lm.adapter_files import MANIFEST, WEIGHTS, check_adapter
-from ratchet.agent.lm.weights import weights_folder
+from ratchet.agent.lm.weights import EMBEDDED_MODEL, weights_folder
 from ratchet.agent.optimize.budget import Budget, BudgetSpent, Meter
 from ratchet.agent.optimize.evidence import Evidence, Example, Preference, Thumb
 from ratchet.agent.optimize.proposer import Registered, Work, made_by
 from ratchet.agent.optimize.weights.chat_template import SMOLLM2, encode
-from ratchet.agent.optimize.weights.configuration import LoraSettings
+from ratchet.agent.optimize.weights.configuration import LoraSettings, Machine, Pieces, cut
 from ratchet.agent.optimize.weights.conversations import conversations
 from ratchet.agent.optimize.weights.lora import Lora
 from ratchet.agent.optimize.weights.rows import IGNORED, Collator, Item, rows_of
@@ -150,6 +151,14 @@ def test_rows_hold_every_conversation_once_without_padding_and_none_sees_another
         ).logits
         alone = model(input_ids=torch.tensor([items[1].ids])).logits
     assert torch.allclose(packed[0, 11:23], alone[0], atol=1e-4)
+
+
+def test_on_a_card_a_step_is_cut_to_what_fits_and_on_a_cpu_it_is_whole():
+    card = Machine("cuda", True, "flex_attention", True, False, 2048, free_bytes=64 * 10**9)
+    assert cut(card, rows=16, width=2048, n_layers=16, hidden=2048) == Pieces(14, 2, False)
+    assert cut(card, rows=16, width=2048, n_layers=32, hidden=4096) == Pieces(3, 6, False)
+    assert cut(card._replace(free_bytes=4 * 10**9), 16, 2048, 32, 4096) == Pieces(3, 6, True)
+    assert cut(card._replace(device="cpu", free_bytes=0), 5, 1024, 30, 576) == Pieces(5, 1, False)
 
 
 def _chats(n):
@@ -300,6 +309,17 @@ def test_by_each_method_the_parent_gets_an_adapter_of_the_named_base_and_what_wa
     assert found["conversations_digest"] == check_adapter(made.files["adapter"], base=base).data_digest
     assert len(found["loss"]) == 1
     assert made.cost["tokens"] > 0
+
+
+def test_of_the_built_in_agent_sft_trains_layers_that_its_lm_swaps(lm, examples, tmp_path):
+    told = Predictor(instructions="Pick the option that answers the request.")
+    candidate = Candidate(predictors={CHOOSE: told}, base_model=EMBEDDED_MODEL)
+    lora = Lora(method="sft", rank=4, epochs=2, batch_size=2, learning_rate=5e-3)
+    made = made_by(lora, Registered(candidate), Evidence(examples=examples[:2]), Work(folder=tmp_path))
+    prompt, _, _ = Program(candidate).prompt(examples[0].view)
+    right = prompt.choices.index(examples[0].answer)
+    before, after = lm.score(prompt), lm.score(prompt, adapter=made.files["adapter"])
+    assert after.log_probs[right] > before.log_probs[right] + 0.1
 
 
 def test_what_a_method_lacks_it_says(base, tmp_path):

@@ -46,6 +46,8 @@ class Machine(NamedTuple):
     four_bits: bool
     row: int
     """Tokens of a row of packed conversations."""
+    free_bytes: int = 0
+    """Of the card's memory, once the weights are in it; 0 = a CPU's, which is not watched."""
 
 
 def machine(weights_bytes: int, max_length: int) -> Machine:
@@ -60,15 +62,46 @@ def machine(weights_bytes: int, max_length: int) -> Machine:
     if not torch.cuda.is_available():
         half = bool(torch.cpu.get_capabilities().get("amx_bf16"))
         return Machine("cpu", half, "sdpa", liger=False, four_bits=False, row=min(max_length, CPU_ROW))
-    short = weights_bytes > QLORA_SHARE * torch.cuda.get_device_properties(0).total_memory
+    memory = torch.cuda.get_device_properties(0).total_memory
+    four_bits = weights_bytes > QLORA_SHARE * memory and _has("bitsandbytes")
     return Machine(
         "cuda",
         half=torch.cuda.is_bf16_supported(),
         attention="flash_attention_2" if _has("flash_attn") else "flex_attention",
         liger=_has("liger_kernel"),
-        four_bits=short and _has("bitsandbytes"),
+        four_bits=four_bits,
         row=max_length,
+        free_bytes=memory - (weights_bytes // 4 if four_bits else weights_bytes),
     )
+
+
+class Pieces(NamedTuple):
+    """How a step is cut so that its activations fit."""
+
+    rows: int
+    """Rows at once."""
+    times: int
+    """So often, before the weights move."""
+    recompute: bool
+    """Activations are calculated again on the way back instead of kept."""
+
+
+def cut(here: Machine, rows: int, width: int, n_layers: int, hidden: int) -> Pieces:
+    """A step of `rows` rows of `width` tokens, on this machine and a model of this shape.
+
+    A token's activations of a layer take some 34 bytes a hidden unit in bfloat16 (Korthikanti et al., 2022); half of
+    the free memory is left to the rest.
+    """
+    if here.device == "cpu":
+        return Pieces(rows, 1, recompute=False)
+    whole = 34 * n_layers * hidden * width
+    fits = int(0.5 * here.free_bytes / whole)
+    if fits < 1:  # kept is then one hidden state a layer
+        fits, recompute = max(1, int(0.5 * here.free_bytes / (2 * n_layers * hidden * width))), True
+    else:
+        recompute = False
+    at_once = min(rows, fits)
+    return Pieces(at_once, -(-rows // at_once), recompute)
 
 
 def first_layer(settings: LoraSettings, n_layers: int, device: str) -> int:

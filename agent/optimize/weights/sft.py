@@ -11,7 +11,7 @@ from typing import Any
 from ratchet.agent.errors import BadInput
 from ratchet.agent.optimize.budget import Meter
 from ratchet.agent.optimize.weights.chat_template import Encoded, encode
-from ratchet.agent.optimize.weights.configuration import LoraSettings
+from ratchet.agent.optimize.weights.configuration import LoraSettings, cut
 from ratchet.agent.optimize.weights.conversations import Conversation, Piece
 from ratchet.agent.optimize.weights.rows import IGNORED, Collator, Item, rows_of
 from ratchet.agent.optimize.weights.training import (
@@ -117,13 +117,18 @@ def sft_trainer(loaded: Base, items: Sequence[Item], job: Job) -> tuple[Any, lis
         rows += rows_of(lengths, room=room, seed=job.seed * 1000 + epoch, together=together)
         ends.append(len(rows))
     a_step = max(1, round(settings.batch_size * len(rows) / (settings.epochs * len(items))))
+    config = loaded.model.config.get_text_config()
+    pieces = cut(here, a_step, room, config.num_hidden_layers, config.hidden_size)
     steps = -(-len(rows) // a_step)
     args = arguments(
         SFTConfig,
         job,
         here,
         steps=steps,
-        per_device_train_batch_size=a_step,
+        per_device_train_batch_size=pieces.rows,
+        gradient_accumulation_steps=pieces.times,
+        gradient_checkpointing=pieces.recompute,
+        use_liger_kernel=here.liger,
         num_train_epochs=1,
         max_length=None,
         packing=False,
@@ -163,16 +168,17 @@ def _weighted() -> type[Any]:
                 "use_cache": False,
             }
             learned = labels != IGNORED
+            n = learned.sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
             if labels.device.type == "cuda":
                 said = -model(**seen, labels=inputs["labels"], fused_lm_head=True).log_probs
-                loss = (said * weights).sum() / learned.sum().clamp(min=1)
+                loss = (said * weights).sum() / n
             else:
                 at = learned.any(0).nonzero()[:, 0]
                 logits = model(**seen, logits_to_keep=at).logits.float()
                 said = torch.nn.functional.cross_entropy(
                     logits.flatten(0, 1), labels[:, at].flatten(), ignore_index=IGNORED, reduction="none"
                 )
-                loss = (said * weights[:, at].flatten()).sum() / learned.sum().clamp(min=1)
+                loss = (said * weights[:, at].flatten()).sum() / n
             self._total_train_tokens += inputs["input_ids"].numel()
             self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
             return loss

@@ -266,8 +266,10 @@ def by_mlflow(server: Endpoint12, calls: int, seed: int) -> str:
     from mlflow.genai.scorers import scorer
 
     os.environ |= {"OPENAI_API_BASE": server.address, "OPENAI_API_KEY": "none"}
-    client = openai.OpenAI(base_url=server.address, api_key="none")
-    uri = mlflow.genai.register_prompt(name=f"rules-{calls}-{seed}", template=FIRST).uri
+    client, name = openai.OpenAI(base_url=server.address, api_key="none"), f"rules-{calls}-{seed}"
+    where = f"{os.environ['MLFLOW_TRACKING_URI'].removeprefix('sqlite:///')}-{name}"  # else it is ./mlruns
+    mlflow.set_experiment(experiment_id=mlflow.create_experiment(name, artifact_location=where))
+    uri = mlflow.genai.register_prompt(name=name, template=FIRST).uri
 
     def predict(request: str) -> str:
         system = mlflow.genai.load_prompt(uri).format()

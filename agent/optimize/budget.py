@@ -48,6 +48,17 @@ class BudgetSpent(RatchetError):
     """The next call would not fit into the budget. A proposer ends with what it has found until then."""
 
 
+class Stopped(BaseException):
+    """A library's optimizer must end now; `why` is the budget, or what nobody in it is to blame for.
+
+    No `Exception`: DSPy's evaluators catch those, and go on with a score of 0.
+    """
+
+    def __init__(self, why: RatchetError) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
 class Spent(Record):
     """What was used."""
 

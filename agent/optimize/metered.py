@@ -8,14 +8,21 @@ takes time and tokens all the same.
 import copy
 import time
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, cast
 
+import dspy
+from dspy.lm15 import Message, Request, Response, TextPart
+from dspy.lm15 import Usage as DspyUsage
+from pydantic_core import to_jsonable_python
+
 from ratchet.agent.bounded_call import GivenUp, call
-from ratchet.agent.errors import OutOfTime
+from ratchet.agent.errors import BadInput, OutOfTime
+from ratchet.agent.kinds.agent import Agent
 from ratchet.agent.kinds.program import Program
 from ratchet.agent.lm.lm import LM, Prompt, Scores, Written
 from ratchet.agent.lm.patience import given_up_after
-from ratchet.agent.optimize.budget import Meter
+from ratchet.agent.optimize.budget import BudgetSpent, Meter, Stopped
 from ratchet.agent.optimize.calls import Calls
 from ratchet.agent.record import Json
 from ratchet.agent.trace import Usage
@@ -29,6 +36,21 @@ def metered(program: Program, meter: Meter, calls: Calls) -> Program:
     changed.lm = metered_lm(program.lm, meter, calls)
     if isinstance(changed, Team):
         changed.members = {name: metered(one, meter, calls) for name, one in changed.members.items()}
+    return changed
+
+
+def kept_within(agent: Agent, calls: Calls) -> Agent:
+    """The same agent, whose calls of an endpoint's LM are kept one by one: its case is what is counted.
+
+    A module's are not: what its predictors ask is kept where an optimizer plays it.
+    """
+    free = Meter()
+    if isinstance(agent, Program):
+        return agent if agent.lm.scores_options else metered(agent, free, calls)
+    if agent.lm is None or agent.candidate.kind == "module":
+        return agent
+    changed = copy.copy(agent)
+    changed.lm = metered_lm(agent.lm, free, calls)
     return changed
 
 
@@ -78,6 +100,44 @@ class MeteredLM:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._lm, name)
 
+    @cached_property
+    def dspy(self) -> dspy.LM:
+        """The same LM for DSPy's modules, under the same budget; `Stopped` ends a search where it is spent."""
+        known = copy.copy(self._lm.dspy)
+        known.__class__ = type(known.__class__.__name__, (_MeteredDspy, known.__class__), {})
+        known.ratchet_lm = self
+        return known
+
+    def answer(self, request: Request, ask: Callable[[], Response]) -> Response:
+        """What `ask` answers to a request of DSPy's; of an LM that only scores options only time counts.
+
+        Raises:
+            Stopped: no budget is left. No `Exception`, which DSPy would take for a wrong answer.
+        """
+
+        def text_of() -> tuple[Json, Usage]:
+            response = ask()
+            n_in, n_out = response.usage.input_tokens or 0, response.usage.output_tokens or 0
+            cost = self._lm.price_usd(n_in, n_out) or 0.0
+            usage = Usage(input_tokens=n_in, output_tokens=n_out, lm_calls=1, cost_usd=cost)
+            return response.message.text or "", usage
+
+        try:
+            if self._lm.scores_options:
+                self._meter.take(0)
+                return ask()
+            content = to_jsonable_python(request, fallback=repr)
+            said, usage = paid_once(self._meter, self._calls, text_of, "dspy", self._lm.model, content)
+        except BudgetSpent as spent:
+            raise Stopped(spent) from None
+        return Response(
+            id=None,
+            model=request.model,
+            message=Message.assistant([TextPart(str(said))]),
+            finish_reason="stop",
+            usage=DspyUsage(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens),
+        )
+
     def __deepcopy__(self, memo: dict[int, Any]) -> "MeteredLM":
         return self  # DSPy copies programs, and what a copy spends is spent of the same budget
 
@@ -107,3 +167,18 @@ class MeteredLM:
         for one in written:
             self._meter.charge(one.usage, kept_s=0.0)
         return written
+
+
+class _MeteredDspy:
+    """In front of an LM's own class, so that DSPy takes it for what it is."""
+
+    ratchet_lm: MeteredLM
+
+    def __call__(self, *asked: Any, **settings: Any) -> Any:
+        own: Any = super()
+        if len(asked) != 1 or not isinstance(asked[0], Request):  # another adapter than the lean one
+            raise BadInput("a proposer's LM is asked by `LeanAdapter` or `Work.write`, which count its calls")
+        return self.ratchet_lm.answer(asked[0], lambda: own.__call__(*asked, **settings))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_MeteredDspy":
+        return self

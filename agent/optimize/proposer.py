@@ -165,7 +165,7 @@ class Work:
         Raises:
             BudgetSpent: not all of them fit into the budget, or it ran out on the way; what was played is kept.
         """
-        agent = self.agent(candidate, files).single_attempt()
+        agent = self._player(candidate, files).single_attempt()
         world = self.scored or self.environment
         return self._each("play", agent, cases, partial(self._run, agent, world), progress, what_fits)
 
@@ -197,7 +197,13 @@ class Work:
             some = partial(self._run, agent, world, times=times)
             return self._each("repair", agent, known, some, progress, what_fits=True)
 
-        return repair(self.agent(candidate, files), failed, cases, self.environment, play=play)
+        return repair(self._player(candidate, files), failed, cases, self.environment, play=play)
+
+    def _player(self, candidate: Candidate, files: Mapping[str, Path]) -> "Agent":
+        """The candidate, whose LM is not asked again what it was asked before a kill in the middle of a case."""
+        from ratchet.agent.optimize.metered import kept_within
+
+        return kept_within(self.agent(candidate, files), self.calls)
 
     def _each(
         self,
@@ -211,7 +217,7 @@ class Work:
         """Each case in order, counted before and kept after; those that ended where only some had to fit."""
         cases = cases[: self.meter.room(len(cases))] if what_fits else cases
         self.meter.take(len(cases))
-        apart = 1 if agent.at_once > 1 else _TOGETHER
+        apart = _TOGETHER if _runs_here(agent) else 1
         parts = [cases[start : start + apart] for start in range(0, len(cases), apart)]
         beside = max(min(agent.at_once, len(parts)), 1)
 
@@ -332,6 +338,11 @@ class Work:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def _runs_here(agent: "Agent") -> bool:
+    """Whether all that it asks is an LM in this process: nothing is paid, and cases are played in batches."""
+    return agent.candidate.kind == "built-in" and agent.lm is not None and agent.lm.scores_options
 
 
 def built_in_only(candidate: Candidate) -> None:

@@ -7,7 +7,6 @@ attempts and could not tell.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,13 +86,18 @@ class TeamSearch(Record):
         best, n_tried = origin, 1
         for _ in range(self.rounds):
             around: list[Tried] = []
-            with suppress(BudgetSpent):  # the best until then is checked all the same
+            spent: BudgetSpent | None = None
+            try:
                 for change, one, kept in moves(best.candidate, best.files):
                     around.append(_try(change, one, kept, searched, work))
                     done(1)
+            except BudgetSpent as error:
+                spent = error
             n_tried += len(around)
             better = max(around, key=lambda tried: (round(tried.score, 9), -tried.tokens), default=best)
             if not self.is_worth(better, best):
+                if spent is not None and best is origin:  # else the best until then is checked all the same
+                    raise spent
                 break
             best = better if best is origin else better._replace(change=f"{best.change}, {better.change}")
         return best, n_tried

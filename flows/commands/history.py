@@ -61,18 +61,24 @@ def lines(versions: list[Version], title: str) -> Table:
 def cost_lines(versions: Sequence[Version], fruitless: Sequence[Fruitless]) -> Table | None:
     """What making each took, and what came to nothing: one line each; None where nothing is known."""
     table = Table(box=None, pad_edge=False, header_style="dim")
-    table.add_column("cost", no_wrap=True, overflow="ellipsis")
+    table.add_column("cost", no_wrap=True, overflow="ellipsis", max_width=22)
     for column in ("calls", "tokens", "money", "seconds"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("for each point gained", no_wrap=True, overflow="ellipsis")
+    table.add_column("for each point gained", no_wrap=True, overflow="ellipsis", max_width=24)
     for version in versions:
         if spent(version.cost):
             name = Text.assemble((f"v{version.number}", "bold"), f"  {version.candidate.origin.proposer}")
-            table.add_row(name, *_units(version.cost), spent(version.cost_per_point))
+            table.add_row(name, *_units(version.cost), _worth(version.cost_per_point))
     for proposer, costs in _by_proposer(fruitless).items():
         times = f" {len(costs)} ×" if len(costs) > 1 else ""
         table.add_row(outside(proposer), *_units(summed(costs)), Text(f"nothing came of it{times}", "yellow"))
     return table if table.row_count else None
+
+
+def _worth(per_point: Mapping[str, float]) -> str:
+    """Calls and money; seconds where neither was needed. `ratchet show` and `--json` tell all of it."""
+    paid = {unit: per_point[unit] for unit in ("calls", "usd") if per_point.get(unit)}
+    return spent(paid or per_point)
 
 
 def _units(cost: Mapping[str, float]) -> list[str]:

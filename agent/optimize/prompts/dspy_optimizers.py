@@ -20,11 +20,11 @@ from ratchet.agent.environment import Outcome
 from ratchet.agent.errors import BadInput, LMFailure, NothingToPropose, said
 from ratchet.agent.kinds.module import ModuleAgent
 from ratchet.agent.memory.steps import WON
-from ratchet.agent.optimize.budget import BudgetSpent
+from ratchet.agent.optimize.budget import BudgetSpent, Stopped
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import shuffled
 from ratchet.agent.optimize.prompts.few_shot import muted
-from ratchet.agent.optimize.prompts.metered_lm import LMCalls, Stopped
+from ratchet.agent.optimize.prompts.metered_lm import LMCalls
 from ratchet.agent.optimize.prompts.played_module import CASE, ModulePlays
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work
 from ratchet.agent.record import Json, as_text

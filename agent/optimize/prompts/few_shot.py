@@ -15,6 +15,7 @@ from ratchet.agent.candidate import Candidate, Demo, Predictor
 from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.kinds.program import CHOOSE, Program
 from ratchet.agent.lm.lean_adapter import LeanAdapter
+from ratchet.agent.optimize.budget import BudgetSpent, Stopped
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import shuffled
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work
@@ -32,14 +33,21 @@ def search(settings: "Prompts", parent: Registered, evidence: Evidence, work: Wo
         def metric(example: dspy.Example, prediction: dspy.Prediction, trace: object = None) -> bool:
             nonlocal calls
             calls += 1
-            done(1)
+            try:
+                done(1)
+            except BudgetSpent as spent:  # DSPy would take it for a wrong answer, and go on
+                raise Stopped(spent) from None
             return bool(example.choice == prediction.choice)
 
-        found = [
-            one
-            for student in _students(settings, parent, work)
-            for one in _tried(settings, student, training, validation, metric)
-        ]
+        found: list[tuple[Predictor, float]] = []
+        try:
+            for student in _students(settings, parent, work):
+                found += _tried(settings, student, training, validation, metric)
+        except Stopped as stopped:
+            if not found or not isinstance(
+                stopped.why, BudgetSpent
+            ):  # else the best until then is the result
+                raise stopped.why from None
     # of equally good programs one with demos: what a few cases cannot tell apart, the gate can
     predictor, score = max(found, key=lambda one: (one[1], len(one[0].demos) > 0))
     plain = next(rate for one, rate in found if one == _plain(parent.candidate))

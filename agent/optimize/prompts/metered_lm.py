@@ -26,21 +26,13 @@ from ratchet.agent.errors import RatchetError, ServiceUnavailable, said
 from ratchet.agent.kinds.module import usage_of
 from ratchet.agent.lm.endpoint import price_of
 from ratchet.agent.lm.patience import RETRIES, is_from_outside, may_succeed_later, patience
-from ratchet.agent.optimize.budget import BudgetSpent, Meter
+from ratchet.agent.optimize.budget import BudgetSpent, Meter, Stopped
 from ratchet.agent.optimize.calls import Calls
 from ratchet.agent.record import Json, content_hash
 from ratchet.agent.trace import Usage
 
 _SECRET: Final = frozenset(("api_key", "cache"))
 """Settings of a call that are no part of what is asked."""
-
-
-class Stopped(BaseException):
-    """The optimizer must end now; `why` is the budget, or what nobody in it is to blame for."""
-
-    def __init__(self, why: RatchetError) -> None:
-        super().__init__(str(why))
-        self.why = why
 
 
 class LMCalls:

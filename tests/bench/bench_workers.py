@@ -1,9 +1,10 @@
 """One round of `improve` in one process, and on two workers of Ray and of Dask: the same verdicts, and the seconds.
 
 python tests/bench/bench_workers.py [--workers local,ray,dask] [--cases 120] [--seconds 0.2]
-A callable that takes so many seconds for an answer, one call at a time; its proposers make two versions. Each round is
-a process with a home of its own; verdicts are compared without the latency that they name. About a minute each on two cores, most of it set-up. A runner that is not installed
-is named and left out: pip install "ratchet-loop[ray,dask]".
+A callable that takes so many seconds for an answer, one call at a time; its proposers make two versions. Each round
+is a process with a home of its own; verdicts are compared without the latency, which each round measures anew. About a
+minute each on two idle cores, most of it set-up. A runner that is not installed is named and left out:
+pip install "ratchet-loop[ray,dask]".
 """
 
 import argparse
@@ -77,7 +78,9 @@ if __name__ == "__main__":
 
     gate._play = timed
     report = improve(sys.argv[1], ImproveSettings(workers=sys.argv[2], gate=GateSettings(min_cases=8, batch=16)))
-    judged = [[one.candidate_id, one.verdict.model_dump(mode="json", exclude={"latency"})] for one in report.judged]
+    judged = [
+        [one.candidate_id, one.verdict.model_dump(mode="json", exclude={"latency"})] for one in report.judged
+    ]
     print(json.dumps({"judged": judged, "gate_s": sum(took), "problems": report.problems}))
 """
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ratchet.agent.candidate import Candidate
 from ratchet.agent.errors import BadInput
+from ratchet.agent.lm.adapter_files import check_adapter
 from ratchet.agent.lm.adapter_name import PREFIXES, adapter_name
 from ratchet.agent.lm.dynamic_lora import LoraServer
 from ratchet.agent.lm.endpoint import VENDOR, checked_address
@@ -78,6 +79,7 @@ class AdapterServer:
         return {name: self._proven(name, folder, probes.get(name)) for name, folder in self.adapters.items()}
 
     def _proven(self, name: str, folder: Path, known: Probe | None) -> Probe:
+        check_adapter(folder)
         server = self._server()
         path = path_there(folder, name, self._settings.lora_folder)
         known = known or _made.get((server.address, name))

@@ -95,6 +95,15 @@ def test_adapters_lie_where_the_server_sees_them_whole(vllm, tmp_path):
         server_of(vllm, folder, lora_folder=str(tmp_path / "a file")).prove({})
 
 
+def test_an_adapter_that_is_cut_off_reaches_no_server(vllm, tmp_path):
+    folder = adapter_folder(tmp_path / "a")
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(BadInput, match="is truncated or altered"):
+        server_of(vllm, folder).prove({})
+    assert vllm.calls == []
+
+
 def test_only_versions_whose_lm_a_server_has_are_proven_and_a_vendor_loads_nothing(tmp_path):
     folder = adapter_folder(tmp_path / "a")
     files = {"adapter": folder}

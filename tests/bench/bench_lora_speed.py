@@ -252,7 +252,7 @@ def one_shape(name: str, at: Path, device: str, peak: float, n: int, seconds: fl
     base = random_llama(at / "base", SHAPES[name], device)
     n_weights = sum(path.stat().st_size for path in base.glob("*.safetensors")) // 2
     items = lognormal_items(n, SHAPES[name]["vocab"])
-    settings = LoraSettings(epochs=1, first_layer=0, batch_size=64)
+    settings = LoraSettings(epochs=1, first_layer=0, batch_size=64 if n > 512 else 8)
     ways: dict[str, Callable[[Path], Any]] = {
         "ours": lambda to: our_trainer(job_at(to, base, settings), None, items),
         "padded Trainer": lambda to: padded_trainer(to, base, (), items),

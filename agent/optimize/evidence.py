@@ -7,7 +7,7 @@ that shaped a candidate, and no proposer can forget to say which cases these wer
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pydantic import Field
 
@@ -20,6 +20,8 @@ from ratchet.agent.record import Json, Record, content_hash
 from ratchet.agent.trace import Trace
 
 T = TypeVar("T")
+NOBODY: Final = "nobody"
+"""Source of an example whose right answer is not known: only a scorer can tell."""
 
 
 class Example(Record):
@@ -34,7 +36,7 @@ class Example(Record):
     seen_at: datetime | None = None
     """When the case came: a budget that cannot hold all examples prefers the newest."""
     source: str = "human"
-    """`human`, or `own` for what the agent did with success."""
+    """`human`, `own` for what the agent did with success, or `NOBODY`."""
     said_at: datetime | None = None
     """When a person said that this is right; None = nobody did, or it is not known when."""
     supersedes: tuple[str, ...] = ()
@@ -50,6 +52,8 @@ class Example(Record):
     @property
     def case(self) -> Case:
         """The case, to be played again and scored."""
+        if self.source == NOBODY:
+            return Case(inputs=self.view.inputs or {})
         known = (self.expected, self.call, self.answer)
         return Case(inputs=self.view.inputs, expected=next(one for one in known if one is not None))
 

@@ -8,8 +8,9 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ from ratchet.agent.optimize.prompts.prompts import Prompts
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work, made_by
 from ratchet.agent.parts import prompt, tool_description
 from ratchet.agent.project import Project
-from ratchet.agent.trace import Usage
+from ratchet.agent.rollout.loop import run
+from ratchet.agent.trace import Trace, Usage
 from ratchet.flows.template.desk.scripted_llm import TOPICS, running, topics
 
 RULES = {"refund": "heron", "parcel": "lynx", "login": "otter", "screen": "wren"}
@@ -122,6 +124,7 @@ def made(
     of: Project | None = None,
     *,
     examples: list[Example] | None = None,
+    rollouts: Sequence[Trace] = (),
     calls: Calls | None = None,
     endpoint: dict[str, Any] | None = None,
     model: str | None = None,
@@ -139,8 +142,35 @@ def made(
         writer=lambda candidate: writer,
         calls=calls or Calls(),
     )
-    evidence = Evidence(examples=known() if examples is None else examples)
+    evidence = Evidence(examples=known() if examples is None else examples, rollouts=rollouts)
     return made_by(proposer, Registered(first, seen=frozenset({"old"})), evidence, work)
+
+
+def test_where_a_scorer_judges_every_run_what_failed_teaches_although_nobody_says_what_is_right(tmp_path):
+    """As in `ratchet init --kind callable`: only won runs are examples, and the parent wins none of the others."""
+    right = {example.view.inputs["request"]: example.answer for example in known()}
+    names = set(RULES.values())
+
+    def solved(case: Case, said: Any) -> float:
+        return float(said == right[case.inputs["request"]])
+
+    def knowing(asked: str) -> str:
+        """A scripted writer that knows the teams by itself, of the topics that it is shown."""
+        old, told = asked.split("```")[1].strip(), asked.split("```", 2)[2]
+        new = [f"{a} goes to {b}." for a, b in RULES.items() if a in told and a not in old]
+        return "```\n" + " ".join([old, *new]) + "\n```"
+
+    of = project(score=solved)
+    first = first_candidate(of, None, None)
+    cases = [Case(inputs={"request": text}) for text in REQUESTS]
+    at = datetime(2026, 11, 26, tzinfo=UTC)
+    served = run(make_agent(of, first, {}), cases, of.environment, at=lambda _: at)
+    assert {trace.score for trace in served} == {0.0}
+    proposal = made(tmp_path, GEPA, writer := ScriptedWriter(knowing), of, examples=[], rollouts=served)
+    text = " ".join(p.instructions for p in proposal.candidate.predictors.values())
+    assert {team for _, team in RULE.findall(text)} == names
+    assert "Right answer" not in "".join(writer.prompts)
+    assert {trace.case.case_id for trace in served} <= set(proposal.seen_case_ids)
 
 
 DEMO = Demo(inputs="my hamster", output="vet")

@@ -21,8 +21,9 @@ from ratchet.agent.errors import BadInput, LMFailure, NothingToPropose, said
 from ratchet.agent.kinds.module import ModuleAgent
 from ratchet.agent.memory.steps import WON
 from ratchet.agent.optimize.budget import BudgetSpent, Stopped
-from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.evidence import NOBODY, Evidence, Example
 from ratchet.agent.optimize.examples import shuffled
+from ratchet.agent.optimize.prompts.cases import playable
 from ratchet.agent.optimize.prompts.few_shot import muted
 from ratchet.agent.optimize.prompts.metered_lm import LMCalls
 from ratchet.agent.optimize.prompts.played_module import CASE, ModulePlays
@@ -70,7 +71,10 @@ def search(settings: "Prompts", parent: Registered, evidence: Evidence, work: Wo
     parameters = checked_parameters(settings.optimizer, settings.parameters)
     agent = work.agent(parent.candidate, parent.files)
     assert isinstance(agent, ModuleAgent), "a module's agent"
-    known = {e.view.case_id: e for e in evidence.examples if e.call is not None and e.view.inputs}
+    usable = [e for e in playable(evidence) if e.call is not None or e.source == NOBODY]
+    if settings.optimizer != "gepa":  # its examples become demos, which need an answer
+        usable = [e for e in usable if e.source != NOBODY]
+    known = {e.view.case_id: e for e in usable}
     shares = _shares(list(known.values()), settings.validation, work.seed)
     cases = [Case(inputs=e.view.inputs or {}, expected=e.call) for e in known.values()]
     with work.progress(f"{settings.name}: {settings.optimizer}", work.meter.budget.calls or 0) as done:
@@ -273,12 +277,12 @@ class _Run:
     def _feedback(self, case_id: str, found: Outcome) -> str:
         score, right = found.score or 0.0, self.plays.cases[case_id].expected
         lines = [f"Score: {score:g} of 1.", found.feedback]
-        lines += [f"The right answer: {as_text(right)}"] if score < WON else []
+        lines += [f"The right answer: {as_text(right)}"] if score < WON and right is not None else []
         return "\n".join(line for line in lines if line)
 
     def _example(self, case_id: str, answer: str) -> dspy.Example:
         inputs, right = self.plays.inputs[case_id], self.plays.cases[case_id].expected
-        labels = right if isinstance(right, dict) else {answer: right}
+        labels = right if isinstance(right, dict) else {} if right is None else {answer: right}
         return dspy.Example(**{**labels, **inputs, CASE: case_id}).with_inputs(*inputs)
 
     def _candidate(self, key: str) -> Candidate:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.lm.lm import LM
 from ratchet.agent.optimize.budget import BudgetSpent
-from ratchet.agent.optimize.evidence import Evidence, Example
+from ratchet.agent.optimize.evidence import NOBODY, Evidence, Example
+from ratchet.agent.optimize.prompts.cases import playable
 from ratchet.agent.optimize.prompts.reflecting import reflection_prompt, too_long, written_text
 from ratchet.agent.optimize.prompts.texts import length_told, texts_of, with_texts
 from ratchet.agent.optimize.proposer import Proposal, Registered, Work
@@ -46,7 +47,7 @@ def search(settings: "Prompts", parent: Registered, evidence: Evidence, work: Wo
     texts = texts_of(parent.candidate)
     if not texts:
         raise NothingToPropose("the agent has no prompt and no tool description: name them as `parts`")
-    training, validation = split(evidence.examples, settings.validation, work.seed)
+    training, validation = split(playable(evidence), settings.validation, work.seed)
     tries = Tries(settings, parent, work, writer, training=_worth_reading(training, evidence.served))
     with work.progress(f"{settings.name}: writing with GEPA", settings.budget.calls or 0) as done:
         tries.progress = done
@@ -66,7 +67,8 @@ def split(examples: Sequence[Example], n_validation: int, seed: int) -> tuple[li
             groups.setdefault(example.session_id or example.view.case_id, []).append(example)
     if len(groups) < 2:
         raise NothingToPropose(
-            f"it needs labelled cases of at least 2 sessions, to write from and to choose by, got {len(groups)}"
+            "it needs scored or labelled cases of at least 2 sessions, to write from and to choose by, got "
+            f"{len(groups)}"
         )
     ordered = sorted(groups, key=lambda group: content_hash([seed, group]))
     most = min(n_validation, sum(map(len, groups.values())) // 2)
@@ -76,7 +78,7 @@ def split(examples: Sequence[Example], n_validation: int, seed: int) -> tuple[li
         into = validation if not validation or len(validation) + len(groups[group]) <= most else training
         into += groups[group]
     if not training:
-        raise NothingToPropose("all labelled cases are of one session: none is left to write from")
+        raise NothingToPropose("all cases are of one session: none is left to write from")
     return training, validation
 
 
@@ -89,6 +91,7 @@ def _worth_reading(training: Sequence[Example], served: Sequence[Trace]) -> list
         if trace.case.case_id in answers
         and (trace.error is not None or as_text(trace.answer) != answers[trace.case.case_id])
     }
+    wrong |= {e.view.case_id for e in training if e.source == NOBODY}
     failed = [e for e in training if e.view.case_id in wrong]
     others = [e for e in training if e.view.case_id not in wrong]
     return [*failed, *others[: len(failed)]] if failed else list(training)

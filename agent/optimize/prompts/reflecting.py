@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ratchet.agent.lm.prompt_format import data
-from ratchet.agent.optimize.evidence import Example
+from ratchet.agent.optimize.evidence import NOBODY, Example
 from ratchet.agent.record import as_text
 from ratchet.agent.trace import Trace
 
@@ -86,7 +86,8 @@ def _told(example: Example, trace: Trace) -> list[tuple[str, str]]:
         lines += [("Options", ", ".join(o.name for o in example.view.observation.options))]
         lines += [("Answer", as_text(steps[-1].action.said))]
     lines += [("Score", "not known" if trace.score is None else f"{trace.score:g} of 1")]
-    lines += [("Right answer", as_text(example.answer if example.call is None else example.call))]
+    if example.source != NOBODY:
+        lines += [("Right answer", as_text(example.answer if example.call is None else example.call))]
     lines += [("Feedback", _feedback(example, trace))]
     return [(label, text) for label, text in lines if text.strip()]
 

@@ -1,4 +1,4 @@
-"""Which LM writes instructions and reflections for proposers: a strong one may write for a small one that serves."""
+"""Which LM writes instructions and tool descriptions: a strong one may write for a small one that serves."""
 
 from ratchet.agent.candidate import IN_CODE, Candidate
 from ratchet.agent.kinds.chat_endpoint import Chat

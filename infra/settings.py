@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     """Where an endpoint's LM is asked; `vendor` = the vendor's own host. Unset, a candidate's recorded address is."""
     lm_api_key: SecretStr | None = None
     reflection_lm: str | None = None
-    """LM that writes instructions and reflections for proposers; unset, the agent's own where that can write."""
+    """LM that writes instructions and tool descriptions; unset, the agent's own where that can write."""
     reflection_api_base: str | None = None
     """Where it is asked; `vendor` = the vendor's own host. Unset, `lm_api_base`."""
     reflection_api_key: SecretStr | None = None

@@ -69,7 +69,7 @@ def test_the_lock_keeps_the_bounds_without_which_it_installs_and_does_not_work(l
 
 def test_the_extras_are_those_that_the_readme_names():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(project["optional-dependencies"]) == {"textworld", "ray", "dask", "dev"}
+    assert set(project["optional-dependencies"]) == {"textworld", "ray", "dask", "cuda", "dev"}
 
 
 def test_no_file_tells_a_person_to_install_the_package_that_has_our_commands_name():

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ratchet.agent.kinds.chat_endpoint import Chat as Chat
     from ratchet.agent.kinds.served_module import module as module
     from ratchet.agent.limits import Limits as Limits
+    from ratchet.agent.optimize.budget import Budget as Budget
     from ratchet.agent.optimize.evidence import Evidence as Evidence
     from ratchet.agent.optimize.evidence import Example as Example
     from ratchet.agent.optimize.prompts.prompts import Prompts as Prompts
@@ -68,6 +69,7 @@ _HOMES = {
     "agent.kinds.chat_endpoint": ("Chat",),
     "agent.kinds.served_module": ("module",),
     "agent.limits": ("Limits",),
+    "agent.optimize.budget": ("Budget",),
     "agent.optimize.evidence": ("Evidence", "Example"),
     "agent.optimize.prompts.prompts": ("Prompts",),
     "agent.optimize.proposer": ("Proposal", "Proposer", "Registered", "Work"),

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from ratchet.agent.candidate import Candidate
+from ratchet.agent.candidate import IN_CODE, Candidate
 from ratchet.agent.errors import BadInput
 from ratchet.agent.lm.adapter_files import check_adapter
 from ratchet.agent.lm.base_models import base_of
@@ -83,9 +83,10 @@ def _adapter(version: Version, files: dict[str, Path], role: str) -> Path:
     theirs = [name.partition(".")[2] for name in files if name.startswith("adapter.")]
     if theirs:
         raise BadInput(f"{called(version)} is a team: give --role, one of {', '.join(theirs)}")
+    base = version.candidate.base_model
+    asked = "the LM that its code asks" if base == IN_CODE else base
     raise BadInput(
-        f"{called(version)} has no adapter, it runs on {version.candidate.base_model} as it is: there are no weights "
-        "of its own to export"
+        f"{called(version)} has no adapter, it runs on {asked} as it is: there are no weights of its own to export"
     )
 
 

@@ -25,8 +25,8 @@ from ratchet.evaluation.gate.ledger import Ledger
 from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.evaluation.judge.settings import JudgeSettings
 from ratchet.infra.registry.ledger import read_ledger
+from ratchet.infra.settings import Workers
 from ratchet.infra.traces.feedback import FeedbackNames
-from ratchet.tasks.workers import Workers
 
 RecordT = TypeVar("RecordT", bound=Record)
 _SEED: Final = """Decides every random choice: the split, whom people are asked about, training, search, drift. Set it

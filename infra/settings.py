@@ -5,13 +5,15 @@ Why never at import and never a flow parameter: flow parameters are shown in a U
 
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ratchet.agent.errors import BadInput
 
+Workers = Literal["local", "ray", "dask"]
+"""Where versions are played: in this process, or on a cluster's workers."""
 DISTRIBUTION: Final = "ratchet-loop"  # `ratchet`, our command's name, is somebody else's package
 _ENVIRONMENT: Final = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else the first LM call waits for a download

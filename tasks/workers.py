@@ -11,16 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from importlib import import_module
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, TypeVar
 
 from prefect import Task
 from prefect.context import FlowRunContext
 from prefect.task_runners import TaskRunner
 
 from ratchet.agent.errors import BadInput
-from ratchet.infra.settings import Settings
+from ratchet.infra.settings import Settings, Workers
 
-Workers = Literal["local", "ray", "dask"]
 Value = TypeVar("Value")
 _RUNNERS: Final = {"ray": ("prefect_ray", "RayTaskRunner"), "dask": ("prefect_dask", "DaskTaskRunner")}
 _spread: ContextVar[bool] = ContextVar("ratchet_workers", default=False)

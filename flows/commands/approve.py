@@ -28,7 +28,6 @@ from ratchet.flows.commands.terminal import NO, console, emit_json, outside
 from ratchet.flows.commands.which_project import called, which_project, which_version
 from ratchet.flows.project_settings import ProjectSettings, in_file, read_settings
 from ratchet.infra.registry import approval as approvals
-from ratchet.infra.registry.agents import upstream_of
 from ratchet.infra.registry.compared_cases import ComparedCase
 from ratchet.infra.registry.event_log import now
 from ratchet.infra.registry.promotion import require_promotable
@@ -118,7 +117,11 @@ def _take_policy(chosen: str, folder: Path, name: str | None) -> None:
 
 def _upstream(folder: Path, name: str | None) -> str | None:
     """Where a chat endpoint is now, if its project's folder is here."""
-    return upstream_of(load_project(folder)) if name is None and has_project(folder) else None
+    if name is not None or not has_project(folder):
+        return None
+    from ratchet.infra.registry.agents import upstream_of  # with DSPy, for which a reader must not wait
+
+    return upstream_of(load_project(folder))
 
 
 def _refusal(project: str, version: Version, by: str) -> BadInput | None:

@@ -6,7 +6,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from ratchet.agent.errors import CorruptRecord
 from ratchet.agent.lm.probe import Probe
-from ratchet.infra.adapter_server import AdapterServer
 from ratchet.infra.mlflow_client import Connection, connect, mlflow_errors
 from ratchet.infra.registry.run_documents import keep, read_kept
 from ratchet.infra.registry.version import Listing, digests_of, find_version, read_candidate
@@ -41,6 +40,8 @@ def prove_version(project: str, candidate_id: str, *, upstream: str | None = Non
         files = fetch_files(project, candidate_id)
     if upstream is None and candidate.kind == "chat":
         upstream = candidate.api_base
+    from ratchet.infra.adapter_server import AdapterServer  # with DSPy, for which a reader must not wait
+
     server = AdapterServer(candidate, files, connection.settings, upstream=upstream)
     proven = server.prove(known)
     if proven != known:

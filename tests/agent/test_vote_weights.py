@@ -26,7 +26,7 @@ WORDS = ("zorp", "quibble", "flumox", "wexil", "brandt", "mizzen", "tarkle")
 class KnowsNothing:
     """Scripted LM: every option is as likely as the others."""
 
-    scores_options, room = True, SMALL
+    scores_options, room, at_once = True, SMALL, 1
 
     def score(self, prompt):
         return Scores(np.zeros(len(prompt.choices)), 1)

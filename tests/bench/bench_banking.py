@@ -86,7 +86,7 @@ def model() -> str:
     return f"local/{weights_folder()}"
 
 
-class Plain(dspy.Adapter):  # type: ignore[misc]  # dspy ships no types
+class Plain(dspy.ChatAdapter):  # type: ignore[misc]  # dspy ships no types; it fine-tunes on chats alone
     """Instructions as the system's message, each example as two turns, the answer as it is written."""
 
     def __call__(

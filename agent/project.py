@@ -184,12 +184,14 @@ def _of_python(path: Path) -> Project:
     sys.modules[name] = module
     if str(path.parent) not in sys.path:
         sys.path.insert(0, str(path.parent))  # as for a script: what lies beside it can be imported
-    _let_dspy_be_configured()
+    _let_any_thread_configure_dspy()
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         hint = _moved(error.name or "") if isinstance(error, ImportError) else ""
         raise BadInput(f"{path} does not run: {named(error)}{hint}") from error
+    finally:
+        _let_any_thread_configure_dspy()
     project = getattr(module, "project", None)
     if not isinstance(project, Project):
         found = type(project)
@@ -198,8 +200,11 @@ def _of_python(path: Path) -> Project:
     return project
 
 
-def _let_dspy_be_configured() -> None:
-    """DSPy lets the thread that first configured it do so alone; a project's file is run by whoever reads it."""
+def _let_any_thread_configure_dspy() -> None:
+    """DSPy lets the thread that first configured it do so alone; a project's file is run by whoever reads it.
+
+    So before it is run, and after: else the thread that read it, perhaps gone by now, would keep out all others.
+    """
     if (settings := sys.modules.get("dspy.dsp.utils.settings")) is not None:
         settings.__dict__.update(config_owner_thread_id=None, config_owner_async_task=None)
 

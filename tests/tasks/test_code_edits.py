@@ -2,6 +2,7 @@
 
 import threading
 
+import dspy
 import pytest
 from tests.evidence import give_verdict
 
@@ -114,3 +115,5 @@ def test_a_project_that_configures_dspy_can_be_read_by_any_thread(tmp_path):
         thread.start()
         thread.join()
     assert read == ["own", "own"]
+    # nor does the thread that read it own DSPy:
+    dspy.configure(max_history_size=dspy.settings.max_history_size)

@@ -44,9 +44,9 @@ class OptionWeights(Record):
     """Weight of the recalled successes' vote for an option, added to the LM's log-probability (nats)."""
     extra_bias: float = Field(default=0.0, ge=-100, le=100)
     """Added to the candidate's own extra options (nats): a small LM likes them far too much or too little."""
-    novelty_bias: float | None = Field(default=None, ge=-100, le=100)
-    """Added to them as well where the memory knows none of the offered options (nats). Once it is set, only steps
-    that were offered one of the options at hand vote for an extra one; None = all that are recalled do."""
+    extra_where_known: bool = False
+    """Whether extra options are chosen, and voted for, by what the memory knows of the options at hand alone: of
+    those that were never met nobody has said that they do not fit."""
 
 
 Duty = Literal["plan", "solve", "criticize", "judge"]

@@ -39,6 +39,8 @@ __all__ = ["ARGUMENTS", "CHOOSE", "Decision", "Program", "Scored", "View", "base
 
 CHOOSE = "choose"
 ARGUMENTS = "arguments"
+RULED_OUT = -1000.0
+"""Weight (nats) of an option that must not be chosen: more than anything else can add."""
 
 
 class Choose(dspy.Signature):  # type: ignore[misc]  # dspy ships no types
@@ -187,7 +189,7 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
         changed.memory = memory
         return changed
 
-    def with_weights(self, **weights: float | None) -> "Program":
+    def with_weights(self, **weights: float) -> "Program":
         """The same agent with other weights beside the LM (fields of its topology)."""
         changed = copy.copy(self)
         topology = self.candidate.topology.model_copy(update=weights)
@@ -251,7 +253,7 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
 
     def _voting(self, recalled: Sequence[Recalled], offered: Set[str]) -> Sequence[Recalled]:
         """Of other options nobody can have said that they do not fit; a vote for an extra option says this."""
-        if self.candidate.topology.novelty_bias is None:
+        if not self.candidate.topology.extra_where_known:
             return recalled
         own = {option.name for option in self.candidate.extra_options}
         return [
@@ -279,7 +281,7 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
 def beside_the_lm(weights: OptionWeights) -> tuple[float, float, float, float]:
     """The weights of `Program.features`, in their order."""
     w = weights
-    return w.retrieval_weight, w.recall_weight, w.extra_bias, w.novelty_bias or 0.0
+    return w.retrieval_weight, w.recall_weight, w.extra_bias, RULED_OUT if w.extra_where_known else 0.0
 
 
 def pick(score: np.ndarray, names: Sequence[str], tried: Sequence[str]) -> tuple[int, float]:

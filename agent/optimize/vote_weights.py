@@ -21,27 +21,24 @@ import numpy as np
 
 from ratchet.agent.candidate import Topology
 from ratchet.agent.errors import BadInput
-from ratchet.agent.kinds.program import Program
+from ratchet.agent.kinds.program import RULED_OUT, Program
 from ratchet.agent.lm.side_by_side import side_by_side
 from ratchet.agent.optimize.evidence import Example
 from ratchet.agent.optimize.groups import is_neighbour
 from ratchet.agent.record import Json
 
-RETRIEVAL = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0)
+RETRIEVAL = (0.0, 10.0, 20.0, 40.0, 80.0, 120.0, 160.0)
 RECALL = (0.0, 5.0, 10.0, 20.0, 40.0)
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0)
 """What the scores are divided by before they are compared: a small LM is far too sure of itself."""
 MIN_LOG_P = -1e3
 """Log-probability (nats) of an answer that was ruled out: one such example must not decide alone."""
 EXTRA = (-30.0, -20.0, -10.0, -5.0, -2.5, 0.0, 2.5, 5.0, 10.0, 20.0)
-NOVELTY = (0.0, -2.5, -5.0, -7.5, -10.0, -20.0, -40.0)
 MIN_TUNING = 10
 """Fewer held-out examples than this cannot tell weights apart: those of the parent stay."""
-KEEP = 2.0
+KEEP = 6.0
 """How much an offered action counts beside one of the candidate's own: a slice that gets worse blocks a promotion,
 whatever is gained elsewhere."""
-KEEP_NEW = 4.0
-"""The same where the group is left out: what was never met must not be declined because others were."""
 
 
 class Grid(NamedTuple):
@@ -50,7 +47,6 @@ class Grid(NamedTuple):
     retrieval: Sequence[float] = RETRIEVAL
     recall: Sequence[float] = RECALL
     extra: Sequence[float] = EXTRA
-    novelty: Sequence[float] = NOVELTY
 
 
 class TuningRow(NamedTuple):
@@ -94,7 +90,7 @@ def tune(
         raise BadInput("tuning needs at least 1 labelled example, got 0: label some traces first")
     grid = grid or Grid()
     memory, extra = bool(program.memory), bool(program.candidate.extra_options)
-    program = program.with_weights(novelty_bias=0.0 if memory and extra else None)
+    program = program.with_weights(extra_where_known=memory and extra)
 
     def rows(example: Example) -> tuple[TuningRow, TuningRow | None, int]:
         known, others = tuning_row(program, example), _without_group(program, example)
@@ -112,13 +108,13 @@ def tune(
                 grid.retrieval,
                 grid.recall if memory else (0.0,),
                 grid.extra if extra else (0.0,),
-                grid.novelty if memory and extra else (0.0,),
+                (RULED_OUT if memory and extra else 0.0,),
             )
         )
     )
-    likely = likelihoods(recurring, values, KEEP)
+    likely = likelihoods(recurring, values)
     if new:
-        likely = (likely + likelihoods(new, values, KEEP_NEW)) / 2
+        likely = (likely + likelihoods(new, values)) / 2
     scores = likely.max(axis=1)
     best = max(
         range(len(values)), key=lambda i: (round(float(scores[i]), 9), -float(np.abs(values[i]).sum()))
@@ -126,8 +122,6 @@ def tune(
     found = dict(
         zip(("retrieval_weight", "recall_weight", "extra_bias"), values[best].tolist(), strict=False)
     )
-    if memory and extra:
-        found["novelty_bias"] = float(values[best, 3])
     return Tuned(
         topology=program.candidate.topology.model_copy(update=found),
         recurring=_accuracy(recurring, values[best]),
@@ -172,11 +166,16 @@ def _without_group(program: Program, example: Example) -> Program | None:
     return program.with_memory(program.memory.only(lambda step: not is_neighbour(step, example.view)))
 
 
-def likelihoods(rows: Sequence[TuningRow], values: np.ndarray, keep: float) -> np.ndarray:
-    """Mean log-likelihood (nats) at each weighting and temperature, [n_values, n_temperatures]."""
+def likelihoods(rows: Sequence[TuningRow], values: np.ndarray) -> np.ndarray:
+    """Mean log-likelihood (nats) at each weighting and temperature, [n_values, n_temperatures].
+
+    An answer that is ruled out tells nothing of the weights.
+    """
     total, weight = np.zeros((len(values), len(TEMPERATURES))), 0.0
     for row in rows:
-        own = row.weight * (keep if row.is_offered else 1.0)
+        if values[0, 3] and row.features[3, row.answer]:
+            continue
+        own = row.weight * (KEEP if row.is_offered else 1.0)
         total += own * _log_p(row.lm + values @ row.features, row.answer)
         weight += own
     return total / (weight or 1.0)

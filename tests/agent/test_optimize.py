@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 from ratchet.agent.candidate import Topology
 from ratchet.agent.environment import Option
 from ratchet.agent.errors import BadInput, NothingToPropose
-from ratchet.agent.kinds.program import Program, View, base_candidate, beside_the_lm
+from ratchet.agent.kinds.program import RULED_OUT, Program, View, base_candidate, beside_the_lm
 from ratchet.agent.lm.adapters import TRUNK
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.optimize.evidence import Evidence, Example
@@ -65,13 +65,13 @@ def test_tuning_takes_the_smallest_helpful_weight_and_leaves_useless_ones_at_zer
     topology, accuracy, *_ = tune(
         program, examples[:5], Grid(retrieval=(0, 100, 200), recall=(0, 5), extra=(0, 5))
     )
-    assert beside_the_lm(topology) == (100, 0, 0, 0)
+    assert beside_the_lm(topology) == (100, 0, 0, RULED_OUT)
     assert accuracy == 1
 
 
 def test_every_weight_that_tuning_tries_can_be_read_back():
     for values in itertools.product(*Grid()):
-        names = ("retrieval_weight", "recall_weight", "extra_bias", "novelty_bias")
+        names = ("retrieval_weight", "recall_weight", "extra_bias")
         tuned = Topology().model_copy(update=dict(zip(names, values, strict=True)))
         assert Topology.from_json(tuned.to_json(), where="a candidate") == tuned
 

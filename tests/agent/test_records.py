@@ -207,7 +207,7 @@ CHANGES = st.fixed_dictionaries(
             recalls=st.integers(0, 20),
             recall_weight=st.floats(0, 100),
             extra_bias=st.floats(-100, 100),
-            novelty_bias=st.none() | st.floats(-100, 100),
+            extra_where_known=st.booleans(),
         ),
     },
 )

@@ -15,7 +15,7 @@ from ratchet.agent.memory.steps import Experience
 from ratchet.agent.optimize.evidence import Example
 from ratchet.agent.optimize.examples import as_experience
 from ratchet.agent.optimize.groups import group_of, hold_out, is_neighbour
-from ratchet.agent.optimize.vote_weights import EXTRA, KEEP, RECALL, RETRIEVAL, likelihoods, tune, tuning_row
+from ratchet.agent.optimize.vote_weights import EXTRA, RECALL, RETRIEVAL, likelihoods, tune, tuning_row
 from ratchet.agent.optimize.weights.lora import Lora
 
 NONE = Option(name="no_tool", description="None of the options above does what is asked.")
@@ -93,7 +93,7 @@ def test_weights_chosen_without_single_cases_hurt_on_a_new_toolset_and_without_g
     found = dict(
         zip(
             ("retrieval_weight", "recall_weight", "extra_bias"),
-            grid[likelihoods(rows, grid, KEEP).max(axis=1).argmax()].tolist(),
+            grid[likelihoods(rows, grid).max(axis=1).argmax()].tolist(),
             strict=False,
         )
     )
@@ -114,7 +114,7 @@ def test_where_all_share_their_options_nothing_is_new_and_the_lm_is_asked_once(l
     assert (tuned.new, tuned.lm_calls) == (None, len(one_place))
 
 
-def test_once_novelty_is_weighed_only_steps_with_options_at_hand_vote_for_an_extra_one(learned):
+def test_an_extra_option_is_chosen_and_voted_for_only_beside_options_that_the_memory_knows(learned):
     program, known, new = learned
     view = new[1].view
 
@@ -122,14 +122,17 @@ def test_once_novelty_is_weighed_only_steps_with_options_at_hand_vote_for_an_ext
         _, observation, recalled = program.prompt(view)
         return program.features(observation, recalled)
 
-    before, since = features(program, view), features(program.with_weights(novelty_bias=-5.0), view)
+    careful = program.with_weights(extra_where_known=True, extra_bias=100.0)
+    before, since = features(program, view), features(careful, view)
     assert before[1].tolist() == [0, 0, pytest.approx(before[1][2])]
     assert before[1][2] > 0.1, "others' refusals voted for refusing what they never saw"
     assert since[1].tolist() == [0, 0, 0]
     assert (since[3].tolist(), before[2].tolist()) == ([0, 0, 1], [0, 0, 1])
-    there = features(program.with_weights(novelty_bias=-5.0), known[4].view)
+    assert careful.act(view).action.name != NONE.name
+    there = features(careful, known[4].view)
     assert there[1][2] > 0.1, "refusals beside the same tools vote"
     assert there[3].tolist() == [0, 0, 0]
+    assert careful.act(known[4].view).action.name == NONE.name
 
 
 def test_groups_are_toolsets_trajectories_or_templates():

@@ -31,7 +31,7 @@ from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import spread
 from ratchet.agent.optimize.proposer import Registered, Work
 from ratchet.agent.optimize.replay import Replay
-from ratchet.agent.optimize.vote_weights import EXTRA, KEEP, RECALL, RETRIEVAL, likelihoods, tuning_row
+from ratchet.agent.optimize.vote_weights import EXTRA, RECALL, RETRIEVAL, likelihoods, tuning_row
 from ratchet.evaluation.data.intervals import mean_interval
 from ratchet.flows.demo.weeks import weeks_of
 
@@ -120,11 +120,11 @@ def learned(kept: LM, candidate: Candidate, files: Mapping[str, Path]) -> Progra
 
 def one_by_one(program: Program, examples: Sequence[Example]) -> Program:
     """With the weights that are likeliest on examples left out one by one alone."""
-    program = program.with_weights(novelty_bias=None)
+    program = program.with_weights(extra_where_known=False)
     names = {option.name for option in program.candidate.extra_options}
     usable = [e for e in examples if e.is_offered or e.answer in names]
     values = np.array(list(itertools.product(RETRIEVAL, RECALL, EXTRA, (0.0,))))
-    scores = likelihoods([tuning_row(program, e) for e in usable], values, KEEP).max(axis=1)
+    scores = likelihoods([tuning_row(program, e) for e in usable], values).max(axis=1)
     retrieval, recall, extra, _ = values[scores.argmax()].tolist()
     return program.with_weights(retrieval_weight=retrieval, recall_weight=recall, extra_bias=extra)
 

@@ -339,9 +339,11 @@ def _pool(ours: int, workers: int) -> ThreadPoolExecutor:
     """Threads that calculate a prompt each, with their share of PyTorch's `ours`; the caller keeps all of them."""
     import torch
 
-    pool = ThreadPoolExecutor(
-        workers, "prompt", initializer=torch.set_num_threads, initargs=(max(ours // workers, 1),)
-    )
+    def begin() -> None:
+        torch.get_num_threads()  # a thread's first question sets its number to all of them: ask before, not after
+        torch.set_num_threads(max(ours // workers, 1))
+
+    pool = ThreadPoolExecutor(workers, "prompt", initializer=begin)
     together = threading.Barrier(workers)
     list(pool.map(lambda _: together.wait(), range(workers)))  # all have begun
     torch.set_num_threads(ours)  # PyTorch takes the last number for every thread to come

@@ -220,6 +220,7 @@ class Program(dspy.Module):  # type: ignore[misc]  # dspy ships no types
             reflections=view.reflections,
             done=view.done,
             room=self.lm.room,
+            n_extra=len(observation.options) - len(view.observation.options),
         )
         return prompt, observation, recalled
 

@@ -52,8 +52,8 @@ class Embedded:
 
     @property
     def at_once(self) -> int:
-        """As many prompts as have a core of their own."""
-        return prompts_at_once()
+        """As many prompts as have a core of their own, and one that is made ready meanwhile."""
+        return prompts_at_once() + 1
 
     def score(self, prompt: Prompt) -> Scores:
         """The log-probabilities of the prompt's choices."""

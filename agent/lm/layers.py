@@ -111,6 +111,8 @@ def product(weight: Tensor) -> Product:
     laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), ROWS)
 
     def times(rows: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return _times(rows, laid_out)
         result: Tensor = _Product.apply(rows, laid_out, weight)  # type: ignore[no-untyped-call]
         return result
 
@@ -121,14 +123,18 @@ def _lays_out() -> bool:
     return platform.machine() in ("x86_64", "AMD64") and bool(torch._C._has_mkldnn)
 
 
+def _times(rows: Tensor, laid_out: Tensor) -> Tensor:
+    result: Tensor = torch.ops.mkldnn._linear_pointwise.default(rows, laid_out, None, "none", [], "")
+    return result
+
+
 class _Product(torch.autograd.Function):
     """A product with a laid out weight; on the way back with the plain one."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, laid_out: Tensor, weight: Tensor) -> Tensor:
         ctx.weight = weight
-        result: Tensor = torch.ops.mkldnn._linear_pointwise(rows, laid_out, None, "none", [], "")
-        return result
+        return _times(rows, laid_out)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:

@@ -28,6 +28,8 @@ class Prompt(NamedTuple):
     """This request alone."""
     choices: tuple[str, ...] = ()
     """Admissible continuations; empty = free text."""
+    recurs: int = 0
+    """So many characters of the prefix recur without the rest of it, too; 0 = nobody knows."""
 
     @property
     def text(self) -> str:

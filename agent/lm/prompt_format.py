@@ -46,6 +46,7 @@ def choice_prompt(
     reflections: Sequence[str] = (),
     done: Sequence[str] = (),
     room: Room = SMALL,
+    n_extra: int = 0,
 ) -> Prompt:
     """Prompt whose admissible continuations are the names of the observation's options.
 
@@ -56,6 +57,7 @@ def choice_prompt(
         reflections: what the agent concluded from failed attempts; the last three are shown.
         done: what was done so far in this attempt, oldest first.
         room: how much the LM reads.
+        n_extra: of the options the last ones, which others who are asked the same do not have.
     """
     lines = [predictor.instructions]
     lines += [f"Example: {_demo(demo, room)}" for demo in predictor.demos]
@@ -66,10 +68,12 @@ def choice_prompt(
     if done:
         new.append(f"Done: {'; '.join(data(text, room.description) for text in done)}")
     new.append(f"Request: {data(observation.text, room.request)}")
+    known = f"{USER}{LINE.join(lines[:-n_extra])}\n" if n_extra else ""
     return Prompt(
         prefix=f"{USER}{LINE.join(lines)}\n",
         suffix=f"{LINE.join(new)}{ASSISTANT}",
         choices=tuple(option.name for option in observation.options),
+        recurs=len(known),
     )
 
 

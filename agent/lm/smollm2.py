@@ -12,7 +12,6 @@ small products of one prompt are not. What a batch would gain beside that, the w
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,10 +22,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from ratchet.agent.errors import BadInput
 from ratchet.agent.lm.adapters import TRUNK, Adapters
+from ratchet.agent.lm.kept import Kept
 from ratchet.agent.lm.lm import Prompt, Scores, Training, Written
 from ratchet.agent.lm.packing import Packed, pack_prompt
 from ratchet.agent.lm.prompt_format import OPTIONS
-from ratchet.agent.record import content_hash
+from ratchet.agent.record import Json, content_hash
 from ratchet.agent.trace import Usage
 
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ class SmolLM2:
     """
 
     def __init__(self, folder: Path, *, cache_bytes: int = 1_500_000_000) -> None:
-        """Load the dequantized weights from `folder` (see `weights_folder`); ~2 s."""
+        """Load the dequantized weights from `folder` (see `weights_folder`); ~2 s.
+
+        `cache_bytes` are half for whole prompts, half for what prompts begin with.
+        """
         import torch
         from transformers import AutoTokenizer, LlamaForCausalLM
         from transformers.utils import logging
@@ -72,19 +75,18 @@ class SmolLM2:
             self.model.model.layers.to(torch.bfloat16)
         self.adapters = Adapters(self.model, folder)
         self._trunk_layers = [fixed_layer(layer) for layer in self.model.model.layers[:TRUNK]]
-        self._upper_layers: OrderedDict[str, list[Layer]] = OrderedDict()
+        self._upper_layers: Kept[list[Layer]] = Kept(ADAPTED)
         linear: list[Any] = [
             m for u in self._upper_modules for m in u.modules() if type(m) is torch.nn.Linear
         ]
         for module in linear:
             module.forward = product(module.weight)  # below an adapter in training, too
         self._norm, self._head = norm(self.model.model.norm), product(self.model.lm_head.weight)
-        self._trunks: OrderedDict[str, torch.Tensor] = OrderedDict()
+        self._trunks: Kept[torch.Tensor] = Kept(cache_bytes // 2, lambda rows: rows.nbytes)
         self._scores: dict[str, Scores] = {}
         self._written: dict[str, Written] = {}
-        self._prefixes: OrderedDict[str, Prefix] = OrderedDict()
-        self._above_prefixes: OrderedDict[str, list[KeysValues]] = OrderedDict()
-        self._cache_bytes = cache_bytes
+        self._prefixes: Kept[Prefix] = Kept(cache_bytes // 2, lambda prefix: prefix.nbytes)
+        self._above_prefixes: Kept[list[KeysValues]] = Kept(ABOVE)
         self._lock = threading.RLock()
         self._encode = deepcopy(self.tokenizer.backend_tokenizer).encode  # padding is set on the other one
         self._pool = _pool(torch.get_num_threads(), prompts_at_once())
@@ -118,7 +120,7 @@ class SmolLM2:
         Raises:
             BadInput: a prompt without choices.
         """
-        key = content_hash([str(adapter), *prompt[:2], list(prompt.choices)], length=32)
+        key = content_hash([str(adapter), *_content(prompt)], length=32)
         if (known := self._scores.get(key)) is None:
             known = self._pool.submit(self._score, prompt, adapter).result()
             self._scores[key] = known
@@ -159,42 +161,31 @@ class SmolLM2:
         """Activations [tokens, width] at layer `TRUNK`, cached; the same bits whether cached or not."""
         import torch
 
-        key = content_hash([prompt.prefix, prompt.suffix, list(prompt.choices)], length=32)
-        if (known := self._known(self._trunks, key)) is not None:
+        key = content_hash(_content(prompt), length=32)
+        if (known := self._trunks.get(key)) is not None:
             return known
         from ratchet.agent.lm.layers import additive, run_layer
 
         with torch.no_grad():
-            prefix, cache = self._prefix(prompt.prefix, packed.prefix)
+            prefix, cache = self._prefix(prompt.prefix, packed.prefix, prompt.recurs)
             state = self._embed(packed.rest)
             rotary, mask = self._rotary(state, packed.positions), additive(packed.mask, state.dtype)
             for layer, before in zip(self._trunk_layers, cache, strict=True):
                 state, _ = run_layer(layer, state, rotary, mask, before=before)
-            whole = torch.cat([prefix, state])
-        with self._lock:
-            self._trunks[key] = whole
-            self._evict()
-        return whole
+            return self._trunks.put(key, torch.cat([prefix, state]))
 
-    def _known(self, kept: OrderedDict[str, Item], key: str) -> Item | None:
-        with self._lock:
-            if key in kept:
-                kept.move_to_end(key)
-            return kept.get(key)
-
-    def _prefix(self, text: str, ids: "torch.Tensor") -> "Prefix":
-        key = content_hash([text, len(ids)], length=32)
-        if (known := self._known(self._prefixes, key)) is not None:
+    def _prefix(self, text: str, ids: "torch.Tensor", recurs: int) -> "Prefix":
+        key = content_hash([text, len(ids), recurs], length=32)
+        if (known := self._prefixes.get(key)) is not None:
             return known
         # all that stands before the options recurs with other options, too; the same cut for whoever asks
-        start = text[: text.find(OPTIONS) + len(OPTIONS)] if OPTIONS in text else ""
+        start = text[: recurs or text.find(OPTIONS) + len(OPTIONS)] if OPTIONS in text else ""
         head = self.tokens(start)
         if not head or len(head) >= len(ids) or ids[: len(head)].tolist() != head:
             made = self._below(ids, None)
         else:
-            made = self._below(ids[len(head) :], self._prefix(start, ids[: len(head)]))
-        with self._lock:
-            return self._prefixes.setdefault(key, made)
+            made = self._below(ids[len(head) :], self._prefix(start, ids[: len(head)], 0))
+        return self._prefixes.put(key, made)
 
     def _below(self, ids: "torch.Tensor", before: "Prefix | None") -> "Prefix":
         """These tokens' rows behind those that are known."""
@@ -224,18 +215,14 @@ class SmolLM2:
         from ratchet.agent.lm.layers import keys_values, run_layer
 
         key = content_hash([adapter, text, len(rows)], length=32)
-        if (known := self._known(self._above_prefixes, key)) is not None:
+        if (known := self._above_prefixes.get(key)) is not None:
             return known
         state, pairs, rotary = rows, [], self._rotary(rows, torch.arange(len(rows)))
         for layer in layers[:-1]:
             state, pair = run_layer(layer, state, rotary, None)
             pairs.append(pair)
         pairs.append(keys_values(layers[-1], state, rotary))
-        with self._lock:
-            self._above_prefixes[key] = pairs
-            if len(self._above_prefixes) > ABOVE:
-                self._above_prefixes.popitem(last=False)
-        return pairs
+        return self._above_prefixes.put(key, pairs)
 
     def _adapted(self, adapter: Path | None) -> "list[Layer]":
         """The upper layers with this adapter's weights added."""
@@ -243,20 +230,10 @@ class SmolLM2:
 
         with self._lock:
             name = "" if adapter is None else self.adapters.attach(adapter)
-            if (known := self._known(self._upper_layers, name)) is None:
-                known = [fixed_layer(module, name or None) for module in self._upper_modules]
-                self._upper_layers[name] = known
-                if len(self._upper_layers) > ADAPTED:
-                    self._upper_layers.popitem(last=False)
+            if (known := self._upper_layers.get(name)) is None:
+                made = [fixed_layer(module, name or None) for module in self._upper_modules]
+                known = self._upper_layers.put(name, made)
             return known
-
-    def _evict(self) -> None:
-        """Drop what was used least recently: half of the room for prompts, half for prefixes."""
-        half = self._cache_bytes // 2
-        while len(self._trunks) > 1 and sum(t.nbytes for t in self._trunks.values()) > half:
-            self._trunks.popitem(last=False)
-        while len(self._prefixes) > 1 and sum(p.nbytes for p in self._prefixes.values()) > half:
-            self._prefixes.popitem(last=False)
 
     def upper(
         self,
@@ -325,6 +302,10 @@ class SmolLM2:
             usage = Usage(input_tokens=int(attended.sum()), output_tokens=n_out, lm_calls=1)
             results.append(Written(text, usage))
         return results
+
+
+def _content(prompt: Prompt) -> list[Json]:
+    return [prompt.prefix, prompt.suffix, list(prompt.choices), prompt.recurs]
 
 
 @cache

@@ -30,7 +30,7 @@ from ratchet.agent.trace import Attempt, RunError, Step, Stop, Trace, Usage
 T = TypeVar("T")
 Decided = tuple[Rollout, View, Decision]
 
-BATCH = 16
+BATCH = 48
 """Cases that go side by side at least."""
 WAVES = 4
 """Times as many as the LM takes calls at once, so that a slow answer does not keep all the others waiting."""

@@ -1,9 +1,11 @@
 """`ratchet demo`: the whole loop, on real requests, in minutes."""
 
+from threading import Thread
 from typing import Annotated
 
 import typer
 
+from ratchet.agent.lm.embedded import smollm2
 from ratchet.flows.commands.options import AsJson
 from ratchet.flows.commands.run_here import resumable, start_server
 from ratchet.flows.commands.terminal import console, emit_json
@@ -24,6 +26,7 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """The whole loop on real requests: no server, no key, no hub."""
+    Thread(target=smollm2, daemon=True).start()  # seconds that the server's start leaves a core idle
     start_server()
     if fresh:
         forget()

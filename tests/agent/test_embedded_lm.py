@@ -97,6 +97,20 @@ def test_no_cache_changes_a_number(lm):
     np.testing.assert_array_equal(lm.score(asked).log_probs, cold)  # all below known
 
 
+def test_what_recurs_without_an_extra_option_is_calculated_once_and_changes_no_number(lm, monkeypatch):
+    start = PREFIX + "Options:\n- ask_weather: Asks.\n- book_train: Books.\n"
+    extra = Prompt(start + "- no_tool: None.\n", f"Request: Hi{ASSISTANT}", (*CHOICES, "no_tool"), len(start))
+    forget(lm)
+    cold = lm.score(extra).log_probs
+    forget(lm)
+    lm.score(Prompt(start, f"Request: Hi{ASSISTANT}", CHOICES))
+    rows, below = [], lm._below
+    monkeypatch.setattr(lm, "_below", lambda ids, before: rows.append(len(ids)) or below(ids, before))
+    np.testing.assert_array_equal(lm.score(extra).log_probs, cold)
+    assert rows == [len(lm.tokens("- no_tool: None.\n"))], "the extra option's line alone"
+    np.testing.assert_allclose(lm.score(extra._replace(recurs=0)).log_probs, cold, atol=1e-3)
+
+
 def test_a_score_handed_out_can_be_changed_without_harm(lm):
     first = lm.score(prompt()).log_probs
     kept = first.copy()
@@ -183,10 +197,10 @@ def test_eviction_drops_the_oldest_and_spares_what_was_used_again(lm, monkeypatc
     scores(lm, asked[:2])
     lm._scores.clear()
     scores(lm, asked[:1])  # the first is now the one used last
-    size = max(t.nbytes for t in lm._trunks.values())
-    monkeypatch.setattr(lm, "_cache_bytes", 2 * int(2.5 * size))
-    scores(lm, asked[2:])
     packed = [pack_prompt(p, lm.tokens) for p in asked]
+    size = max(lm.trunk(*both).nbytes for both in zip(asked[1::-1], packed[1::-1], strict=True))
+    monkeypatch.setattr(lm._trunks, "room", int(2.5 * size))
+    scores(lm, asked[2:])
     known = len(lm._trunks)
     lm.trunk(asked[0], packed[0])
     assert len(lm._trunks) == known == 2, "the first was kept, the second dropped"

@@ -41,10 +41,11 @@ from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.optimize.budget import Budget
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.prompts.prompts import Prompts
-from ratchet.agent.optimize.proposer import Proposer, Registered, Work, made_by
+from ratchet.agent.optimize.proposer import Proposer, Registered, made_by
 from ratchet.agent.optimize.replay import Replay
 from ratchet.agent.optimize.weights.configuration import LoraSettings
 from ratchet.agent.optimize.weights.sft import Conversation, train_sft
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.part_values import PartValues, load_memories
 from ratchet.agent.project import Project
 from ratchet.agent.rollout.loop import run
@@ -63,7 +64,9 @@ TITLES = {
     "knn": "dspy.KNNFewShot (4)",
     "finetune": "dspy.BootstrapFinetune",
 }
-SFT = LoraSettings(rank=16, epochs=5, learning_rate=1e-3, batch_size=8, first_layer=8)
+SFT = LoraSettings(rank=16, learning_rate=1e-3, batch_size=8, first_layer=8)
+PASSES = 1500
+"""Traces read while an adapter is trained, in at least 3 and at most 15 epochs: few traces are read more often."""
 
 
 class Message77(NamedTuple):
@@ -238,7 +241,8 @@ class Bench:
     ) -> tuple[Candidate, dict[str, Path]]:
         """The candidate with an adapter that was trained on these conversations."""
         rows = [Conversation(messages=[dict(turn) for turn in one]) for one in conversations]
-        digest, _ = train_sft(None, rows, self.folder / "adapters", SFT, seed=self.seed)
+        settings = SFT.model_copy(update={"epochs": min(max(round(PASSES / len(rows)), 3), 15)})
+        digest, _ = train_sft(None, rows, self.folder / "adapters", settings, seed=self.seed)
         changed = candidate.model_copy(update={"adapter": digest})
         return changed, {**files, "adapter": self.folder / "adapters" / digest}
 

@@ -24,15 +24,8 @@ from ratchet.agent.optimize.calls import Calls
 from ratchet.agent.optimize.evidence import Evidence, Example, Preference, Thumb
 from ratchet.agent.optimize.examples import superseding
 from ratchet.agent.optimize.forgetting import Forget, would_forget
-from ratchet.agent.optimize.proposer import (
-    Proposal,
-    Proposer,
-    Registered,
-    Work,
-    budget_of,
-    made_by,
-    recipe_of,
-)
+from ratchet.agent.optimize.proposer import Proposal, Proposer, Registered, budget_of, made_by, recipe_of
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.project import Project, load_project
 from ratchet.agent.record import Record, content_hash
 from ratchet.agent.trace import Trace

@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from ratchet.agent.optimize.proposer import Proposal as Proposal
     from ratchet.agent.optimize.proposer import Proposer as Proposer
     from ratchet.agent.optimize.proposer import Registered as Registered
-    from ratchet.agent.optimize.proposer import Work as Work
     from ratchet.agent.optimize.reflections import Reflections as Reflections
     from ratchet.agent.optimize.replay import Replay as Replay
     from ratchet.agent.optimize.team_search import TeamSearch as TeamSearch
     from ratchet.agent.optimize.tools import Tools as Tools
     from ratchet.agent.optimize.trajectories import Trajectories as Trajectories
     from ratchet.agent.optimize.weights.lora import Lora as Lora
+    from ratchet.agent.optimize.work import Work as Work
     from ratchet.agent.parts import carried as carried
     from ratchet.agent.parts import examples as examples
     from ratchet.agent.parts import failed as failed
@@ -72,13 +72,14 @@ _HOMES = {
     "agent.optimize.budget": ("Budget",),
     "agent.optimize.evidence": ("Evidence", "Example"),
     "agent.optimize.prompts.prompts": ("Prompts",),
-    "agent.optimize.proposer": ("Proposal", "Proposer", "Registered", "Work"),
+    "agent.optimize.proposer": ("Proposal", "Proposer", "Registered"),
     "agent.optimize.reflections": ("Reflections",),
     "agent.optimize.replay": ("Replay",),
     "agent.optimize.trajectories": ("Trajectories",),
     "agent.optimize.team_search": ("TeamSearch",),
     "agent.optimize.tools": ("Tools",),
     "agent.optimize.weights.lora": ("Lora",),
+    "agent.optimize.work": ("Work",),
     "agent.parts": (
         "carried",
         "examples",

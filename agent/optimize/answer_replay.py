@@ -26,7 +26,8 @@ from ratchet.agent.optimize.memory_curation import (
     where_from,
 )
 from ratchet.agent.optimize.prompt_shares import shares_of
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.proposer import Proposal, Registered
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.part_values import WHOLE
 from ratchet.agent.record import Json
 from ratchet.agent.trace import Usage

@@ -13,7 +13,8 @@ from ratchet.agent.memory.forgotten import Forgotten, Oblivion
 from ratchet.agent.memory.snapshot import Memory, read_snapshot
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.optimize.evidence import Evidence
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.proposer import Proposal, Registered
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.record import Record
 
 

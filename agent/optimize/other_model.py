@@ -6,7 +6,8 @@ and has to be shown to be better. Adapters stay behind, they belong to the weigh
 
 from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.optimize.evidence import Evidence
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.proposer import Proposal, Registered
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.record import Record
 
 

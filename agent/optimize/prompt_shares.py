@@ -14,8 +14,9 @@ from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.memory.steps import WON, Experience
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import spread
-from ratchet.agent.optimize.proposer import Registered, Work
+from ratchet.agent.optimize.proposer import Registered
 from ratchet.agent.optimize.trajectories import lost
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.record import Json, as_text
 from ratchet.agent.trace import Step, Trace
 

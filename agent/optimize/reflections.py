@@ -20,7 +20,8 @@ from ratchet.agent.candidate import Demo
 from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.kinds.program import CHOOSE
 from ratchet.agent.optimize.evidence import Evidence
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.proposer import Proposal, Registered
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.record import Record, as_text
 from ratchet.agent.trace import Trace
 

@@ -18,9 +18,10 @@ from ratchet.agent.optimize.budget import Budget, BudgetSpent
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import as_decisions, as_experience, learned_options, spread, usable
 from ratchet.agent.optimize.memory_curation import imported_steps, where_from
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.proposer import Proposal, Registered
 from ratchet.agent.optimize.team import role_by_role
 from ratchet.agent.optimize.vote_weights import Grid, accuracies, tune
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.record import Record
 
 

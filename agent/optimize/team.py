@@ -16,8 +16,9 @@ from ratchet.agent.errors import BadInput, NothingToPropose
 from ratchet.agent.optimize.budget import BudgetSpent
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.groups import hold_out
-from ratchet.agent.optimize.proposer import Proposal, Proposer, Registered, Work, files_after
+from ratchet.agent.optimize.proposer import Proposal, Proposer, Registered, files_after
 from ratchet.agent.optimize.vote_weights import MIN_TUNING, likelihood
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.record import Json
 from ratchet.agent.team.deliberation import Blackboard, weigh
 from ratchet.agent.team.roles import (

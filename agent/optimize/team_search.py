@@ -17,9 +17,10 @@ from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.optimize.budget import Budget, BudgetSpent
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import share_right, shuffled, usable
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
+from ratchet.agent.optimize.proposer import Proposal, Registered
 from ratchet.agent.optimize.team import WEIGHTS, best_weights, blackboard_accuracy, team_of
 from ratchet.agent.optimize.team_moves import MOST_ROLES, moves
+from ratchet.agent.optimize.work import Work, built_in_only
 from ratchet.agent.record import Record
 from ratchet.agent.team.deliberation import Blackboard
 from ratchet.agent.team.roles import SOLVER, as_single, as_team, files_for, files_of, with_roles

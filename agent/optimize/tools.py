@@ -22,9 +22,10 @@ from ratchet.agent.lm.prompt_format import data
 from ratchet.agent.optimize.budget import Budget, BudgetSpent
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import share_right, shuffled
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
+from ratchet.agent.optimize.proposer import Proposal, Registered
 from ratchet.agent.optimize.tool_failures import ToolRow, argument_errors, tool_failures
 from ratchet.agent.optimize.tool_words import Writer, readable, telling, written_by
+from ratchet.agent.optimize.work import Work, built_in_only
 from ratchet.agent.record import Json, Record
 
 

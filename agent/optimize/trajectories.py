@@ -21,8 +21,9 @@ from ratchet.agent.optimize.budget import Budget, BudgetSpent
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import spread, usable
 from ratchet.agent.optimize.memory_curation import CurationSettings, curate_memory, imported_steps, where_from
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
+from ratchet.agent.optimize.proposer import Proposal, Registered
 from ratchet.agent.optimize.vote_weights import Grid, accuracies, tune
+from ratchet.agent.optimize.work import Work, built_in_only
 from ratchet.agent.record import Record
 from ratchet.agent.rollout.rollout import HISTORY
 from ratchet.agent.trace import Trace

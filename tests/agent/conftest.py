@@ -20,7 +20,7 @@ from ratchet.agent.kinds.program import View
 from ratchet.agent.lm.embedded import smollm2
 from ratchet.agent.lm.smollm2 import SmolLM2
 from ratchet.agent.optimize.evidence import Example
-from ratchet.agent.optimize.proposer import Work
+from ratchet.agent.optimize.work import Work
 
 settings.register_profile("agent", deadline=None, max_examples=40)
 settings.load_profile("agent")

@@ -20,12 +20,13 @@ from ratchet.agent.memory.library import Library
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.optimize.evidence import Evidence, Example
-from ratchet.agent.optimize.proposer import Registered, Work, made_by
+from ratchet.agent.optimize.proposer import Registered, made_by
 from ratchet.agent.optimize.replay import Replay
 from ratchet.agent.optimize.team_search import TeamSearch
 from ratchet.agent.optimize.tools import Tools
 from ratchet.agent.optimize.trajectories import Trajectories
 from ratchet.agent.optimize.weights.lora import Lora
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.project import Project
 from ratchet.agent.record import as_text
 from ratchet.agent.rollout.loop import run

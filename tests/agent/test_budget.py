@@ -21,7 +21,7 @@ from ratchet.agent.lm.endpoint import Endpoint
 from ratchet.agent.lm.patience import patience
 from ratchet.agent.optimize.budget import Budget, BudgetSpent, Meter
 from ratchet.agent.optimize.calls import Calls, forget_all
-from ratchet.agent.optimize.proposer import Work
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.project import Project
 from ratchet.agent.trace import Usage
 

@@ -15,7 +15,7 @@ from ratchet.agent.lm.dynamic_lora import LoraServer
 from ratchet.agent.lm.lm import Prompt
 from ratchet.agent.lm.of_candidate import lm_for
 from ratchet.agent.optimize.calls import Calls
-from ratchet.agent.optimize.proposer import Work
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.parts import model
 from ratchet.agent.project import Project
 

@@ -11,7 +11,8 @@ from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.optimize.evidence import Evidence
 from ratchet.agent.optimize.forgetting import Forget, would_forget
-from ratchet.agent.optimize.proposer import Registered, Work, made_by
+from ratchet.agent.optimize.proposer import Registered, made_by
+from ratchet.agent.optimize.work import Work
 
 AT = datetime(2026, 1, 5, tzinfo=UTC)
 

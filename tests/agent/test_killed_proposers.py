@@ -21,10 +21,11 @@ from ratchet.agent.optimize.budget import Budget, BudgetSpent
 from ratchet.agent.optimize.calls import Calls
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.prompts.prompts import Prompts
-from ratchet.agent.optimize.proposer import Proposer, Registered, Work, made_by
+from ratchet.agent.optimize.proposer import Proposer, Registered, made_by
 from ratchet.agent.optimize.team_search import TeamSearch
 from ratchet.agent.optimize.tools import Tools
 from ratchet.agent.optimize.trajectories import Trajectories
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.team.team import make_program
 from ratchet.agent.trace import Trace

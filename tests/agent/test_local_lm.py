@@ -12,8 +12,9 @@ from ratchet.agent.lm.lm import Prompt
 from ratchet.agent.lm.local import Local, LocalModel, as_asked, by_length, loaded
 from ratchet.agent.lm.of_candidate import address_of, lm_for
 from ratchet.agent.optimize.evidence import Evidence, Example
-from ratchet.agent.optimize.proposer import Registered, Work
+from ratchet.agent.optimize.proposer import Registered
 from ratchet.agent.optimize.weights.lora import Lora
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.team.team import make_program
 
 CHOICES = ("left", "right away", "no")

@@ -18,7 +18,8 @@ from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.optimize.evidence import Evidence
 from ratchet.agent.optimize.other_model import OtherModel
-from ratchet.agent.optimize.proposer import Registered, Work
+from ratchet.agent.optimize.proposer import Registered
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.project import Project
 from ratchet.agent.rollout.loop import run
 from ratchet.flows.template.desk.scripted_llm import RULE, running

@@ -20,7 +20,8 @@ from ratchet.agent.optimize.budget import Budget
 from ratchet.agent.optimize.calls import Calls
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.prompts.prompts import Prompts
-from ratchet.agent.optimize.proposer import Registered, Work, made_by
+from ratchet.agent.optimize.proposer import Registered, made_by
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.part_values import PartValues
 from ratchet.agent.parts import is_trial
 from ratchet.agent.project import Project

@@ -17,13 +17,14 @@ from ratchet.agent.lm.adapter_files import MANIFEST, WEIGHTS, check_adapter
 from ratchet.agent.lm.weights import EMBEDDED_MODEL, weights_folder
 from ratchet.agent.optimize.budget import Budget, BudgetSpent, Meter
 from ratchet.agent.optimize.evidence import Evidence, Example, Preference, Thumb
-from ratchet.agent.optimize.proposer import Registered, Work, made_by
+from ratchet.agent.optimize.proposer import Registered, made_by
 from ratchet.agent.optimize.weights.chat_template import SMOLLM2, encode
 from ratchet.agent.optimize.weights.configuration import LoraSettings, Machine, Pieces, cut
 from ratchet.agent.optimize.weights.conversations import conversations
 from ratchet.agent.optimize.weights.lora import Lora
 from ratchet.agent.optimize.weights.rows import IGNORED, Collator, Item, rows_of
 from ratchet.agent.optimize.weights.sft import train_sft
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.record import folder_hash
 from ratchet.agent.trace import Attempt, Step, Trace
 

@@ -25,12 +25,13 @@ from ratchet.agent.lm.lean_adapter import LeanAdapter
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience, goal_of
 from ratchet.agent.optimize.evidence import Evidence, Example
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.proposer import Proposal, Registered
 from ratchet.agent.optimize.replay import Replay
 from ratchet.agent.optimize.team import tune_weights
 from ratchet.agent.optimize.trajectories import Trajectories
 from ratchet.agent.optimize.weights.lora import Lora
 from ratchet.agent.optimize.weights.options import train
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.record import content_hash
 from ratchet.agent.rollout.loop import run
 from ratchet.agent.rollout.rollout import HISTORY

@@ -33,9 +33,10 @@ from ratchet.agent.environment import RESPOND
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.optimize.evidence import Evidence
-from ratchet.agent.optimize.proposer import Proposal, Proposer, Registered, Work, made_by
+from ratchet.agent.optimize.proposer import Proposal, Proposer, Registered, made_by
 from ratchet.agent.optimize.reflections import Reflections
 from ratchet.agent.optimize.replay import Replay
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.part_values import PartValues
 from ratchet.agent.project import Project
 from ratchet.agent.rollout.loop import run

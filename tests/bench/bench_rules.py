@@ -44,7 +44,8 @@ from ratchet.agent.optimize.calls import Calls
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.prompts.instructions import split
 from ratchet.agent.optimize.prompts.prompts import Prompts
-from ratchet.agent.optimize.proposer import Registered, Work, made_by
+from ratchet.agent.optimize.proposer import Registered, made_by
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.project import Project
 from ratchet.evaluation.data.scorers import exact
 

@@ -23,10 +23,11 @@ from ratchet.agent.candidate import Candidate
 from ratchet.agent.environments.tool_calling import case_observation, expected_tool, live_cases
 from ratchet.agent.kinds.program import View, base_candidate
 from ratchet.agent.optimize.evidence import Evidence, Example
-from ratchet.agent.optimize.proposer import Proposer, Registered, Work, made_by
+from ratchet.agent.optimize.proposer import Proposer, Registered, made_by
 from ratchet.agent.optimize.team import tune_weights
 from ratchet.agent.optimize.team_search import TeamSearch
 from ratchet.agent.optimize.weights.lora import Lora
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.team.roles import PLANNER_WORKER, SOLVER_CRITIC_JUDGE, as_team
 from ratchet.agent.team.team import Team, make_program
 

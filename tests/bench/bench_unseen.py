@@ -29,9 +29,10 @@ from ratchet.agent.lm.lm import LM, Prompt, Scores
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import spread
-from ratchet.agent.optimize.proposer import Registered, Work
+from ratchet.agent.optimize.proposer import Registered
 from ratchet.agent.optimize.replay import Replay
 from ratchet.agent.optimize.vote_weights import EXTRA, RECALL, RETRIEVAL, likelihoods, tuning_row
+from ratchet.agent.optimize.work import Work
 from ratchet.evaluation.data.intervals import mean_interval
 from ratchet.flows.demo.weeks import weeks_of
 

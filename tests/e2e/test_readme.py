@@ -17,7 +17,8 @@ from ratchet.agent.environment import Observation, Option
 from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.kinds.program import Program, View, base_candidate
 from ratchet.agent.optimize.evidence import Evidence, Example
-from ratchet.agent.optimize.proposer import Registered, Work, made_by
+from ratchet.agent.optimize.proposer import Registered, made_by
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.project import load_project
 from ratchet.agent.rollout.loop import run
 from ratchet.flows.cli import COMMANDS

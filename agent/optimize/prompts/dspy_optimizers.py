@@ -27,7 +27,8 @@ from ratchet.agent.optimize.prompts.cases import playable
 from ratchet.agent.optimize.prompts.few_shot import muted
 from ratchet.agent.optimize.prompts.metered_lm import LMCalls
 from ratchet.agent.optimize.prompts.played_module import CASE, ModulePlays
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.proposer import Proposal, Registered
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.record import Json, as_text
 
 if TYPE_CHECKING:

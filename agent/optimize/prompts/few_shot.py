@@ -18,7 +18,8 @@ from ratchet.agent.lm.lean_adapter import LeanAdapter
 from ratchet.agent.optimize.budget import BudgetSpent, Stopped
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import shuffled
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.proposer import Proposal, Registered
+from ratchet.agent.optimize.work import Work
 
 if TYPE_CHECKING:
     from ratchet.agent.optimize.prompts.prompts import Prompts

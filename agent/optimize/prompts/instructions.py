@@ -22,7 +22,8 @@ from ratchet.agent.optimize.evidence import NOBODY, Evidence, Example
 from ratchet.agent.optimize.prompts.cases import playable
 from ratchet.agent.optimize.prompts.reflecting import reflection_prompt, too_long, written_text
 from ratchet.agent.optimize.prompts.texts import length_told, texts_of, with_texts
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.proposer import Proposal, Registered
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.record import as_text, content_hash
 from ratchet.agent.trace import Trace
 

@@ -15,8 +15,9 @@ from ratchet.agent.candidate import Candidate, Kind
 from ratchet.agent.errors import NothingToPropose
 from ratchet.agent.optimize.budget import Budget
 from ratchet.agent.optimize.evidence import Evidence
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work
+from ratchet.agent.optimize.proposer import Proposal, Registered
 from ratchet.agent.optimize.team import role_by_role
+from ratchet.agent.optimize.work import Work
 from ratchet.agent.record import Json, Record
 
 Optimizer = Literal["auto", "few-shot", "gepa", "miprov2", "simba", "bootstrap"]

@@ -21,7 +21,7 @@ from ratchet.agent.optimize.budget import Budget
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import learned_options, newest_first, usable
 from ratchet.agent.optimize.groups import hold_out
-from ratchet.agent.optimize.proposer import Proposal, Registered, Work, built_in_only
+from ratchet.agent.optimize.proposer import Proposal, Registered
 from ratchet.agent.optimize.team import role_by_role
 from ratchet.agent.optimize.vote_weights import MIN_TUNING, tune
 from ratchet.agent.optimize.weights.configuration import LoraSettings
@@ -35,6 +35,7 @@ from ratchet.agent.optimize.weights.conversations import (
 from ratchet.agent.optimize.weights.options import train
 from ratchet.agent.optimize.weights.preferences import train_preferences
 from ratchet.agent.optimize.weights.sft import train_sft
+from ratchet.agent.optimize.work import Work, built_in_only
 
 Method = Literal["options", "sft", "dpo", "kto"]
 UNITS: Final = {"sft": "conversations", "dpo": "pairs", "kto": "thumbs"}

@@ -55,7 +55,7 @@ class SmolLM2:
     def __init__(self, folder: Path, *, cache_bytes: int = 1_500_000_000) -> None:
         """Load the dequantized weights from `folder` (see `weights_folder`); ~2 s.
 
-        `cache_bytes` are half for whole prompts, half for what prompts begin with.
+        `cache_bytes` are a third for whole prompts, the rest for what prompts begin with (40 KB a token).
         """
         import torch
         from transformers import AutoTokenizer, LlamaForCausalLM
@@ -82,10 +82,10 @@ class SmolLM2:
         for module in linear:
             module.forward = product(module.weight)  # below an adapter in training, too
         self._norm, self._head = norm(self.model.model.norm), product(self.model.lm_head.weight)
-        self._trunks: Kept[torch.Tensor] = Kept(cache_bytes // 2, lambda rows: rows.nbytes)
+        self._trunks: Kept[torch.Tensor] = Kept(cache_bytes // 3, lambda rows: rows.nbytes)
         self._scores: dict[str, Scores] = {}
         self._written: dict[str, Written] = {}
-        self._prefixes: Kept[Prefix] = Kept(cache_bytes // 2, lambda prefix: prefix.nbytes)
+        self._prefixes: Kept[Prefix] = Kept(cache_bytes - cache_bytes // 3, lambda prefix: prefix.nbytes)
         self._above_prefixes: Kept[list[KeysValues]] = Kept(ABOVE)
         self._lock = threading.RLock()
         self._encode = deepcopy(self.tokenizer.backend_tokenizer).encode  # padding is set on the other one
@@ -167,7 +167,7 @@ class SmolLM2:
         from ratchet.agent.lm.layers import additive, run_layer
 
         with torch.no_grad():
-            prefix, cache = self._prefix(prompt.prefix, packed.prefix, prompt.recurs)
+            prefix, cache = self._prefix(prompt.prefix, packed.prefix, prompt.recurs).whole()
             state = self._embed(packed.rest)
             rotary, mask = self._rotary(state, packed.positions), additive(packed.mask, state.dtype)
             for layer, before in zip(self._trunk_layers, cache, strict=True):
@@ -182,29 +182,28 @@ class SmolLM2:
         start = text[: recurs or text.find(OPTIONS) + len(OPTIONS)] if OPTIONS in text else ""
         head = self.tokens(start)
         if not head or len(head) >= len(ids) or ids[: len(head)].tolist() != head:
-            made = self._below(ids, None)
+            made = self._below(ids)
         else:
             made = self._below(ids[len(head) :], self._prefix(start, ids[: len(head)], 0))
         return self._prefixes.put(key, made)
 
-    def _below(self, ids: "torch.Tensor", before: "Prefix | None") -> "Prefix":
+    def _below(self, ids: "torch.Tensor", before: "Prefix | None" = None) -> "Prefix":
         """These tokens' rows behind those that are known."""
         import torch
 
         from ratchet.agent.lm.layers import additive, run_layer
 
-        state, n, start = self._embed(ids), len(ids), len(before.rows) if before else 0
+        rows, known = before.whole() if before else (ids[:0], [])
+        state, n, start = self._embed(ids), len(ids), len(rows)
         rotary = self._rotary(state, torch.arange(start, start + n))
         seen = torch.ones(n, start + n, dtype=torch.bool).tril(start)
         mask = additive(seen, state.dtype) if before else None
         pairs = []
         for place, layer in enumerate(self._trunk_layers):
-            ahead = before.pairs[place] if before else None
+            ahead = known[place] if before else None
             state, (keys, values) = run_layer(layer, state, rotary, mask, before=ahead)
-            if ahead:
-                keys, values = torch.cat([ahead[0], keys], dim=1), torch.cat([ahead[1], values], dim=1)
-            pairs.append((keys, values))
-        return Prefix(torch.cat([before.rows, state]) if before else state, pairs)
+            pairs.append((keys, values.contiguous()))  # not a view of twice as much
+        return Prefix(state, pairs, before)
 
     def _above(
         self, adapter: str, text: str, rows: "torch.Tensor", layers: "list[Layer]"
@@ -332,12 +331,27 @@ def _pool(ours: int, workers: int) -> ThreadPoolExecutor:
 
 
 class Prefix(NamedTuple):
-    """What the trunk makes of a prompt's first part: its rows [P, width], and each layer's keys and values."""
+    """What the trunk makes of a prompt's first part: its rows [P, width], and each layer's keys and values.
+
+    What several begin with is held once, as the `before` of each.
+    """
 
     rows: "torch.Tensor"
     pairs: "list[KeysValues]"
+    before: "Prefix | None" = None
+
+    def whole(self) -> "tuple[torch.Tensor, list[KeysValues]]":
+        """Rows, keys and values from the first token on."""
+        import torch
+
+        if self.before is None:
+            return self.rows, self.pairs
+        rows, pairs = self.before.whole()
+        both = zip(pairs, self.pairs, strict=True)
+        joined = [(torch.cat([a, c], dim=1), torch.cat([b, d], dim=1)) for (a, b), (c, d) in both]
+        return torch.cat([rows, self.rows]), joined
 
     @property
     def nbytes(self) -> int:
-        """Bytes that it holds."""
+        """Bytes that it holds itself."""
         return int(self.rows.nbytes) + sum(int(k.nbytes) + int(v.nbytes) for k, v in self.pairs)

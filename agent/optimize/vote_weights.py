@@ -36,9 +36,9 @@ MIN_LOG_P = -1e3
 EXTRA = (-30.0, -20.0, -10.0, -5.0, -2.5, 0.0, 2.5, 5.0, 10.0, 20.0)
 MIN_TUNING = 10
 """Fewer held-out examples than this cannot tell weights apart: those of the parent stay."""
-KEEP = 6.0
-"""How much an offered action counts beside one of the candidate's own: a slice that gets worse blocks a promotion,
-whatever is gained elsewhere."""
+OFFERED = 5.0
+"""How much offered actions count, all together, beside the candidate's own, whatever their numbers: a slice that gets
+worse blocks a promotion, whatever is gained elsewhere, and people label what is doubtful, not what is usual."""
 
 
 class Grid(NamedTuple):
@@ -172,10 +172,11 @@ def likelihoods(rows: Sequence[TuningRow], values: np.ndarray) -> np.ndarray:
     An answer that is ruled out tells nothing of the weights.
     """
     total, weight = np.zeros((len(values), len(TEMPERATURES))), 0.0
+    rows = [row for row in rows if not (values[0, 3] and row.features[3, row.answer])]
+    offered = sum(row.weight for row in rows if row.is_offered)
+    others = sum(row.weight for row in rows) - offered
     for row in rows:
-        if values[0, 3] and row.features[3, row.answer]:
-            continue
-        own = row.weight * (KEEP if row.is_offered else 1.0)
+        own = row.weight * (OFFERED * others / offered if row.is_offered and others else 1.0)
         total += own * _log_p(row.lm + values @ row.features, row.answer)
         weight += own
     return total / (weight or 1.0)

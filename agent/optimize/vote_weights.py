@@ -178,7 +178,7 @@ def likelihoods(rows: Sequence[TuningRow], values: np.ndarray) -> np.ndarray:
     total, weight = np.zeros((len(values), len(TEMPERATURES))), 0.0
     rows = [row for row in rows if not (values[0, 3] and row.features[3, row.answer])]
     offered = sum(row.weight for row in rows if row.is_offered)
-    others = sum(row.weight for row in rows) - offered
+    others = sum(row.weight for row in rows if not row.is_offered)
     for row in rows:
         own = row.weight * (OFFERED * others / offered if row.is_offered and others else 1.0)
         total += own * _log_p(row.lm + values @ row.features, row.answer)

@@ -48,7 +48,7 @@ class Walk:
 @pytest.fixture(scope="module")
 def runs():
     """Random play of some cases: a few win."""
-    cases = [Case(inputs={"goal": f"find the coin of house {n}"}) for n in range(120)]
+    cases = [Case(inputs={"goal": f"find the coin of house {n}"}) for n in range(400)]
     return run(
         Explorer(Program(base_candidate("Walk.")), seed=3),
         cases,

@@ -31,7 +31,7 @@ class Explorer(Program):
         super().__init__(
             program.candidate, memory=program.memory, adapter=program.adapter, endpoint=program.endpoint
         )
-        self._share, self._random = share, random.Random(seed)
+        self._share, self._seed = share, seed
 
     def act(self, view: View) -> Decision:
         """Something random, or what the agent would do."""
@@ -40,10 +40,12 @@ class Explorer(Program):
 
     def _draw(self, view: View) -> Action | None:
         options = view.observation.options
-        if not options or self._random.random() >= self._share:
+        # by what is at hand, not by whose turn it is: cases are played side by side
+        chance = random.Random(f"{self._seed} {view.case_id} {view.done} {view.tried}")
+        if not options or chance.random() >= self._share:
             return None
         left = [option.name for option in options if option.name not in view.tried]
-        return Action(name=self._random.choice(left or [option.name for option in options]))
+        return Action(name=chance.choice(left or [option.name for option in options]))
 
 
 def search(environment: Environment, case: Case, *, tries: int, steps: int, seed: int = 0) -> Way | None:

@@ -7,9 +7,10 @@ shares of next week's traffic, so both count half. Left out one by one alone, ex
 memory knows, and its vote is trusted where it knows nothing: on tools never served, over five splits of the demo's
 requests and without the LM, right on 0.56 instead of 0.69.
 
-An option of the candidate's own, such as "no tool fits", is ruled out where the memory knows none of those at hand, not
-weighed: of what was never met nobody has said that it does not fit. Over the same splits, with the LM's scores: right on
-0.76 of toolsets never served (as similarity alone) instead of 0.60, on 0.62 of fresh requests instead of 0.68.
+An option of the candidate's own, such as "no tool fits", is ruled out where the memory knows none of those at
+hand, not weighed: of what was never met nobody has said that it does not fit. Over the same splits, with the LM's
+scores: right on 0.76 of toolsets never served (as similarity alone) instead of 0.60, on 0.62 of fresh requests
+instead of 0.68.
 
 Why likelihood and not accuracy: on a few dozen examples many weights are equally accurate and the best of them is
 luck. The likelihood, at the temperature that suits each weighting, also says how clearly right or wrong each

@@ -157,7 +157,7 @@ class Served:
 
     def sent(self, headers: dict[str, str] | None = None) -> None:
         """Wait until MLflow has all that was answered."""
-        self.until(lambda: self.metric("ratchet_unsent", headers) == 0, "not all was sent")
+        self.until(lambda: self.metric("ratchet_unsent", headers) == 0, "not all was sent", timeout_s=240)
 
     def kill(self) -> None:
         """As a machine that loses its power would: both processes, at once."""

@@ -1,6 +1,6 @@
 """`ratchet demo`: the whole loop, on real requests, in minutes."""
 
-from threading import Thread
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 import typer
@@ -26,8 +26,9 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """The whole loop on real requests: no server, no key, no hub."""
-    Thread(target=smollm2, daemon=True).start()  # seconds that the server's start leaves a core idle
+    model = ThreadPoolExecutor(1).submit(smollm2)  # the server's start leaves a core idle
     start_server()
+    model.result()  # cannot be loaded: said before anything is served
     if fresh:
         forget()
     with project_lock(DEMO_PROJECT, "`ratchet demo`", console.print), resumable():

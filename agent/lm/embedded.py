@@ -55,6 +55,10 @@ class Embedded:
         """As many prompts as have a core of their own, and one that is made ready meanwhile."""
         return prompts_at_once() + 1
 
+    def load(self) -> None:
+        """Load the weights, once a process."""
+        smollm2()
+
     def score(self, prompt: Prompt) -> Scores:
         """The log-probabilities of the prompt's choices."""
         return smollm2().score(prompt, adapter=self.adapter)

@@ -79,6 +79,9 @@ class Endpoint:
             self.model, 1 + num_retries, load_again if adapter else None, cache=False, **where, **settings
         )
 
+    def load(self) -> None:
+        """Nothing: its server has loaded it."""
+
     def write(self, prompt: Prompt) -> Written:
         """What it answers: one of the prompt's choices in words, where it has any."""
         settings = self.dspy.kwargs

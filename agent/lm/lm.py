@@ -98,6 +98,13 @@ class LM(Protocol):
     def dspy(self) -> dspy.LM:
         """The same LM for DSPy's modules."""
 
+    def load(self) -> None:
+        """Get ready to be asked.
+
+        Raises:
+            BadInput: its weights cannot be loaded, which is no single case's fault.
+        """
+
     def score(self, prompt: Prompt) -> Scores:
         """What it makes of the prompt's choices; only where `scores_options`."""
 

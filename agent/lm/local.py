@@ -55,6 +55,14 @@ class Local:
         name = model + (f"+{folder_hash(adapter)}" if adapter else "")
         self.dspy = dspy.LM(name, engine=EmbeddedEngine(self), cache=False)
 
+    def load(self) -> None:
+        """Load the weights, once a process.
+
+        Raises:
+            BadInput: there is no such model, or it does not load.
+        """
+        loaded(self.model)
+
     def score(self, prompt: Prompt) -> Scores:
         """The log-probabilities of the prompt's choices, end of turn included.
 

@@ -60,10 +60,12 @@ def run(
         progress: called with the number of cases finished since the last call.
 
     Raises:
-        BadInput: a limit on money for a model whose price is not known.
+        BadInput: the LM cannot be loaded, or a limit on money for a model whose price is not known.
     """
     limits = limits or Limits()
-    price = agent.lm and agent.lm.price_usd(1, 1)  # loads what asks the LM, which is no case's time
+    if agent.lm:
+        agent.lm.load()
+    price = agent.lm and agent.lm.price_usd(1, 1)  # loads what asks an endpoint, which is no case's time
     if limits.cost_usd is not None and price is None:
         raise BadInput(
             f"limits.cost_usd is {limits.cost_usd} but the price of {agent.candidate.base_model!r} is not known "

@@ -122,9 +122,10 @@ class Server:
                 try:
                     there[alias] = await asyncio.to_thread(self._build, one)
                 except RatchetError as error:
-                    logger.error("%s stays as it was: %s", alias, error)
                     if alias in now:
                         there[alias] = now[alias]
+                    stands = "stays as it was" if alias in now else "does not answer"
+                    logger.error("%s %s: %s", alias, stands, error)
             if CHAMPION not in there and CHAMPION in now:
                 logger.error("the champion's alias is gone: the last one goes on serving")
                 there[CHAMPION] = now[CHAMPION]
@@ -143,6 +144,8 @@ class Server:
         if known is not None:
             return known
         agent = agent_of(self.project, candidate, served.files, self.settings, served.probes)
+        if agent.lm:
+            agent.lm.load()
         return Deployed(served.number, agent.serving(), candidate.candidate_id, candidate.memory)
 
     @property

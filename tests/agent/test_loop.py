@@ -6,10 +6,12 @@ import pytest
 from ratchet.agent.candidate import Topology
 from ratchet.agent.case import Case
 from ratchet.agent.environment import Action, Observation, Option, Outcome
-from ratchet.agent.errors import LMFailure
+from ratchet.agent.errors import BadInput, LMFailure
 from ratchet.agent.kinds.decision import View
 from ratchet.agent.kinds.program import Decision, Program, base_candidate, pick
 from ratchet.agent.limits import Limits
+from ratchet.agent.lm.smollm2 import SmolLM2
+from ratchet.agent.lm.weights import EMBEDDED_MODEL, weights_folder
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
 from ratchet.agent.rollout import loop
@@ -43,6 +45,19 @@ class ScriptedProgram(Program):
 
 def cases(*expected):
     return [Case(inputs={"request": f"{n}: go {name}"}, expected=name) for n, name in enumerate(expected)]
+
+
+@pytest.mark.parametrize("precision", [None, "float31"])
+def test_an_lm_that_cannot_be_loaded_ends_the_run_and_is_no_cases_fault(
+    precision, scripted_environment, at, tmp_path, monkeypatch
+):
+    model, why = f"local/{tmp_path}", "config.json is missing"
+    if precision:
+        monkeypatch.setenv("RATCHET_LM_PRECISION", precision)
+        monkeypatch.setattr("ratchet.agent.lm.embedded._loaded", lambda: SmolLM2(weights_folder()))
+        model, why = EMBEDDED_MODEL, "RATCHET_LM_PRECISION is 'float31'"
+    with pytest.raises(BadInput, match=why):
+        run(Program(base_candidate("Pick one.", model=model)), cases("left"), scripted_environment, at=at)
 
 
 def test_one_attempt_gives_one_scored_trace_per_case_in_order(scripted_environment, at):

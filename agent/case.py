@@ -1,6 +1,9 @@
 """What an agent is asked: one record, known by the hash of its inputs."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from functools import cached_property
+from typing import Any, Self
 
 from ratchet.agent.record import Json, Record, content_hash
 
@@ -15,7 +18,14 @@ class Case(Record):
     """Channel, language, tenant…: the gate looks for harm in each."""
     seen_at: datetime | None = None
 
-    @property
+    @cached_property
     def case_id(self) -> str:
         """Hash of the inputs alone: the same request is the same case, labelled or not."""
         return content_hash(self.inputs)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """The case with other fields; of other inputs the hash is another one, too."""
+        copied = super().model_copy(update=update, deep=deep)
+        if update and "inputs" in update:
+            copied.__dict__.pop("case_id", None)
+        return copied

@@ -54,6 +54,7 @@ def take_turns(
     data: RoundData, challengers: Sequence[str], rules: ImproveSettings, before: Sequence[GateResult] = ()
 ) -> tuple[GateRound, Asked]:
     """What the tests of these, and of those in `before`, come to when people answer whatever they are asked."""
+    answer_comparisons()  # what `improve` asked
     gated = gate_candidates(str(FOLDER), data, challengers, rules.gate, rules.raters)
     judged = {one.candidate_id: one for one in (*before, *gated.judged)}
     while gated.waiting and answer_comparisons():

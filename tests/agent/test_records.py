@@ -158,7 +158,9 @@ def test_teams_and_tools_of_a_candidate_enter_its_id_and_come_back_equal():
 def test_the_id_of_a_case_is_its_inputs_alone():
     case = Case(inputs={"request": "hi"})
     assert case.case_id == case.model_copy(update={"expected": "a", "slice": "chat"}).case_id
-    assert case.case_id != Case(inputs={"request": "hi!"}).case_id
+    other = Case(inputs={"request": "hi!"})
+    assert case.case_id != other.case_id == case.model_copy(update={"inputs": other.inputs}).case_id
+    assert case == Case.from_json(case.to_json())
 
 
 @pytest.mark.parametrize(

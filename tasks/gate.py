@@ -25,7 +25,7 @@ from ratchet.evaluation.gate.asking import Asking
 from ratchet.evaluation.gate.choice import BestChallenger, ProvenChallenger, best_proven, common_order
 from ratchet.evaluation.gate.failures import Played, broke, not_run, to_repeat, unbroken_runs, unusable
 from ratchet.evaluation.gate.judged import judged
-from ratchet.evaluation.gate.order import batches, go_on, in_order, merged, sessions
+from ratchet.evaluation.gate.order import batches, go_on, in_order, merged, newest, sessions
 from ratchet.evaluation.gate.plays import gains_at
 from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.evaluation.gate.trial import Trial
@@ -251,7 +251,7 @@ def _why_not(
     champion: str, fresh: Sequence[LabelledCase], players: Players, settings: GateSettings
 ) -> str | None:
     """Why no test may open although there are cases: the champion cannot be run."""
-    first = next(batches(in_order(fresh), settings.batch))
+    first = next(batches(newest(in_order(fresh), settings.max_cases), settings.batch))
     why = not_run(list(players.at(champion, [case.case_id for case in first]).values()))
     return f"no test was opened and nothing is spent: {why}" if why else None
 

@@ -34,6 +34,8 @@ from ratchet.agent.trace import Usage
 
 SHOWN: Final = 4
 """Pairs that a call is shown, unless a person says otherwise."""
+PLAYED: Final = 60
+"""Cases that an agent of several prompts plays, unless a person says otherwise."""
 MOST: Final = 1000
 """Pairs that are remembered: people's first, then those that differ most."""
 LONGEST: Final = 8000

@@ -13,7 +13,7 @@ from ratchet.agent.environment import Option
 from ratchet.agent.lm.of_candidate import lm_type
 from ratchet.agent.memory.snapshot import Memory
 from ratchet.agent.memory.steps import Experience
-from ratchet.agent.optimize.answer_replay import SHOWN, remember_answers
+from ratchet.agent.optimize.answer_replay import PLAYED, SHOWN, remember_answers
 from ratchet.agent.optimize.budget import Budget, BudgetSpent
 from ratchet.agent.optimize.evidence import Evidence, Example
 from ratchet.agent.optimize.examples import as_decisions, as_experience, learned_options, spread, usable
@@ -33,9 +33,9 @@ class Replay(Record):
     """Own successes shown in the prompt; of free answers 4, unless this is set."""
     similarity: bool = True
     """Also let the lexical similarity of request and option count, if the examples say that it helps."""
-    tune_on: int = Field(default=60, ge=1)
+    tune_on: int = Field(default=120, ge=1)
     """Examples that the weights are tuned on, each without its own experience and without its group's; none that
-    shaped the parent, if there are others."""
+    shaped the parent, if there are others. Free answers are played on 60, unless this is set: each is a call."""
     imported: int = Field(default=200, ge=0)
     """Runs of other agents, from imported logs, that may be remembered, too: those most like the examples."""
     budget: Budget = Budget()
@@ -44,13 +44,13 @@ class Replay(Record):
     def propose(self, parent: Registered, evidence: Evidence, work: Work) -> Proposal | None:
         """The parent with a memory of the examples, its vote and the similarity weighed; a team's roles in turn."""
         if parent.candidate.kind != "built-in":
-            told = "recalls" in self.model_fields_set
+            told = self.model_fields_set
             return remember_answers(
                 parent,
                 evidence,
                 work,
-                shown=max(self.recalls if told else SHOWN, 1),
-                played=self.tune_on,
+                shown=max(self.recalls if "recalls" in told else SHOWN, 1),
+                played=self.tune_on if "tune_on" in told else PLAYED,
                 imported=self.imported,
             )
         if parent.candidate.topology.roles:

@@ -256,7 +256,7 @@ def _by_person(trace: Trace, label: Label | None, role: CaseRole) -> LabelledCas
     if label is None:
         return None
     return LabelledCase(
-        case=trace.case.model_copy(update={"expected": label.expected}),
+        case=_as_it_came(trace).model_copy(update={"expected": label.expected}),
         trace_id=trace.trace_id,
         candidate_id=trace.candidate_id,
         role=role,
@@ -282,7 +282,7 @@ def _by_judge(trace: Trace) -> LabelledCase | None:
 
 def _by_environment(trace: Trace, role: CaseRole, answer: Json) -> LabelledCase:
     return LabelledCase(
-        case=trace.case,
+        case=_as_it_came(trace),
         trace_id=trace.trace_id,
         candidate_id=trace.candidate_id,
         role=role,
@@ -290,6 +290,11 @@ def _by_environment(trace: Trace, role: CaseRole, answer: Json) -> LabelledCase:
         source="environment",
         answer=answer,
     )
+
+
+def _as_it_came(trace: Trace) -> Case:
+    """With when: what a server or a log brings says it of the run alone."""
+    return trace.case if trace.case.seen_at else trace.case.model_copy(update={"seen_at": trace.started_at})
 
 
 def fresh_for_gate(

@@ -21,7 +21,7 @@ class GateSettings(StageSettings):
     batch: int = Field(default=16, ge=1)
     """Cases between two looks; a session is not cut."""
     max_cases: int = Field(default=400, ge=1)
-    """Fresh cases that one test may use; the rest is left for later ones."""
+    """Fresh cases that one test may use, the newest; the rest is left for later ones."""
     min_cases: int = Field(default=20, ge=1)
     """Fewer fresh cases than this and no test opens: it would spend budget for nothing."""
     max_open: int = Field(default=6, ge=1, le=MOST_ANSWERS - 1)

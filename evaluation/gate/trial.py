@@ -28,7 +28,7 @@ from ratchet.evaluation.gate.betting import NO_PRIOR, TrustPrior
 from ratchet.evaluation.gate.failures import Played
 from ratchet.evaluation.gate.gate import Gate, GatePolicy
 from ratchet.evaluation.gate.judged import JudgePlan
-from ratchet.evaluation.gate.order import Place, go_on
+from ratchet.evaluation.gate.order import Place, go_on, newest
 from ratchet.evaluation.gate.pairs import Pair, pair_up
 from ratchet.evaluation.gate.plays import Compared, Play, Same, Unanswered, as_bet, compared, side_result
 from ratchet.evaluation.gate.provenance import Registration
@@ -103,10 +103,10 @@ class Trial:
         judge: JudgePlan | None = None,
         trust: TrustPrior = NO_PRIOR,
     ) -> "Trial":
-        """A test of at most `most` cases that has not played any; `cases` in the order in which it will."""
+        """A test of the newest `most` cases that has not played any; `cases` in the order in which it will."""
         by = judge.judge_id if judge else None
         gate = Gate(policy, Registration(champion=champion, challenger=challenger, judge=by, trust=trust))
-        rest = list(cases)[:most]
+        rest = newest(cases, most)
         return Trial(
             champion,
             challenger,
@@ -135,12 +135,14 @@ class Trial:
         played: list[Place] = [(play.case_id, play.session_id) for play in state.plays]
         ids = {case_id for case_id, _ in played}
         rest = [c for c in go_on([*played, *state.rest], known, fresh) if c.case_id not in ids]
+        room, mine = max(most - len(played), 0), {case_id for case_id, _ in state.rest}
+        own, new = [c for c in rest if c.case_id in mine][:room], [c for c in rest if c.case_id not in mine]
         return Trial(
             state.champion,
             state.challenger,
             state.opened_at,
             Gate.from_json(state.gate),
-            rest[: max(most - len(played), 0)],
+            own + newest(new, room - len(own)),
             list(state.plays),
             list(state.open_pairs),
             {question.question_id: question for question in state.questions},

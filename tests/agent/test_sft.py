@@ -24,6 +24,7 @@ from ratchet.agent.optimize.weights.conversations import conversations
 from ratchet.agent.optimize.weights.lora import Lora
 from ratchet.agent.optimize.weights.rows import IGNORED, Collator, Item, rows_of
 from ratchet.agent.optimize.weights.sft import train_sft
+from ratchet.agent.optimize.weights.training import Job, arguments, quiet
 from ratchet.agent.optimize.work import Work
 from ratchet.agent.record import folder_hash
 from ratchet.agent.trace import Attempt, Step, Trace
@@ -152,6 +153,17 @@ def test_rows_hold_every_conversation_once_without_padding_and_none_sees_another
         ).logits
         alone = model(input_ids=torch.tensor([items[1].ids])).logits
     assert torch.allclose(packed[0, 11:23], alone[0], atol=1e-4)
+
+
+def test_of_several_cards_one_is_used(base, tmp_path, monkeypatch):
+    from trl.trainer.sft_config import SFTConfig
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    here = Machine("cuda", False, "sdpa", liger=False, four_bits=False, row=2048)
+    job = Job(str(base), base, LoraSettings(), "0", tmp_path, "sft")
+    with quiet():
+        made = arguments(SFTConfig, job, here, steps=1, per_device_train_batch_size=4)
+    assert (made.n_gpu, made.train_batch_size) == (1, 4)
 
 
 def test_on_a_card_a_step_is_cut_to_what_fits_and_on_a_cpu_it_is_whole():

@@ -89,6 +89,13 @@ def test_a_persons_answer_becomes_a_case_with_its_propensity_and_session():
         assert case.case_id == run.case.case_id
 
 
+def test_a_case_knows_when_it_came_or_else_when_it_was_run():
+    told = Case(inputs={"request": TRAIN[1]}, seen_at=NOW - timedelta(days=3))
+    runs = [trace(1, TRAIN[0]), trace(2, "", case=told), trace(3, TRAIN[2], score=1.0)]
+    cases = join(runs, [answer(1, "b"), answer(2, "b")])
+    assert [one.case.seen_at for one in cases] == [NOW, told.seen_at, NOW]
+
+
 def test_an_own_success_teaches_and_never_judges():
     traces = [trace(1, TRAIN[0], score=1.0, action="x"), trace(2, GATE[0], score=1.0)]
     (case,) = join(traces, [])

@@ -70,6 +70,26 @@ def all_settled(questions, right):
 CASES = in_order([case(n) for n in range(60)])
 
 
+def came(day, number, session=None):
+    one = case(number, session)
+    return one.model_copy(update={"case": one.case.model_copy(update={"seen_at": NOW + timedelta(days=day)})})
+
+
+def test_a_test_plays_the_newest_cases_in_their_order_and_goes_on_with_the_newest_of_what_comes_in():
+    old, undated = [came(0, n) for n in range(20)], [case(n) for n in range(20, 25)]
+    new, session = [came(9, n) for n in range(30, 40)], [came(1, 50, "s"), came(8, 51, "s")]
+    order = in_order([*undated, *old, *new, *session])
+    trial = Trial.begin("a", "b", NOW, POLICY, order, 12)
+    assert trial.rest == [one for one in order if one in (*new, *session)]
+    assert in_order(undated) == Trial.begin("a", "b", NOW, POLICY, in_order(undated), 5).rest
+    later = [came(20, n) for n in range(60, 70)]
+    again = Trial.resume(trial.state(), order, [*order, *later], 15)
+    assert again.rest[:12] == trial.rest
+    assert len(again.rest) == 15
+    assert all(one in later for one in again.rest[12:])
+    assert Trial.resume(trial.state(), order, [*order, *later], 12).rest == trial.rest
+
+
 def test_the_same_answer_needs_nobody_and_is_a_bet_of_zero():
     trial = begun(CASES)
     assert take(trial, CASES, lambda n: "no") == []

@@ -142,8 +142,12 @@ def load_base(job: Job) -> Base:
 
 
 def arguments(kind: type[Any], job: Job, here: Machine, *, steps: int, **more: Any) -> Any:
-    """The training's `SFTConfig`, `DPOConfig` or `KTOConfig`: silent, resumable, on this machine."""
-    return kind(
+    """The training's `SFTConfig`, `DPOConfig` or `KTOConfig`: silent, resumable, on this machine.
+
+    Of several cards the first is used: transformers would cut each step into pieces for all of them (`DataParallel`),
+    where rows no longer stand in their order and the fused head says nothing.
+    """
+    made = kind(
         output_dir=str(job.checkpoints),
         seed=job.seed,
         learning_rate=job.settings.learning_rate,
@@ -163,6 +167,8 @@ def arguments(kind: type[Any], job: Job, here: Machine, *, steps: int, **more: A
         remove_unused_columns=False,
         **{"gradient_checkpointing": False, **more},
     )
+    made._n_gpu = min(made.n_gpu, 1)  # nothing public says so: only CUDA_VISIBLE_DEVICES, for the whole process
+    return made
 
 
 def run(

@@ -17,7 +17,7 @@ from ratchet.infra.registry.agents import build, load_agent
 from ratchet.infra.registry.registry import register
 from ratchet.tasks.caching import cached_by
 from ratchet.tasks.curate import RoundData
-from ratchet.tasks.propose import evidence_of, registered, work_of
+from ratchet.tasks.evidence import evidence_of, registered, work_of
 
 CASES = 16
 BY_HEART = Lora(name="control", epochs=6, learning_rate=3e-3, tune_share=0)

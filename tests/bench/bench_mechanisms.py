@@ -56,7 +56,7 @@ from ratchet.infra.traces.foreign import KnownVersions, Reading
 from ratchet.infra.traces.read import collect
 from ratchet.tasks.collect import scored
 from ratchet.tasks.curate import TrainingExample
-from ratchet.tasks.propose import as_examples
+from ratchet.tasks.evidence import as_examples
 
 NOW = datetime(2026, 11, 25, tzinfo=UTC)
 GATE_SHARE, BATCH = 0.5, 16

@@ -24,8 +24,8 @@ from ratchet.infra.store.dataset_store import read_dataset, write_dataset
 from ratchet.infra.store.project_state import read_state
 from ratchet.tasks.collect import collect_new
 from ratchet.tasks.curate import TrainingExample
+from ratchet.tasks.evidence import as_examples, registered, work_of
 from ratchet.tasks.gate import evaluate
-from ratchet.tasks.propose import as_examples, registered, work_of
 from ratchet.tasks.serve import serve_waiting
 
 ALL = (

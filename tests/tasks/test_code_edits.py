@@ -15,8 +15,9 @@ from ratchet.evaluation.gate.pairs import Pair
 from ratchet.evaluation.gate.settings import GateSettings
 from ratchet.infra.registry.registry import promote, register, version_of
 from ratchet.tasks.code_edits import edited_version
+from ratchet.tasks.evidence import registered, work_of
 from ratchet.tasks.gate import gate_candidates
-from ratchet.tasks.propose import propose_each, registered, work_of
+from ratchet.tasks.propose import propose_each
 from ratchet.tasks.serve import first_champion
 
 CODE = """

@@ -14,9 +14,9 @@ from ratchet.evaluation.data.cases import LabelledCase
 from ratchet.infra.registry.agents import load_agent
 from ratchet.infra.registry.registry import fetch_files, register, seen_case_ids
 from ratchet.infra.store.collected import keep_traces
-from ratchet.tasks import propose
+from ratchet.tasks import evidence
 from ratchet.tasks.curate import TrainingExample
-from ratchet.tasks.propose import as_examples, registered, served_by, work_of
+from ratchet.tasks.evidence import as_examples, registered, served_by, work_of
 from ratchet.tasks.serve import first_champion
 
 
@@ -80,7 +80,7 @@ def test_what_improves_one_agent_improves_every_role_of_a_team_and_is_served_fro
 def test_a_rewriter_of_tools_sees_the_newest_of_what_its_candidate_did_or_of_all(
     project, make_trace, monkeypatch
 ):
-    monkeypatch.setattr(propose, "OWN", 2)
+    monkeypatch.setattr(evidence, "OWN", 2)
     ours = [make_trace(str(i), candidate_id="ours") for i in range(3)]
     keep_traces(project, [*ours, make_trace("theirs", candidate_id="theirs")])
     assert served_by(project, "ours") == ours[1:]

@@ -249,7 +249,9 @@ class Bench:
     def knn(self) -> list[float | None]:
         """With labelled neighbours alone: to bootstrap them anew at each message would cost four calls more."""
         words = TfidfVectorizer(analyzer="char_wb", ngram_range=(3, 5)).fit([one.text for one in self.traces])
-        vectorizer = dspy.Embedder(lambda texts: np.asarray(words.transform(texts).todense()))
+        vectorizer = dspy.Embedder(
+            lambda texts: np.asarray(words.transform(texts).todense()), caching=False
+        )  # DSPy would keep it on disk under the text alone, whatever words are known
         search = dspy.KNNFewShot(
             k=SHOWN,
             trainset=self.examples(),

@@ -8,9 +8,10 @@ memory knows, and its vote is trusted where it knows nothing: on tools never ser
 requests and without the LM, right on 0.56 instead of 0.69.
 
 An option of the candidate's own, such as "no tool fits", is ruled out where the memory knows none of those at
-hand, not weighed: of what was never met nobody has said that it does not fit. Over the same splits, with the LM's
-scores: right on 0.76 of toolsets never served (as similarity alone) instead of 0.60, on 0.62 of fresh requests
-instead of 0.68.
+hand, not weighed: of what was never met nobody has said that it does not fit.
+
+`python tests/bench/bench_unseen.py`, five splits: right on 0.75 of toolsets never served, as similarity alone, where
+leaving out single examples gives 0.56 and day 1 0.39; on 0.56 of fresh requests (0.58; 0.18).
 
 Why likelihood and not accuracy: on a few dozen examples many weights are equally accurate and the best of them is
 luck. The likelihood, at the temperature that suits each weighting, also says how clearly right or wrong each
@@ -43,7 +44,10 @@ MIN_TUNING = 10
 """Fewer held-out examples than this cannot tell weights apart: those of the parent stay."""
 OFFERED = 5.0
 """How much offered actions count, all together, beside the candidate's own, whatever their numbers: a slice that gets
-worse blocks a promotion, whatever is gained elsewhere, and people label what is doubtful, not what is usual."""
+worse blocks a promotion, whatever is gained elsewhere, and people label what is doubtful, not what is usual.
+
+Of what it leads to, tuned on 110 examples of five splits, a gate of 140 cases, some from before the drift, proves 0.92
+(60 orders each); with 3 0.90, with 8 0.88, with 20 0.53; with 1 0.25: it refuses what harms usual requests."""
 
 
 class Grid(NamedTuple):

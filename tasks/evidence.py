@@ -36,23 +36,6 @@ OWN = 5000
 """Newest traces of a candidate that a rewriter of tools is shown."""
 
 
-def learned_from(data: RoundData, digest: str | None) -> DatasetVersion | None:
-    """The dataset of this digest; of several together the training cases."""
-    known = {one.digest: one for one in _parts(data).values()}
-    return known.get(digest, data.training) if digest else None
-
-
-def _parts(data: RoundData) -> dict[str, DatasetVersion]:
-    """What may be learned from, by the name that evidence has for it."""
-    parts = {
-        "examples": data.training,
-        "rollouts": data.rollouts,
-        "preferences": data.preferences,
-        "thumbs": data.thumbs,
-    }
-    return {name: one for name, one in parts.items() if one is not None}
-
-
 def registered(name: str, candidate_id: str) -> Registered:
     """A candidate of the registry, with its files and what it has seen."""
     candidate = version_of(name, candidate_id).candidate
@@ -114,6 +97,23 @@ def evidence_of(
         versions=frozenset(version.candidate_id for version in version_history(project.name)),
         digests={name: one.digest for name, one in _parts(data).items()},
     )
+
+
+def learned_from(data: RoundData, digest: str | None) -> DatasetVersion | None:
+    """The dataset of this digest; of several together the training cases."""
+    known = {one.digest: one for one in _parts(data).values()}
+    return known.get(digest, data.training) if digest else None
+
+
+def _parts(data: RoundData) -> dict[str, DatasetVersion]:
+    """What may be learned from, by the name that evidence has for it."""
+    parts = {
+        "examples": data.training,
+        "rollouts": data.rollouts,
+        "preferences": data.preferences,
+        "thumbs": data.thumbs,
+    }
+    return {name: one for name, one in parts.items() if one is not None}
 
 
 def as_examples(project: Project, training: Sequence[TrainingExample]) -> list[Example]:

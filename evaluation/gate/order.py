@@ -1,8 +1,8 @@
 """Which cases judge, and in which order: the newest, by hash, a session's turns together, never changed once begun.
 
 Why the newest: what is promoted will serve what comes in now. After a drift, a test on a random part of all that is
-left looks at traffic that is gone. When a case came says nothing of how it is answered, so the choice is as free as a
-draw.
+left looks at traffic that is gone. The choice looks at no label and no answer, so the evidence holds as it did: it is
+for the gain on the newest cases.
 Why by hash: an order that depends on labels or outcomes would let a test stop where its luck is best. Why kept:
 a killed test that went on in another order would look at its luckiest beginning twice (1.5 % → 3.7 % false
 promotions after four runs at a share of 3.0 %); so what came in later stands at the end.

@@ -167,9 +167,7 @@ def arguments(kind: type[Any], job: Job, here: Machine, *, steps: int, **more: A
         remove_unused_columns=False,
         **{"gradient_checkpointing": False, **more},
     )
-    made._n_gpu = min(
-        made.n_gpu, 1
-    )  # nothing public says so: only CUDA_VISIBLE_DEVICES, for the whole process
+    made._n_gpu = min(made.n_gpu, 1)  # CUDA_VISIBLE_DEVICES, which is public, is for the whole process
     return made
 
 

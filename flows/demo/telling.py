@@ -64,12 +64,6 @@ def show_final(tests: Mapping[str, FinalTest]) -> None:
             f"{test.chance:.2f}",
         )
     console.print(table)
-    for name, test in tests.items():
-        if test.arguments:
-            first, last = test.arguments
-            say(
-                f"right tool and right arguments, {name}: {first:.2f} → {last:.2f} (a 135 M model writes them freely)"
-            )
 
 
 def show_history(versions: Sequence[Version], ledger: Ledger, seconds: Mapping[str, float]) -> None:

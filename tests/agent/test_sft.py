@@ -21,6 +21,7 @@ from ratchet.agent.optimize.proposer import Registered, made_by
 from ratchet.agent.optimize.weights.chat_template import SMOLLM2, encode
 from ratchet.agent.optimize.weights.configuration import LoraSettings, Machine, Pieces, cut
 from ratchet.agent.optimize.weights.conversations import conversations
+from ratchet.agent.optimize.weights.distributed import train_distributed
 from ratchet.agent.optimize.weights.lora import Lora
 from ratchet.agent.optimize.weights.rows import IGNORED, Collator, Item, rows_of
 from ratchet.agent.optimize.weights.sft import train_sft
@@ -155,7 +156,7 @@ def test_rows_hold_every_conversation_once_without_padding_and_none_sees_another
     assert torch.allclose(packed[0, 11:23], alone[0], atol=1e-4)
 
 
-def test_of_several_cards_one_is_used(base, tmp_path, monkeypatch):
+def test_of_several_cards_a_process_uses_one(base, tmp_path, monkeypatch):
     from trl.trainer.sft_config import SFTConfig
 
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -364,3 +365,26 @@ def test_nothing_to_learn_is_refused(base, tmp_path, chats, why):
 def test_a_base_that_is_not_there_is_named(tmp_path):
     with pytest.raises(BadInput, match=r"no model in .*config\.json is missing"):
         train_sft(tmp_path, _chats(1), tmp_path, QUICK)
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does_within_the_same_budget(base, tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a core for each
+    settings = QUICK.model_copy(update={"epochs": 1})
+    done, meter = [], Meter()
+    alone, losses = train_sft(base, _chats(40), tmp_path / "one" / "adapters", settings, seed=3, meter=meter)
+    two, counted = settings.model_copy(update={"processes": 2}), Meter()
+    folder = tmp_path / "two" / "adapters"
+    together, theirs = train_distributed(
+        "sft", str(base), _chats(40), folder, two, seed=3, progress=done.append, meter=counted
+    )
+    assert theirs == pytest.approx(losses, rel=1e-3)
+    assert sum(done) == 40
+    assert counted.spent.tokens == pytest.approx(meter.spent.tokens, rel=0.1), "rows are filled up otherwise"
+    ours, other = (
+        check_adapter(path, base=base) for path in (folder / together, tmp_path / "one" / "adapters" / alone)
+    )
+    assert ours.data_digest == other.data_digest
+    assert ours.parameters["steps"] == other.parameters["steps"] == 10
+    part, _ = train_distributed("sft", str(base), _chats(40), folder, two, meter=Meter(Budget(tokens=700)))
+    assert check_adapter(folder / part).parameters["steps"] < 10

@@ -32,6 +32,8 @@ class LoraSettings(Record):
     """Layers from this one to the last get adapters; None = all on a GPU, the upper ones on a CPU."""
     max_length: int = Field(default=2048, ge=16)
     """Tokens of a conversation that are read, the last ones."""
+    processes: int | None = Field(default=None, ge=1, le=64)
+    """Processes that train together, each on a card of its own; None = one for each card. Not with `options`."""
 
 
 class Machine(NamedTuple):

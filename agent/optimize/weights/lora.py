@@ -6,6 +6,7 @@ Which way, the candidate is the parent with another adapter, and the gate judges
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final, Literal
 
 from pydantic import Field
@@ -32,6 +33,7 @@ from ratchet.agent.optimize.weights.conversations import (
     pairs_of,
     teller,
 )
+from ratchet.agent.optimize.weights.distributed import n_processes, train_distributed
 from ratchet.agent.optimize.weights.options import train
 from ratchet.agent.optimize.weights.preferences import train_preferences
 from ratchet.agent.optimize.weights.sft import train_sft
@@ -128,7 +130,9 @@ class Lora(LoraSettings):
         folder = work.folder / "adapters"
         rows = self._rows(draft, parent, evidence, work)
         with work.progress(f"{self.name}: training", len(rows) * self.epochs) as done:
-            train_one = train_sft if self.method == "sft" else train_preferences
+            train_one: Any = train_sft if self.method == "sft" else train_preferences
+            if n_processes(settings) > 1:
+                train_one = partial(train_distributed, self.method)
             digest, losses = train_one(
                 base, rows, folder, settings, seed=work.seed, progress=done, meter=work.meter
             )

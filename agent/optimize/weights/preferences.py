@@ -14,6 +14,7 @@ from ratchet.agent.optimize.budget import Meter
 from ratchet.agent.optimize.weights.chat_template import rendered_turn
 from ratchet.agent.optimize.weights.configuration import LoraSettings
 from ratchet.agent.optimize.weights.conversations import Conversation
+from ratchet.agent.optimize.weights.distributed import world_size
 from ratchet.agent.optimize.weights.training import (
     Base,
     Job,
@@ -78,7 +79,7 @@ def train_preferences(
             columns["completion"] = [said for _, said in texts]
             columns["label"] = [bool(good) for _, good in rows]
         trainer = _trainer(loaded, columns, job)
-    a_step = trainer.args.train_batch_size
+    a_step = trainer.args.train_batch_size * world_size()
     steps = -(-len(rows) // a_step)
     digest, losses = run(
         trainer,
@@ -116,12 +117,12 @@ def _trainer(loaded: Base, columns: dict[str, list[Any]], job: Job) -> Any:
         from trl.trainer.kto_config import KTOConfig as Config  # type: ignore[assignment]
         from trl.trainer.kto_trainer import KTOTrainer as Trainer  # type: ignore[assignment]
     n = len(columns["prompt"])
-    size = min(max(job.settings.batch_size, 2), n)
+    size = min(max(-(-job.settings.batch_size // world_size()), 2), n)
     args = arguments(
         Config,
         job,
         loaded.here,
-        steps=job.settings.epochs * -(-n // size),
+        steps=job.settings.epochs * -(-n // (size * world_size())),
         per_device_train_batch_size=size,
         num_train_epochs=job.settings.epochs,
         max_length=job.settings.max_length,

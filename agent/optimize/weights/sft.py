@@ -13,6 +13,7 @@ from ratchet.agent.optimize.budget import Meter
 from ratchet.agent.optimize.weights.chat_template import Encoded, encode
 from ratchet.agent.optimize.weights.configuration import LoraSettings, cut
 from ratchet.agent.optimize.weights.conversations import Conversation, Piece
+from ratchet.agent.optimize.weights.distributed import world_size
 from ratchet.agent.optimize.weights.rows import IGNORED, Collator, Item, rows_of
 from ratchet.agent.optimize.weights.training import (
     Base,
@@ -65,7 +66,7 @@ def train_sft(
         items = [item_of(loaded.tokenizer, one, settings.max_length) for one in conversations]
         trainer, ends = sft_trainer(loaded, items, job)
     rows = trainer.train_dataset["items"]
-    a_step = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps
+    a_step = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps * world_size()
     digest, losses = run(
         trainer,
         job,
@@ -113,13 +114,14 @@ def sft_trainer(loaded: Base, items: Sequence[Item], job: Job) -> tuple[Any, lis
     rows: list[list[int]] = []
     ends = []
     for epoch in range(settings.epochs):
-        together = settings.batch_size
+        together = -(-settings.batch_size // world_size())
         rows += rows_of(lengths, room=room, seed=job.seed * 1000 + epoch, together=together)
         ends.append(len(rows))
     a_step = max(1, round(settings.batch_size * len(rows) / (settings.epochs * len(items))))
+    mine = -(-a_step // world_size())
     config = loaded.model.config.get_text_config()
-    pieces = cut(here, a_step, room, config.num_hidden_layers, config.hidden_size)
-    steps = -(-len(rows) // a_step)
+    pieces = cut(here, mine, room, config.num_hidden_layers, config.hidden_size)
+    steps = -(-len(rows) // (mine * world_size()))
     args = arguments(
         SFTConfig,
         job,
@@ -179,8 +181,10 @@ def _weighted() -> type[Any]:
                     logits.flatten(0, 1), labels[:, at].flatten(), ignore_index=IGNORED, reduction="none"
                 )
                 loss = (said * weights[:, at].flatten()).sum() / n
-            self._total_train_tokens += inputs["input_ids"].numel()
+            n_tokens = torch.tensor(inputs["input_ids"].numel(), device=labels.device)
+            self._total_train_tokens += int(self.accelerator.gather(n_tokens).sum())
             self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
-            return loss
+            # `n` is of all processes' rows, and their gradients are averaged
+            return loss if num_items_in_batch is None else loss * world_size()
 
     return WeightedSFT

@@ -25,6 +25,7 @@ from ratchet.agent.optimize.weights.configuration import (
     lora_config,
     machine,
 )
+from ratchet.agent.optimize.weights.distributed import local_rank, world_size
 from ratchet.agent.record import Json, content_hash
 from ratchet.agent.trace import Usage
 
@@ -60,6 +61,7 @@ class Job:
             self.data_digest,
             settings,
             self.seed,
+            world_size(),
         ]
         return self.folder.parent / "training" / content_hash(made_of)
 
@@ -122,7 +124,7 @@ def load_base(job: Job) -> Base:
         "local_files_only": True,
     }
     if here.device == "cuda":
-        options["device_map"] = {"": 0}
+        options["device_map"] = {"": local_rank()}
     if here.four_bits:
         from transformers import BitsAndBytesConfig
 
@@ -144,8 +146,8 @@ def load_base(job: Job) -> Base:
 def arguments(kind: type[Any], job: Job, here: Machine, *, steps: int, **more: Any) -> Any:
     """The training's `SFTConfig`, `DPOConfig` or `KTOConfig`: silent, resumable, on this machine.
 
-    Of several cards the first is used: transformers would cut each step into pieces for all of them (`DataParallel`),
-    where rows no longer stand in their order and the fused head says nothing.
+    A process uses one card: transformers would cut each step into pieces for all of them (`DataParallel`), where rows
+    no longer stand in their order and the fused head says nothing. Several cards are several processes.
     """
     made = kind(
         output_dir=str(job.checkpoints),
@@ -183,7 +185,7 @@ def run(
         parameters: noted in the manifest.
 
     Returns:
-        The adapter's content hash, and the loss of each step.
+        The adapter's content hash (of several processes the first's alone), and the loss of each step.
 
     Raises:
         BudgetSpent: before the first step.
@@ -194,10 +196,13 @@ def run(
     watch = _watch(job, done_of_step)
     trainer.add_callback(watch)
     last = last_whole_checkpoint(job.checkpoints)
-    job.meter.take(0)
+    if spent := _agreed(job.meter):
+        raise spent
     with quiet():
         trainer.train(resume_from_checkpoint=str(last) if last else None)
         losses = [float(one["loss"]) for one in trainer.state.log_history if "loss" in one]
+        if not trainer.is_world_process_zero():
+            return "", losses
         written = job.folder / f"partial-{job.checkpoints.name}"
         shutil.rmtree(written, ignore_errors=True)
         trainer.model.save_pretrained(str(written), save_embedding_layers=False)
@@ -251,14 +256,26 @@ def _watch(job: Job, done_of_step: Callable[[int], int]) -> Any:
             tokens = int((logs or {}).get("num_tokens", self.tokens))
             job.meter.charge(Usage(input_tokens=max(tokens - self.tokens, 0)))
             self.tokens = tokens
-            try:
-                job.meter.take(0)
-            except BudgetSpent as error:
-                self.spent = error
+            if spent := _agreed(job.meter):
+                self.spent = spent
                 control.should_training_stop = control.should_save = True
             return control
 
     return Watch()
+
+
+def _agreed(meter: Meter) -> BudgetSpent | None:
+    """Whether the budget is spent, by the meter of the first process, the same for all of them."""
+    from torch import distributed
+
+    said: list[str | None] = [None]
+    try:
+        meter.take(0)
+    except BudgetSpent as error:
+        said = [str(error)]
+    if world_size() > 1:
+        distributed.broadcast_object_list(said)
+    return BudgetSpent(said[0]) if said[0] else None
 
 
 @contextmanager

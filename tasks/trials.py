@@ -64,6 +64,7 @@ class GateTests:
                 f"gate.alpha = {settings.alpha:g}, gate.spending = {settings.spending}: without effect, because the "
                 f"project's first test fixed {ledger.alpha:g}, {ledger.spending}; set them back"
             )
+        self._recorded = {one: (version.verdict, version.compared_with) for one, version in versions.items()}
         serving = versions.get(self.champion)
         self._kind: Kind = "built-in" if serving is None else serving.candidate.kind
         entries = [entry for entry in ledger.entries if entry.candidate in versions]
@@ -254,7 +255,10 @@ class GateTests:
             self.proven.append(proven)
 
     def record(self, trial: Trial) -> None:
-        """How the test stands, on the page of the version."""
+        """How the test stands, on the page of the version, unless that says so already."""
+        stands = (trial.verdict, trial.champion)
+        if self._recorded.get(trial.challenger) == stands:
+            return
         accuracy = trial.accuracy
         shown = [play.shown for play in trial.plays if play.shown and all(play.shown)]
         varied = narrowing([ours for ours, _ in shown], [theirs for _, theirs in shown])
@@ -270,6 +274,7 @@ class GateTests:
             )
         if varied is not None:
             record_diversity(self.name, trial.challenger, gate=varied)
+        self._recorded[trial.challenger] = stands
 
 
 def _unchosen(entries: Sequence[Entry], versions: Iterable[Version], declined: Collection[str]) -> list[str]:

@@ -104,12 +104,18 @@ def _act(agent: Agent, active: list[Rollout], limits: Limits, *, with_arguments:
         with given_up_after(view.seconds_left):
             return rollout, view, _attempted(rollout, lambda: agent.act(view))
 
-    asked = side_by_side(decide, active, at_once=agent.at_once)
+    asked = side_by_side(decide, active, at_once=agent.at_once, length=_length)
     decided = [(rollout, view, decision) for rollout, view, decision in asked if decision is not None]
     if with_arguments and isinstance(agent, Program):
         decided = _with_arguments(agent, decided)
     for rollout, _, decision in decided:
         _step(rollout, decision, limits)
+
+
+def _length(rollout: Rollout) -> int:
+    """Characters that the agent reads, about."""
+    options = rollout.observation.options
+    return len(rollout.observation.text) + sum(len(o.name) + len(o.description) for o in options)
 
 
 def _attempted(rollout: Rollout, ask: Callable[[], T]) -> T | None:

@@ -15,6 +15,7 @@ from ratchet.infra.registry.closing import close_open_test
 from ratchet.infra.registry.gate_cases import read_open_test, spent_cases, write_open_test
 from ratchet.infra.registry.registry import champion, promote
 from ratchet.infra.review.comparisons import pending_comparisons, read_replies, reply
+from ratchet.tasks import trials
 from ratchet.tasks.gate import Players, hold
 from ratchet.tasks.people import People
 from ratchet.tasks.promote import promote_best
@@ -112,14 +113,21 @@ def test_people_are_asked_only_where_answers_differ_and_the_next_runs_use_exactl
 
 
 def test_nothing_more_is_asked_while_answers_in_flight_could_decide_and_silence_promotes_nothing(
-    project, serving
+    project, serving, monkeypatch
 ):
+    written = []
+    page = trials.record_evaluation
+    monkeypatch.setattr(
+        trials, "record_evaluation", lambda *of, **what: (written.append(of), page(*of, **what))
+    )
     better = version(project, "Better.")
     answers = {serving: lambda n: "No.", better: lambda n: f"Yes, {n}."}
     first, _ = gate(project, serving, answers)
     waiting = pending_comparisons(project)
     assert 5 < len(waiting) < 16
+    assert written == [(project, better)]
     again, players = gate(project, serving, answers)
+    assert written == [(project, better)], "its page says so already"
     assert (again.waiting, len(pending_comparisons(project))) == (first.waiting, len(waiting))
     assert players.calls == {}, "no case is played for nothing"
     verdict = again.judged[0].verdict

@@ -9,6 +9,7 @@ Source: Hu et al., LoRA (2021); listwise softmax loss: Cao et al., ListNet (2007
 import random
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +17,7 @@ from ratchet.agent.errors import BadInput
 from ratchet.agent.kinds.program import Program
 from ratchet.agent.lm.adapters import TRUNK
 from ratchet.agent.lm.lm import Prompt, Training
+from ratchet.agent.lm.side_by_side import longest_first
 from ratchet.agent.optimize.evidence import Example
 from ratchet.agent.optimize.weights.configuration import LoraSettings
 from ratchet.agent.record import folder_hash
@@ -127,7 +129,8 @@ def _update(training: Training, batch: Sequence[Prepared], optimizer: "torch.opt
         loss = weight * torch.nn.functional.cross_entropy(score[None], torch.tensor([answer]))
         return float(loss.detach()), torch.autograd.grad(loss / len(batch), training.parameters)
 
-    losses, gradients = zip(*training.each(one, batch), strict=True)
+    made = longest_first(partial(training.each, one), batch, lambda prepared: len(prepared.prompt.text))
+    losses, gradients = zip(*made, strict=True)
     for parameter, *parts in zip(training.parameters, *gradients, strict=True):
         parameter.grad = torch.stack(parts).sum(dim=0)
     optimizer.step()

@@ -386,5 +386,8 @@ def test_two_processes_train_what_one_does_within_the_same_budget(base, tmp_path
     )
     assert ours.data_digest == other.data_digest
     assert ours.parameters["steps"] == other.parameters["steps"] == 10
-    part, _ = train_distributed("sft", str(base), _chats(40), folder, two, meter=Meter(Budget(tokens=700)))
-    assert check_adapter(folder / part).parameters["steps"] < 10
+    lora = Lora(base=str(base), method="sft", processes=2, epochs=1, batch_size=2, budget=Budget(tokens=700))
+    asked = Evidence(examples=[_example(f"Where is {i}?", f"There, {i}.") for i in range(20)])
+    part = made_by(lora, PARENT, asked, Work(folder=tmp_path / "part"))
+    assert 700 <= part.cost["tokens"] < 1000
+    assert part.candidate.origin.parameters["steps"] < 10

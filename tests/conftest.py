@@ -59,6 +59,15 @@ def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("RATCHET_HOME", str(tmp_path / "home"))
 
 
+@pytest.fixture(autouse=True)
+def _own_dspy() -> Iterator[None]:
+    """A project that configures DSPy does so for the whole process: the next test finds no LM of it."""
+    yield
+    dspy = sys.modules.get("dspy")
+    if dspy is not None and dspy.settings.lm is not None:
+        dspy.configure(lm=None)
+
+
 @pytest.fixture(scope="session")
 def mlflow_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One home for all tests: MLflow's tables take seconds to make; projects keep the tests apart."""

@@ -25,7 +25,7 @@ help: ## what can be made
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -e 's/:.*## /|/' | awk -F'|' '{printf "  make %-8s %s\n", $$1, $$2}'
 	@echo "  ARGS='...' is passed on by demo, test, bench and lock; PYTHON=... chooses the interpreter"
 
-demo: $(STAMP) ## the whole loop on the embedded agent, some eight minutes
+demo: $(STAMP) ## the whole loop on the embedded agent, some seven minutes
 	$(BIN)/ratchet demo --auto-approve $(ARGS)
 
 test: $(STAMP) ## checks beside all tests; coverage of agent and evaluation by their own

@@ -3,8 +3,9 @@
 python tests/bench/bench_banking.py [--sizes 100,300,1000] [--tests 200] [--rows static,replay,…] [--seed 0]
 Prints, by number of labelled traces, the share of new messages whose intent is written exactly, with 95 % intervals:
 fixed examples, replay (recalled examples), prompt search, LoRA (SFT), LoRA with replay; beside them DSPy's KNNFewShot
-and BootstrapFinetune on the same model and in the same plain chat format. Two cores take some three hours for all of
-it, a quarter of an hour for `--sizes 100 --tests 60`. Reads ../shared/data/banking77 (or RATCHET_SHARED).
+and BootstrapFinetune on the same model and in the same plain chat format. Two cores take some five hours for all of
+it, an hour for `--sizes 100`; two processes with OMP_NUM_THREADS=1 share the rows well. Reads
+../shared/data/banking77 (or RATCHET_SHARED).
 """
 
 import argparse

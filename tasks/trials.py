@@ -262,6 +262,8 @@ class GateTests:
         accuracy = trial.accuracy
         shown = [play.shown for play in trial.plays if play.shown and all(play.shown)]
         varied = narrowing([ours for ours, _ in shown], [theirs for _, theirs in shown])
+        if varied is not None:  # before the verdict, which says that the page is whole
+            record_diversity(self.name, trial.challenger, gate=varied)
         with tempfile.TemporaryDirectory() as scratch:
             record_evaluation(
                 self.name,
@@ -272,8 +274,6 @@ class GateTests:
                 pictures=_pictures(Path(scratch), trial),
                 notes=VersionDiversity(gate=varied).narrower,
             )
-        if varied is not None:
-            record_diversity(self.name, trial.challenger, gate=varied)
         self._recorded[trial.challenger] = stands
 
 

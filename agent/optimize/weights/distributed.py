@@ -34,11 +34,9 @@ _KINDS: Final = {"BadInput": BadInput, "BudgetSpent": BudgetSpent}
 
 
 def n_processes(settings: LoraSettings) -> int:
-    """As many as the settings say, else as there are cards; 1 within a process that is one of several."""
+    """As many as the settings say, else as there are cards."""
     import torch
 
-    if world_size() > 1:
-        return 1
     return settings.processes or max(1, torch.cuda.device_count())
 
 
@@ -80,16 +78,17 @@ def train_distributed(
         "settings": settings.model_dump(mode="json", include=set(LoraSettings.model_fields)),
         "seed": seed,
     }
-    with TemporaryDirectory(
-        prefix="training-"
-    ) as scratch:  # for nobody else to read; a socket's path must be short
-        (Path(scratch) / JOB).write_text(json.dumps(job), encoding="utf-8")
-        with _listening(Path(scratch)) as listener, _begun(Path(scratch), n_processes(settings)) as process:
+    n = n_processes(settings)
+    # for nobody else to read, and a socket's path must be short
+    with TemporaryDirectory(prefix="training-") as made:
+        scratch = Path(made)
+        (scratch / JOB).write_text(json.dumps(job), encoding="utf-8")
+        with _listening(scratch) as listener, _begun(scratch, n) as process:
             found = _answer(listener, process, progress, meter or Meter())
             if found is None:
-                code, last = process.wait(), _last_words(Path(scratch) / ERRORS)
+                code, last = process.wait(), _last_words(scratch / ERRORS)
                 raise BadInput(
-                    f"training in {n_processes(settings)} processes ended with exit code {code}: {last}; "
+                    f"training in {n} processes ended with exit code {code}: {last}; "
                     "set the proposer's processes = 1 to train in this one"
                 )
             return found
@@ -149,7 +148,7 @@ def _answer(
                 progress(value)
             elif kind == "tokens":
                 meter.charge(Usage(input_tokens=value))
-            else:
+            elif kind == "take":
                 try:
                     meter.take(value)
                 except BudgetSpent as error:

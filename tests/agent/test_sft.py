@@ -3,6 +3,7 @@
 import json
 import shutil
 from datetime import UTC, datetime
+from functools import partialmethod
 
 import pytest
 import torch
@@ -18,8 +19,9 @@ from ratchet.agent.lm.weights import EMBEDDED_MODEL, weights_folder
 from ratchet.agent.optimize.budget import Budget, BudgetSpent, Meter
 from ratchet.agent.optimize.evidence import Evidence, Example, Preference, Thumb
 from ratchet.agent.optimize.proposer import Registered, made_by
+from ratchet.agent.optimize.weights import sft, training
 from ratchet.agent.optimize.weights.chat_template import SMOLLM2, encode
-from ratchet.agent.optimize.weights.configuration import LoraSettings, Machine, Pieces, cut
+from ratchet.agent.optimize.weights.configuration import LoraSettings, Machine, Pieces, cut, worth_compiling
 from ratchet.agent.optimize.weights.conversations import conversations
 from ratchet.agent.optimize.weights.distributed import train_distributed
 from ratchet.agent.optimize.weights.lora import Lora
@@ -169,7 +171,7 @@ def test_of_several_cards_a_process_uses_one(base, tmp_path, monkeypatch):
 
 def test_on_a_card_a_step_is_cut_to_what_fits_and_on_a_cpu_it_is_whole():
     card = Machine("cuda", True, "flex_attention", True, False, 2048, free_bytes=64 * 10**9)
-    assert cut(card, rows=16, width=2048, n_layers=16, hidden=2048) == Pieces(14, 2, False)
+    assert cut(card, rows=16, width=2048, n_layers=16, hidden=2048) == Pieces(8, 2, False)
     assert cut(card, rows=16, width=2048, n_layers=32, hidden=4096) == Pieces(3, 6, False)
     assert cut(card._replace(free_bytes=4 * 10**9), 16, 2048, 32, 4096) == Pieces(3, 6, True)
     assert cut(card._replace(device="cpu", free_bytes=0), 5, 1024, 30, 576) == Pieces(5, 1, False)
@@ -215,6 +217,61 @@ def test_a_killed_training_goes_on_to_the_same_adapter_and_its_files_say_what_it
     assert len(manifest.losses) == 20
     other, _ = train_sft(base, _chats(41), folder, QUICK, seed=3)
     assert check_adapter(folder / other).data_digest != manifest.data_digest
+
+
+def test_a_long_training_on_a_card_compiles_its_layers_and_a_short_one_or_one_in_4_bits_does_not():
+    card = Machine("cuda", True, "flex_attention", True, False, 2048, free_bytes=64 * 10**9)
+    assert worth_compiling(card, n_weights=8 * 10**9, n_tokens=10**6)
+    assert not worth_compiling(card, n_weights=8 * 10**9, n_tokens=10**5)
+    assert not worth_compiling(card._replace(four_bits=True), 8 * 10**9, 10**6)
+    assert not worth_compiling(card._replace(device="cpu"), 8 * 10**9, 10**9)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_compiled_layers_learn_the_same_from_batches_that_all_have_the_same_shape(
+    base, tmp_path, monkeypatch, recompute
+):
+    """Traced by Dynamo as on a card, and calculated as before; 3 rows a batch do not divide the rows."""
+    eager = partialmethod(torch.nn.Module.compile, backend="eager")
+    monkeypatch.setattr(torch.nn.Module, "compile", eager)
+    monkeypatch.setattr(sft, "cut", lambda *_: Pieces(3, 1, recompute))
+    monkeypatch.setattr(Collator, "__call__", _filled_to(64, Collator.__call__))
+    settings = QUICK.model_copy(update={"first_layer": 0, "epochs": 1})
+    _, plain = train_sft(base, _chats(40), tmp_path / "plain", settings)
+    monkeypatch.setattr(sft, "worth_compiling", lambda *_: True)
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    _, compiled = train_sft(base, _chats(40), tmp_path / "compiled", settings)
+    assert compiled == pytest.approx(plain, rel=1e-5)
+    assert not counters["graph_break"]
+    assert counters["stats"]["unique_graphs"] <= 2, (
+        "the first layer, whose input has no gradient, and the others"
+    )
+
+
+def _filled_to(width, collate):
+    def call(self, rows):
+        self._multiple = width
+        return collate(self, rows)
+
+    return call
+
+
+def test_a_training_in_bfloat16_learns_what_one_in_float32_does(base, tmp_path, monkeypatch):
+    _, exact = train_sft(base, _chats(40), tmp_path / "float32", QUICK)
+    half = Machine("cpu", True, "sdpa", liger=False, four_bits=False, row=1024)
+    monkeypatch.setattr(training, "machine", lambda *_: half)
+    seen = set()
+
+    class Watched(torch.nn.Linear):
+        def forward(self, x):
+            seen.add(x.dtype)
+            return super().forward(x)
+
+    monkeypatch.setattr("peft.tuners.lora.layer.nn.Linear", Watched)
+    _, rounded = train_sft(base, _chats(40), tmp_path / "bfloat16", QUICK)
+    assert rounded == pytest.approx(exact, rel=0.05)
+    assert seen == {torch.bfloat16}, "no input was widened to the adapters' float32"
 
 
 def test_an_adapter_for_another_base_and_a_truncated_one_are_refused_in_one_line(base, tmp_path):

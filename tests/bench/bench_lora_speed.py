@@ -4,7 +4,7 @@ python tests/bench/bench_lora_speed.py [--small] [--traces 300] [--seconds 60]  
     1. `Lora()` on the demo's traces, over options and by SFT, two epochs each: minutes. To hold: at most 4 each.
     2. The same conversations once each: real tokens a second of ours, of a padded Trainer at its defaults (all layers,
        all logits, float32) and of TRL's SFTTrainer at its defaults; each for at most --seconds. To hold: 2 x padded.
-python tests/bench/bench_lora_speed.py --gpu [--small]                            (one CUDA card; some 10 minutes)
+python tests/bench/bench_lora_speed.py --gpu [--small] [--seconds 60]   (one CUDA card; some 8 minutes, 4 with --seconds 12)
     Random Llama shapes of 1.2 B and 8 B, rank 16 on all linear layers, lengths lognormal (median ~490, at most 2,048):
     real tokens a second and the share of the card's bf16 rate, counted as 4 N tokens. To hold: 5.5 x TRL's defaults,
     0.55 of the rate. On a CPU the clock is that of the process (seconds of all its threads): on a machine that others
@@ -13,6 +13,7 @@ Random weights: the speed is theirs, what they answer means nothing.
 """
 
 import argparse
+import gc
 import math
 import random
 import time
@@ -50,6 +51,8 @@ class Speed(NamedTuple):
     real: int
     """Tokens of conversations, without padding."""
     seconds: float
+    ready: float
+    """Seconds until the first step was done, what is compiled for it too."""
 
     @property
     def rate(self) -> float:
@@ -200,14 +203,14 @@ def timed(trainer: Any, seconds: float) -> Speed:
     from transformers import PrinterCallback, TrainerCallback
 
     class Clock(TrainerCallback):
-        began, ended, real = 0.0, 0.0, 0
+        began, ended, real, ready = 0.0, 0.0, 0, 0.0
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             now = clock_now()
             if not self.began:
-                self.began, self.real = now, 0
+                self.began, self.real, self.ready = now, 0, now - called
             elif now - self.began > seconds:
                 control.should_training_stop = True
             self.ended = now
@@ -226,9 +229,10 @@ def timed(trainer: Any, seconds: float) -> Speed:
     trainer.training_step = counted
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(clock)
+    called = clock_now()
     with quiet():
         trainer.train()
-    return Speed(clock.real, clock.ended - clock.began)
+    return Speed(clock.real, clock.ended - clock.began, clock.ready)
 
 
 def clock_now() -> float:
@@ -244,7 +248,7 @@ def on_gpu(small: bool, seconds: float) -> None:
     )
     for name in ("tiny",) if small else ("1.2 B", "8 B"):
         with TemporaryDirectory() as at:
-            one_shape(name, Path(at), device, peak, 64 if small else 4096, seconds)
+            one_shape(name, Path(at), device, peak, 64 if small else 8192, seconds)
 
 
 def one_shape(name: str, at: Path, device: str, peak: float, n: int, seconds: float) -> None:
@@ -255,24 +259,29 @@ def one_shape(name: str, at: Path, device: str, peak: float, n: int, seconds: fl
     settings = LoraSettings(epochs=1, first_layer=0, batch_size=64 if n > 512 else 8)
     ways: dict[str, Callable[[Path], Any]] = {
         "ours": lambda to: our_trainer(job_at(to, base, settings), None, items),
-        "padded Trainer": lambda to: padded_trainer(to, base, (), items),
         "TRL's defaults": lambda to: trl_trainer(to, base, (), items),
+        "padded Trainer": lambda to: padded_trainer(to, base, (), items),
     }
     found: dict[str, Speed] = {}
     for way, make in ways.items():
         try:
-            found[way] = timed(make(at / way), seconds)
+            speed = found[way] = timed(make(at / way), seconds)
         except torch.OutOfMemoryError:
             print(f"  {name} {way:16} out of memory", flush=True)
+        else:
+            share = 4 * n_weights * speed.rate / peak
+            print(
+                f"  {name} {way:16} {speed.rate:8.0f} real tokens/s, {share:.3f} of the rate, "
+                f"first step after {speed.ready:.0f} s",
+                flush=True,
+            )
+        gc.collect()
         if device == "cuda":
             torch.cuda.empty_cache()
-    trl = found.get("TRL's defaults")
-    for way, speed in found.items():
-        share = 4 * n_weights * speed.rate / peak
-        beside = f", {speed.rate / trl.rate:.2f} x TRL's defaults" if trl else ""
-        print(
-            f"  {name} {way:16} {speed.rate:8.0f} real tokens/s, {share:.2f} of the rate{beside}", flush=True
-        )
+    times = [
+        f"{found['ours'].rate / speed.rate:.2f} x {way}" for way, speed in found.items() if way != "ours"
+    ]
+    print(f"  {name} ours: {', '.join(times)} (to hold: 5.5 x TRL's defaults, 0.55 of the rate)", flush=True)
 
 
 def matmul_rate(device: str, n: int) -> float:
@@ -317,7 +326,7 @@ def lognormal_items(n: int, vocab: int) -> list[Item]:
     items = []
     for _ in range(n):
         length = max(16, min(LONGEST, round(draw.lognormvariate(math.log(MEDIAN), SIGMA))))
-        ids = [draw.randrange(3, vocab) for _ in range(length)]
+        ids = draw.choices(range(3, vocab), k=length)
         asked = length - length // 3
         items.append(Item(ids, [IGNORED] * asked + ids[asked:], 1.0))
     return items

@@ -19,6 +19,7 @@ from ratchet.agent.optimize.weights.training import (
     Base,
     Job,
     arguments,
+    in_half,
     job_of,
     load_base,
     mean_by,
@@ -127,10 +128,11 @@ def _trainer(loaded: Base, columns: dict[str, list[Any]], job: Job) -> Any:
         num_train_epochs=job.settings.epochs,
         max_length=job.settings.max_length,
     )
-    return Trainer(
+    trainer: Any = Trainer(
         model=loaded.model,
         args=args,
         train_dataset=Dataset.from_dict(columns),
         processing_class=loaded.tokenizer,
         peft_config=loaded.lora,
     )
+    return in_half(trainer)

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 IGNORED: Final = -100
 """Label of a token from which nothing is learned."""
-_WINDOW: Final = 64
+_WINDOW: Final = 512
 """Conversations among which those that fill a row are looked for."""
 
 
@@ -60,28 +60,29 @@ class Collator:
 
     def __init__(self, items: Sequence[Item], pad: int, multiple: int = 1) -> None:
         """`multiple`: rows are filled up to a multiple of so many tokens."""
-        self._items, self._pad, self._multiple = items, pad, multiple
+        import torch
+
+        self._pad, self._multiple = pad, multiple
+        self._ids = [torch.tensor(one.ids) for one in items]
+        # the first token of a conversation is not predicted by the last one of another
+        self._labels = [torch.tensor([IGNORED, *one.labels[1:]]) for one in items]
+        self._weights = [one.weight for one in items]
 
     def __call__(self, rows: Sequence[dict[str, list[int]]]) -> dict[str, Any]:
         """Fill up to the longest row; what fills it is a conversation of its own that nothing is learned from."""
         import torch
 
-        lengths = [sum(len(self._items[i].ids) for i in row["items"]) for row in rows]
+        lengths = [sum(len(self._ids[i]) for i in row["items"]) for row in rows]
         width = -(-max(lengths) // self._multiple) * self._multiple
-        columns: dict[str, list[Sequence[float]]] = {
+        columns: dict[str, list[Any]] = {
             name: [] for name in ("input_ids", "labels", "position_ids", "weights")
         }
         for row, length in zip(rows, lengths, strict=True):
-            items = [self._items[i] for i in row["items"]]
-            rest = width - length
-            columns["input_ids"].append([t for one in items for t in one.ids] + [self._pad] * rest)
-            # the first token of a conversation is not predicted by the last one of another
-            columns["labels"].append(
-                [t for one in items for t in [IGNORED, *one.labels[1:]]] + [IGNORED] * rest
-            )
-            columns["position_ids"].append([p for one in items for p in range(len(one.ids))] + [*range(rest)])
-            columns["weights"].append([one.weight for one in items for _ in one.ids] + [0.0] * rest)
-        return {
-            name: torch.tensor(values, dtype=torch.float32 if name == "weights" else torch.long)
-            for name, values in columns.items()
-        }
+            items, rest = row["items"], width - length
+            sizes = [*(len(self._ids[i]) for i in items), rest]
+            weights = torch.tensor([*(self._weights[i] for i in items), 0.0])
+            columns["input_ids"].append([*(self._ids[i] for i in items), torch.full((rest,), self._pad)])
+            columns["labels"].append([*(self._labels[i] for i in items), torch.full((rest,), IGNORED)])
+            columns["position_ids"].append([torch.arange(size) for size in sizes])
+            columns["weights"].append([weights.repeat_interleave(torch.tensor(sizes))])
+        return {name: torch.stack([torch.cat(row) for row in filled]) for name, filled in columns.items()}

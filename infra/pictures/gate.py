@@ -57,7 +57,7 @@ def _draw_wealth(axes: "Axes", path: Sequence[WealthPoint], verdict: Verdict) ->
             verdict.decided_at, color=MUTED, lw=1, ls=":", label=f"decided at {verdict.decided_at:,}"
         )
     axes.set_yscale("log")
-    axes.minorticks_off()  # eight a decade: half of the time that the picture takes
+    axes.minorticks_off()  # eight a decade: a third of the time that the picture takes
     largest = max(max(point.e_value, point.harm_e_value) for point in path)
     axes.set_ylim(1e-3, max(min(largest, verdict.threshold * 1e4), verdict.threshold) * 5)
     axes.set_ylabel("e-value (log scale)")

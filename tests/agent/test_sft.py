@@ -236,7 +236,7 @@ def test_compiled_layers_learn_the_same_from_batches_that_all_have_the_same_shap
     monkeypatch.setattr(torch.nn.Module, "compile", eager)
     monkeypatch.setattr(sft, "cut", lambda *_: Pieces(3, 1, recompute))
     monkeypatch.setattr(Collator, "__call__", _filled_to(64, Collator.__call__))
-    settings = QUICK.model_copy(update={"first_layer": 0, "epochs": 1})
+    settings = QUICK.model_copy(update={"epochs": 1})
     _, plain = train_sft(base, _chats(40), tmp_path / "plain", settings)
     monkeypatch.setattr(sft, "worth_compiling", lambda *_: True)
     counters = torch._dynamo.utils.counters

@@ -25,6 +25,7 @@ from ratchet.agent.optimize.weights.configuration import LoraSettings, Machine, 
 from ratchet.agent.optimize.weights.conversations import conversations
 from ratchet.agent.optimize.weights.distributed import train_distributed
 from ratchet.agent.optimize.weights.lora import Lora
+from ratchet.agent.optimize.weights.preferences import train_preferences
 from ratchet.agent.optimize.weights.rows import IGNORED, Collator, Item, rows_of
 from ratchet.agent.optimize.weights.sft import train_sft
 from ratchet.agent.optimize.weights.training import Job, arguments, quiet
@@ -272,6 +273,22 @@ def test_a_training_in_bfloat16_learns_what_one_in_float32_does(base, tmp_path, 
     _, rounded = train_sft(base, _chats(40), tmp_path / "bfloat16", QUICK)
     assert rounded == pytest.approx(exact, rel=0.05)
     assert seen == {torch.bfloat16}, "no input was widened to the adapters' float32"
+
+
+@pytest.mark.parametrize("compared", [True, False], ids=["dpo", "kto"])
+def test_preferences_teach_in_bfloat16_what_they_do_in_float32(base, tmp_path, monkeypatch, compared):
+    said = [_said(i, "yes yes" if compared or i % 2 else "no") for i in range(12)]
+    rows = [(one, _said(i, "no") if compared else bool(i % 2)) for i, one in enumerate(said)]
+    _, exact = train_preferences(str(base), rows, tmp_path / "float32", QUICK)
+    half = Machine("cpu", True, "sdpa", liger=False, four_bits=False, row=1024)
+    monkeypatch.setattr(training, "machine", lambda *_: half)
+    _, rounded = train_preferences(str(base), rows, tmp_path / "bfloat16", QUICK)
+    assert rounded == pytest.approx(exact, rel=0.1)
+
+
+def _said(number, answer):
+    asked = {"role": "user", "content": f"number {number}"}
+    return {"messages": [asked, {"role": "assistant", "content": answer}]}
 
 
 def test_an_adapter_for_another_base_and_a_truncated_one_are_refused_in_one_line(base, tmp_path):
